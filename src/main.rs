@@ -1,0 +1,2 @@
+//! jitc
+fn main() {}
