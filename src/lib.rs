@@ -1,1 +1,6 @@
-//! jitc
+//! jitc: CUDA kernels specialised at compile time, made at run time.
+
+pub mod artifact;
+pub mod constant;
+pub mod key;
+pub mod target;

@@ -1,0 +1,137 @@
+//! What a compile yields: machine code, its entry points, what they use, the log.
+//!
+//! Invariant: an [`Artifact`] is plain bytes and numbers. It holds nothing of the
+//! process that made it, so it can be stored, carried and compared.
+
+use serde::{Deserialize, Serialize};
+
+/// What one entry point uses, as ptxas reports it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// The entry point's name in the cubin.
+    pub entry: String,
+    /// Registers a thread.
+    pub registers: u32,
+    /// Spill stores and spill loads together, bytes a thread.
+    pub spill_bytes: u32,
+    /// Stack frame, bytes a thread.
+    pub stack_bytes: u32,
+    /// Static shared memory, bytes a block.
+    pub shared_bytes: u32,
+}
+
+/// The result of one compile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Artifact {
+    /// The ELF image for one arch, as the driver loads it.
+    pub cubin: Vec<u8>,
+    /// What each entry point uses, in the order of the log.
+    pub resources: Vec<Resources>,
+    /// The compiler's log, warnings and the ptxas report in its own words.
+    pub compile_log: String,
+    /// Time spent inside NVRTC, microseconds.
+    pub compile_us: u64,
+}
+
+impl Artifact {
+    /// The largest number of registers that any entry uses.
+    #[must_use]
+    pub fn registers(&self) -> u32 {
+        self.resources
+            .iter()
+            .map(|r| r.registers)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Spilled bytes over all entries.
+    #[must_use]
+    pub fn spill_bytes(&self) -> u32 {
+        self.resources.iter().map(|r| r.spill_bytes).sum()
+    }
+}
+
+/// Reads the `ptxas -v` part of a compile log.
+///
+/// The report names a function on one line and gives its numbers on the next
+/// ones; lines that say nothing of interest are passed over.
+#[must_use]
+pub fn parse_ptxas_report(log: &str) -> Vec<Resources> {
+    let mut out: Vec<Resources> = Vec::new();
+    for line in log.lines() {
+        if let Some(name) = between(line, "Compiling entry function '", "'") {
+            out.push(Resources {
+                entry: name.to_owned(),
+                ..Resources::default()
+            });
+        }
+        let Some(current) = out.last_mut() else {
+            continue;
+        };
+        if line.contains("bytes stack frame") {
+            current.stack_bytes = number_before(line, " bytes stack frame").unwrap_or(0);
+            current.spill_bytes = number_before(line, " bytes spill stores").unwrap_or(0)
+                + number_before(line, " bytes spill loads").unwrap_or(0);
+        }
+        if let Some(rest) = line.split("Used ").nth(1) {
+            current.registers = leading_number(rest).unwrap_or(0);
+            current.shared_bytes = number_before(line, " bytes smem").unwrap_or(0);
+        }
+    }
+    out
+}
+
+fn between<'a>(line: &'a str, start: &str, end: &str) -> Option<&'a str> {
+    let rest = line.split_once(start)?.1;
+    Some(rest.split_once(end)?.0)
+}
+
+fn leading_number(text: &str) -> Option<u32> {
+    let digits = text.split(|c: char| !c.is_ascii_digit()).next()?;
+    digits.parse().ok()
+}
+
+fn number_before(line: &str, unit: &str) -> Option<u32> {
+    let head = line.split_once(unit)?.0;
+    head.rsplit(|c: char| !c.is_ascii_digit())
+        .next()?
+        .parse()
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: &str = "\
+ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function 'wo_gemv' for 'sm_90a'
+ptxas info    : Function properties for wo_gemv
+    16 bytes stack frame, 12 bytes spill stores, 8 bytes spill loads
+ptxas info    : Used 64 registers, used 1 barriers, 1028 bytes smem
+ptxas info    : Compile time = 41.000 ms
+ptxas info    : Compiling entry function 'wo_gather' for 'sm_90a'
+ptxas info    : Function properties for wo_gather
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 20 registers, used 0 barriers
+";
+
+    #[test]
+    fn the_ptxas_report_is_read_entry_by_entry() {
+        let report = parse_ptxas_report(LOG);
+        assert_eq!(report.len(), 2);
+        assert_eq!(report[0].entry, "wo_gemv");
+        assert_eq!(report[0].registers, 64);
+        assert_eq!(report[0].spill_bytes, 20);
+        assert_eq!(report[0].stack_bytes, 16);
+        assert_eq!(report[0].shared_bytes, 1028);
+        assert_eq!(report[1].entry, "wo_gather");
+        assert_eq!(report[1].registers, 20);
+        assert_eq!(report[1].spill_bytes, 0);
+    }
+
+    #[test]
+    fn a_log_without_a_report_names_no_entry() {
+        assert!(parse_ptxas_report("warning: something\n").is_empty());
+    }
+}

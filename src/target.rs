@@ -1,0 +1,214 @@
+//! What code is made for and by: the arch and the toolchain's identity.
+//!
+//! Invariant: an [`Arch`] is one that NVRTC's `--gpu-architecture=sm_*` can be
+//! given; whether the NVRTC at hand knows it is the compiler's to say.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A real architecture such as `sm_90a`: number and variant suffix.
+///
+/// No suffix: code that later minor revisions of the same major version run.
+/// `a`: only exactly this compute capability. `f`: this family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Arch {
+    number: u16,
+    suffix: Option<Suffix>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Suffix {
+    A,
+    F,
+}
+
+/// Why a text is no arch.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is no GPU architecture: expected sm_ and a number, such as sm_80, sm_90a or sm_120a"
+)]
+pub struct ArchError(String);
+
+impl Arch {
+    /// The architectures that `warm` builds for where no GPU is present.
+    pub const DEFAULTS: [Self; 4] = [
+        Self::plain(80),
+        Self::specific(90),
+        Self::specific(100),
+        Self::specific(120),
+    ];
+
+    /// Every architecture that the built-in families are tested to compile for.
+    pub const TESTED: [Self; 9] = [
+        Self::plain(80),
+        Self::plain(86),
+        Self::plain(89),
+        Self::plain(90),
+        Self::specific(90),
+        Self::specific(100),
+        Self::specific(103),
+        Self::specific(120),
+        Self::specific(121),
+    ];
+
+    const fn plain(number: u16) -> Self {
+        Self {
+            number,
+            suffix: None,
+        }
+    }
+
+    const fn specific(number: u16) -> Self {
+        Self {
+            number,
+            suffix: Some(Suffix::A),
+        }
+    }
+
+    /// The best arch for a device: `sm_90a` for compute capability 9.0. From 9.0
+    /// on the `a` variant is taken, whose instructions only that device has.
+    #[must_use]
+    pub fn of_device(major: u16, minor: u16) -> Self {
+        let number = major * 10 + minor;
+        if number >= 90 {
+            Self::specific(number)
+        } else {
+            Self::plain(number)
+        }
+    }
+
+    /// Whether a device of this compute capability runs this arch's cubins.
+    #[must_use]
+    pub fn runs_on(self, major: u16, minor: u16) -> bool {
+        let device = major * 10 + minor;
+        match self.suffix {
+            Some(Suffix::A) => device == self.number,
+            // A family (sm_100f) is one major version, from its number upwards;
+            // so is plain code.
+            Some(Suffix::F) | None => device / 10 == self.number / 10 && device >= self.number,
+        }
+    }
+
+    /// The number, 90 for `sm_90a`.
+    #[must_use]
+    pub fn number(self) -> u16 {
+        self.number
+    }
+}
+
+impl fmt::Display for Arch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let suffix = match self.suffix {
+            None => "",
+            Some(Suffix::A) => "a",
+            Some(Suffix::F) => "f",
+        };
+        f.pad(&format!("sm_{}{suffix}", self.number))
+    }
+}
+
+impl FromStr for Arch {
+    type Err = ArchError;
+
+    fn from_str(text: &str) -> Result<Self, ArchError> {
+        let error = || ArchError(text.to_owned());
+        let rest = text.trim().strip_prefix("sm_").ok_or_else(error)?;
+        let (digits, suffix) = match rest.as_bytes().last() {
+            Some(b'a') => (&rest[..rest.len() - 1], Some(Suffix::A)),
+            Some(b'f') => (&rest[..rest.len() - 1], Some(Suffix::F)),
+            _ => (rest, None),
+        };
+        let canonical = digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
+        let number = digits.parse().map_err(|_| error())?;
+        if !canonical || !(50..1000).contains(&number) {
+            return Err(error());
+        }
+        Ok(Self { number, suffix })
+    }
+}
+
+impl TryFrom<String> for Arch {
+    type Error = ArchError;
+
+    fn try_from(text: String) -> Result<Self, ArchError> {
+        text.parse()
+    }
+}
+
+impl From<Arch> for String {
+    fn from(arch: Arch) -> Self {
+        arch.to_string()
+    }
+}
+
+/// The compiler that made, or will make, a cubin: what the key knows of it.
+///
+/// Identity is the ELF build-id, or the SHA-256 of the content where a library
+/// has none. A version number alone would let two different builds share keys.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ToolchainIdentity {
+    /// Version as far as it is known without loading the library, `13.0.88`.
+    /// For people; not part of the key.
+    pub version: String,
+    /// `build-id:<hex>` or `sha256:<hex>` of libnvrtc.
+    pub nvrtc: String,
+    /// The same of libnvrtc-builtins.
+    pub builtins: String,
+}
+
+impl fmt::Display for ToolchainIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NVRTC {} ({})", self.version, self.nvrtc)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_arch_reads_back_as_written() {
+        for text in ["sm_80", "sm_90a", "sm_100f", "sm_121a"] {
+            assert_eq!(text.parse::<Arch>().expect(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_arch_is_refused() {
+        for text in [
+            "",
+            "90a",
+            "sm_",
+            "sm_a",
+            "sm_090",
+            "sm_90b",
+            "compute_90",
+            "sm_+90",
+            "sm_9",
+        ] {
+            assert!(text.parse::<Arch>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_specific_arch_runs_only_on_its_own_device() {
+        let sm_90a: Arch = "sm_90a".parse().expect("arch");
+        assert!(sm_90a.runs_on(9, 0));
+        assert!(!sm_90a.runs_on(10, 0));
+        let sm_80: Arch = "sm_80".parse().expect("arch");
+        assert!(sm_80.runs_on(8, 0) && sm_80.runs_on(8, 6) && sm_80.runs_on(8, 9));
+        assert!(!sm_80.runs_on(9, 0));
+        let sm_89: Arch = "sm_89".parse().expect("arch");
+        assert!(!sm_89.runs_on(8, 6));
+    }
+
+    #[test]
+    fn a_device_gets_the_arch_with_all_its_instructions() {
+        assert_eq!(Arch::of_device(9, 0).to_string(), "sm_90a");
+        assert_eq!(Arch::of_device(8, 6).to_string(), "sm_86");
+        assert_eq!(Arch::of_device(12, 1).to_string(), "sm_121a");
+    }
+}
