@@ -258,19 +258,17 @@ mod tests {
         }
     }
 
-    fn key_of(change: impl FnOnce(&mut KeyInputs<'_>)) -> CacheKey {
-        let toolchain = identity();
-        let headers = [("a.cuh".to_owned(), "int a;".to_owned())];
-        let options = ["--std=c++17".to_owned()];
+    // The defaults are leaked so that a test may mix in borrows of its own.
+    fn key_of<'a>(change: impl FnOnce(&mut KeyInputs<'a>)) -> CacheKey {
         let mut inputs = KeyInputs {
             family: "f",
             entries: vec!["e"],
             constants: vec![("n", "8u".into())],
             source: "int s;",
-            headers: &headers,
-            options: &options,
+            headers: Box::leak(Box::new([("a.cuh".to_owned(), "int a;".to_owned())])),
+            options: Box::leak(Box::new(["--std=c++17".to_owned()])),
             arch: "sm_80".parse().expect("arch"),
-            toolchain: &toolchain,
+            toolchain: Box::leak(Box::new(identity())),
             compiler_env: &[],
         };
         change(&mut inputs);
