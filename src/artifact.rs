@@ -37,11 +37,7 @@ impl Artifact {
     /// The largest number of registers that any entry uses.
     #[must_use]
     pub fn registers(&self) -> u32 {
-        self.resources
-            .iter()
-            .map(|r| r.registers)
-            .max()
-            .unwrap_or(0)
+        self.resources.iter().map(|r| r.registers).max().unwrap_or(0)
     }
 
     /// Spilled bytes over all entries.
@@ -93,10 +89,7 @@ fn leading_number(text: &str) -> Option<u32> {
 
 fn number_before(line: &str, unit: &str) -> Option<u32> {
     let head = line.split_once(unit)?.0;
-    head.rsplit(|c: char| !c.is_ascii_digit())
-        .next()?
-        .parse()
-        .ok()
+    head.rsplit(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -27,9 +27,7 @@ enum Suffix {
 
 /// Why a text is no arch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{0}` is no GPU architecture: expected sm_ and a number, such as sm_80, sm_90a or sm_120a"
-)]
+#[error("`{0}` is no GPU architecture: expected sm_ and a number, such as sm_80, sm_90a or sm_120a")]
 pub struct ArchError(String);
 
 impl Arch {
@@ -55,10 +53,7 @@ impl Arch {
     ];
 
     const fn plain(number: u16) -> Self {
-        Self {
-            number,
-            suffix: None,
-        }
+        Self { number, suffix: None }
     }
 
     const fn specific(number: u16) -> Self {

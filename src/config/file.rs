@@ -75,8 +75,7 @@ impl ConfigFile {
             }
             if name != "constants" {
                 let value = plain(value).ok_or_else(|| error(at, not_plain(name)))?;
-                file.settings
-                    .insert(name.to_owned(), (line_of(text, at), value));
+                file.settings.insert(name.to_owned(), (line_of(text, at), value));
                 continue;
             }
             let DeValue::Table(constants) = value.get_ref() else {

@@ -119,10 +119,7 @@ impl Environment {
     /// The variable's value, if it is set and not empty.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .get(name)
-            .map(String::as_str)
-            .filter(|v| !v.is_empty())
+        self.0.get(name).map(String::as_str).filter(|v| !v.is_empty())
     }
 }
 
@@ -243,10 +240,7 @@ impl Config {
     /// Constants set in the config file: name and where.
     #[must_use]
     pub fn file_constants(&self) -> Vec<(String, Source)> {
-        self.file
-            .as_ref()
-            .map(ConfigFile::constants)
-            .unwrap_or_default()
+        self.file.as_ref().map(ConfigFile::constants).unwrap_or_default()
     }
 
     /// The list of architectures, if one was given.
@@ -405,9 +399,8 @@ impl Config {
             .find(|dir| {
                 dir.join("cache/CACHEDIR.TAG").is_file()
                     && dir.join("templates").is_dir()
-                    && fs_err::read_to_string(dir.join("Cargo.toml")).is_ok_and(|text| {
-                        text.lines().any(|line| line.trim() == r#"name = "jitc""#)
-                    })
+                    && fs_err::read_to_string(dir.join("Cargo.toml"))
+                        .is_ok_and(|text| text.lines().any(|line| line.trim() == r#"name = "jitc""#))
             })
             .map(Path::to_path_buf)
     }

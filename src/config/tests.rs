@@ -42,10 +42,7 @@ fn flags_beat_environment_beats_env_file_beats_config_file() {
         let setting = config.constant("wo_split", &variables).expect("set");
         (setting.value, setting.source.to_string())
     };
-    assert_eq!(
-        load(true, true, true),
-        ("8".into(), "flag --wo-split".into())
-    );
+    assert_eq!(load(true, true, true), ("8".into(), "flag --wo-split".into()));
     assert_eq!(
         load(false, true, true),
         ("4".into(), "environment variable CUTE_WO_SPLIT".into())
@@ -76,25 +73,18 @@ fn empty_values_count_as_unset() {
         env_file: Some(EnvFile::parse(Path::new("ENV"), "JITC_WO_SPLIT=\n").expect("parse")),
         ..Config::default()
     };
-    assert_eq!(
-        config.constant("wo_split", &names(&["JITC_WO_SPLIT"])),
-        None
-    );
+    assert_eq!(config.constant("wo_split", &names(&["JITC_WO_SPLIT"])), None);
 }
 
 #[test]
 fn a_line_that_is_no_assignment_is_refused_with_its_number() {
     let error = EnvFile::parse(Path::new("ENV"), "A=1\nnonsense\n").expect_err("refused");
-    assert_eq!(
-        error.to_string(),
-        "ENV:2: expected KEY=VALUE, found `nonsense`"
-    );
+    assert_eq!(error.to_string(), "ENV:2: expected KEY=VALUE, found `nonsense`");
 }
 
 #[test]
 fn an_unknown_setting_in_the_config_file_is_refused_with_the_nearest_name() {
-    let error =
-        ConfigFile::parse(Path::new("jitc.toml"), "\ncache_dri = 'x'\n").expect_err("refused");
+    let error = ConfigFile::parse(Path::new("jitc.toml"), "\ncache_dri = 'x'\n").expect_err("refused");
     let text = error.to_string();
     assert!(
         text.starts_with("jitc.toml:2: unknown setting `cache_dri` (did you mean `cache_dir`?)"),
@@ -104,8 +94,7 @@ fn an_unknown_setting_in_the_config_file_is_refused_with_the_nearest_name() {
 
 #[test]
 fn broken_toml_is_refused_with_its_line() {
-    let error =
-        ConfigFile::parse(Path::new("jitc.toml"), "jobs = 1\noffline = \n").expect_err("refused");
+    let error = ConfigFile::parse(Path::new("jitc.toml"), "jobs = 1\noffline = \n").expect_err("refused");
     assert!(error.to_string().starts_with("jitc.toml:2: "), "{error}");
 }
 
@@ -144,8 +133,7 @@ fn the_cache_lies_in_the_home_folder_when_outside_the_repository() {
 #[test]
 fn the_cache_is_the_repositorys_own_when_run_inside_it() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let config =
-        Config::load(Flags::default(), env(&[("HOME", "/h")]), &root.join("src")).expect("config");
+    let config = Config::load(Flags::default(), env(&[("HOME", "/h")]), &root.join("src")).expect("config");
     assert_eq!(config.cache_dir(), Some(root.join("cache")));
 }
 

@@ -1,0 +1,41 @@
+//! Families: sources, headers, declared constants, legal values, constraints.
+//!
+//! Invariant: a [`Family`] that exists is consistent. Its source uses only
+//! declared names, its defaults are legal, its expressions parse and its entry
+//! points' launch geometry refers to known names; all of that is checked when it
+//! is read, not when somebody first needs it.
+
+mod constants;
+mod family;
+mod registry;
+
+pub use constants::{Constant, Legal};
+pub use family::{Constraint, Derived, Entry, Family, Size};
+pub use registry::Registry;
+
+/// What is wrong with a family, or with asking for one.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TemplateError {
+    /// A file could not be read.
+    #[error("templates: {0}")]
+    Read(#[from] std::io::Error),
+    /// A family's file says something that it cannot.
+    #[error("{file}: {reason}")]
+    Declaration {
+        /// The file, as users know it.
+        file: String,
+        /// What was wrong and what would be right.
+        reason: String,
+    },
+    /// Nobody declares this family.
+    #[error("unknown family `{name}`{hint}: known are {known}")]
+    UnknownFamily {
+        /// What was asked for.
+        name: String,
+        /// A suggestion, or nothing.
+        hint: String,
+        /// Every family.
+        known: String,
+    },
+}
