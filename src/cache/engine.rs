@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::bundle::Embedded;
 use super::entry::Entry;
 use super::error::{CacheError, Fault};
 use super::event::{Counters, Event, Tally};
@@ -16,7 +17,9 @@ use super::flight::{Flights, Joined};
 use super::layers::{Folder, Tier, TierName};
 use super::lock::Claim;
 use super::memo::Memo;
+use super::prune::Limits;
 use super::store::{Load, Published, Store};
+use super::why::Why;
 use super::{Fetched, Provenance, Subject};
 use crate::artifact::Artifact;
 use crate::key::CacheKey;
@@ -33,6 +36,7 @@ pub struct Cache {
     memo: Memo,
     flights: Flights,
     lock_timeout: Duration,
+    limits: Limits,
     listener: Option<Listener>,
     tally: Tally,
     warned: Mutex<HashSet<CacheKey>>,
@@ -48,10 +52,17 @@ pub struct CacheBuilder {
     after: Vec<Arc<dyn Tier>>,
     lock_timeout: Option<Duration>,
     trust: bool,
+    limits: Limits,
     listener: Option<Listener>,
 }
 
 impl CacheBuilder {
+    /// A bundle in the program's own image, from `include_bytes!`; asked first.
+    pub fn embedded(mut self, bundle: &'static [u8]) -> Self {
+        self.before.push(Arc::new(Embedded::new(bundle)));
+        self
+    }
+
     /// A folder that is only read from; several are asked in the order given.
     pub fn read_only(mut self, path: impl Into<PathBuf>) -> Self {
         self.read_only.push(path.into());
@@ -73,6 +84,18 @@ impl CacheBuilder {
     /// How long to wait for another builder of the same key (60 s).
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout = Some(timeout);
+        self
+    }
+
+    /// The most bytes that the user's folder may hold (4 GiB).
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.limits.max_bytes = bytes;
+        self
+    }
+
+    /// The most entries that it may hold (50,000).
+    pub fn max_entries(mut self, entries: u64) -> Self {
+        self.limits.max_entries = entries;
         self
     }
 
@@ -108,6 +131,7 @@ impl CacheBuilder {
             memo: Memo::default(),
             flights: Flights::default(),
             lock_timeout: self.lock_timeout.unwrap_or(LOCK_TIMEOUT),
+            limits: self.limits,
             listener: self.listener,
             tally: Tally::default(),
             warned: Mutex::default(),
@@ -180,6 +204,15 @@ impl Cache {
         found
     }
 
+    /// The entry of a key, if a tier has a good one; changes and tells nothing.
+    #[must_use]
+    pub fn peek(&self, key: &CacheKey) -> Option<Entry> {
+        self.tiers.iter().find_map(|tier| match tier.peek(key) {
+            Load::Found(entry) => Some(*entry),
+            _ => None,
+        })
+    }
+
     /// Moves an entry away that verifies but that the driver would not load: the
     /// next request builds it anew.
     pub fn reject(&self, key: &CacheKey, reason: &str) {
@@ -232,7 +265,12 @@ impl Cache {
         let key = &subject.key;
         let started = Instant::now();
         let writable = self.tiers.iter().find(|t| t.is_writable());
-        let mut found = self.search_quietly(key);
+        // Says nothing of what is bad: that is judged by the second look, under
+        // the lock.
+        let mut found = self.tiers.iter().find_map(|tier| match tier.load(key) {
+            Load::Found(entry) => Some((*entry, tier.name().clone())),
+            _ => None,
+        });
         let mut claim = None;
         if found.is_none() {
             // Another process may be building it, or be done by the time that
@@ -246,6 +284,12 @@ impl Cache {
             return Ok(self.remember(key, entry.into_artifact(), Provenance::Hit(tier)));
         }
         self.log_miss(key, started);
+        // Reads every manifest: for whoever wants to know, and pays for it.
+        if tracing::enabled!(tracing::Level::DEBUG)
+            && let Why::Miss(Some(nearest)) = self.why(subject)
+        {
+            tracing::debug!(key = %key.short(), %nearest, "why it missed");
+        }
         if matches!(claim, Some(Claim::TimedOut)) && !patience.is_zero() {
             self.gave_up_waiting(key);
         }
@@ -273,13 +317,22 @@ impl Cache {
     ) -> Result<(), CacheError> {
         let started = Instant::now();
         let entry = Entry::new(subject, artifact);
-        if tier.publish(&entry)? == Published::Ours {
-            self.tell(&Event::Published {
-                key: subject.key,
-                tier: tier.name().clone(),
-                bytes: entry.manifest().payload_bytes(),
-                elapsed: started.elapsed(),
-            });
+        if tier.publish(&entry)? == Published::Theirs {
+            return Ok(());
+        }
+        let bytes = entry.manifest().payload_bytes();
+        self.tell(&Event::Published {
+            key: subject.key,
+            tier: tier.name().clone(),
+            bytes,
+            elapsed: started.elapsed(),
+        });
+        if let Some(pruned) = tier.tidy(&self.limits, bytes)
+            && !pruned.keys.is_empty()
+        {
+            let (entries, bytes) = (pruned.keys.len() as u64, pruned.bytes);
+            tracing::debug!(tier = %tier.name(), entries, bytes, "pruned");
+            self.tell(&Event::Pruned { entries, bytes });
         }
         Ok(())
     }
@@ -292,15 +345,6 @@ impl Cache {
             reason: reason.clone(),
         });
         Provenance::BuiltUncached(reason)
-    }
-
-    /// Asks every tier in turn; says nothing of what is bad, which the second
-    /// look, under the lock, will judge.
-    fn search_quietly(&self, key: &CacheKey) -> Option<(Entry, TierName)> {
-        self.tiers.iter().find_map(|tier| match tier.load(key) {
-            Load::Found(entry) => Some((*entry, tier.name().clone())),
-            _ => None,
-        })
     }
 
     /// Asks every tier in turn, and moves away what is bad.

@@ -2,31 +2,73 @@
 //!
 //! Invariant: looking changes nothing, not even when an entry was last used.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::dir::Dir;
-use super::entry::{Entry, MANIFEST, MANIFEST_LIMIT, Manifest};
+use super::entry::{Entry, FORMAT, MANIFEST, MANIFEST_LIMIT, Manifest, check_seal};
 use super::error::{CacheError, Fault, FindError};
-use super::lock::{self, Claim};
+use super::lock;
+use super::prune::sweep_staging;
 use super::store::{LOCKS, Load, QUARANTINE, STAGING, Store, VERSION};
+use crate::artifact::Resources;
 use crate::key::CacheKey;
+use crate::target::{Arch, ToolchainIdentity};
 
 /// One entry as a listing shows it.
 #[derive(Debug, Clone)]
 pub struct Record {
     /// Its key.
     pub key: CacheKey,
-    /// Its manifest, sealed and understood; the other files are not verified.
-    pub manifest: Result<Manifest, Fault>,
+    /// What its manifest says, sealed and understood; the other files are not
+    /// verified.
+    pub summary: Result<Summary, Fault>,
     /// Bytes of all its files, the manifest included.
     pub bytes: u64,
     /// When it was last used, to within an hour, in milliseconds since 1970.
     pub used_unix_ms: u64,
+}
+
+/// The part of a manifest that a listing needs.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Summary {
+    format: u32,
+    key: CacheKey,
+    /// The jitc that wrote it.
+    pub jitc: String,
+    /// When, in milliseconds since 1970.
+    pub created_unix_ms: u64,
+    /// The family's name.
+    pub family: String,
+    /// Constants by name, as people write them.
+    pub constants: BTreeMap<String, serde_json::Value>,
+    /// The arch.
+    pub arch: Arch,
+    /// The compiler.
+    pub toolchain: ToolchainIdentity,
+    /// What each entry point uses.
+    pub resources: Vec<Resources>,
+    /// Time inside NVRTC, microseconds.
+    pub compile_us: u64,
+    files: [Length; 4],
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+struct Length {
+    length: u64,
+}
+
+impl Summary {
+    /// Length of the machine code.
+    #[must_use]
+    pub fn cubin_bytes(&self) -> u64 {
+        self.files[0].length
+    }
 }
 
 /// What a folder holds.
@@ -60,10 +102,8 @@ impl Store {
             return Ok(Vec::new());
         };
         let mut keys = Vec::new();
-        for shard in names(&version) {
-            if is_shard(&shard)
-                && let Ok(Some(dir)) = self.open_shard(&shard)
-            {
+        for shard in names(&version).into_iter().filter(|n| is_shard(n)) {
+            if let Ok(Some(dir)) = self.open_shard(&shard) {
                 let in_shard = names(&dir).into_iter().filter(|n| n.starts_with(&shard));
                 keys.extend(in_shard.filter_map(|n| n.parse::<CacheKey>().ok()));
             }
@@ -74,47 +114,17 @@ impl Store {
 
     /// Every entry, sorted by key.
     pub fn records(&self) -> Result<Vec<Record>, CacheError> {
-        let keys = self.keys()?;
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let share = keys.len().div_ceil(threads).max(64);
-        let mut records = Vec::with_capacity(keys.len());
-        std::thread::scope(|scope| {
-            let read = |part: &[CacheKey]| -> Vec<_> {
-                part.iter().filter_map(|key| self.record(key)).collect()
-            };
-            let workers: Vec<_> = keys
-                .chunks(share)
-                .map(|part| scope.spawn(move || read(part)))
-                .collect();
-            for worker in workers {
-                match worker.join() {
-                    Ok(part) => records.extend(part),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-        });
-        Ok(records)
-    }
-
-    /// The manifests of all entries that have a good one.
-    #[must_use]
-    pub fn manifests(&self) -> Vec<Manifest> {
-        let records = self.records().unwrap_or_default();
-        records
-            .into_iter()
-            .filter_map(|r| r.manifest.ok())
-            .collect()
+        Ok(spread(&self.keys()?, |key| self.record(key)))
     }
 
     /// One entry as a listing shows it; `None` if it is not there.
     #[must_use]
     pub fn record(&self, key: &CacheKey) -> Option<Record> {
         let hex = key.hex();
-        let shard = self.open_shard(&hex[..2]).ok()??;
-        let dir = shard.open(&hex).ok()?;
+        let dir = self.open_shard(&hex[..2]).ok()??.open(&hex).ok()?;
         let mut record = Record {
             key: *key,
-            manifest: Err(Fault::Missing(MANIFEST.to_owned())),
+            summary: Err(Fault::Missing(MANIFEST.to_owned())),
             bytes: 0,
             used_unix_ms: 0,
         };
@@ -122,26 +132,31 @@ impl Store {
             Ok(file) => {
                 record.used_unix_ms = u64::try_from(file.stat.st_mtime).unwrap_or(0) * 1000;
                 record.bytes = file.bytes.len() as u64;
-                record.manifest = Manifest::from_bytes(&file.bytes);
-                if let Ok(manifest) = &record.manifest {
-                    record.bytes = record.bytes.saturating_add(manifest.payload_bytes());
-                    if manifest.key != *key {
-                        record.manifest = Err(Fault::Key(manifest.key));
-                    }
+                record.summary = summarise(&file.bytes, key);
+                for file in record.summary.iter().flat_map(|s| &s.files) {
+                    record.bytes = record.bytes.saturating_add(file.length);
                 }
             }
             Err(Errno::NOENT) => {}
-            Err(_) => record.manifest = Err(Fault::Unreadable(MANIFEST.to_owned())),
+            Err(_) => record.summary = Err(Fault::Unreadable(MANIFEST.to_owned())),
         }
         Some(record)
     }
 
+    /// One entry's manifest; `None` if there is no good one.
+    #[must_use]
+    pub fn manifest(&self, key: &CacheKey) -> Option<Manifest> {
+        let hex = key.hex();
+        let dir = self.open_shard(&hex[..2]).ok()??.open(&hex).ok()?;
+        let file = dir.read(MANIFEST, MANIFEST_LIMIT).ok()?;
+        let manifest = Manifest::from_bytes(&file.bytes).ok()?;
+        (manifest.key == *key).then_some(manifest)
+    }
+
     /// The one key that starts with these hex digits.
     pub fn find(&self, prefix: &str) -> Result<CacheKey, FindError> {
-        let digits = prefix
-            .bytes()
-            .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        if prefix.is_empty() || prefix.len() > 64 || !digits {
+        let is_digit = |b| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+        if prefix.is_empty() || prefix.len() > 64 || !prefix.bytes().all(is_digit) {
             return Err(FindError::NotAPrefix(prefix.to_owned()));
         }
         let mut keys = self.keys()?;
@@ -158,7 +173,7 @@ impl Store {
 
     /// Reads and verifies the entry of a key; a bad one is an error here.
     pub fn read(&self, key: &CacheKey) -> Result<Entry, FindError> {
-        match self.load(key) {
+        match self.peek(key) {
             Load::Found(entry) => Ok(*entry),
             Load::Absent => Err(FindError::None(key.hex())),
             Load::Bad(fault) => Err(FindError::Bad { key: *key, fault }),
@@ -172,7 +187,7 @@ impl Store {
         for record in self.records()? {
             totals.entries += 1;
             totals.bytes = totals.bytes.saturating_add(record.bytes);
-            totals.bad += u64::from(record.manifest.is_err());
+            totals.bad += u64::from(record.summary.is_err());
         }
         if let Some(version) = self.open_version()? {
             let count = |name| version.open(name).map_or(0, |d| names(&d).len() as u64);
@@ -196,19 +211,22 @@ impl Store {
                 cleaned.in_use += 1;
             }
         }
+        sweep_staging(&version, Duration::ZERO);
         for name in names(&version) {
-            let Ok(dir) = version.open(&name) else {
-                // A file in a folder's place.
-                let _ = version.remove(&name);
-                continue;
-            };
-            match name.as_str() {
-                LOCKS => {
+            match (name.as_str(), version.open(&name)) {
+                // A symlink or a file.
+                (_, Err(_)) | (QUARANTINE, _) => {
+                    let _ = version.remove(&name);
+                }
+                (LOCKS, Ok(dir)) => {
                     let _ = lock::sweep(&Arc::new(dir));
                 }
-                STAGING => sweep_staging(&dir),
-                QUARANTINE => drop(version.remove(&name)),
-                _ if is_shard(&name) => sweep_shard(&dir),
+                (_, Ok(dir)) if is_shard(&name) => {
+                    let strays = names(&dir).into_iter();
+                    for stray in strays.filter(|n| n.parse::<CacheKey>().is_err()) {
+                        let _ = dir.remove(&stray);
+                    }
+                }
                 _ => {}
             }
             // Stays if anything in it is in use.
@@ -219,60 +237,41 @@ impl Store {
         }
         Ok(cleaned)
     }
+}
 
-    /// Removes one entry unless it is in use; says whether it is gone.
-    pub(super) fn remove(&self, version: &Dir, key: &CacheKey) -> Result<bool, CacheError> {
-        let hex = key.hex();
-        let claim = self.claim(key, Duration::ZERO);
-        let Some(shard) = self.open_shard(&hex[..2])? else {
-            return Ok(true);
-        };
-        if matches!(claim, Claim::TimedOut) {
-            return Ok(false);
-        }
-        let dir = match shard.open(&hex) {
-            Ok(dir) => dir,
-            Err(Errno::NOENT) => return Ok(true),
-            Err(_) => return Ok(shard.remove(&hex).is_ok()),
-        };
-        if matches!(lock::try_exclusive(&dir), Ok(false)) {
-            return Ok(false);
-        }
-        // Out of its name at once, so that nobody meets it half removed.
-        let staging = self.ensure(version, STAGING)?;
-        let name = format!("{}.{}", key.short(), super::store::unique());
-        match shard.rename(&hex, &staging, &name) {
-            Ok(()) => Ok(staging.remove(&name).is_ok()),
-            Err(Errno::NOENT) => Ok(true),
-            Err(errno) => Err(CacheError::Io {
-                action: "remove",
-                path: self.entry_path(key),
-                errno,
-            }),
-        }
+fn summarise(manifest: &[u8], key: &CacheKey) -> Result<Summary, Fault> {
+    check_seal(manifest)?;
+    match serde_json::from_slice::<Summary>(manifest) {
+        Ok(summary) if summary.format != FORMAT => Err(Fault::Format(summary.format)),
+        Ok(summary) if summary.key != *key => Err(Fault::Key(summary.key)),
+        Ok(summary) => Ok(summary),
+        // The whole reader knows best what is wrong.
+        Err(e) => match Manifest::from_bytes(manifest) {
+            Err(fault) => Err(fault),
+            Ok(_) => Err(Fault::Unparsable(e.to_string())),
+        },
     }
 }
 
-/// Removes staging folders whose writer is dead.
-pub(super) fn sweep_staging(staging: &Dir) {
-    for name in names(staging) {
-        let alive = match staging.open(&name) {
-            Ok(dir) => matches!(lock::try_exclusive(&dir), Ok(false)),
-            Err(_) => false,
+/// Does something for each key on all cores; the results are in the keys' order.
+pub(super) fn spread<T: Send>(
+    keys: &[CacheKey],
+    each: impl Fn(&CacheKey) -> Option<T> + Sync,
+) -> Vec<T> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = keys.len().div_ceil(threads).max(64);
+    let each = &each;
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = keys
+            .chunks(share)
+            .map(|part| scope.spawn(move || part.iter().filter_map(each).collect::<Vec<_>>()))
+            .collect();
+        let join = |worker: std::thread::ScopedJoinHandle<'_, _>| match worker.join() {
+            Ok(part) => part,
+            Err(panic) => std::panic::resume_unwind(panic),
         };
-        if !alive {
-            let _ = staging.remove(&name);
-        }
-    }
-}
-
-/// Removes what no entry's folder can be; entries that are left are in use.
-fn sweep_shard(shard: &Dir) {
-    for name in names(shard) {
-        if name.parse::<CacheKey>().is_err() {
-            let _ = shard.remove(&name);
-        }
-    }
+        workers.into_iter().flat_map(join).collect()
+    })
 }
 
 /// The names in a folder that are text; jitc makes no others.

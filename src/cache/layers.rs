@@ -13,6 +13,7 @@ use serde::{Serialize, Serializer};
 use super::entry::{Entry, EntryFiles, Manifest};
 use super::error::CacheError;
 use super::lock::Claim;
+use super::prune::{Limits, Pruned, Schedule};
 use super::store::{Load, Published, Store};
 use crate::key::CacheKey;
 
@@ -57,11 +58,14 @@ pub trait Tier: Send + Sync {
     /// The verified entry of a key, or why there is none.
     fn load(&self, key: &CacheKey) -> Load;
 
-    /// The manifests of all its entries, for explaining a miss; a tier that
-    /// cannot list has none.
-    fn manifests(&self) -> Vec<Manifest> {
-        Vec::new()
+    /// As [`Tier::load`], for those who only look: marks nothing as used.
+    fn peek(&self, key: &CacheKey) -> Load {
+        self.load(key)
     }
+
+    /// Shows the manifest of each of its entries, for explaining a miss; a tier
+    /// that cannot list shows none.
+    fn visit(&self, _each: &mut dyn FnMut(Manifest)) {}
 
     /// Whether entries can be written to it.
     fn is_writable(&self) -> bool {
@@ -89,6 +93,12 @@ pub trait Tier: Send + Sync {
         Err(CacheError::ReadOnly(self.name().to_string()))
     }
 
+    /// Told of a publish of this many bytes: keeps the tier within its limits,
+    /// if it is time to.
+    fn tidy(&self, _limits: &Limits, _bytes: u64) -> Option<Pruned> {
+        None
+    }
+
     /// The folder, if the tier is one.
     fn store(&self) -> Option<&Store> {
         None
@@ -100,6 +110,7 @@ pub trait Tier: Send + Sync {
 pub struct Folder {
     name: TierName,
     store: Store,
+    schedule: Schedule,
 }
 
 impl Folder {
@@ -109,6 +120,7 @@ impl Folder {
         Self {
             name: TierName::new(name),
             store,
+            schedule: Schedule::default(),
         }
     }
 }
@@ -122,8 +134,15 @@ impl Tier for Folder {
         self.store.load(key)
     }
 
-    fn manifests(&self) -> Vec<Manifest> {
-        self.store.manifests()
+    fn peek(&self, key: &CacheKey) -> Load {
+        self.store.peek(key)
+    }
+
+    fn visit(&self, each: &mut dyn FnMut(Manifest)) {
+        let keys = self.store.keys().unwrap_or_default();
+        keys.iter()
+            .filter_map(|key| self.store.manifest(key))
+            .for_each(each);
     }
 
     fn is_writable(&self) -> bool {
@@ -144,6 +163,12 @@ impl Tier for Folder {
 
     fn expel(&self, key: &CacheKey) -> Result<(), CacheError> {
         self.store.expel(key)
+    }
+
+    fn tidy(&self, limits: &Limits, bytes: u64) -> Option<Pruned> {
+        let due = self.schedule.is_due(limits, bytes);
+        // One that fails is tried again later; the entry is published already.
+        due.then(|| self.store.prune(limits, false).ok()).flatten()
     }
 
     fn store(&self) -> Option<&Store> {
@@ -193,10 +218,10 @@ impl Tier for Memory {
         }
     }
 
-    fn manifests(&self) -> Vec<Manifest> {
+    fn visit(&self, each: &mut dyn FnMut(Manifest)) {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let read = |files: &EntryFiles| Manifest::from_bytes(&files.manifest).ok();
-        entries.values().filter_map(read).collect()
+        entries.values().filter_map(read).for_each(each);
     }
 
     fn is_writable(&self) -> bool {

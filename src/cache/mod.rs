@@ -9,6 +9,8 @@
 //! * [`Bundle`](bundle) carries entries in one file, [`Receipt`] lists them;
 //! * docs/CACHE.md has the format, the protocol and the promises.
 
+pub mod bundle;
+mod check;
 mod dir;
 mod engine;
 mod entry;
@@ -20,25 +22,33 @@ mod inspect;
 mod layers;
 mod lock;
 mod memo;
+mod prune;
 mod quiesce;
+mod receipt;
 mod store;
 mod trust;
+mod why;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use bundle::{BundleError, Exported, Imported};
+pub use check::{BadEntry, CheckTotals, Checked};
 pub use engine::{Cache, CacheBuilder};
 pub use entry::{
     CUBIN, Entry, EntryFiles, FORMAT, FileRecord, HEADERS, LOG, MANIFEST, Manifest, PAYLOAD, SOURCE,
 };
 pub use error::{CacheError, Distrust, Fault, FindError};
 pub use event::{Counters, Event};
-pub use inspect::{Cleaned, Record, Totals};
+pub use inspect::{Cleaned, Record, Summary, Totals};
 pub use layers::{Folder, Memory, Tier, TierName};
 pub use lock::{Claim, KeyLock};
+pub use prune::{Limits, Pruned};
 pub use quiesce::quiesce;
+pub use receipt::{Drift, Outcome, Receipt, ReceiptError, ReceiptLine};
 use serde::{Serialize, Serializer};
 pub use store::{Load, Published, Store};
+pub use why::{Component, Difference, LineDifference, Nearest, Why, compare, diff};
 
 use crate::artifact::Artifact;
 use crate::key::{CacheKey, Preimage};

@@ -108,9 +108,19 @@ impl Store {
         self.root.join(VERSION).join(&hex[..2]).join(&hex)
     }
 
-    /// Reads and verifies the entry of a key.
+    /// Reads and verifies the entry of a key, and marks it as used.
     #[must_use]
     pub fn load(&self, key: &CacheKey) -> Load {
+        self.look(key, true)
+    }
+
+    /// As [`Store::load`], without a mark.
+    #[must_use]
+    pub fn peek(&self, key: &CacheKey) -> Load {
+        self.look(key, false)
+    }
+
+    fn look(&self, key: &CacheKey, stamp: bool) -> Load {
         let hex = key.hex();
         let shard = match self.open_shard(&hex[..2]) {
             Ok(Some(shard)) => shard,
@@ -131,7 +141,9 @@ impl Store {
         match self.read_entry(&entry) {
             Ok((files, stat)) => match Entry::verify(key, files) {
                 Ok(found) => {
-                    self.stamp(&entry, &stat);
+                    if stamp {
+                        self.stamp(&entry, &stat);
+                    }
                     Load::Found(Box::new(found))
                 }
                 Err(fault) => Load::Bad(fault),
