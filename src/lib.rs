@@ -4,6 +4,7 @@
 //! → [`key::CacheKey`] → cache (miss: compile) → [`artifact::Artifact`].
 
 pub mod artifact;
+pub mod cache;
 pub mod config;
 pub mod constant;
 mod expression;

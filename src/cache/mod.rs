@@ -1,0 +1,116 @@
+//! The cache: verified, single-flight, layered, bounded, able to say why.
+//!
+//! Invariant: what comes out is verified bytes or a fresh build, and trouble of
+//! the cache's own never fails a build. It knows keys and artifacts only; the
+//! compiler reaches it as a closure.
+//!
+//! * [`Cache::get_or_build`] is the main walk, [`Cache::lookup`] its first half;
+//! * [`Store`] is one folder of entries, with inspection, prune and clean;
+//! * [`Bundle`](bundle) carries entries in one file, [`Receipt`] lists them;
+//! * docs/CACHE.md has the format, the protocol and the promises.
+
+pub mod bundle;
+mod check;
+mod dir;
+mod engine;
+mod entry;
+mod error;
+mod event;
+mod fault;
+mod flight;
+mod inspect;
+mod layers;
+mod lock;
+mod memo;
+mod prune;
+mod quiesce;
+mod receipt;
+mod store;
+mod trust;
+mod why;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub use bundle::{BundleError, Exported, Imported};
+pub use check::{BadEntry, CheckTotals, Checked};
+pub use engine::{Cache, CacheBuilder};
+pub use entry::{
+    CUBIN, Entry, EntryFiles, FORMAT, FileRecord, HEADERS, LOG, MANIFEST, Manifest, PAYLOAD, SOURCE,
+};
+pub use error::{CacheError, Distrust, Fault, FindError};
+pub use event::{Counters, Event};
+pub use inspect::{Cleaned, Record, Summary, Totals};
+pub use layers::{Folder, Memory, Tier, TierName};
+pub use lock::{Claim, KeyLock};
+pub use prune::{Limits, Pruned};
+pub use quiesce::quiesce;
+pub use receipt::{Drift, Outcome, Receipt, ReceiptError, ReceiptLine};
+use serde::{Serialize, Serializer};
+pub use store::{Load, Published, Store};
+pub use why::{Component, Difference, LineDifference, Nearest, Why, compare, diff};
+
+use crate::artifact::Artifact;
+use crate::key::{CacheKey, Preimage};
+use crate::target::{Arch, ToolchainIdentity};
+
+/// Everything known of a request before a compile; kept beside the artifact.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// The key.
+    pub key: CacheKey,
+    /// What it covers.
+    pub preimage: Preimage,
+    /// The family's name.
+    pub family: String,
+    /// Constants by name, as people write them.
+    pub constants: BTreeMap<String, serde_json::Value>,
+    /// The arch.
+    pub arch: Arch,
+    /// Compiler options, in order.
+    pub options: Vec<String>,
+    /// The compiler.
+    pub toolchain: ToolchainIdentity,
+    /// The rendered source.
+    pub source: String,
+    /// Names and texts of the in-memory headers.
+    pub headers: Vec<(String, String)>,
+}
+
+/// An artifact and where it comes from.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// The artifact.
+    pub artifact: Arc<Artifact>,
+    /// Where it comes from.
+    pub provenance: Provenance,
+}
+
+/// Where an artifact comes from. Serialised as [`Provenance::label`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Provenance {
+    /// From a tier, verified; or from this process's memory.
+    Hit(TierName),
+    /// Built here, and kept.
+    Built,
+    /// Built here, and not kept: why, in one line.
+    BuiltUncached(String),
+}
+
+impl Provenance {
+    /// `hit`, `built` or `built_uncached`.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Hit(_) => "hit",
+            Self::Built => "built",
+            Self::BuiltUncached(_) => "built_uncached",
+        }
+    }
+}
+
+impl Serialize for Provenance {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.label())
+    }
+}

@@ -1,0 +1,4 @@
+//! Integration tests, one binary.
+
+mod cache_store;
+mod cache_support;
