@@ -5,11 +5,17 @@
 
 pub mod artifact;
 pub mod cache;
+#[cfg(feature = "cli")]
+pub mod cli;
+pub mod compile;
 pub mod config;
 pub mod constant;
+pub mod device;
 mod expression;
+pub mod jit;
 pub mod key;
 pub mod render;
 pub mod spec;
 pub mod target;
 pub mod template;
+pub mod toolchain;

@@ -1,2 +1,5 @@
-//! jitc
-fn main() {}
+//! The program; see [`jitc::cli`].
+
+fn main() -> std::process::ExitCode {
+    jitc::cli::run()
+}

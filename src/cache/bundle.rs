@@ -84,11 +84,7 @@ pub struct Imported {
 }
 
 /// Writes a bundle of these entries; equal entries give equal bytes.
-pub fn export(
-    store: &Store,
-    keys: &[CacheKey],
-    out: &mut impl Write,
-) -> Result<Exported, BundleError> {
+pub fn export(store: &Store, keys: &[CacheKey], out: &mut impl Write) -> Result<Exported, BundleError> {
     let mut keys = keys.to_vec();
     keys.sort_unstable();
     keys.dedup();
@@ -364,9 +360,7 @@ impl Embedded {
         let index = self.index().ok_or(BundleError::Magic)?;
         let found = index.binary_search_by(|line| line[..32].cmp(key.as_bytes()));
         let Ok(n) = found else { return Ok(None) };
-        let offset = index[n]
-            .last_chunk()
-            .map_or(0, |at| u64::from_le_bytes(*at));
+        let offset = index[n].last_chunk().map_or(0, |at| u64::from_le_bytes(*at));
         let head = usize::try_from(offset)
             .ok()
             .and_then(|at| self.bytes.get(at..))

@@ -86,11 +86,7 @@ impl Store {
                 Load::Absent => {}
                 Load::Bad(fault) => {
                     let repaired = repair && self.quarantine(&key, None)?;
-                    checked.bad.push(BadEntry {
-                        key,
-                        fault,
-                        repaired,
-                    });
+                    checked.bad.push(BadEntry { key, fault, repaired });
                 }
                 Load::Unavailable(e) => checked.unreadable.push((key, e)),
             }

@@ -22,9 +22,7 @@ pub(super) struct FileBytes {
     pub(super) stat: Stat,
 }
 
-const FOLDER: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::CLOEXEC);
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// Inner folders and files are open to readers: the root's 0700 keeps others
 /// out, and a copy into a shared place needs no chmod.
@@ -53,10 +51,8 @@ impl Dir {
 
     /// Opens the folder `name`; a symlink or a file there is an error.
     pub(super) fn open(&self, name: &str) -> Result<Self> {
-        retry_on_intr(|| {
-            rustix::fs::openat(&self.0, name, FOLDER | OFlags::NOFOLLOW, Mode::empty())
-        })
-        .map(Self)
+        retry_on_intr(|| rustix::fs::openat(&self.0, name, FOLDER | OFlags::NOFOLLOW, Mode::empty()))
+            .map(Self)
     }
 
     /// Creates the folder `name`; that it exists is an error.
@@ -137,8 +133,7 @@ impl Dir {
 
     /// Writes the new file `name` and forces it to disk.
     pub(super) fn write_new(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = retry_on_intr(|| rustix::fs::openat(&self.0, name, flags, INNER_FILE))?;
         let mut rest = bytes;
         while !rest.is_empty() {

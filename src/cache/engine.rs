@@ -250,10 +250,7 @@ impl Cache {
     fn remember(&self, key: &CacheKey, artifact: Artifact, provenance: Provenance) -> Fetched {
         let artifact = Arc::new(artifact);
         self.memo.insert(*key, &artifact);
-        Fetched {
-            artifact,
-            provenance,
-        }
+        Fetched { artifact, provenance }
     }
 
     fn fetch<E>(
@@ -309,12 +306,7 @@ impl Cache {
         Ok(self.remember(key, artifact, provenance))
     }
 
-    fn keep(
-        &self,
-        tier: &dyn Tier,
-        subject: &Subject,
-        artifact: &Artifact,
-    ) -> Result<(), CacheError> {
+    fn keep(&self, tier: &dyn Tier, subject: &Subject, artifact: &Artifact) -> Result<(), CacheError> {
         let started = Instant::now();
         let entry = Entry::new(subject, artifact);
         if tier.publish(&entry)? == Published::Theirs {

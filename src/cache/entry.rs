@@ -140,9 +140,7 @@ impl Manifest {
     /// Bytes of all files, without the manifest's own.
     #[must_use]
     pub fn payload_bytes(&self) -> u64 {
-        self.files
-            .iter()
-            .fold(0, |sum, f| sum.saturating_add(f.length))
+        self.files.iter().fold(0, |sum, f| sum.saturating_add(f.length))
     }
 }
 
@@ -190,14 +188,11 @@ impl Entry {
             serde_json::to_vec(&headers).unwrap_or_default(),
             artifact.compile_log.clone().into_bytes(),
         ];
-        let files = PAYLOAD
-            .iter()
-            .zip(&payload)
-            .map(|(name, bytes)| FileRecord {
-                name: (*name).to_owned(),
-                length: bytes.len() as u64,
-                sha256: hex::encode(Sha256::digest(bytes)),
-            });
+        let files = PAYLOAD.iter().zip(&payload).map(|(name, bytes)| FileRecord {
+            name: (*name).to_owned(),
+            length: bytes.len() as u64,
+            sha256: hex::encode(Sha256::digest(bytes)),
+        });
         let manifest = Manifest {
             format: FORMAT,
             key: subject.key,

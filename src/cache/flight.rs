@@ -75,9 +75,7 @@ impl Flight {
     fn wait(&self, deadline: Option<Instant>) -> State {
         let mut state = lock(&self.state);
         while matches!(*state, State::Flying) {
-            let left = deadline.map_or(Duration::MAX, |d| {
-                d.saturating_duration_since(Instant::now())
-            });
+            let left = deadline.map_or(Duration::MAX, |d| d.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 break;
             }

@@ -254,10 +254,7 @@ fn summarise(manifest: &[u8], key: &CacheKey) -> Result<Summary, Fault> {
 }
 
 /// Does something for each key on all cores; the results are in the keys' order.
-pub(super) fn spread<T: Send>(
-    keys: &[CacheKey],
-    each: impl Fn(&CacheKey) -> Option<T> + Sync,
-) -> Vec<T> {
+pub(super) fn spread<T: Send>(keys: &[CacheKey], each: impl Fn(&CacheKey) -> Option<T> + Sync) -> Vec<T> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let share = keys.len().div_ceil(threads).max(64);
     let each = &each;

@@ -70,14 +70,12 @@ impl KeyLock {
         }
         let ours = rustix::fs::fstat(&file)?;
         match folder.stat_of(name) {
-            Ok(named) if (named.st_ino, named.st_dev) == (ours.st_ino, ours.st_dev) => {
-                Ok(Some(Self {
-                    folder: Arc::clone(folder),
-                    name: name.to_owned(),
-                    noted: quiesce::note_lock(folder, name),
-                    _file: file,
-                }))
-            }
+            Ok(named) if (named.st_ino, named.st_dev) == (ours.st_ino, ours.st_dev) => Ok(Some(Self {
+                folder: Arc::clone(folder),
+                name: name.to_owned(),
+                noted: quiesce::note_lock(folder, name),
+                _file: file,
+            })),
             Ok(_) | Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(e),
         }

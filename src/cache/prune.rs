@@ -242,9 +242,8 @@ impl Schedule {
         let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         since.entries += 1;
         since.bytes = since.bytes.saturating_add(bytes);
-        let due = !since.started
-            || since.entries > limits.max_entries / 64
-            || since.bytes > limits.max_bytes / 64;
+        let due =
+            !since.started || since.entries > limits.max_entries / 64 || since.bytes > limits.max_bytes / 64;
         if due {
             *since = Since {
                 started: true,

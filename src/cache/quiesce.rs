@@ -79,9 +79,7 @@ pub(super) fn note_lock(folder: &Arc<Dir>, name: &str) -> u64 {
     let mut state = state();
     let id = state.next_lock;
     state.next_lock += 1;
-    state
-        .locks
-        .insert(id, (Arc::clone(folder), name.to_owned()));
+    state.locks.insert(id, (Arc::clone(folder), name.to_owned()));
     id
 }
 

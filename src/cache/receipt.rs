@@ -180,10 +180,7 @@ impl Receipt {
             Some(entry) => self.admit(&entry),
             None => Err(Drift::Missing(*key)),
         };
-        self.entries
-            .keys()
-            .filter_map(|key| check(key).err())
-            .collect()
+        self.entries.keys().filter_map(|key| check(key).err()).collect()
     }
 
     fn listed(&self, key: &CacheKey) -> Result<&[FileRecord], Drift> {

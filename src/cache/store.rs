@@ -252,11 +252,7 @@ impl Store {
     }
 
     /// Writes an entry's files into a staging folder, all forced to disk.
-    pub(super) fn stage<'a>(
-        &self,
-        staging: &'a Dir,
-        entry: &Entry,
-    ) -> Result<Staged<'a>, CacheError> {
+    pub(super) fn stage<'a>(&self, staging: &'a Dir, entry: &Entry) -> Result<Staged<'a>, CacheError> {
         let name = format!("{}.{}", entry.manifest().key.short(), unique());
         let fail = |errno| CacheError::Io {
             action: "write",
@@ -299,9 +295,7 @@ impl Store {
     /// Opens a shard; `None` if there is none.
     pub(super) fn open_shard(&self, shard: &str) -> Result<Option<Dir>, CacheError> {
         match self.open_version()? {
-            Some(version) => {
-                self.open_inner(&version, shard, || self.root.join(VERSION).join(shard))
-            }
+            Some(version) => self.open_inner(&version, shard, || self.root.join(VERSION).join(shard)),
             None => Ok(None),
         }
     }
@@ -443,11 +437,7 @@ impl Drop for Staged<'_> {
 }
 
 fn io_error(action: &'static str, path: PathBuf, errno: Errno) -> CacheError {
-    CacheError::Io {
-        action,
-        path,
-        errno,
-    }
+    CacheError::Io { action, path, errno }
 }
 
 fn untrusted(file: &str, why: Distrust) -> ReadError {

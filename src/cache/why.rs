@@ -158,8 +158,7 @@ impl Cache {
         for (n, tier) in self.tiers().iter().enumerate() {
             tier.visit(&mut |manifest| {
                 let distance = distance(&subject.preimage, &manifest.preimage);
-                let nearer =
-                    |(d, k, ..): &(u64, CacheKey, _, _)| (distance, manifest.key) < (*d, *k);
+                let nearer = |(d, k, ..): &(u64, CacheKey, _, _)| (distance, manifest.key) < (*d, *k);
                 if best.as_ref().is_none_or(nearer) {
                     best = Some((distance, manifest.key, manifest.preimage, n));
                 }

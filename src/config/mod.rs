@@ -342,6 +342,16 @@ impl Config {
             .collect()
     }
 
+    /// The folders of `LD_LIBRARY_PATH`.
+    #[must_use]
+    pub fn library_path(&self) -> Vec<PathBuf> {
+        let path = self.env.get("LD_LIBRARY_PATH").unwrap_or_default();
+        path.split(':')
+            .filter(|p| !p.is_empty())
+            .map(PathBuf::from)
+            .collect()
+    }
+
     /// Roots of the active Python environments.
     #[must_use]
     pub fn python_prefixes(&self) -> Vec<PathBuf> {

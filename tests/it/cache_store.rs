@@ -75,9 +75,7 @@ fn a_publish_leaves_no_lock_and_no_staging_folder() {
 fn an_entry_is_five_readable_files_in_a_private_root() {
     let root = Root::new();
     let subject = subject(1);
-    root.cache()
-        .get_or_build(&subject, || build(1))
-        .expect("built");
+    root.cache().get_or_build(&subject, || build(1)).expect("built");
     let mode = fs_err::metadata(root.path()).expect("root").permissions();
     assert_eq!(mode.mode() & 0o777, 0o700);
     let hex = subject.key.hex();
@@ -101,8 +99,7 @@ fn an_entry_is_five_readable_files_in_a_private_root() {
         artifact(1).cubin
     );
     let manifest: serde_json::Value =
-        serde_json::from_slice(&fs_err::read(entry.join("manifest.json")).expect("manifest"))
-            .expect("JSON");
+        serde_json::from_slice(&fs_err::read(entry.join("manifest.json")).expect("manifest")).expect("JSON");
     assert_eq!(manifest["key"], hex);
     assert_eq!(manifest["resources"][0]["registers"], 40);
 }
@@ -111,9 +108,7 @@ fn an_entry_is_five_readable_files_in_a_private_root() {
 fn is_healed(harm: impl FnOnce(&Path), expected: impl FnOnce(&Fault) -> bool) {
     let root = Root::new();
     let subject = subject(1);
-    root.cache()
-        .get_or_build(&subject, || build(1))
-        .expect("built");
+    root.cache().get_or_build(&subject, || build(1)).expect("built");
     harm(&root.store().entry_path(&subject.key));
     match root.store().load(&subject.key) {
         Load::Bad(fault) => assert!(expected(&fault), "{fault:?}"),
@@ -250,18 +245,13 @@ fn the_entry_of_another_key_is_a_miss() {
 fn an_unknown_format_is_a_miss_that_says_so() {
     let root = Root::new();
     let subject = subject(1);
-    root.cache()
-        .get_or_build(&subject, || build(1))
-        .expect("built");
+    root.cache().get_or_build(&subject, || build(1)).expect("built");
     let store = root.store();
     let mut manifest = store.read(&subject.key).expect("entry").manifest().clone();
     manifest.format = 9;
     let path = store.entry_path(&subject.key).join("manifest.json");
     fs_err::write(path, manifest.to_bytes()).expect("write");
-    assert!(matches!(
-        store.load(&subject.key),
-        Load::Bad(Fault::Format(9))
-    ));
+    assert!(matches!(store.load(&subject.key), Load::Bad(Fault::Format(9))));
 }
 
 #[test]
@@ -428,10 +418,7 @@ fn an_entry_is_found_by_a_prefix_of_its_key() {
     assert_eq!(store.find(&key.hex()).expect("found"), key);
     assert_eq!(store.find(&key.short()).expect("found"), key);
     assert!(matches!(store.find("XYZ"), Err(FindError::NotAPrefix(_))));
-    assert!(matches!(
-        store.find(&"0".repeat(64)),
-        Err(FindError::None(_))
-    ));
+    assert!(matches!(store.find(&"0".repeat(64)), Err(FindError::None(_))));
     let ambiguous = (0..16).any(|digit| {
         let found = store.find(&format!("{digit:x}"));
         matches!(found, Err(FindError::Ambiguous { keys, .. }) if keys.len() > 1)

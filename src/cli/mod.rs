@@ -1,0 +1,158 @@
+//! The command line. Exit codes: 0 yes, 1 a negative answer, 2 failure.
+
+mod args;
+mod cache;
+mod doctor;
+mod output;
+mod show;
+mod warm;
+
+use std::process::ExitCode;
+
+use crate::config::{Config, Environment, Flags};
+use crate::jit::{Error, Jit};
+use crate::spec::{KernelSpec, check_names, parse_archs};
+use crate::target::Arch;
+use crate::template::Registry;
+
+/// How a verb ended: an answer, or a failure that is yet to be printed.
+type Answer = Result<ExitCode, Error>;
+
+/// Runs the program.
+#[must_use]
+pub fn run() -> ExitCode {
+    let env = Environment::capture();
+    let words: Vec<String> = std::env::args_os()
+        .map(|w| w.to_string_lossy().into_owned())
+        .collect();
+    match start(&words, env) {
+        Ok(code) => code,
+        Err(error) => {
+            output::note(format!("error: {error}"));
+            if let Error::Compile {
+                source: crate::compile::CompileError::Refused { log, .. },
+                ..
+            } = &error
+            {
+                output::note(log);
+            }
+            if let Some(hint) = error.hint() {
+                output::note(format!("\nhint: {hint}"));
+            }
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn start(words: &[String], env: Environment) -> Answer {
+    let here = std::env::current_dir().unwrap_or_default();
+    // Flags are made from the families' constants, so the families come first.
+    let early = Flags {
+        templates: args::early_templates(words),
+        ..Flags::default()
+    };
+    let early = Config::load(early, env.clone(), &here)?;
+    let registry = Registry::load(early.templates().as_deref())?;
+    let mut command = args::command(&registry);
+    let matches = match command.try_get_matches_from_mut(words) {
+        Ok(matches) => matches,
+        Err(error) => {
+            let _ = error.print();
+            return Ok(ExitCode::from(if error.use_stderr() { 2 } else { 0 }));
+        }
+    };
+    let Some((verb, sub)) = matches.subcommand() else {
+        return Ok(ExitCode::from(2));
+    };
+    let flags = args::flags(sub, &registry);
+    let flags = match flags {
+        Ok(flags) => flags,
+        Err(reason) => {
+            output::note(format!("error: {reason}"));
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let config = Config::load(flags, env, &here)?;
+    logging(&config, sub.get_count("verbose"), sub.get_flag("quiet"));
+    let json = sub.get_flag("json");
+    if verb == "completions" {
+        args::completions(sub, &registry);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let jit = Jit::new(config)?;
+    match verb {
+        "warm" => warm::run(&jit, sub, json),
+        "render" => show::render(&jit, sub),
+        "key" => show::key(&jit, sub, json),
+        "families" => Ok(show::families(&jit, json)),
+        "cache" => cache::run(&jit, sub, json),
+        "toolchain" => doctor::toolchain(&jit, sub, json),
+        _ => doctor::doctor(&jit, json),
+    }
+}
+
+fn logging(config: &Config, verbose: u8, quiet: bool) {
+    let level = match (quiet, verbose) {
+        (true, _) => "error",
+        (false, 0) => "warn",
+        (false, 1) => "info",
+        (false, 2) => "debug",
+        (false, _) => "trace",
+    };
+    let filter = config
+        .log_filter()
+        .map_or_else(|| format!("jitc={level}"), str::to_owned);
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
+        .with_writer(std::io::stderr)
+        .without_time()
+        .try_init();
+}
+
+/// The specs that a verb's families and constants ask for. Without a family,
+/// every family that declares all the constants given on the command line.
+fn specs(jit: &Jit, named: &[String]) -> Result<Vec<KernelSpec>, Error> {
+    let registry = jit.registry();
+    let families: Vec<_> = if named.is_empty() {
+        let wanted = jit.config().flag_constants();
+        registry
+            .families()
+            .filter(|f| wanted.iter().all(|c| f.constants.contains_key(&c.name)))
+            .collect()
+    } else {
+        named.iter().map(|n| registry.get(n)).collect::<Result<_, _>>()?
+    };
+    check_names(registry.families(), jit.config())?;
+    if !named.is_empty() {
+        for constant in jit.config().flag_constants() {
+            if !families.iter().any(|f| f.constants.contains_key(&constant.name)) {
+                check_names(families.iter().copied(), jit.config())?;
+            }
+        }
+    }
+    let archs = match jit.config().arch() {
+        Some(setting) => parse_archs(&setting)?,
+        None => default_archs(),
+    };
+    let mut specs = Vec::new();
+    for family in families {
+        specs.extend(KernelSpec::expand(family, jit.config(), &archs)?);
+    }
+    Ok(specs)
+}
+
+/// Those of the GPUs present, else the usual four.
+fn default_archs() -> Vec<Arch> {
+    let mut archs: Vec<Arch> = crate::device::list()
+        .unwrap_or_default()
+        .iter()
+        .map(|d| Arch::of_device(d.major, d.minor))
+        .collect();
+    archs.sort();
+    archs.dedup();
+    if archs.is_empty() {
+        Arch::DEFAULTS.to_vec()
+    } else {
+        archs
+    }
+}

@@ -1,0 +1,86 @@
+//! `jitc render`, `jitc key`, `jitc families`: what would be compiled.
+
+use std::process::ExitCode;
+
+use clap::ArgMatches;
+use serde_json::json;
+
+use super::{Answer, args, output};
+use crate::jit::Jit;
+
+pub(super) fn render(jit: &Jit, matches: &ArgMatches) -> Answer {
+    for spec in super::specs(jit, &args::families(matches))? {
+        let (_, rendered) = jit.describe(&spec)?;
+        output::text(rendered.source);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn key(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
+    for spec in super::specs(jit, &args::families(matches))? {
+        let (subject, _) = jit.describe(&spec)?;
+        if json {
+            output::json(
+                &json!({"family": subject.family, "arch": subject.arch, "key": subject.key,
+                "preimage": subject.preimage.fields}),
+            );
+            continue;
+        }
+        output::line(format!(
+            "{}  {} {} {}",
+            subject.key,
+            subject.family,
+            spec.variant(),
+            spec.arch
+        ));
+        for field in &subject.preimage.fields {
+            output::line(format!("  {:<15} {:<24} {}", field.tag, field.name, field.value));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn families(jit: &Jit, json: bool) -> ExitCode {
+    for family in jit.registry().families() {
+        if json {
+            let constants: Vec<_> = family
+                .constants
+                .values()
+                .map(|c| {
+                    json!({"name": c.name, "type": c.legal.type_of(), "legal": c.legal.to_string(),
+                        "default": c.default.to_json(), "variables": c.variables, "help": c.help})
+                })
+                .collect();
+            output::json(
+                &json!({"family": family.name, "summary": family.summary, "constants": constants,
+                "entries": family.entries.iter().map(|e| &e.name).collect::<Vec<_>>()}),
+            );
+            continue;
+        }
+        output::line(format!("{}: {}", family.name, family.summary));
+        let mut rows = vec![
+            ["  constant", "type", "default", "legal", "variables", "what"]
+                .map(str::to_owned)
+                .to_vec(),
+        ];
+        for c in family.constants.values() {
+            rows.push(vec![
+                format!("  {}", c.name),
+                c.legal.type_of().to_string(),
+                c.default.to_string(),
+                c.legal.to_string(),
+                c.variables.join(" "),
+                c.help.clone(),
+            ]);
+        }
+        output::table(&rows);
+        for constraint in &family.constraints {
+            output::line(format!(
+                "  must hold: {} ({})",
+                constraint.rule, constraint.because
+            ));
+        }
+        output::line("");
+    }
+    ExitCode::SUCCESS
+}

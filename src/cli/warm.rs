@@ -1,0 +1,220 @@
+//! `jitc warm`: compiles variants in parallel, keeps going after a failure.
+
+use std::collections::VecDeque;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use clap::ArgMatches;
+use indicatif::ProgressBar;
+use serde_json::json;
+
+use super::{Answer, args, output};
+use crate::cache::Provenance;
+use crate::jit::{Error, Jit, Prepared};
+use crate::spec::KernelSpec;
+
+/// A compile that takes this long says that it is alive, again and again.
+const ALIVE: Duration = Duration::from_secs(10);
+
+enum Event {
+    Started(usize),
+    Done(usize, Box<Result<Prepared, Error>>),
+}
+
+pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
+    let specs = super::specs(jit, &args::families(matches))?;
+    let started = Instant::now();
+    let jobs = match jit.config().jobs()? {
+        Some(0) | None => std::thread::available_parallelism().map_or(1, usize::from),
+        Some(jobs) => jobs,
+    };
+    on_ctrl_c();
+    let bar = if std::io::stderr().is_terminal() && !matches.get_flag("quiet") {
+        ProgressBar::new(specs.len() as u64)
+    } else {
+        ProgressBar::hidden()
+    };
+    let results = compile_all(jit, &specs, jobs, &bar);
+    bar.finish_and_clear();
+
+    let (mut hit, mut built, mut failed) = (0, 0, 0);
+    let mut rows = vec![heading()];
+    for (spec, result) in specs.iter().zip(&results) {
+        match result {
+            Ok(prepared) => {
+                match prepared.fetched.provenance {
+                    Provenance::Hit(_) => hit += 1,
+                    _ => built += 1,
+                }
+                if json {
+                    output::json(&event(spec, prepared));
+                }
+                rows.push(row(spec, prepared));
+            }
+            Err(error) => {
+                failed += 1;
+                if json {
+                    output::json(&json!({"event": "failure", "family": spec.family.name,
+                        "variant": spec.variant(), "arch": spec.arch, "error": error.to_string()}));
+                }
+            }
+        }
+    }
+    let elapsed_ms = started.elapsed().as_secs_f64() * 1e3;
+    if json {
+        output::json(
+            &json!({"event": "summary", "hit": hit, "built": built, "failed": failed, "elapsed_ms": elapsed_ms}),
+        );
+    } else if !matches.get_flag("quiet") {
+        output::table(&rows);
+        let place = jit
+            .config()
+            .cache_dir()
+            .map_or("nowhere: no cache folder".into(), |d| d.display().to_string());
+        output::line(format!(
+            "\n{hit} hit, {built} built, {failed} failed in {elapsed_ms:.0} ms; entries lie in {place}"
+        ));
+        if matches.get_count("verbose") > 0 {
+            let own: Vec<u64> = results.iter().flatten().map(|p| p.own_us).collect();
+            let mean = own.iter().sum::<u64>() / (own.len() as u64).max(1);
+            let most = own.iter().max().copied().unwrap_or(0);
+            output::line(format!(
+                "jitc's own part (all but NVRTC): mean {mean} us, most {most} us a variant"
+            ));
+        }
+    }
+    for (spec, error) in specs
+        .iter()
+        .zip(&results)
+        .filter_map(|(s, r)| Some((s, r.as_ref().err()?)))
+    {
+        output::note(format!(
+            "failed: {} {} {}: {error}",
+            spec.family.name,
+            spec.variant(),
+            spec.arch
+        ));
+    }
+    Ok(ExitCode::from(if failed > 0 { 2 } else { 0 }))
+}
+
+fn compile_all(
+    jit: &Jit,
+    specs: &[KernelSpec],
+    jobs: usize,
+    bar: &ProgressBar,
+) -> Vec<Result<Prepared, Error>> {
+    let queue = Mutex::new((0..specs.len()).collect::<VecDeque<_>>());
+    let (send, receive) = mpsc::channel();
+    let mut results: Vec<Option<Result<Prepared, Error>>> = specs.iter().map(|_| None).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.min(specs.len()) {
+            let (queue, send) = (&queue, send.clone());
+            scope.spawn(move || {
+                loop {
+                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                    let Some(index) = next else { return };
+                    let _ = send.send(Event::Started(index));
+                    let _ = send.send(Event::Done(index, Box::new(jit.prepare(&specs[index]))));
+                }
+            });
+        }
+        drop(send);
+        let mut running: Vec<(usize, Instant, u64)> = Vec::new();
+        loop {
+            match receive.recv_timeout(Duration::from_secs(1)) {
+                Ok(Event::Started(index)) => running.push((index, Instant::now(), 0)),
+                Ok(Event::Done(index, result)) => {
+                    running.retain(|(i, ..)| *i != index);
+                    results[index] = Some(*result);
+                    bar.inc(1);
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            }
+            for (index, since, said) in &mut running {
+                let times = since.elapsed().as_secs() / ALIVE.as_secs();
+                if times > *said {
+                    *said = times;
+                    let spec = &specs[*index];
+                    let seconds = since.elapsed().as_secs();
+                    bar.suspend(|| {
+                        output::note(format!(
+                            "still at {} {} {} ({seconds} s)",
+                            spec.family.name,
+                            spec.variant(),
+                            spec.arch
+                        ));
+                    });
+                }
+            }
+        }
+    });
+    results.into_iter().flatten().collect()
+}
+
+/// The first Ctrl-C lets a publish in progress end, and leaves a clean cache.
+fn on_ctrl_c() {
+    let Ok(mut signals) =
+        signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])
+    else {
+        return;
+    };
+    std::thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            crate::cache::quiesce();
+            output::note("interrupted; the cache is clean, and what was built so far is kept");
+            let _ = signal_hook::low_level::emulate_default_handler(signal);
+        }
+    });
+}
+
+fn heading() -> Vec<String> {
+    [
+        "family",
+        "variant",
+        "arch",
+        "key",
+        "how",
+        "NVRTC ms",
+        "registers",
+        "spills",
+        "cubin bytes",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+fn row(spec: &KernelSpec, prepared: &Prepared) -> Vec<String> {
+    let artifact = &prepared.fetched.artifact;
+    let how = match &prepared.fetched.provenance {
+        Provenance::BuiltUncached(reason) => format!("built, not kept: {reason}"),
+        other => other.label().to_owned(),
+    };
+    vec![
+        spec.family.name.clone(),
+        spec.variant(),
+        spec.arch.to_string(),
+        prepared.subject.key.short(),
+        how,
+        format!("{:.1}", compile_ms(prepared)),
+        artifact.registers().to_string(),
+        artifact.spill_bytes().to_string(),
+        artifact.cubin.len().to_string(),
+    ]
+}
+
+fn event(spec: &KernelSpec, prepared: &Prepared) -> serde_json::Value {
+    let artifact = &prepared.fetched.artifact;
+    json!({"event": "variant", "family": spec.family.name, "constants": prepared.subject.constants,
+        "arch": spec.arch, "key": prepared.subject.key, "provenance": prepared.fetched.provenance,
+        "compile_ms": compile_ms(prepared), "registers": artifact.registers(),
+        "spill_bytes": artifact.spill_bytes(), "cubin_bytes": artifact.cubin.len()})
+}
+
+/// Time inside NVRTC, milliseconds; of a hit, what it once took.
+fn compile_ms(prepared: &Prepared) -> f64 {
+    Duration::from_micros(prepared.fetched.artifact.compile_us).as_secs_f64() * 1e3
+}

@@ -1,0 +1,284 @@
+//! The facade: wires the stages in order.
+//!
+//! Invariant: nothing is found, fetched or opened before it is needed. A process
+//! whose requests are all hits never opens a compiler; one without a compiler
+//! works out keys from the pinned one's identity.
+
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+use tracing::info_span;
+
+use crate::cache::{Cache, CacheError, Fetched, Subject};
+use crate::compile::{CompileError, Compiler, Nvrtc};
+use crate::config::{Config, ConfigError};
+use crate::render::{RenderError, RenderedSource, preimage, render};
+use crate::spec::{KernelSpec, SpecError};
+use crate::target::ToolchainIdentity;
+use crate::template::{Registry, TemplateError};
+use crate::toolchain::{self, Toolchain, ToolchainError};
+
+/// Everything that can go wrong, by stage.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Reading settings.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Reading families.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// Validating a request.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// Rendering.
+    #[error(transparent)]
+    Render(#[from] RenderError),
+    /// Finding a compiler.
+    #[error(transparent)]
+    Toolchain(#[from] ToolchainError),
+    /// Looking into the cache; never a reason for a build to fail.
+    #[error(transparent)]
+    Cache(CacheError),
+    /// Compiling: the compiler's words, the constants in force and where the
+    /// rendered source was kept.
+    #[error("{source} [{variant}, {arch}]{kept}")]
+    Compile {
+        /// The compiler's words.
+        source: CompileError,
+        /// The constants that differ from their defaults.
+        variant: String,
+        /// The arch.
+        arch: crate::target::Arch,
+        /// `; rendered source: PATH`, or nothing.
+        kept: String,
+    },
+}
+
+/// The stage at which something went wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Settings.
+    Config,
+    /// Families.
+    Template,
+    /// Requests.
+    Spec,
+    /// Rendering.
+    Render,
+    /// The compiler's whereabouts.
+    Toolchain,
+    /// The cache.
+    Cache,
+    /// Compiling.
+    Compile,
+}
+
+impl Error {
+    /// The stage.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Config(_) => ErrorKind::Config,
+            Self::Template(_) => ErrorKind::Template,
+            Self::Spec(_) => ErrorKind::Spec,
+            Self::Render(_) => ErrorKind::Render,
+            Self::Toolchain(_) => ErrorKind::Toolchain,
+            Self::Cache(_) => ErrorKind::Cache,
+            Self::Compile { .. } => ErrorKind::Compile,
+        }
+    }
+
+    /// What to do about it, where there is something.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Spec(_) => {
+                Some("`jitc families` lists every constant with its legal values and its default")
+            }
+            Self::Toolchain(_) => Some("`jitc doctor` shows where NVRTC was looked for"),
+            Self::Template(TemplateError::UnknownFamily { .. }) => Some("`jitc families` lists them"),
+            _ => None,
+        }
+    }
+}
+
+/// A request that was carried out.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// What was asked for, as the cache knows it.
+    pub subject: Subject,
+    /// The artifact and where it comes from.
+    pub fetched: Fetched,
+    /// Time of everything but NVRTC, microseconds.
+    pub own_us: u64,
+}
+
+/// The walk from a spec to an artifact.
+pub struct Jit {
+    config: Config,
+    registry: Registry,
+    cache: Cache,
+    toolchain: Mutex<Option<Toolchain>>,
+    compiler: OnceLock<Box<dyn Compiler>>,
+    opening: Mutex<()>,
+}
+
+impl Jit {
+    /// Reads the families; touches neither cache nor compiler.
+    pub fn new(config: Config) -> Result<Self, Error> {
+        let registry = Registry::load(config.templates().as_deref())?;
+        let mut cache = Cache::builder();
+        if let Some(dir) = config.cache_dir() {
+            cache = cache.user(dir);
+        }
+        Ok(Self {
+            cache: cache.build(),
+            registry,
+            config,
+            toolchain: Mutex::new(None),
+            compiler: OnceLock::new(),
+            opening: Mutex::new(()),
+        })
+    }
+
+    /// Uses this compiler instead of NVRTC. For tests; the key still names the
+    /// toolchain that would have been used.
+    #[must_use]
+    pub fn with_compiler(self, compiler: Box<dyn Compiler>) -> Self {
+        let _ = self.compiler.set(compiler);
+        self
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The families.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The cache.
+    #[must_use]
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// The identity of the compiler that would be used: of the one at hand, else
+    /// of the pinned one, which a miss would install.
+    pub fn identity(&self) -> Result<ToolchainIdentity, Error> {
+        let mut known = self.toolchain.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(toolchain) = &*known {
+            return Ok(toolchain.identity.clone());
+        }
+        if let Some(toolchain) = toolchain::find(&self.config)? {
+            let identity = toolchain.identity.clone();
+            *known = Some(toolchain);
+            return Ok(identity);
+        }
+        toolchain::pinned_identity().ok_or_else(|| ToolchainError::NotPinned(std::env::consts::ARCH).into())
+    }
+
+    /// Renders a spec and works out its key.
+    pub fn describe(&self, spec: &KernelSpec) -> Result<(Subject, RenderedSource), Error> {
+        let rendered =
+            info_span!("render", family = spec.family.name).in_scope(|| render(&self.registry, spec))?;
+        let toolchain = self.identity()?;
+        let (key, preimage) = info_span!("key").in_scope(|| {
+            let preimage = preimage(spec, &rendered, &toolchain, &self.config.compiler_env());
+            (preimage.key(), preimage)
+        });
+        let subject = Subject {
+            key,
+            preimage,
+            family: spec.family.name.clone(),
+            constants: spec
+                .constants
+                .iter()
+                .map(|(n, v)| (n.clone(), v.to_json()))
+                .collect(),
+            arch: spec.arch,
+            options: rendered.options.clone(),
+            toolchain,
+            source: rendered.source.clone(),
+            headers: rendered.headers.clone(),
+        };
+        Ok((subject, rendered))
+    }
+
+    /// Finds or makes the artifact of a spec.
+    pub fn prepare(&self, spec: &KernelSpec) -> Result<Prepared, Error> {
+        let started = Instant::now();
+        let (subject, rendered) = self.describe(spec)?;
+        let mut outside_us = 0;
+        let fetched = info_span!("lookup", key = subject.key.short()).in_scope(|| {
+            self.cache.get_or_build(&subject, || {
+                // Fetching and opening NVRTC happens once a process, whichever
+                // variant comes first: it is no variant's own time.
+                let opening = Instant::now();
+                let compiler = self.compiler()?;
+                outside_us += micros(opening);
+                let compiling = Instant::now();
+                let built = info_span!("compile").in_scope(|| compiler.compile(&rendered));
+                outside_us += micros(compiling);
+                built.map_err(|source| self.compile_error(source, spec, &subject))
+            })
+        })?;
+        Ok(Prepared {
+            subject,
+            fetched,
+            own_us: micros(started).saturating_sub(outside_us),
+        })
+    }
+
+    fn compiler(&self) -> Result<&dyn Compiler, Error> {
+        if let Some(compiler) = self.compiler.get() {
+            return Ok(&**compiler);
+        }
+        let _one_at_a_time = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.compiler.get().is_none() {
+            let found = self
+                .toolchain
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
+            let toolchain = match found {
+                Some(toolchain) => toolchain,
+                None => toolchain::install(&self.config)?,
+            };
+            let nvrtc = Nvrtc::open(&toolchain).map_err(|e| ToolchainError::Fetch(e.to_string()))?;
+            let _ = self.compiler.set(Box::new(nvrtc));
+        }
+        match self.compiler.get() {
+            Some(compiler) => Ok(&**compiler),
+            None => Err(ToolchainError::NoFolder.into()),
+        }
+    }
+
+    fn compile_error(&self, source: CompileError, spec: &KernelSpec, subject: &Subject) -> Error {
+        let folder = self
+            .config
+            .cache_dir()
+            .map_or_else(std::env::temp_dir, |dir| dir.join("failed"));
+        let path = folder.join(format!("{}-{}.cu", subject.family, subject.key.short()));
+        let kept = fs_err::create_dir_all(&folder).and_then(|()| fs_err::write(&path, &subject.source));
+        Error::Compile {
+            source,
+            variant: format!("{} {}", spec.family.name, spec.variant()),
+            arch: spec.arch,
+            kept: kept.map_or_else(
+                |_| String::new(),
+                |()| format!("; rendered source: {}", path.display()),
+            ),
+        }
+    }
+}
+
+fn micros(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
