@@ -2,3 +2,6 @@
 
 mod cache_store;
 mod cache_support;
+mod cli;
+mod key;
+mod walk;

@@ -1,0 +1,283 @@
+//! The program as a person uses it.
+
+use std::path::Path;
+
+use assert_cmd::Command;
+use predicates::str::contains;
+
+/// jitc with an empty cache of its own and nothing of the caller's settings.
+fn jitc(cache: &Path) -> Command {
+    let mut command = Command::cargo_bin("jitc").expect("binary");
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        if name.starts_with("JITC_") || name.starts_with("CUTE_") {
+            command.env_remove(name);
+        }
+    }
+    command.env("JITC_CACHE_DIR", cache).current_dir(cache);
+    command
+}
+
+fn keys(cache: &Path, args: &[&str]) -> Vec<String> {
+    let output = jitc(cache)
+        .args(["key", "--json"])
+        .args(args)
+        .output()
+        .expect("ran");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout)
+        .expect("text")
+        .lines()
+        .map(|line| {
+            let value: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            value["key"].as_str().expect("key").to_owned()
+        })
+        .collect()
+}
+
+fn events(output: &std::process::Output) -> Vec<serde_json::Value> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines()
+        .map(|l| serde_json::from_str(l).expect("JSON"))
+        .collect()
+}
+
+#[test]
+fn a_second_warm_builds_nothing_and_no_variant_spills() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let args = ["warm", "--wo-split", "1,8", "--arch", "sm_80,sm_90a", "--json"];
+    let first = jitc(dir.path()).args(args).output().expect("ran");
+    assert!(
+        first.status.success(),
+        "{}",
+        String::from_utf8_lossy(&first.stderr)
+    );
+    let first = events(&first);
+    assert_eq!(first.len(), 5);
+    for event in &first[..4] {
+        assert_eq!(event["provenance"], "built");
+        assert_eq!(event["spill_bytes"], 0, "{event}");
+        assert!(event["cubin_bytes"].as_u64().expect("bytes") > 0);
+    }
+    assert_eq!(first[4]["built"], 4);
+    let second = events(&jitc(dir.path()).args(args).output().expect("ran"));
+    assert_eq!(second[4]["hit"], 4);
+    assert_eq!(second[4]["built"], 0);
+    for (a, b) in first.iter().zip(&second).take(4) {
+        assert_eq!(a["key"], b["key"]);
+    }
+}
+
+#[test]
+fn every_constant_is_settable_by_flag_variable_and_file_to_the_same_key() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let arch = ["wo_gemv", "--arch", "sm_90a"];
+    let by_flag = keys(dir.path(), &[&arch[..], &["--wo-split", "8"]].concat());
+    let by_set = keys(dir.path(), &[&arch[..], &["--set", "wo_split=8"]].concat());
+    assert_eq!(by_flag, by_set);
+    let file = dir.path().join("ENV");
+    fs_err::write(&file, "CUTE_WO_SPLIT=8\nUNDECLARED=1\n").expect("write");
+    let by_file = keys(dir.path(), &[&arch[..], &["--env-file", "ENV"]].concat());
+    assert_eq!(by_flag, by_file);
+    assert_ne!(by_flag, keys(dir.path(), &arch));
+}
+
+#[test]
+fn the_key_does_not_depend_on_the_folder_or_the_cache() {
+    let (a, b) = (
+        tempfile::tempdir().expect("tempdir"),
+        tempfile::tempdir().expect("tempdir"),
+    );
+    let args = ["wo_gemv", "--wo-split", "4"];
+    assert_eq!(keys(a.path(), &args), keys(b.path(), &args));
+}
+
+#[test]
+fn bad_input_is_one_clear_line() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let refused = |args: &[&str], words: &str| {
+        jitc(dir.path())
+            .args(args)
+            .assert()
+            .code(2)
+            .stderr(contains(words));
+    };
+    refused(
+        &["warm", "--wo-split", "3"],
+        "wo_gemv: wo_split (flag --wo-split): `3` is not legal: expected one of 1, 2, 4, 8",
+    );
+    refused(
+        &["warm", "--set", "wo_splt=8"],
+        "unknown constant `wo_splt` (flag --set) (did you mean `wo_split`?)",
+    );
+    refused(&["warm", "--set", "wo_split"], "expected NAME=VALUE");
+    refused(
+        &["warm", "wo_gem"],
+        "unknown family `wo_gem` (did you mean `wo_gemv`?)",
+    );
+    refused(&["warm", "--arch", "sm_9"], "`sm_9` is no GPU architecture");
+    refused(&["warm", "--env-file", "missing"], "environment file: ");
+    refused(&["warm", "--nvrtc", "/nonexistent"], "no NVRTC in /nonexistent");
+    jitc(dir.path())
+        .args(["key", "wo_gemv"])
+        .env("CUTE_WO_SPLIT", "5")
+        .assert()
+        .code(2)
+        .stderr(contains(
+            "wo_split (environment variable CUTE_WO_SPLIT): `5` is not legal",
+        ));
+}
+
+#[test]
+fn a_family_of_ones_own_compiles_without_touching_rust() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let family = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/family");
+    let output = jitc(dir.path())
+        .args([
+            "warm",
+            "scale",
+            "--arch",
+            "sm_90a",
+            "--factor",
+            "3.5",
+            "--json",
+            "--templates",
+        ])
+        .arg(&family)
+        .output()
+        .expect("ran");
+    let events = events(&output);
+    assert_eq!(
+        events[0]["provenance"],
+        "built",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(events[0]["constants"]["factor"], 3.5);
+}
+
+#[test]
+fn the_example_on_the_families_page_is_the_one_that_is_compiled() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs_err::read_to_string(root.join("docs/FAMILIES.md")).expect("page");
+    let toml = fs_err::read_to_string(root.join("examples/family/scale.toml")).expect("family");
+    assert!(page.contains(toml.trim()));
+}
+
+#[test]
+fn a_compile_error_names_the_header_and_its_line() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let family = dir.path().join("family");
+    fs_err::create_dir_all(family.join("include")).expect("folder");
+    let toml = "summary = 's'\n[constants.n]\ntype = 'u32'\nrange = [1, 9]\ndefault = 3\nhelp = 'h'\n[[entries]]\nname = 'bad'\ngrid = [1, 1, 1]\nblock = 32\n";
+    fs_err::write(family.join("bad.toml"), toml).expect("write");
+    let source = "#include <bad.cuh>\nextern \"C\" __global__ void bad() { broken<{{ n }}>(); }\n";
+    fs_err::write(family.join("bad.cu.tera"), source).expect("write");
+    let header = "#pragma once\ntemplate <unsigned n> __device__ void broken() {\n  missing = n;\n}\n";
+    fs_err::write(family.join("include/bad.cuh"), header).expect("write");
+    jitc(dir.path())
+        .args(["warm", "bad", "--arch", "sm_90a", "--n", "4", "--templates"])
+        .arg(&family)
+        .assert()
+        .code(2)
+        .stderr(contains("bad.cuh:3: error: identifier \"missing\" is undefined"))
+        .stderr(contains("n=4"))
+        .stderr(contains("rendered source: "));
+}
+
+#[test]
+fn a_source_that_uses_an_undeclared_name_is_refused_before_rendering() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let family = dir.path().join("family");
+    fs_err::create_dir_all(&family).expect("folder");
+    let toml = "summary = 's'\n[constants.rows]\ntype = 'u32'\nrange = [1, 9]\ndefault = 3\nhelp = 'h'\n[[entries]]\nname = 'k'\ngrid = [1, 1, 1]\nblock = 32\n";
+    fs_err::write(family.join("k.toml"), toml).expect("write");
+    fs_err::write(family.join("k.cu.tera"), "// one\nint x = {{ row }};\n").expect("write");
+    jitc(dir.path())
+        .args(["families", "--templates"])
+        .arg(&family)
+        .assert()
+        .code(2)
+        .stderr(contains(
+            "k.cu.tera: line 2 uses `row`, which k.toml does not declare (did you mean `rows`?)",
+        ));
+}
+
+#[test]
+fn offline_without_nvrtc_says_what_to_do_instead() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let output = jitc(dir.path())
+        .args(["warm", "wo_gemv", "--arch", "sm_90a", "--offline"])
+        .env("XDG_DATA_HOME", dir.path())
+        .env_remove("CUDA_HOME")
+        .env_remove("CUDA_PATH")
+        .env_remove("LD_LIBRARY_PATH")
+        .env_remove("VIRTUAL_ENV")
+        .env_remove("CONDA_PREFIX")
+        .output()
+        .expect("ran");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    // A machine with CUDA on the loader's path has an NVRTC without fetching one.
+    if output.status.success() {
+        eprintln!("skipped: this machine has an NVRTC on the loader's path");
+        return;
+    }
+    assert!(
+        text.contains("no NVRTC found, and --offline (JITC_OFFLINE) forbids fetching it"),
+        "{text}"
+    );
+}
+
+#[test]
+fn cache_show_finds_an_entry_by_the_first_digits_of_its_key() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let output = jitc(dir.path())
+        .args(["warm", "stream", "--arch", "sm_80", "--json"])
+        .output()
+        .expect("ran");
+    let key = events(&output)[0]["key"].as_str().expect("key").to_owned();
+    jitc(dir.path())
+        .args(["cache", "show", &key[..8]])
+        .assert()
+        .success()
+        .stdout(contains(&key));
+    jitc(dir.path())
+        .args(["cache", "show", "0000000000"])
+        .assert()
+        .code(1);
+    jitc(dir.path()).args(["cache", "verify"]).assert().success();
+    jitc(dir.path())
+        .args(["cache", "clean"])
+        .assert()
+        .success()
+        .stdout(contains("1 entries removed"));
+}
+
+#[test]
+fn the_built_in_families_compile_without_spills_on_every_tested_arch() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let archs = "sm_80,sm_86,sm_89,sm_90,sm_90a,sm_100a,sm_103a,sm_120a,sm_121a";
+    for args in [
+        &["wo_gemv", "--wo-split", "1,8", "--accumulate", "fma,mul_add"][..],
+        &["wo_gemv", "--wo-split", "8", "--geometry", "original"],
+        &["stream"],
+    ] {
+        let output = jitc(dir.path())
+            .args(["warm", "--json", "--arch", archs])
+            .args(args)
+            .output()
+            .expect("ran");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        for event in events(&output).iter().filter(|e| e["event"] == "variant") {
+            assert_eq!(event["spill_bytes"], 0, "{event}");
+        }
+    }
+}

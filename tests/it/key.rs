@@ -1,0 +1,131 @@
+//! What changes a key, and what does not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use jitc::config::{Config, Environment, Flags};
+use jitc::jit::Jit;
+use jitc::key::CacheKey;
+use jitc::spec::KernelSpec;
+use jitc::target::Arch;
+use jitc::template::Registry;
+
+fn jit(templates: Option<&Path>) -> Jit {
+    let flags = Flags {
+        templates: templates.map(Path::to_path_buf),
+        ..Flags::default()
+    };
+    Jit::new(Config::load(flags, Environment::default(), Path::new("/")).expect("config")).expect("jit")
+}
+
+fn key(jit: &Jit, family: &str, set: &[(&str, &str)], arch: &str) -> CacheKey {
+    let family = jit.registry().get(family).expect("family");
+    let spec =
+        KernelSpec::new(family, set.iter().copied(), arch.parse::<Arch>().expect("arch")).expect("spec");
+    jit.describe(&spec).expect("described").0.key
+}
+
+#[test]
+fn changing_any_single_constant_changes_the_key() {
+    let jit = jit(None);
+    let changes = [
+        ("hidden", "2560"),
+        ("num_q_heads", "16"),
+        ("num_kv_heads", "2"),
+        ("head_dim", "128"),
+        ("wo_split", "8"),
+        ("slice_ctas", "16"),
+        ("geometry", "original"),
+        ("accumulate", "mul_add"),
+        ("rows_per_cta", "16"),
+        ("rows_per_thread", "1"),
+        ("tokens", "2"),
+        ("load_parts", "2"),
+        ("num_threads", "256"),
+    ];
+    let declared = &jit.registry().get("wo_gemv").expect("family").constants;
+    // num_regions has one legal value so far; everything else must be listed.
+    let unlisted: Vec<_> = declared
+        .keys()
+        .filter(|n| *n != "num_regions" && !changes.iter().any(|(c, _)| c == n))
+        .collect();
+    assert!(unlisted.is_empty(), "{unlisted:?}");
+    let mut keys = BTreeSet::from([key(&jit, "wo_gemv", &[], "sm_90a")]);
+    for change in changes {
+        assert!(
+            keys.insert(key(&jit, "wo_gemv", &[change], "sm_90a")),
+            "{change:?}"
+        );
+    }
+    for arch in ["sm_80", "sm_90", "sm_100a"] {
+        assert!(keys.insert(key(&jit, "wo_gemv", &[], arch)), "{arch}");
+    }
+}
+
+/// The example family, written under a folder, perhaps with one text replaced.
+fn copy(into: &Path, edit: Option<(&str, &str)>) -> CacheKey {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/family");
+    fs_err::create_dir_all(into.join("include")).expect("folder");
+    for name in ["scale.toml", "scale.cu.tera", "include/scale.cuh"] {
+        let mut text = fs_err::read_to_string(from.join(name)).expect("read");
+        if let Some((_, change)) = edit.filter(|(file, _)| *file == name) {
+            let (old, new) = change.split_once("->").expect("change");
+            assert!(text.contains(old), "{name} has no {old}");
+            text = text.replacen(old, new, 1);
+        }
+        fs_err::write(into.join(name), text).expect("write");
+    }
+    key(&jit(Some(into)), "scale", &[], "sm_90a")
+}
+
+#[test]
+fn moving_the_templates_leaves_the_key_and_changing_a_byte_of_them_does_not() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let here = copy(&dir.path().join("here"), None);
+    assert_eq!(here, copy(&dir.path().join("a/longer/path/elsewhere"), None));
+    let edits = [
+        ("include/scale.cuh", "each element->every element"),
+        ("scale.cu.tera", "float* y->float* z"),
+        ("scale.toml", "--std=c++17->--std=c++20"),
+    ];
+    for edit in edits {
+        assert_ne!(
+            here,
+            copy(&dir.path().join(edit.0.replace('/', "_")), Some(edit)),
+            "{edit:?}"
+        );
+    }
+    let help = ("scale.toml", "threads a block\"->threads in a block\"");
+    assert_eq!(
+        here,
+        copy(&dir.path().join("help"), Some(help)),
+        "help is not compiled"
+    );
+}
+
+#[test]
+fn an_option_that_would_read_files_is_refused() {
+    let files = BTreeMap::from([
+        ("k.toml".to_owned(), "summary = 's'\noptions = ['-I/usr/include']\n[constants]\n[[entries]]\nname = 'k'\ngrid = [1, 1, 1]\nblock = 32\n".to_owned()),
+        ("k.cu.tera".to_owned(), "extern \"C\" __global__ void k() {}\n".to_owned()),
+    ]);
+    let registry = Registry::from_files(&files).expect("registry");
+    let family = registry.get("k").expect("family");
+    let spec = KernelSpec::new(family, [], "sm_80".parse().expect("arch")).expect("spec");
+    let error = jitc::render::render(&registry, &spec).expect_err("refused");
+    assert_eq!(
+        error.to_string(),
+        "k: option `-I/usr/include` is refused: the compiler may see only what the key covers"
+    );
+}
+
+#[test]
+fn a_broken_constraint_names_the_values_and_where_they_were_written() {
+    let jit = jit(None);
+    let family = jit.registry().get("wo_gemv").expect("family");
+    let set = [("geometry", "original"), ("wo_split", "8"), ("slice_ctas", "4")];
+    let error = KernelSpec::new(family, set, "sm_90a".parse().expect("arch")).expect_err("refused");
+    let text = error.to_string();
+    assert!(text.contains("wo_split = 8 (the embedding program)"), "{text}");
+    assert!(text.contains("slice_ctas = 4 (the embedding program)"), "{text}");
+}
