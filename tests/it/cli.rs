@@ -208,6 +208,7 @@ fn a_source_that_uses_an_undeclared_name_is_refused_before_rendering() {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "a skip says why")]
 fn offline_without_nvrtc_says_what_to_do_instead() {
     let dir = tempfile::tempdir().expect("tempdir");
     let output = jitc(dir.path())
