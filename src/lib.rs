@@ -14,6 +14,7 @@ pub mod device;
 mod expression;
 pub mod jit;
 pub mod key;
+pub mod reference;
 pub mod render;
 pub mod spec;
 pub mod target;

@@ -75,6 +75,13 @@ pub(super) fn command(registry: &Registry) -> Command {
                     .help("Install from this wheel"),
             ),
         Command::new("doctor").about("Say what is here, what is missing, and how to mend it"),
+        Command::new("verify")
+            .about("Run the W_O kernels on a GPU and hold them to the reference, bit for bit")
+            .arg(
+                Arg::new("family")
+                    .value_parser(["wo_gemv"])
+                    .default_value("wo_gemv"),
+            ),
         Command::new("completions")
             .about("Print a completion script")
             .arg(

@@ -5,6 +5,7 @@ mod cache;
 mod doctor;
 mod output;
 mod show;
+mod verify;
 mod warm;
 
 use std::process::ExitCode;
@@ -84,6 +85,7 @@ fn start(words: &[String], env: Environment) -> Answer {
         "warm" => warm::run(&jit, sub, json),
         "render" => show::render(&jit, sub),
         "key" => show::key(&jit, sub, json),
+        "verify" => verify::run(&jit, json),
         "families" => Ok(show::families(&jit, json)),
         "cache" => cache::run(&jit, sub, json),
         "toolchain" => doctor::toolchain(&jit, sub, json),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// The walk, first to last: a stage uses only stages before it.
-const WALK: [&str; 15] = [
+const WALK: [&str; 16] = [
     "config",
     "constant",
     "target",
@@ -17,6 +17,7 @@ const WALK: [&str; 15] = [
     "compile",
     "cache",
     "device",
+    "reference",
     "jit",
     "cli",
 ];
