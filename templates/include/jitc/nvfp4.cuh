@@ -1,0 +1,97 @@
+// Invariant: every decode here is exact for every finite input. Codes and scales become numbers times a fixed power of
+// two (named beside each function); the caller puts that power back into the global scale, which is exact as well.
+//
+// NVFP4: two E2M1 codes a byte (even k in the low nibble), one signed E4M3 scale for 16 codes.
+#pragma once
+
+#include <jitc/types.cuh>
+
+namespace jitc {
+
+constexpr u32 group_len = 16;  // weights under one scale
+
+// Byte offset of the scale of (row, group) in the swizzled layout; tiles = ceil(groups / 4).
+__device__ __forceinline__ u64 scale_offset(u32 row, u32 group, u32 tiles) {
+    u64 block = u64(row >> 7) * tiles + (group >> 2);
+    return block * 512u + (row & 31u) * 16u + ((row >> 5) & 3u) * 4u + (group & 3u);
+}
+
+__device__ __forceinline__ float bf16_to_f32(u32 bits) { return __uint_as_float(bits << 16); }
+
+// One code as a float: its magnitude bits sit on the border of exponent and fraction, which is the value times 2^-126
+// (codes 0 and 1 included, as zero and a subnormal).
+__device__ __forceinline__ float fp4_to_f32(u32 code) {
+    u32 bits = ((code & 8u) << 28) | ((code & 7u) << 22);
+    return __fmul_rn(__uint_as_float(bits), 0x1p126f);
+}
+
+// One signed E4M3 byte as a float; the same bit trick, off by 2^-120.
+__device__ __forceinline__ float e4m3_to_f32(u32 byte) {
+    u32 bits = ((byte & 0x80u) << 24) | ((byte & 0x7fu) << 20);
+    return __fmul_rn(__uint_as_float(bits), 0x1p120f);
+}
+
+// Exact product of two packed f16 pairs (exact because the factors below are chosen so).
+__device__ __forceinline__ u32 mul_f16x2(u32 a, u32 b) {
+    u32 d;
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+    return d;
+}
+
+__device__ __forceinline__ float2 widen_f16x2(u32 pair) {
+    float2 d;
+    asm("{ .reg .b16 l, h;\n\t"
+        "mov.b32 {l, h}, %2;\n\t"
+        "cvt.f32.f16 %0, l;\n\t"
+        "cvt.f32.f16 %1, h; }"
+        : "=f"(d.x), "=f"(d.y)
+        : "r"(pair));
+    return d;
+}
+
+// Eight codes of one word as four f16 pairs, each number the code's value times 2^-14.
+// even[0] = codes 0, 2; even[1] = 4, 6; odd[0] = 1, 3; odd[1] = 5, 7.
+//
+// The upper byte of an f16 holds everything a code needs (sign in bit 7, magnitude in bits 3..1), so four codes are
+// placed at once and PRMT then spreads two bytes a word.
+struct Fp4x8 {
+    u32 even[2];
+    u32 odd[2];
+};
+
+__device__ __forceinline__ Fp4x8 fp4x8_to_f16(u32 word) {
+    u32 lo = ((word << 1) & 0x0e0e0e0eu) | ((word << 4) & 0x80808080u);
+    u32 hi = ((word >> 3) & 0x0e0e0e0eu) | (word & 0x80808080u);
+    Fp4x8 d;
+    d.even[0] = __byte_perm(lo, 0, 0x1404);
+    d.even[1] = __byte_perm(lo, 0, 0x3424);
+    d.odd[0] = __byte_perm(hi, 0, 0x1404);
+    d.odd[1] = __byte_perm(hi, 0, 0x3424);
+    return d;
+}
+
+// Four scale bytes (groups 0..3 of one row) as four broadcast f16 pairs, each the scale times 2^6: with a code at
+// 2^-14 every product is then a normal or exactly representable f16.
+struct E4m3x4 {
+    u32 pair[4];
+};
+
+__device__ __forceinline__ E4m3x4 e4m3x4_to_f16(u32 word) {
+    E4m3x4 d;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        u32 h = __byte_perm(word, 0, i == 0 ? 0x1404 : 0x3424);
+        u32 bits = ((h >> 1) & 0x3f803f80u) | (h & 0x80008000u);  // the scale times 2^-8
+        u32 both = mul_f16x2(bits, 0x74007400u);                  // times 2^14
+        d.pair[2 * i] = __byte_perm(both, 0, 0x1010);
+        d.pair[2 * i + 1] = __byte_perm(both, 0, 0x3232);
+    }
+    return d;
+}
+
+// What is left in (code pair) * (scale pair): value * 2^-8. The global scale takes the rest.
+constexpr float pair_rest = 0x1p8f;
+// Above this magnitude the global scale has no room for pair_rest; callers take the scalar path.
+constexpr float pair_limit = 0x1p100f;
+
+}  // namespace jitc

@@ -1,0 +1,24 @@
+// Invariant: output = the slots' partials summed in slot order, whatever the geometry; partials hold the chains of
+// wo_chain.cuh bit for bit. Which body runs is decided at compile time.
+#pragma once
+
+#include <jitc/wo_original.cuh>
+#include <jitc/wo_tiled.cuh>
+
+namespace jitc {
+
+template <typename C>
+__device__ __forceinline__ void wo_gemv(const u16* attn, const u8* weight, const u8* scales, const float* global_scale,
+                                        float* partials, float* output, u32* counters, u64* region_timing, u32 nat) {
+    if constexpr (C::geometry == Geometry::original) {
+        wo_original<C>(attn, weight, scales, global_scale, partials, output, counters);
+    } else if (blockIdx.z != 0u) {
+        // The grid has a layer a token for the original's sake; one layer keeps its weights and walks all tokens.
+    } else if constexpr (C::staged) {
+        wo_tiled<C>(attn, weight, scales, global_scale, partials, output, nat);
+    } else {
+        wo_tiled_scalar<C>(attn, weight, scales, global_scale, partials, output, nat);
+    }
+}
+
+}  // namespace jitc
