@@ -4,8 +4,8 @@
 // Rows come in units of four: rows m, m+32, m+64, m+96 of a 128-row block share the 16 scale bytes of four groups, so
 // a tile is a run of units and its scales are whole 16-byte pieces. Unit u holds rows (u/32)*128 + 32q + u%32.
 //
-// Weights travel in runs: every kv head's part of a row is cut into `parts` runs, each run of the whole tile lands on a
-// barrier of its own, and a thread waits only for the runs that its chain reads.
+// Weights travel a row a copy. A tile's rows form groups, each with a barrier of its own, asked for in order; the threads
+// of a group wait for it alone, so that early groups compute while late ones travel.
 #pragma once
 
 #include <jitc/copy.cuh>
@@ -23,20 +23,26 @@ struct TiledLayout {
     static constexpr u32 rows = C::row_chains;        // chains a thread runs side by side
     static constexpr u32 lanes = tile / rows;         // threads a slot takes
     static constexpr u32 slot_chunks = S::k_head / S::split / chunk_len;
-    static constexpr u32 head_chunks = S::k_head / chunk_len;
-    static constexpr u32 run_chunks = ceil_div(head_chunks, u32(C::load_parts));
-    static constexpr u32 runs = C::num_kv_heads * C::load_parts;
+    static constexpr u32 groups = C::row_groups;
+    static constexpr u32 group_lanes = lanes / groups;  // of one slot in one group
     static constexpr u32 pitch = S::row_bytes + 16u;  // an odd number of 16-byte pieces: neighbours miss each other's banks
     static constexpr u32 slot_floats = S::k_head / S::split + 4u;
 
     static constexpr u32 barriers_at = 0;
-    static constexpr u32 weights_at = round_up(runs * 8u, 128u);
+    static constexpr u32 weights_at = round_up(groups * 8u, 128u);
     static constexpr u32 scales_at = weights_at + tile * pitch;
     static constexpr u32 attn_at = scales_at + (S::k_total / chunk_len) * units * 16u;
     static constexpr u32 sums_at = attn_at + C::tokens * S::slots * slot_floats * 4u;
     static constexpr u32 bytes = sums_at + C::tokens * S::slots * tile * 4u;
 
+    static_assert(lanes % groups == 0, "every group has the same number of rows");
     static_assert(tile % 4 == 0 && (rows == 1 || rows == 2 || rows == 4), "tile shape");
+
+    // The tile's rows in the order in which they are asked for: group by group.
+    __device__ static u32 local_row(u32 i) {
+        u32 group = i / (group_lanes * rows), in_group = i % (group_lanes * rows);
+        return in_group / group_lanes * lanes + group * group_lanes + in_group % group_lanes;
+    }
 
     __device__ static u32 global_row(u32 first_unit, u32 local) {
         u32 j = local / lanes, l = local % lanes;
@@ -110,29 +116,37 @@ __device__ __forceinline__ void tiled_chunk(const u8* weights, const u8* scales,
     }
 }
 
-// Starts every copy of the tile. Barriers are initialised and visible before.
+// Starts the copies of the tile's scales. They go first: every thread needs some, and behind the weights they would come
+// last.
 template <typename C>
-__device__ __forceinline__ void tiled_load(u8* shared, const u8* weight, const u8* scales, u32 first_unit) {
+__device__ __forceinline__ void tiled_scales(u8* shared, const u8* scales, u32 first_unit) {
     using L = TiledLayout<C>;
     using S = Shape<C>;
     constexpr u32 all_units = ceil_div(S::hidden, 128u) * 32u;
+    constexpr u32 tiles = S::k_total / chunk_len;
+    for (u32 i = threadIdx.x; i < tiles * L::units; i += C::block_threads) {
+        u32 tile = i / L::units, local = i % L::units, unit = first_unit + local;
+        if (unit < all_units) {
+            copy16_async(shared + L::scales_at + i * 16u,
+                         scales + (u64(unit >> 5) * tiles + tile) * 512u + (unit & 31u) * 16u);
+        }
+    }
+}
+
+// Starts the copies of the tile's weights. Barriers are initialised and visible before.
+template <typename C>
+__device__ __forceinline__ void tiled_weights(u8* shared, const u8* weight, u32 first_unit) {
+    using L = TiledLayout<C>;
+    using S = Shape<C>;
     if constexpr (has_bulk_copy) {
-        // One lane a warp; every warp takes its rows run by run, so that early runs land early.
+        // One lane a warp; a row is one copy, since shorter ones cost as much each.
         if ((threadIdx.x & 31u) == 0u) {
-            for (u32 part = 0; part < C::load_parts; ++part) {
-                u32 begin = part * L::run_chunks;
-                u32 end = begin + L::run_chunks < L::head_chunks ? begin + L::run_chunks : L::head_chunks;
-                if (begin >= end) break;
-                for (u32 head = 0; head < C::num_kv_heads; ++head) {
-                    u32 at = (head * L::head_chunks + begin) * (chunk_len / 2);
-                    u64* bar = reinterpret_cast<u64*>(shared + L::barriers_at) + head * C::load_parts + part;
-                    for (u32 r = threadIdx.x / 32u; r < L::tile; r += C::block_threads / 32u) {
-                        u32 row = L::global_row(first_unit, r);
-                        if (row < S::hidden) {
-                            copy_bulk(shared + L::weights_at + r * L::pitch + at, weight + u64(row) * S::row_bytes + at,
-                                      (end - begin) * (chunk_len / 2), bar);
-                        }
-                    }
+            u64* bars = reinterpret_cast<u64*>(shared + L::barriers_at);
+            for (u32 i = threadIdx.x / 32u; i < L::tile; i += C::block_threads / 32u) {
+                u32 local = L::local_row(i), row = L::global_row(first_unit, local);
+                if (row < S::hidden) {
+                    copy_bulk(shared + L::weights_at + local * L::pitch, weight + u64(row) * S::row_bytes, S::row_bytes,
+                              bars + i / (L::tile / L::groups));
                 }
             }
         }
@@ -146,36 +160,35 @@ __device__ __forceinline__ void tiled_load(u8* shared, const u8* weight, const u
             }
         }
     }
-    constexpr u32 tiles = S::k_total / chunk_len;
-    for (u32 i = threadIdx.x; i < tiles * L::units; i += C::block_threads) {
-        u32 tile = i / L::units, local = i % L::units, unit = first_unit + local;
-        if (unit < all_units) {
-            copy16_async(shared + L::scales_at + i * 16u,
-                         scales + (u64(unit >> 5) * tiles + tile) * 512u + (unit & 31u) * 16u);
-        }
-    }
 }
 
-// Activations of `count` tokens as floats, every slot's stretch padded by 16 bytes.
+// Activations of the token tile, four a piece: fetched to registers before the weights are asked for, stored as floats
+// after, every slot's stretch padded by 16 bytes.
 template <typename C>
-__device__ __forceinline__ void tiled_attn(u8* shared, const u16* attn, u32 first_token, u32 nat) {
+struct AttnPieces {
     using L = TiledLayout<C>;
     using S = Shape<C>;
-    constexpr u32 slot_len = S::k_head / S::split;
-    float* out = reinterpret_cast<float*>(shared + L::attn_at);
-    for (u32 i = threadIdx.x; i < C::tokens * S::k_total / 8u; i += C::block_threads) {
-        u32 token = i / (S::k_total / 8u), k = i % (S::k_total / 8u) * 8u;
-        uint4 v = make_uint4(0, 0, 0, 0);
-        if (first_token + token < nat) {
-            v = *reinterpret_cast<const uint4*>(attn + u64(first_token + token) * S::k_total + k);
-        }
-        float4* to = reinterpret_cast<float4*>(out + (token * S::slots + k / slot_len) * L::slot_floats + k % slot_len);
-        to[0] = make_float4(__uint_as_float(v.x << 16), __uint_as_float(v.x & 0xffff0000u),
-                            __uint_as_float(v.y << 16), __uint_as_float(v.y & 0xffff0000u));
-        to[1] = make_float4(__uint_as_float(v.z << 16), __uint_as_float(v.z & 0xffff0000u),
-                            __uint_as_float(v.w << 16), __uint_as_float(v.w & 0xffff0000u));
+    static constexpr u32 row_pieces = S::k_total / 4u;
+    static constexpr u32 all = C::tokens * row_pieces;
+    static constexpr u32 mine = ceil_div(all, u32(C::block_threads));
+    static constexpr bool early = mine <= 8u;  // more would not fit in registers
+
+    __device__ static uint2 fetch(const u16* attn, u32 piece, u32 first_token, u32 nat) {
+        u32 token = first_token + piece / row_pieces;
+        if (piece >= all || token >= nat) return make_uint2(0u, 0u);
+        return *reinterpret_cast<const uint2*>(attn + u64(token) * S::k_total + piece % row_pieces * 4u);
     }
-}
+    __device__ static void store(u8* shared, u32 piece, uint2 v) {
+        constexpr u32 slot_len = S::k_head / S::split;
+        if (piece >= all) return;
+        u32 token = piece / row_pieces, k = piece % row_pieces * 4u;
+        float* to = reinterpret_cast<float*>(shared + L::attn_at) +
+                    (token * S::slots + k / slot_len) * L::slot_floats + k % slot_len;
+        *reinterpret_cast<float4*>(to) =
+            make_float4(__uint_as_float(v.x << 16), __uint_as_float(v.x & 0xffff0000u), __uint_as_float(v.y << 16),
+                        __uint_as_float(v.y & 0xffff0000u));
+    }
+};
 
 // Sums of the tile's slots in slot order, from zero.
 template <typename C>
@@ -205,32 +218,50 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
     float* sums = reinterpret_cast<float*>(shared + L::sums_at);
     const u32 first_unit = blockIdx.x * L::units;
 
+    tiled_scales<C>(shared, scales, first_unit);
     if constexpr (has_bulk_copy) {
-        if (threadIdx.x < 32u) {
+        for (u32 group = threadIdx.x; group < L::groups; group += C::block_threads) {
             u32 valid = 0;
-            for (u32 r = threadIdx.x; r < L::tile; r += 32u) valid += L::global_row(first_unit, r) < S::hidden;
-            valid = __reduce_add_sync(0xffffffffu, valid);
-            for (u32 run = threadIdx.x; run < L::runs; run += 32u) {
-                u32 begin = run % C::load_parts * L::run_chunks;
-                u32 end = begin + L::run_chunks < L::head_chunks ? begin + L::run_chunks : L::head_chunks;
-                barrier_init(bars + run, 1u);
-                barrier_init_fence();
-                barrier_expect(bars + run, begin < end ? valid * (end - begin) * (chunk_len / 2) : 0u);
+            for (u32 i = 0; i < L::tile / L::groups; ++i) {
+                valid += L::global_row(first_unit, L::local_row(group * (L::tile / L::groups) + i)) < S::hidden;
             }
+            barrier_init(bars + group, 1u);
+            barrier_init_fence();
+            barrier_expect(bars + group, valid * S::row_bytes);
         }
-        __syncthreads();
     }
-    tiled_load<C>(shared, weight, scales, first_unit);
+    using A = AttnPieces<C>;
+    uint2 early[A::early ? A::mine : 1];
+    if constexpr (A::early) {
+#pragma unroll
+        for (u32 i = 0; i < A::mine; ++i) early[i] = A::fetch(attn, threadIdx.x + i * C::block_threads, 0u, nat);
+    }
+    if constexpr (has_bulk_copy) __syncthreads();
+    tiled_weights<C>(shared, weight, first_unit);
     const float global = *global_scale;
     const bool plain = !(fabsf(global) >= pair_limit);
     const float rest = __fmul_rn(global, pair_rest);
 
     for (u32 first_token = 0; first_token < nat; first_token += C::tokens) {
-        tiled_attn<C>(shared, attn, first_token, nat);
+        if (A::early && first_token == 0) {
+#pragma unroll
+            for (u32 i = 0; i < (A::early ? A::mine : 0u); ++i) {
+                A::store(shared, threadIdx.x + i * C::block_threads, early[i]);
+            }
+        } else {
+            for (u32 i = threadIdx.x; i < A::all; i += C::block_threads) {
+                A::store(shared, i, A::fetch(attn, i, first_token, nat));
+            }
+        }
         if (first_token == 0) copy16_wait();
         __syncthreads();
-        for (u32 item = threadIdx.x; item < S::slots * L::lanes; item += C::block_threads) {
-            u32 slot = item / L::lanes, l = item % L::lanes;
+        constexpr u32 items = S::slots * L::lanes;
+        // Whole warps stay together: lanes past the end repeat the last item and store nothing.
+        for (u32 base = threadIdx.x & ~31u; base < items; base += C::block_threads) {
+            const bool live = base + (threadIdx.x & 31u) < items;
+            const u32 item = live ? base + (threadIdx.x & 31u) : items - 1u;
+            const u32 group = item / (S::slots * L::group_lanes), in_group = item % (S::slots * L::group_lanes);
+            const u32 slot = in_group / L::group_lanes, l = group * L::group_lanes + in_group % L::group_lanes;
             float acc[L::rows][C::tokens];
 #pragma unroll
             for (u32 j = 0; j < L::rows; ++j) {
@@ -242,15 +273,9 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
                 const u8* w = shared + L::weights_at + l * L::pitch + first * (chunk_len / 2);
                 const u8* s = shared + L::scales_at + (first * L::units + l % L::units) * 16u + l / L::units * L::rows * 4u;
                 const float* x = reinterpret_cast<const float*>(shared + L::attn_at) + slot * L::slot_floats;
-                u32 ready = ~0u;
+                if constexpr (has_bulk_copy) barrier_wait(bars + group, 0u);
 #pragma unroll 1
                 for (u32 c = 0; c < L::slot_chunks; ++c) {
-                    if constexpr (has_bulk_copy) {
-                        u32 in_head = (first + c) % L::head_chunks;
-                        u32 run = (first + c) / L::head_chunks * C::load_parts + in_head / L::run_chunks;
-                        if (run != ready) barrier_wait(bars + run, 0u);
-                        ready = run;
-                    }
                     tiled_chunk<C>(w, s, x, rest, acc);
                     w += chunk_len / 2;
                     s += L::units * 16u;
@@ -275,6 +300,7 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
 #pragma unroll
             for (u32 j = 0; j < L::rows; ++j) {
                 u32 row = L::global_row(first_unit, j * L::lanes + l);
+                if (!live) continue;
 #pragma unroll
                 for (u32 t = 0; t < C::tokens; ++t) {
                     sums[(t * S::slots + slot) * L::tile + j * L::lanes + l] = acc[j][t];
@@ -286,11 +312,11 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
         }
         __syncthreads();
         tiled_gather<C>(sums, output, first_unit, first_token, nat);
-        if constexpr (C::tokens * L::tile > 0) __syncthreads();
+        __syncthreads();
     }
     if constexpr (has_bulk_copy) {
         // Nothing may still be in flight into this block's shared memory when it ends.
-        for (u32 run = 0; run < L::runs; ++run) barrier_wait(bars + run, 0u);
+        for (u32 group = 0; group < L::groups; ++group) barrier_wait(bars + group, 0u);
     }
 }
 
