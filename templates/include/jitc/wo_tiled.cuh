@@ -243,12 +243,15 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
     const float rest = __fmul_rn(global, pair_rest);
 
     for (u32 first_token = 0; first_token < nat; first_token += C::tokens) {
-        if (A::early && first_token == 0) {
+        bool stored = false;
+        if constexpr (A::early) {
+            if (first_token == 0) {
 #pragma unroll
-            for (u32 i = 0; i < (A::early ? A::mine : 0u); ++i) {
-                A::store(shared, threadIdx.x + i * C::block_threads, early[i]);
+                for (u32 i = 0; i < A::mine; ++i) A::store(shared, threadIdx.x + i * C::block_threads, early[i]);
+                stored = true;
             }
-        } else {
+        }
+        if (!stored) {
             for (u32 i = threadIdx.x; i < A::all; i += C::block_threads) {
                 A::store(shared, i, A::fetch(attn, i, first_token, nat));
             }
