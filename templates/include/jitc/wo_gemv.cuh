@@ -14,8 +14,6 @@ __device__ __forceinline__ void wo_gemv(const u16* attn, const u8* weight, const
         wo_original<C>(attn, weight, scales, global_scale, partials, output, counters);
     } else if (blockIdx.z != 0u) {
         // The grid has a layer a token for the original's sake; one layer keeps its weights and walks all tokens.
-    } else if (blockIdx.z > 0u) {
-        // The launch geometry has a layer of blocks a token; here the first layer runs all tokens.
     } else if constexpr (C::staged) {
         wo_tiled<C>(attn, weight, scales, global_scale, partials, output, nat);
     } else {
