@@ -40,7 +40,7 @@ fn changing_any_single_constant_changes_the_key() {
         ("rows_per_cta", "16"),
         ("rows_per_thread", "1"),
         ("tokens", "2"),
-        ("load_parts", "2"),
+        ("row_groups", "2"),
         ("num_threads", "256"),
     ];
     let declared = &jit.registry().get("wo_gemv").expect("family").constants;
