@@ -12,6 +12,8 @@
 mod builder;
 pub mod bundle;
 mod check;
+#[cfg(test)]
+mod crash;
 mod dir;
 mod embedded;
 mod engine;
@@ -28,6 +30,8 @@ mod memo;
 mod prune;
 mod quiesce;
 mod receipt;
+#[cfg(test)]
+mod sample;
 mod store;
 mod trust;
 mod why;
