@@ -5,27 +5,26 @@
 //! follow. Keys ascend, so there are no duplicates. docs/CACHE.md has the format.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::sync::OnceLock;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::entry::{Entry, EntryFiles, Manifest};
+use super::entry::{Entry, EntryFiles};
 use super::error::{CacheError, Fault};
-use super::layers::{Tier, TierName};
-use super::store::{Load, Published, Store};
+use super::load::Load;
+use super::store::{Published, Store};
 use crate::key::CacheKey;
 
-const MAGIC: [u8; 16] = *b"JITCBNDL\x01\0\0\0\0\0\0\0";
-const END: [u8; 8] = *b"JITCEND\n";
-const TAG_ENTRY: u8 = 1;
+pub(super) const MAGIC: [u8; 16] = *b"JITCBNDL\x01\0\0\0\0\0\0\0";
+pub(super) const END: [u8; 8] = *b"JITCEND\n";
+pub(super) const TAG_ENTRY: u8 = 1;
 const TAG_INDEX: u8 = 0;
 /// Tag, key, raw length, packed length.
-const HEAD_LENGTH: usize = 1 + 32 + 8 + 8;
+pub(super) const HEAD_LENGTH: usize = 1 + 32 + 8 + 8;
 /// Key, offset.
-const INDEX_LENGTH: usize = 32 + 8;
+pub(super) const INDEX_LENGTH: usize = 32 + 8;
 /// Count, offset of the index, SHA-256 of all before it, end mark.
-const FOOTER_LENGTH: usize = 8 + 8 + 32 + END.len();
+pub(super) const FOOTER_LENGTH: usize = 8 + 8 + 32 + END.len();
 /// No honest entry is longer, unpacked.
 const RAW_LIMIT: u64 = 256 << 20;
 /// Part of the format: another level would give other bytes.
@@ -216,7 +215,7 @@ fn read_end(
     }
 }
 
-fn check_lengths(raw: u64, packed: u64) -> Result<(), BundleError> {
+pub(super) fn check_lengths(raw: u64, packed: u64) -> Result<(), BundleError> {
     if raw > RAW_LIMIT || packed > RAW_LIMIT {
         return Err(BundleError::Damaged("an entry longer than any honest one"));
     }
@@ -224,7 +223,7 @@ fn check_lengths(raw: u64, packed: u64) -> Result<(), BundleError> {
 }
 
 /// Unpacks and verifies one entry; memory grows with what is really there.
-fn unpack(key: &CacheKey, packed: &[u8], raw_length: u64) -> Result<Entry, BundleError> {
+pub(super) fn unpack(key: &CacheKey, packed: &[u8], raw_length: u64) -> Result<Entry, BundleError> {
     let damaged = BundleError::Damaged;
     let mut raw = Vec::new();
     zstd::stream::read::Decoder::with_buffer(packed)
@@ -318,87 +317,5 @@ impl<T: Read> Hashed<T> {
         }
         self.passed(&bytes);
         Ok(bytes)
-    }
-}
-
-/// A bundle in the program's own image, as a tier.
-///
-/// Nothing is read before the first lookup, and then only the index and the
-/// entry that is asked for. A damaged bundle is a tier that cannot be read.
-#[derive(Debug)]
-pub struct Embedded {
-    name: TierName,
-    bytes: &'static [u8],
-    index: OnceLock<Option<&'static [[u8; INDEX_LENGTH]]>>,
-}
-
-impl Embedded {
-    /// The bundle, from `include_bytes!`.
-    #[must_use]
-    pub fn new(bytes: &'static [u8]) -> Self {
-        Self {
-            name: TierName::new("embedded"),
-            bytes,
-            index: OnceLock::new(),
-        }
-    }
-
-    fn index(&self) -> Option<&'static [[u8; INDEX_LENGTH]]> {
-        *self.index.get_or_init(|| {
-            let bytes = self.bytes.strip_prefix(&MAGIC)?;
-            let at = bytes.len().checked_sub(FOOTER_LENGTH)?;
-            let (body, footer) = bytes.split_at(at);
-            let (count, _) = footer.split_first_chunk()?;
-            let length = u64::from_le_bytes(*count).checked_mul(INDEX_LENGTH as u64)?;
-            let start = body.len().checked_sub(usize::try_from(length).ok()?)?;
-            let (index, rest) = body[start..].as_chunks();
-            (rest.is_empty() && footer.ends_with(&END)).then_some(index)
-        })
-    }
-
-    fn entry(&self, key: &CacheKey) -> Result<Option<Entry>, BundleError> {
-        let index = self.index().ok_or(BundleError::Magic)?;
-        let found = index.binary_search_by(|line| line[..32].cmp(key.as_bytes()));
-        let Ok(n) = found else { return Ok(None) };
-        let offset = index[n].last_chunk().map_or(0, |at| u64::from_le_bytes(*at));
-        let head = usize::try_from(offset)
-            .ok()
-            .and_then(|at| self.bytes.get(at..))
-            .and_then(<[u8]>::split_first_chunk::<HEAD_LENGTH>);
-        let (head, body) = head.ok_or(BundleError::Truncated)?;
-        if head[0] != TAG_ENTRY || head[1..33] != *key.as_bytes() {
-            return Err(BundleError::Damaged("the index differs from the entries"));
-        }
-        let mut lengths = Hashed::new(&head[33..]);
-        let raw = u64::from_le_bytes(lengths.array()?);
-        let packed = u64::from_le_bytes(lengths.array()?);
-        check_lengths(raw, packed)?;
-        let packed = usize::try_from(packed).ok().and_then(|n| body.get(..n));
-        unpack(key, packed.ok_or(BundleError::Truncated)?, raw).map(Some)
-    }
-}
-
-impl Tier for Embedded {
-    fn name(&self) -> &TierName {
-        &self.name
-    }
-
-    fn load(&self, key: &CacheKey) -> Load {
-        match self.entry(key) {
-            Ok(Some(entry)) => Load::Found(Box::new(entry)),
-            Ok(None) => Load::Absent,
-            Err(BundleError::Entry { fault, .. }) => Load::Bad(fault),
-            Err(e) => Load::Unavailable(CacheError::Tier(e.to_string())),
-        }
-    }
-
-    fn visit(&self, each: &mut dyn FnMut(Manifest)) {
-        for line in self.index().unwrap_or_default() {
-            if let Some(key) = line.first_chunk()
-                && let Ok(Some(entry)) = self.entry(&CacheKey::from_bytes(*key))
-            {
-                each(entry.manifest().clone());
-            }
-        }
     }
 }

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::error::{CacheError, Fault};
 use super::inspect::{is_shard, names, spread};
-use super::store::{Load, Store};
+use super::load::Load;
+use super::store::Store;
 use crate::key::CacheKey;
 
 /// What a check of a folder found.

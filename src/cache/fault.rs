@@ -40,7 +40,6 @@ pub(super) mod hook {
 
     static HOOK: OnceLock<Hook> = OnceLock::new();
 
-    #[expect(dead_code, reason = "for the crash tests")]
     pub(crate) fn set(hook: impl Fn(Step) + Send + Sync + 'static) {
         let _ = HOOK.set(Box::new(hook));
     }

@@ -12,9 +12,10 @@ use serde::{Serialize, Serializer};
 
 use super::entry::{Entry, EntryFiles, Manifest};
 use super::error::CacheError;
+use super::load::Load;
 use super::lock::Claim;
 use super::prune::{Limits, Pruned, Schedule};
-use super::store::{Load, Published, Store};
+use super::store::{Published, Store};
 use crate::key::CacheKey;
 
 /// A tier's name, as provenance and tables show it.

@@ -9,9 +9,13 @@
 //! * [`Bundle`](bundle) carries entries in one file, [`Receipt`] lists them;
 //! * docs/CACHE.md has the format, the protocol and the promises.
 
+mod builder;
 pub mod bundle;
 mod check;
+#[cfg(test)]
+mod crash;
 mod dir;
+mod embedded;
 mod engine;
 mod entry;
 mod error;
@@ -20,11 +24,14 @@ mod fault;
 mod flight;
 mod inspect;
 mod layers;
+mod load;
 mod lock;
 mod memo;
 mod prune;
 mod quiesce;
 mod receipt;
+#[cfg(test)]
+mod sample;
 mod store;
 mod trust;
 mod why;
@@ -32,9 +39,11 @@ mod why;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use builder::CacheBuilder;
 pub use bundle::{BundleError, Exported, Imported};
 pub use check::{BadEntry, CheckTotals, Checked};
-pub use engine::{Cache, CacheBuilder};
+pub use embedded::Embedded;
+pub use engine::Cache;
 pub use entry::{
     CUBIN, Entry, EntryFiles, FORMAT, FileRecord, HEADERS, LOG, MANIFEST, Manifest, PAYLOAD, SOURCE,
 };
@@ -42,12 +51,13 @@ pub use error::{CacheError, Distrust, Fault, FindError};
 pub use event::{Counters, Event};
 pub use inspect::{Cleaned, Record, Summary, Totals};
 pub use layers::{Folder, Memory, Tier, TierName};
+pub use load::Load;
 pub use lock::{Claim, KeyLock};
 pub use prune::{Limits, Pruned};
 pub use quiesce::quiesce;
 pub use receipt::{Drift, Outcome, Receipt, ReceiptError, ReceiptLine};
 use serde::{Serialize, Serializer};
-pub use store::{Load, Published, Store};
+pub use store::{Published, Store};
 pub use why::{Component, Difference, LineDifference, Nearest, Why, compare, diff};
 
 use crate::artifact::Artifact;

@@ -13,7 +13,7 @@ use super::engine::Cache;
 use super::entry::Entry;
 use super::error::Fault;
 use super::layers::TierName;
-use super::store::Load;
+use super::load::Load;
 use crate::key::{CacheKey, Preimage, tag};
 
 /// Whether a request is a hit, and why not.
