@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use super::output;
+use super::{Answer, output};
 use crate::config::{FlagConstant, Flags};
+use crate::jit::Jit;
 use crate::template::Registry;
 
 /// `--templates` decides which flags there are, so it is looked for before clap.
@@ -23,79 +25,12 @@ pub(super) fn early_templates(words: &[String]) -> Option<PathBuf> {
 
 /// The whole command.
 pub(super) fn command(registry: &Registry) -> Command {
-    let families = || {
-        Arg::new("family")
-            .num_args(0..)
-            .help("Families; without one, every family that declares the constants given")
-    };
-    let warm = Command::new("warm")
-        .about("Compile variants into the cache; needs no GPU")
-        .arg(families())
-        .arg(
-            Arg::new("jobs")
-                .long("jobs")
-                .short('j')
-                .value_parser(value_parser!(usize))
-                .help("Compiles at once [default: cores]"),
-        );
-    let verbs = [
-        constants(warm, registry),
-        constants(
-            Command::new("render")
-                .about("Print the rendered source")
-                .arg(families()),
-            registry,
-        ),
-        constants(
-            Command::new("key")
-                .about("Print keys and what they cover")
-                .arg(families()),
-            registry,
-        ),
-        Command::new("families").about("List families, constants, legal values and defaults"),
-        Command::new("cache")
-            .about("Look into the cache, or empty it")
-            .arg(
-                Arg::new("action")
-                    .required(true)
-                    .value_parser(["dir", "ls", "show", "verify", "clean"]),
-            )
-            .arg(Arg::new("key").help("A key, or enough of its first digits")),
-        Command::new("toolchain")
-            .about("Find or install NVRTC")
-            .arg(
-                Arg::new("action")
-                    .required(true)
-                    .value_parser(["install", "list", "path"]),
-            )
-            .arg(
-                Arg::new("wheel")
-                    .long("wheel")
-                    .value_parser(value_parser!(PathBuf))
-                    .help("Install from this wheel"),
-            ),
-        Command::new("doctor").about("Say what is here, what is missing, and how to mend it"),
-        Command::new("verify")
-            .about("Run the W_O kernels on a GPU and hold them to the reference, bit for bit")
-            .arg(
-                Arg::new("family")
-                    .value_parser(["wo_gemv"])
-                    .default_value("wo_gemv"),
-            ),
-        Command::new("completions")
-            .about("Print a completion script")
-            .arg(
-                Arg::new("shell")
-                    .required(true)
-                    .value_parser(value_parser!(clap_complete::Shell)),
-            ),
-    ];
     Command::new("jitc")
         .version(env!("CARGO_PKG_VERSION"))
         .about("CUDA kernels specialised at compile time, made at run time")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands(verbs.map(common))
+        .subcommands(super::VERBS.iter().map(|verb| common((verb.command)(registry))))
 }
 
 /// Flags that every verb takes.
@@ -138,7 +73,7 @@ fn common(command: Command) -> Command {
 }
 
 /// `--arch`, `--set` and a flag for each constant.
-fn constants(command: Command, registry: &Registry) -> Command {
+pub(super) fn constants(command: Command, registry: &Registry) -> Command {
     let mut command = command
         .arg(
             Arg::new("arch")
@@ -217,6 +152,13 @@ pub(super) fn flags(matches: &ArgMatches, registry: &Registry) -> Result<Flags, 
     })
 }
 
+/// Families by name, as an argument.
+pub(super) fn family_names() -> Arg {
+    Arg::new("family")
+        .num_args(0..)
+        .help("Families; without one, every family that declares the constants given")
+}
+
 /// The families named.
 pub(super) fn families(matches: &ArgMatches) -> Vec<String> {
     matches
@@ -227,12 +169,24 @@ pub(super) fn families(matches: &ArgMatches) -> Vec<String> {
         .collect()
 }
 
+/// `jitc completions`.
+pub(super) fn completions_command(_: &Registry) -> Command {
+    Command::new("completions")
+        .about("Print a completion script")
+        .arg(
+            Arg::new("shell")
+                .required(true)
+                .value_parser(value_parser!(clap_complete::Shell)),
+        )
+}
+
 /// Prints a completion script.
-pub(super) fn completions(matches: &ArgMatches, registry: &Registry) {
-    let Some(shell) = matches.get_one::<clap_complete::Shell>("shell") else {
-        return;
-    };
-    let mut script = Vec::new();
-    clap_complete::generate(*shell, &mut command(registry), "jitc", &mut script);
-    output::text(String::from_utf8_lossy(&script));
+#[expect(clippy::unnecessary_wraps, reason = "the signature of every verb")]
+pub(super) fn completions(jit: &Jit, matches: &ArgMatches, _json: bool) -> Answer {
+    if let Some(shell) = matches.get_one::<clap_complete::Shell>("shell") {
+        let mut script = Vec::new();
+        clap_complete::generate(*shell, &mut command(jit.registry()), "jitc", &mut script);
+        output::text(String::from_utf8_lossy(&script));
+    }
+    Ok(ExitCode::SUCCESS)
 }

@@ -2,12 +2,24 @@
 
 use std::process::ExitCode;
 
-use clap::ArgMatches;
+use clap::{Arg, ArgMatches, Command};
 use serde_json::json;
 
 use super::{Answer, output};
 use crate::cache::{FindError, Store};
 use crate::jit::{Error, Jit};
+use crate::template::Registry;
+
+pub(super) fn command(_: &Registry) -> Command {
+    Command::new("cache")
+        .about("Look into the cache, or empty it")
+        .arg(
+            Arg::new("action")
+                .required(true)
+                .value_parser(["dir", "ls", "show", "verify", "clean"]),
+        )
+        .arg(Arg::new("key").help("A key, or enough of its first digits"))
+}
 
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     let Some(dir) = jit.config().cache_dir() else {

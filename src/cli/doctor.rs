@@ -4,13 +4,34 @@
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use clap::ArgMatches;
+use clap::{Arg, ArgMatches, value_parser};
 use serde_json::json;
 
 use super::{Answer, output};
 use crate::device;
 use crate::jit::Jit;
+use crate::template::Registry;
 use crate::toolchain::{candidates, find, install, install_wheel};
+
+pub(super) fn toolchain_command(_: &Registry) -> clap::Command {
+    clap::Command::new("toolchain")
+        .about("Find or install NVRTC")
+        .arg(
+            Arg::new("action")
+                .required(true)
+                .value_parser(["install", "list", "path"]),
+        )
+        .arg(
+            Arg::new("wheel")
+                .long("wheel")
+                .value_parser(value_parser!(PathBuf))
+                .help("Install from this wheel"),
+        )
+}
+
+pub(super) fn doctor_command(_: &Registry) -> clap::Command {
+    clap::Command::new("doctor").about("Say what is here, what is missing, and how to mend it")
+}
 
 pub(super) fn toolchain(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     let config = jit.config();
@@ -50,7 +71,7 @@ pub(super) fn toolchain(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) fn doctor(jit: &Jit, json: bool) -> Answer {
+pub(super) fn doctor(jit: &Jit, _: &ArgMatches, json: bool) -> Answer {
     let config = jit.config();
     let mut facts: Vec<(&str, bool, String)> = Vec::new();
     let python = Command::new("python3").args(["-m", "pip", "--version"]).output();

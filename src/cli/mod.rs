@@ -19,6 +19,27 @@ use crate::template::Registry;
 /// How a verb ended: an answer, or a failure that is yet to be printed.
 type Answer = Result<ExitCode, Error>;
 
+/// A verb: its arguments, and what it does. Each stands in a file of its own.
+struct Verb {
+    name: &'static str,
+    command: fn(&Registry) -> clap::Command,
+    run: fn(&Jit, &clap::ArgMatches, bool) -> Answer,
+}
+
+/// Every verb, in the order in which `jitc --help` lists them.
+#[rustfmt::skip]
+const VERBS: &[Verb] = &[
+    Verb { name: "warm", command: warm::command, run: warm::run },
+    Verb { name: "render", command: show::render_command, run: show::render },
+    Verb { name: "key", command: show::key_command, run: show::key },
+    Verb { name: "families", command: show::families_command, run: show::families },
+    Verb { name: "cache", command: cache::command, run: cache::run },
+    Verb { name: "toolchain", command: doctor::toolchain_command, run: doctor::toolchain },
+    Verb { name: "doctor", command: doctor::doctor_command, run: doctor::doctor },
+    Verb { name: "verify", command: verify::command, run: verify::run },
+    Verb { name: "completions", command: args::completions_command, run: args::completions },
+];
+
 /// Runs the program.
 #[must_use]
 pub fn run() -> ExitCode {
@@ -76,20 +97,10 @@ fn start(words: &[String], env: Environment) -> Answer {
     let config = Config::load(flags, env, &here)?;
     logging(&config, sub.get_count("verbose"), sub.get_flag("quiet"));
     let json = sub.get_flag("json");
-    if verb == "completions" {
-        args::completions(sub, &registry);
-        return Ok(ExitCode::SUCCESS);
-    }
     let jit = Jit::new(config)?;
-    match verb {
-        "warm" => warm::run(&jit, sub, json),
-        "render" => show::render(&jit, sub),
-        "key" => show::key(&jit, sub, json),
-        "verify" => verify::run(&jit, json),
-        "families" => Ok(show::families(&jit, json)),
-        "cache" => cache::run(&jit, sub, json),
-        "toolchain" => doctor::toolchain(&jit, sub, json),
-        _ => doctor::doctor(&jit, json),
+    match VERBS.iter().find(|v| v.name == verb) {
+        Some(found) => (found.run)(&jit, sub, json),
+        None => Ok(ExitCode::from(2)),
     }
 }
 

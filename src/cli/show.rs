@@ -2,13 +2,28 @@
 
 use std::process::ExitCode;
 
-use clap::ArgMatches;
+use clap::{ArgMatches, Command};
 use serde_json::json;
 
 use super::{Answer, args, output};
 use crate::jit::Jit;
+use crate::template::Registry;
 
-pub(super) fn render(jit: &Jit, matches: &ArgMatches) -> Answer {
+pub(super) fn render_command(registry: &Registry) -> Command {
+    let render = Command::new("render").about("Print the rendered source");
+    args::constants(render.arg(args::family_names()), registry)
+}
+
+pub(super) fn key_command(registry: &Registry) -> Command {
+    let key = Command::new("key").about("Print keys and what they cover");
+    args::constants(key.arg(args::family_names()), registry)
+}
+
+pub(super) fn families_command(_: &Registry) -> Command {
+    Command::new("families").about("List families, constants, legal values and defaults")
+}
+
+pub(super) fn render(jit: &Jit, matches: &ArgMatches, _json: bool) -> Answer {
     for spec in super::specs(jit, &args::families(matches))? {
         let (_, rendered) = jit.describe(&spec)?;
         output::text(rendered.source);
@@ -40,7 +55,8 @@ pub(super) fn key(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) fn families(jit: &Jit, json: bool) -> ExitCode {
+#[expect(clippy::unnecessary_wraps, reason = "the signature of every verb")]
+pub(super) fn families(jit: &Jit, _: &ArgMatches, json: bool) -> Answer {
     for family in jit.registry().families() {
         if json {
             let constants: Vec<_> = family
@@ -82,5 +98,5 @@ pub(super) fn families(jit: &Jit, json: bool) -> ExitCode {
         }
         output::line("");
     }
-    ExitCode::SUCCESS
+    Ok(ExitCode::SUCCESS)
 }

@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use clap::{Arg, ArgMatches};
 use cudarc::driver::sys::CUfunction_attribute_enum as Attribute;
 use cudarc::driver::{CudaContext, CudaStream, DriverError, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
@@ -16,13 +17,24 @@ use crate::jit::{Error, Jit};
 use crate::reference::{Comparison, WoInputs, WoOutput, WoShape, compare, split_order};
 use crate::spec::KernelSpec;
 use crate::target::Arch;
+use crate::template::Registry;
 
 /// hidden, query heads, head dim: the model's shape, and small odd ones that
 /// neither tiles nor scale groups divide.
 const SHAPES: [(usize, usize, usize); 3] = [(5120, 24, 256), (72, 8, 24), (130, 16, 40)];
 const GLOBAL_SCALES: [f32; 3] = [1.0, 0.0123, -3.7e-4];
 
-pub(super) fn run(jit: &Jit, json: bool) -> Result<ExitCode, Error> {
+pub(super) fn command(_: &Registry) -> clap::Command {
+    clap::Command::new("verify")
+        .about("Run the W_O kernels on a GPU and hold them to the reference, bit for bit")
+        .arg(
+            Arg::new("family")
+                .value_parser(["wo_gemv"])
+                .default_value("wo_gemv"),
+        )
+}
+
+pub(super) fn run(jit: &Jit, _: &ArgMatches, json: bool) -> Result<ExitCode, Error> {
     let devices = match device::list() {
         Ok(devices) if !devices.is_empty() => devices,
         Ok(_) => return Ok(no_gpu("the driver shows none")),

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use clap::ArgMatches;
+use clap::{Arg, ArgMatches, Command, value_parser};
 use indicatif::ProgressBar;
 use serde_json::json;
 
@@ -14,6 +14,7 @@ use super::{Answer, args, output};
 use crate::cache::Provenance;
 use crate::jit::{Error, Jit, Prepared};
 use crate::spec::KernelSpec;
+use crate::template::Registry;
 
 /// A compile that takes this long says that it is alive, again and again.
 const ALIVE: Duration = Duration::from_secs(10);
@@ -21,6 +22,20 @@ const ALIVE: Duration = Duration::from_secs(10);
 enum Event {
     Started(usize),
     Done(usize, Box<Result<Prepared, Error>>),
+}
+
+pub(super) fn command(registry: &Registry) -> Command {
+    let warm = Command::new("warm")
+        .about("Compile variants into the cache; needs no GPU")
+        .arg(args::family_names())
+        .arg(
+            Arg::new("jobs")
+                .long("jobs")
+                .short('j')
+                .value_parser(value_parser!(usize))
+                .help("Compiles at once [default: cores]"),
+        );
+    args::constants(warm, registry)
 }
 
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
