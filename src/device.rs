@@ -1,13 +1,19 @@
-//! What GPUs are here.
+//! What GPUs are here, and a hold on one of them.
 //!
 //! Invariant: the driver's absence is a typed answer, found out before cudarc is
 //! called: cudarc panics where libcuda is missing.
 
-use cudarc::driver::{result, sys};
+use std::sync::Arc;
+
+use cudarc::driver::sys::CUdevice_attribute_enum as Attribute;
+use cudarc::driver::{CudaContext, result, sys};
+use serde::Serialize;
 
 /// Facts of one GPU.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Device {
+    /// Its place in the driver's order.
+    pub ordinal: u32,
     /// Its name, as the driver gives it.
     pub name: String,
     /// Compute capability, before the point.
@@ -16,6 +22,18 @@ pub struct Device {
     pub minor: u16,
     /// Streaming multiprocessors.
     pub sm_count: u32,
+    /// Shared memory of a multiprocessor, bytes.
+    pub shared_mem_per_sm: u32,
+    /// Shared memory that one block can have, bytes, static and dynamic together.
+    pub shared_mem_per_block: u32,
+    /// 32-bit registers of a multiprocessor.
+    pub registers_per_sm: u32,
+    /// Threads that fit on a multiprocessor.
+    pub threads_per_sm: u32,
+    /// L2 cache, bytes.
+    pub l2_bytes: u32,
+    /// Whether cooperative launches are possible.
+    pub cooperative: bool,
 }
 
 /// Why there is no GPU.
@@ -25,6 +43,17 @@ pub enum DeviceError {
     /// No driver library on the loader's path.
     #[error("libcuda is not installed")]
     NoDriver,
+    /// The driver is there, a GPU is not.
+    #[error("the driver shows no GPU")]
+    NoGpu,
+    /// There is no GPU of this ordinal.
+    #[error("there is no GPU {ordinal}: the driver shows {count}, counted from 0")]
+    NoSuchGpu {
+        /// What was asked for.
+        ordinal: u32,
+        /// How many there are.
+        count: usize,
+    },
     /// The driver said no.
     #[error("the CUDA driver said {0:?}")]
     Driver(result::DriverError),
@@ -36,7 +65,10 @@ pub fn list() -> Result<Vec<Device>, DeviceError> {
     if !unsafe { sys::is_culib_present() } {
         return Err(DeviceError::NoDriver);
     }
-    result::init().map_err(DeviceError::Driver)?;
+    match result::init() {
+        Err(result::DriverError(sys::CUresult::CUDA_ERROR_NO_DEVICE)) => return Err(DeviceError::NoGpu),
+        other => other.map_err(DeviceError::Driver)?,
+    }
     let count = result::device::get_count().map_err(DeviceError::Driver)?;
     (0..count)
         .map(|ordinal| describe(ordinal).map_err(DeviceError::Driver))
@@ -44,14 +76,14 @@ pub fn list() -> Result<Vec<Device>, DeviceError> {
 }
 
 fn describe(ordinal: i32) -> Result<Device, result::DriverError> {
-    use sys::CUdevice_attribute_enum as Attribute;
     let device = result::device::get(ordinal)?;
     let attribute = |which| {
         // SAFETY: the device handle was just given by the driver.
-        unsafe { result::device::get_attribute(device, which) }
+        unsafe { result::device::get_attribute(device, which) }.map(i32::unsigned_abs)
     };
-    let small = |value: i32| u16::try_from(value).unwrap_or(0);
+    let small = |value: u32| u16::try_from(value).unwrap_or(0);
     Ok(Device {
+        ordinal: ordinal.unsigned_abs(),
         name: result::device::get_name(device)?,
         major: small(attribute(
             Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
@@ -59,6 +91,55 @@ fn describe(ordinal: i32) -> Result<Device, result::DriverError> {
         minor: small(attribute(
             Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
         )?),
-        sm_count: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?.unsigned_abs(),
+        sm_count: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+        shared_mem_per_sm: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR)?,
+        shared_mem_per_block: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+        registers_per_sm: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_MULTIPROCESSOR)?,
+        threads_per_sm: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR)?,
+        l2_bytes: attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?,
+        cooperative: attribute(Attribute::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH)? != 0,
     })
+}
+
+/// One GPU's primary context, which this process shares with every other CUDA
+/// library in it. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct Context {
+    device: Arc<Device>,
+    cuda: Arc<CudaContext>,
+}
+
+impl Context {
+    /// Opens a GPU, and makes its context current on this thread.
+    pub fn new(ordinal: u32) -> Result<Self, DeviceError> {
+        let mut devices = list()?;
+        if devices.is_empty() {
+            return Err(DeviceError::NoGpu);
+        }
+        let at = usize::try_from(ordinal).unwrap_or(usize::MAX);
+        if at >= devices.len() {
+            let count = devices.len();
+            return Err(DeviceError::NoSuchGpu { ordinal, count });
+        }
+        let device = Arc::new(devices.swap_remove(at));
+        let cuda = CudaContext::new(at).map_err(DeviceError::Driver)?;
+        Ok(Self { device, cuda })
+    }
+
+    /// Facts of its GPU.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The context as cudarc has it: streams, memory, events.
+    #[must_use]
+    pub fn cuda(&self) -> &Arc<CudaContext> {
+        &self.cuda
+    }
+
+    /// Makes the context current on this thread; a thread that launches does it once.
+    pub fn bind(&self) -> Result<(), DeviceError> {
+        self.cuda.bind_to_thread().map_err(DeviceError::Driver)
+    }
 }

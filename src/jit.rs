@@ -4,16 +4,19 @@
 //! whose requests are all hits never opens a compiler; one without a compiler
 //! works out keys from the pinned one's identity.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
+use dashmap::DashMap;
 use tracing::info_span;
 
-use crate::cache::{Cache, CacheError, Fetched, Subject};
+use crate::cache::{Cache, CacheError, Fetched, Provenance, Subject};
 use crate::compile::{CompileError, Compiler, Nvrtc};
 use crate::config::{Config, ConfigError};
+use crate::device::Context;
+use crate::load::{LoadError, LoadedKernel};
 use crate::render::{RenderError, RenderedSource, preimage, render};
-use crate::spec::{KernelSpec, SpecError};
+use crate::spec::{KernelSpec, SpecError, SpecId};
 use crate::target::ToolchainIdentity;
 use crate::template::{Registry, TemplateError};
 use crate::toolchain::{self, Toolchain, ToolchainError};
@@ -53,6 +56,9 @@ pub enum Error {
         /// `; rendered source: PATH`, or nothing.
         kept: String,
     },
+    /// Loading into a context.
+    #[error(transparent)]
+    Load(#[from] LoadError),
 }
 
 /// The stage at which something went wrong.
@@ -73,6 +79,8 @@ pub enum ErrorKind {
     Cache,
     /// Compiling.
     Compile,
+    /// Loading.
+    Load,
 }
 
 impl Error {
@@ -87,6 +95,7 @@ impl Error {
             Self::Toolchain(_) => ErrorKind::Toolchain,
             Self::Cache(_) => ErrorKind::Cache,
             Self::Compile { .. } => ErrorKind::Compile,
+            Self::Load(_) => ErrorKind::Load,
         }
     }
 
@@ -123,7 +132,11 @@ pub struct Jit {
     toolchain: Mutex<Option<Toolchain>>,
     compiler: OnceLock<Box<dyn Compiler>>,
     opening: Mutex<()>,
+    loaded: DashMap<(SpecId, u32), Slot>,
 }
+
+/// The place of one loaded kernel: filled once, however many threads ask.
+type Slot = Arc<Mutex<Option<Arc<LoadedKernel>>>>;
 
 impl Jit {
     /// Reads the families; touches neither cache nor compiler.
@@ -140,6 +153,7 @@ impl Jit {
             toolchain: Mutex::new(None),
             compiler: OnceLock::new(),
             opening: Mutex::new(()),
+            loaded: DashMap::new(),
         })
     }
 
@@ -234,6 +248,41 @@ impl Jit {
             fetched,
             own_us: micros(started).saturating_sub(outside_us),
         })
+    }
+
+    /// Finds or makes the artifact of a spec, and loads it into a context. Asked
+    /// again, it returns the same kernel, and neither renders nor logs.
+    ///
+    /// An artifact from the cache that the driver rejects is moved away, and
+    /// built and loaded anew, once.
+    pub fn load(&self, spec: &KernelSpec, context: &Context) -> Result<Arc<LoadedKernel>, Error> {
+        let place = (spec.id(), context.device().ordinal);
+        // Looked up by reference first: an entry for writing would lock others out.
+        let slot = match self.loaded.get(&place) {
+            Some(slot) => Arc::clone(&slot),
+            None => Arc::clone(&self.loaded.entry(place).or_default()),
+        };
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernel) = &*slot {
+            return Ok(Arc::clone(kernel));
+        }
+        let prepared = self.prepare(spec)?;
+        let load = |prepared: &Prepared| {
+            info_span!("load", key = prepared.subject.key.short())
+                .in_scope(|| LoadedKernel::load(context, spec, &prepared.fetched.artifact))
+        };
+        let kernel = match load(&prepared) {
+            Err(rejected @ LoadError::Rejected { .. })
+                if matches!(prepared.fetched.provenance, Provenance::Hit(_)) =>
+            {
+                self.cache.reject(&prepared.subject.key, &rejected.to_string());
+                load(&self.prepare(spec)?)?
+            }
+            other => other?,
+        };
+        let kernel = Arc::new(kernel);
+        *slot = Some(Arc::clone(&kernel));
+        Ok(kernel)
     }
 
     fn compiler(&self) -> Result<&dyn Compiler, Error> {

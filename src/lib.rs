@@ -14,6 +14,8 @@ pub mod device;
 mod expression;
 pub mod jit;
 pub mod key;
+pub mod launch;
+pub mod load;
 pub mod reference;
 pub mod render;
 pub mod spec;

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+
 use crate::config::{Config, Setting, Source, did_you_mean};
 use crate::constant::Value;
 use crate::target::Arch;
@@ -78,7 +80,13 @@ pub struct KernelSpec {
     pub derived: BTreeMap<String, u32>,
     /// What it is compiled for.
     pub arch: Arch,
+    id: SpecId,
 }
+
+/// A spec's identity within one registry: equal for equal requests, and cheap to
+/// compare, so that a repeated request needs no rendering.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SpecId([u8; 32]);
 
 /// Values with their sources, before validation as a whole.
 type Assigned = BTreeMap<String, (Value, Source)>;
@@ -161,11 +169,18 @@ impl KernelSpec {
             });
         }
         Ok(Self {
+            id: identity(family, &constants, arch),
             family: Arc::clone(family),
             constants,
             derived,
             arch,
         })
+    }
+
+    /// What tells it from every other spec of the same registry.
+    #[must_use]
+    pub fn id(&self) -> SpecId {
+        self.id
     }
 
     /// Constants that differ from their defaults, for people: `wo_split=8`, or
@@ -241,6 +256,21 @@ pub fn parse_archs(setting: &Setting) -> Result<Vec<Arch>, SpecError> {
             })
         })
         .collect()
+}
+
+fn identity(family: &Family, constants: &BTreeMap<String, Value>, arch: Arch) -> SpecId {
+    let mut hash = Sha256::new();
+    let mut field = |text: &str| {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+    };
+    field(&family.name);
+    field(&arch.to_string());
+    for (name, value) in constants {
+        field(name);
+        field(&value.literal());
+    }
+    SpecId(hash.finalize().into())
 }
 
 fn defaults(family: &Family) -> Assigned {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// The walk, first to last: a stage uses only stages before it.
-const WALK: [&str; 16] = [
+const WALK: [&str; 18] = [
     "config",
     "constant",
     "target",
@@ -17,6 +17,8 @@ const WALK: [&str; 16] = [
     "compile",
     "cache",
     "device",
+    "load",
+    "launch",
     "reference",
     "jit",
     "cli",
