@@ -17,6 +17,7 @@ pub mod key;
 pub mod launch;
 pub mod load;
 pub mod reference;
+pub mod region;
 pub mod render;
 pub mod spec;
 pub mod target;

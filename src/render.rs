@@ -5,9 +5,11 @@
 //! source includes; a header that this closure misses cannot be read from
 //! anywhere else, so a miss is a compile error and never a stale kernel.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use crate::constant::Value;
 use crate::key::{KeyInputs, Preimage};
+use crate::region::{self, RegionError};
 use crate::spec::KernelSpec;
 use crate::target::ToolchainIdentity;
 use crate::template::Registry;
@@ -32,6 +34,9 @@ pub enum RenderError {
         /// The option.
         option: String,
     },
+    /// A number of regions for which the family has no table.
+    #[error(transparent)]
+    Regions(#[from] RegionError),
 }
 
 /// What the compiler will see.
@@ -92,7 +97,8 @@ pub fn render(registry: &Registry, spec: &KernelSpec) -> Result<RenderedSource, 
         file: name.clone(),
         reason,
     })?;
-    let headers = closure(&source, registry.headers());
+    let table = region_table(spec)?;
+    let headers = closure(&source, registry.headers(), &table);
     let mut options = vec![format!("--gpu-architecture={}", spec.arch)];
     options.extend(family.options.iter().cloned());
     // NVRTC's own disk cache would hide the ptxas report and make cold figures warm.
@@ -130,13 +136,28 @@ pub fn preimage(
     })
 }
 
-fn closure(source: &str, headers: &BTreeMap<String, String>) -> Vec<(String, String)> {
-    let mut found = BTreeSet::new();
+/// The region table's header for a spec. It is made from the table and stands in
+/// no folder; like any header, only sources that include it are given it.
+fn region_table(spec: &KernelSpec) -> Result<String, RegionError> {
+    let count = match spec.constants.get("num_regions") {
+        Some(Value::U32(count)) => *count,
+        _ => 0,
+    };
+    region::header(&spec.family.name, count)
+}
+
+fn closure(source: &str, headers: &BTreeMap<String, String>, table: &str) -> Vec<(String, String)> {
+    let mut found = BTreeMap::new();
     let mut texts = vec![source];
     while let Some(text) = texts.pop() {
         for name in text.lines().filter_map(included) {
-            if let Some((name, text)) = headers.get_key_value(name)
-                && found.insert(name.as_str())
+            let text = if name == region::HEADER {
+                Some(table)
+            } else {
+                headers.get(name).map(String::as_str)
+            };
+            if let Some(text) = text
+                && found.insert(name, text).is_none()
             {
                 texts.push(text);
             }
@@ -144,7 +165,7 @@ fn closure(source: &str, headers: &BTreeMap<String, String>) -> Vec<(String, Str
     }
     found
         .into_iter()
-        .map(|name| (name.to_owned(), headers[name].clone()))
+        .map(|(name, text)| (name.to_owned(), text.to_owned()))
         .collect()
 }
 

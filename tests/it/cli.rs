@@ -6,7 +6,7 @@ use assert_cmd::Command;
 use predicates::str::contains;
 
 /// jitc with an empty cache of its own and nothing of the caller's settings.
-fn jitc(cache: &Path) -> Command {
+pub(crate) fn jitc(cache: &Path) -> Command {
     let mut command = Command::cargo_bin("jitc").expect("binary");
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();

@@ -5,4 +5,5 @@ mod cache_store;
 mod cache_support;
 mod cli;
 mod key;
+mod regions;
 mod walk;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// The walk, first to last: a stage uses only stages before it.
-const WALK: [&str; 18] = [
+const WALK: &[&str] = &[
     "config",
     "constant",
     "target",
@@ -12,6 +12,7 @@ const WALK: [&str; 18] = [
     "spec",
     "toolchain",
     "key",
+    "region",
     "render",
     "artifact",
     "compile",

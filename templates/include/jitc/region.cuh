@@ -1,0 +1,111 @@
+// Invariant: thread 0 of a block alone reads the clock and writes; a block writes its own row and nobody else's, and
+// zeroes it before its first region, so no earlier launch shows through. Without regions every type here is empty and
+// every call compiles to nothing.
+//
+// The buffer, 64-bit words: a row a block (linear block index, x fastest) of region_count pairs (entry, exit); then a
+// word a block with its multiprocessor; then the table's identity.
+//
+//     RegionTimer<C> timer(region_timing);                  // first thing in the kernel; C has num_regions, tick_source
+//     timer.enter(region::phase1_wo_gemv{});
+//     timer.exit(region::phase1_wo_gemv{});
+//
+// and for a region of a loop that another region sums:
+//
+//     RegionSum<C> fc1;
+//     for (...) { timer.enter(region::phase3_3a_fc1_silu{}, fc1); ...; timer.exit(region::phase3_3a_fc1_silu{}, fc1); }
+//     timer.sum(region::phase3_3a_fc1_silu_per_call{}, fc1);
+//
+// A region that the compiled set lacks costs nothing, so both of two sets' names may stand side by side. Calls hold no
+// barrier: put them where thread 0 passes, and put the block barrier inside or outside the region as is meant.
+#pragma once
+
+#include <jitc/region_table.cuh>
+#include <jitc/types.cuh>
+
+namespace jitc {
+
+// globaltimer: nanoseconds, one clock for the device, in steps of its own. clock64: cycles of one multiprocessor; only
+// differences within a block mean anything.
+enum class TickSource { globaltimer, clock64 };
+
+template <TickSource source>
+__device__ __forceinline__ u64 read_ticks() {
+    u64 t;
+    if constexpr (source == TickSource::globaltimer) {
+        asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t)::"memory");
+    } else {
+        asm volatile("mov.u64 %0, %%clock64;" : "=l"(t)::"memory");
+    }
+    return t;
+}
+
+// The running sum of a loop's region; registers of thread 0.
+template <typename C, bool on = (C::num_regions != 0u)>
+struct RegionSum {};
+
+template <typename C>
+struct RegionSum<C, true> {
+    u64 entry = 0, total = 0;
+};
+
+template <typename C, bool on = (C::num_regions != 0u)>
+struct RegionTimer {
+    __device__ __forceinline__ explicit RegionTimer(u64*) {}
+    template <typename R> __device__ __forceinline__ void enter(R) {}
+    template <typename R> __device__ __forceinline__ void exit(R) {}
+    template <typename R> __device__ __forceinline__ void enter(R, RegionSum<C>&) {}
+    template <typename R> __device__ __forceinline__ void exit(R, RegionSum<C>&) {}
+    template <typename R> __device__ __forceinline__ void sum(R, const RegionSum<C>&) {}
+};
+
+template <typename C>
+struct RegionTimer<C, true> {
+    static_assert(C::num_regions == region_count, "the kernel's num_regions and its region table disagree");
+    u64* row;
+
+    __device__ __forceinline__ explicit RegionTimer(u64* buffer) {
+        const u64 cta = (u64(blockIdx.z) * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+        const u64 ctas = u64(gridDim.x) * gridDim.y * gridDim.z;
+        row = buffer + cta * (2u * region_count);
+        if (threadIdx.x == 0u) {
+            for (u32 i = 0; i < 2u * region_count; ++i) row[i] = 0u;
+            u32 sm;
+            asm volatile("mov.u32 %0, %%smid;" : "=r"(sm));
+            u64* after = buffer + ctas * (2u * region_count);
+            after[cta] = sm;
+            if (cta == 0u) after[ctas] = region_identity;
+        }
+    }
+    template <typename R> __device__ __forceinline__ void enter(R) {
+        if constexpr (R::id != region_absent) {
+            if (threadIdx.x == 0u) row[2u * R::id] = read_ticks<C::tick_source>();
+        }
+    }
+    template <typename R> __device__ __forceinline__ void exit(R) {
+        if constexpr (R::id != region_absent) {
+            if (threadIdx.x == 0u) row[2u * R::id + 1u] = read_ticks<C::tick_source>();
+        }
+    }
+    template <typename R> __device__ __forceinline__ void enter(R, RegionSum<C>& sum) {
+        if constexpr (R::id != region_absent) {
+            if (threadIdx.x == 0u) row[2u * R::id] = sum.entry = read_ticks<C::tick_source>();
+        }
+    }
+    template <typename R> __device__ __forceinline__ void exit(R, RegionSum<C>& sum) {
+        if constexpr (R::id != region_absent) {
+            if (threadIdx.x == 0u) {
+                const u64 t = read_ticks<C::tick_source>();
+                row[2u * R::id + 1u] = t;
+                sum.total += t - sum.entry;
+            }
+        }
+    }
+    // Entry 0 and exit the sum, so that the difference is the sum.
+    template <typename R> __device__ __forceinline__ void sum(R, const RegionSum<C>& sum) {
+        if constexpr (R::id != region_absent) {
+            if (threadIdx.x == 0u) row[2u * R::id + 1u] = sum.total;
+        }
+    }
+};
+
+}  // namespace jitc

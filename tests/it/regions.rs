@@ -1,0 +1,124 @@
+//! Region timing in compiled kernels.
+
+use std::path::Path;
+
+use object::{Object, ObjectSection};
+
+use crate::cli::jitc;
+
+const TOML: &str = r#"
+summary = "a probe with the names of the W_O GEMV's regions"
+options = ["--std=c++17"]
+
+[constants.num_regions]
+type = "u32"
+values = [0, 4]
+default = 0
+help = "timing regions"
+
+[constants.tick_source]
+type = "enum"
+cxx_type = "jitc::TickSource"
+values = ["globaltimer", "clock64"]
+default = "globaltimer"
+help = "the clock"
+
+[[entries]]
+name = "probe"
+grid = [8, 4, "nat"]
+block = 128
+"#;
+
+/// A loop, a barrier and a sum, so that a compiler has something to lose.
+const SOURCE: &str = r#"#include <jitc/region.cuh>
+struct Config {
+    static constexpr unsigned num_regions = {{ num_regions }};
+    static constexpr jitc::TickSource tick_source = {{ tick_source }};
+};
+extern "C" __global__ void probe(const float* x, float* y, unsigned long long* region_timing, unsigned n) {
+    jitc::RegionTimer<Config> timer(region_timing);
+    jitc::RegionSum<Config> sum;
+    __shared__ float part[128];
+    float a = 0.0f;
+    timer.enter(jitc::region::phase1_wo_stage{});
+    part[threadIdx.x] = x[threadIdx.x];
+    __syncthreads();
+    timer.exit(jitc::region::phase1_wo_stage{});
+    for (unsigned i = threadIdx.x; i < n; i += 128u) {
+        timer.enter(jitc::region::phase1_wo_gemv{}, sum);
+        a += x[i] * part[i % 128u];
+        timer.exit(jitc::region::phase1_wo_gemv{}, sum);
+    }
+    timer.sum(jitc::region::phase1_gather{}, sum);
+    y[threadIdx.x] = a;
+}
+"#;
+
+/// A folder with the probe, as the family whose table it uses.
+fn folder(source: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("tempdir");
+    fs_err::write(dir.path().join("wo_gemv.toml"), TOML).expect("written");
+    fs_err::write(dir.path().join("wo_gemv.cu.tera"), source).expect("written");
+    dir
+}
+
+/// The cubin and the registers of one variant.
+fn cubin(templates: &Path, cache: &Path, set: &[&str]) -> (Vec<u8>, u64) {
+    let output = jitc(cache)
+        .args(["warm", "wo_gemv", "--arch", "sm_90a", "--json", "--templates"])
+        .arg(templates)
+        .args(set)
+        .output()
+        .expect("ran");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}{words}");
+    let event: serde_json::Value = serde_json::from_str(text.lines().next().expect("a line")).expect("JSON");
+    let key = event["key"].as_str().expect("key");
+    let path = cache.join("v1").join(&key[..2]).join(key).join("kernel.cubin");
+    (
+        fs_err::read(path).expect("cubin"),
+        event["registers"].as_u64().expect("registers"),
+    )
+}
+
+/// The machine code of the only kernel.
+fn code(cubin: &[u8]) -> Vec<u8> {
+    let file = object::File::parse(cubin).expect("ELF");
+    let section = file
+        .sections()
+        .find(|s| s.name().is_ok_and(|n| n.starts_with(".text.")))
+        .expect("code");
+    section.data().expect("bytes").to_vec()
+}
+
+/// The source without a trace of timing.
+fn without_timing(source: &str) -> String {
+    let timing = ["timer.", "RegionTimer<", "RegionSum<"];
+    let plain: Vec<&str> = source
+        .lines()
+        .filter(|line| !timing.iter().any(|word| line.contains(word)))
+        .collect();
+    plain.join(
+        "
+",
+    )
+}
+
+#[test]
+fn no_regions_compile_to_the_very_code_without_instrumentation() {
+    let cache = tempfile::tempdir().expect("tempdir");
+    let (with, plain) = (folder(SOURCE), folder(&without_timing(SOURCE)));
+    let off = cubin(with.path(), cache.path(), &[]);
+    let never = cubin(plain.path(), cache.path(), &[]);
+    assert_eq!(code(&off.0), code(&never.0));
+    assert_eq!(off.1, never.1);
+    for ticks in ["globaltimer", "clock64"] {
+        let on = cubin(
+            with.path(),
+            cache.path(),
+            &["--num-regions", "4", "--tick-source", ticks],
+        );
+        assert!(code(&on.0).len() > code(&off.0).len(), "{ticks}");
+    }
+}
