@@ -59,12 +59,30 @@ pub enum DeviceError {
     Driver(result::DriverError),
 }
 
+fn present() -> Result<(), DeviceError> {
+    // SAFETY: only tries to open the driver's library.
+    if unsafe { sys::is_culib_present() } {
+        Ok(())
+    } else {
+        Err(DeviceError::NoDriver)
+    }
+}
+
+/// The newest CUDA that the driver knows: major and minor version.
+pub fn driver_version() -> Result<(u32, u32), DeviceError> {
+    present()?;
+    let mut version = 0;
+    // SAFETY: `version` outlives the call.
+    unsafe { sys::cuDriverGetVersion(&raw mut version) }
+        .result()
+        .map_err(DeviceError::Driver)?;
+    let version = version.unsigned_abs();
+    Ok((version / 1000, version % 1000 / 10))
+}
+
 /// The GPUs of this machine, in the driver's order.
 pub fn list() -> Result<Vec<Device>, DeviceError> {
-    // SAFETY: only tries to open the driver's library.
-    if !unsafe { sys::is_culib_present() } {
-        return Err(DeviceError::NoDriver);
-    }
+    present()?;
     match result::init() {
         Err(result::DriverError(sys::CUresult::CUDA_ERROR_NO_DEVICE)) => return Err(DeviceError::NoGpu),
         other => other.map_err(DeviceError::Driver)?,

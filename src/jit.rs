@@ -310,6 +310,19 @@ impl Jit {
     }
 
     fn compile_error(&self, source: CompileError, spec: &KernelSpec, subject: &Subject) -> Error {
+        let source = match source {
+            // The compiler knows names only: a path would be in the key.
+            CompileError::Refused { first, log } => CompileError::Refused {
+                first: match first.split_once(':') {
+                    Some((file, rest)) if self.registry.has_file(file) => {
+                        format!("{}:{rest}", self.registry.place_of(file).display())
+                    }
+                    _ => first,
+                },
+                log,
+            },
+            other => other,
+        };
         let folder = self
             .config
             .cache_dir()

@@ -11,15 +11,15 @@ use crate::config::{FlagConstant, Flags};
 use crate::jit::Jit;
 use crate::template::Registry;
 
-/// `--templates` decides which flags there are, so it is looked for before clap.
-pub(super) fn early_templates(words: &[String]) -> Option<PathBuf> {
+/// `--templates` decides which flags there are, and `--color` how clap prints an
+/// error: both are looked for before clap reads the line.
+pub(super) fn early<'a>(words: &'a [String], flag: &str) -> Option<&'a str> {
     words
         .iter()
         .enumerate()
-        .find_map(|(i, word)| match word.strip_prefix("--templates") {
-            Some("") => words.get(i + 1).map(PathBuf::from),
-            Some(rest) => rest.strip_prefix('=').map(PathBuf::from),
-            None => None,
+        .find_map(|(i, word)| match word.strip_prefix(flag)? {
+            "" => words.get(i + 1).map(String::as_str),
+            rest => rest.strip_prefix('='),
         })
 }
 
@@ -51,6 +51,12 @@ fn common(command: Command) -> Command {
             "KEY=VALUE lines for what the environment does not set",
         ),
         path("config", "Config file [default: jitc.toml here]"),
+        Arg::new("color")
+            .long("color")
+            .value_name("WHEN")
+            .value_parser(["auto", "always", "never"])
+            .default_value("auto")
+            .help("Colours: where the output is a terminal, always, or never"),
         Arg::new("offline")
             .long("offline")
             .action(ArgAction::SetTrue)

@@ -112,7 +112,7 @@ fn show(store: &Store, prefix: &str, json: bool) -> ExitCode {
             return ExitCode::from(1);
         }
         Err(error) => {
-            output::note(format!("error: {error}"));
+            output::error(format!("{error}"));
             return ExitCode::from(2);
         }
     };

@@ -1,17 +1,20 @@
 //! `jitc doctor` and `jitc toolchain`: what is here, what is missing, and how to
 //! mend it.
 
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use clap::{Arg, ArgMatches, value_parser};
 use serde_json::json;
 
 use super::{Answer, output};
+use crate::compile::Nvrtc;
+use crate::config::Config;
 use crate::device;
-use crate::jit::Jit;
+use crate::jit::{Error, Jit};
 use crate::template::Registry;
-use crate::toolchain::{candidates, find, install, install_wheel};
+use crate::toolchain::{Found, OLDEST, ToolchainError, candidates, find, install, install_wheel};
 
 pub(super) fn toolchain_command(_: &Registry) -> clap::Command {
     clap::Command::new("toolchain")
@@ -38,16 +41,18 @@ pub(super) fn toolchain(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     let toolchain = match matches.get_one::<String>("action").map(String::as_str) {
         Some("list") => {
             for place in candidates(config) {
-                let found = place.found.map(|(nvrtc, _)| nvrtc.display().to_string());
+                let (nvrtc, words) = match &place.found {
+                    Found::Nvrtc(nvrtc, _) => (Some(nvrtc), nvrtc.display().to_string()),
+                    Found::TooOld(version) => (None, format!("{version}, too old")),
+                    Found::Nothing => (None, "none".into()),
+                };
                 if json {
-                    output::json(&json!({"origin": place.origin, "folder": place.folder, "nvrtc": found}));
+                    output::json(
+                        &json!({"origin": place.origin, "place": place.place, "nvrtc": nvrtc,
+                        "words": words}),
+                    );
                 } else {
-                    let found = found.unwrap_or_else(|| "none".into());
-                    output::line(format!(
-                        "{:<20} {}: {found}",
-                        place.origin,
-                        place.folder.display()
-                    ));
+                    output::line(format!("{:<20} {}: {words}", place.origin, place.place.display()));
                 }
             }
             return Ok(ExitCode::SUCCESS);
@@ -71,79 +76,190 @@ pub(super) fn toolchain(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     Ok(ExitCode::SUCCESS)
 }
 
+/// One thing that was looked at.
+struct Fact {
+    what: &'static str,
+    /// Whether the main job, `jitc warm`, could run for all of this.
+    good: bool,
+    text: String,
+    /// How to mend it, where there is something to mend.
+    mend: Option<String>,
+}
+
+impl Fact {
+    fn good(what: &'static str, text: impl Into<String>) -> Self {
+        Self {
+            what,
+            good: true,
+            text: text.into(),
+            mend: None,
+        }
+    }
+
+    fn missing(what: &'static str, text: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self {
+            what,
+            good: false,
+            text: text.into(),
+            mend: Some(mend.into()),
+        }
+    }
+}
+
 pub(super) fn doctor(jit: &Jit, _: &ArgMatches, json: bool) -> Answer {
     let config = jit.config();
-    let mut facts: Vec<(&str, bool, String)> = Vec::new();
-    let python = Command::new("python3").args(["-m", "pip", "--version"]).output();
-    let python = python
-        .ok()
-        .filter(|o| o.status.success())
-        .map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
-    let can_fetch = python.is_some() && !config.offline()?;
-    match find(config)? {
-        Some(t) => facts.push(("nvrtc", true, format!("{} at {} ({})", t.identity, t.nvrtc.display(), t.origin))),
-        None if can_fetch => {
-            facts.push(("nvrtc", true, "none yet: the first compile fetches the pinned one with pip".into()));
-        }
-        None => facts.push((
-            "nvrtc",
-            false,
-            "none, and it cannot be fetched: set JITC_NVRTC or CUDA_HOME, or allow python3 with pip and no JITC_OFFLINE".into(),
-        )),
-    }
-    let missing = || "python3 with pip is missing: needed only to fetch NVRTC".to_owned();
-    facts.push(("python", true, python.unwrap_or_else(missing)));
-    match device::list() {
-        Ok(devices) => {
-            for d in &devices {
-                let text = format!(
-                    "{}: compute capability {}.{}, {} SMs",
-                    d.name, d.major, d.minor, d.sm_count
-                );
-                facts.push(("gpu", true, text));
-            }
-        }
-        Err(reason) => facts.push(("gpu", true, format!("none ({reason}); not needed to compile"))),
-    }
-    match config.cache_dir() {
-        Some(dir) => {
-            let probe = fs_err::create_dir_all(&dir).and_then(|()| tempfile::tempfile_in(&dir));
-            let state = probe
-                .as_ref()
-                .map_or_else(|e| format!("cannot be written: {e}"), |_| "writable".into());
-            facts.push((
-                "cache",
-                probe.is_ok(),
-                format!("{} ({state}{})", dir.display(), free_space(&dir)),
-            ));
-        }
-        None => facts.push((
-            "cache",
-            false,
-            "no folder: set HOME, JITC_CACHE_DIR or --cache-dir".into(),
-        )),
-    }
-    let good = facts.iter().all(|(_, good, _)| *good);
+    let python = pip_version();
+    let mut facts = vec![
+        nvrtc_fact(config, python.is_some())?,
+        match python {
+            Some(version) => Fact::good("python", version),
+            None => Fact::good("python", "no python3 with pip; only fetching NVRTC needs it"),
+        },
+    ];
+    facts.extend(device_facts());
+    facts.push(cache_fact(config));
+    let good = facts.iter().all(|fact| fact.good);
     if json {
         let facts: Vec<_> = facts
             .iter()
-            .map(|(what, good, text)| json!({"what": what, "good": good, "text": text}))
+            .map(|f| json!({"what": f.what, "good": f.good, "text": f.text, "mend": f.mend}))
             .collect();
         output::json(&json!({"good": good, "facts": facts}));
     } else {
-        for (what, good, text) in &facts {
-            output::line(format!(
-                "{} {what:<7} {text}",
-                if *good { "ok     " } else { "missing" }
-            ));
+        for fact in &facts {
+            let sign = if fact.good { "ok     " } else { "missing" };
+            output::line(format!("{sign} {:<7} {}", fact.what, fact.text));
+            if let Some(mend) = &fact.mend {
+                output::line(format!("{:<15} to mend it: {mend}", ""));
+            }
         }
     }
     Ok(ExitCode::from(u8::from(!good)))
 }
 
-fn free_space(dir: &std::path::Path) -> String {
-    rustix::fs::statvfs(dir).map_or_else(
+fn pip_version() -> Option<String> {
+    let output = Command::new("python3")
+        .args(["-m", "pip", "--version"])
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    output.status.success().then_some(text)
+}
+
+fn nvrtc_fact(config: &Config, pip: bool) -> Result<Fact, Error> {
+    let found = match find(config) {
+        // What was named and is not there is a fact, and no failure of this verb.
+        Err(error @ (ToolchainError::NotThere { .. } | ToolchainError::TooOld { .. })) => {
+            let mend = "name another, or none: the pinned one is then fetched";
+            return Ok(Fact::missing("nvrtc", error.to_string(), mend));
+        }
+        other => other?,
+    };
+    if let Some(toolchain) = found {
+        let text = format!(
+            "{} at {} ({})",
+            toolchain.identity,
+            toolchain.nvrtc.display(),
+            toolchain.origin
+        );
+        return Ok(match Nvrtc::open(&toolchain) {
+            Ok(_) => Fact::good("nvrtc", text),
+            Err(error) => Fact::missing(
+                "nvrtc",
+                format!("{text} cannot be opened: {error}"),
+                "install what it misses, or run `jitc toolchain install`",
+            ),
+        });
+    }
+    let old = candidates(config).find_map(|c| match c.found {
+        Found::TooOld(version) => Some(format!(
+            "; {version} in {} is older than {}.{}",
+            c.place.display(),
+            OLDEST.0,
+            OLDEST.1
+        )),
+        _ => None,
+    });
+    let old = old.unwrap_or_default();
+    Ok(if config.offline()? {
+        Fact::missing(
+            "nvrtc",
+            format!("none{old}, and JITC_OFFLINE forbids fetching it"),
+            "set JITC_NVRTC or CUDA_HOME, or run `jitc toolchain install` with a network",
+        )
+    } else if pip {
+        Fact::good(
+            "nvrtc",
+            format!("none yet{old}: the first compile fetches the pinned one with pip"),
+        )
+    } else {
+        Fact::missing(
+            "nvrtc",
+            format!("none{old}, and without python3 with pip it cannot be fetched"),
+            "install python3 with pip, or set JITC_NVRTC or CUDA_HOME",
+        )
+    })
+}
+
+fn device_facts() -> Vec<Fact> {
+    let mut facts = Vec::new();
+    facts.push(match device::driver_version() {
+        Ok((major, minor)) => Fact::good("driver", format!("knows CUDA up to {major}.{minor}")),
+        Err(reason) => Fact::good("driver", format!("none ({reason}); not needed to compile")),
+    });
+    match device::list() {
+        Ok(devices) => facts.extend(devices.iter().map(|d| {
+            Fact::good(
+                "gpu",
+                format!(
+                    "{} {}: compute capability {}.{}, {} SMs",
+                    d.ordinal, d.name, d.major, d.minor, d.sm_count
+                ),
+            )
+        })),
+        Err(reason) => facts.push(Fact::good(
+            "gpu",
+            format!("none ({reason}); not needed to compile"),
+        )),
+    }
+    facts
+}
+
+/// Looks, and makes nothing: the folder appears with the first entry.
+fn cache_fact(config: &Config) -> Fact {
+    let Some(dir) = config.cache_dir() else {
+        return Fact::missing(
+            "cache",
+            "no folder",
+            "set HOME, JITC_CACHE_DIR or --cache-dir; without one every start compiles",
+        );
+    };
+    let existing = dir.ancestors().find(|d| d.exists()).unwrap_or(Path::new("/"));
+    let writable = rustix::fs::access(existing, rustix::fs::Access::WRITE_OK).is_ok();
+    let state = match fs_err::metadata(&dir) {
+        Ok(meta) => {
+            let own = meta.uid() == rustix::process::geteuid().as_raw();
+            let owner = if own {
+                "yours".into()
+            } else {
+                format!("of user {}", meta.uid())
+            };
+            format!("mode {:04o}, {owner}", meta.mode() & 0o7777)
+        }
+        Err(_) => "not there yet".into(),
+    };
+    let free = rustix::fs::statvfs(existing).map_or_else(
         |_| String::new(),
         |s| format!(", {} GiB free", s.f_bavail.saturating_mul(s.f_frsize) >> 30),
-    )
+    );
+    let text = format!("{} ({state}{free})", dir.display());
+    if writable {
+        Fact::good("cache", text)
+    } else {
+        Fact::missing(
+            "cache",
+            format!("{text}: {} cannot be written", existing.display()),
+            "make it writable, or set JITC_CACHE_DIR or --cache-dir",
+        )
+    }
 }

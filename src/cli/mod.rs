@@ -8,6 +8,7 @@ mod show;
 mod verify;
 mod warm;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::config::{Config, Environment, Flags};
@@ -50,7 +51,7 @@ pub fn run() -> ExitCode {
     match start(&words, env) {
         Ok(code) => code,
         Err(error) => {
-            output::note(format!("error: {error}"));
+            output::error(&error);
             if let Error::Compile {
                 source: crate::compile::CompileError::Refused { log, .. },
                 ..
@@ -59,7 +60,7 @@ pub fn run() -> ExitCode {
                 output::note(log);
             }
             if let Some(hint) = error.hint() {
-                output::note(format!("\nhint: {hint}"));
+                output::hint(hint);
             }
             ExitCode::from(2)
         }
@@ -69,13 +70,14 @@ pub fn run() -> ExitCode {
 fn start(words: &[String], env: Environment) -> Answer {
     let here = std::env::current_dir().unwrap_or_default();
     // Flags are made from the families' constants, so the families come first.
+    output::colour(args::early(words, "--color"));
     let early = Flags {
-        templates: args::early_templates(words),
+        templates: args::early(words, "--templates").map(PathBuf::from),
         ..Flags::default()
     };
     let early = Config::load(early, env.clone(), &here)?;
     let registry = Registry::load(early.templates().as_deref())?;
-    let mut command = args::command(&registry);
+    let mut command = args::command(&registry).color(output::clap_colour());
     let matches = match command.try_get_matches_from_mut(words) {
         Ok(matches) => matches,
         Err(error) => {
@@ -90,7 +92,7 @@ fn start(words: &[String], env: Environment) -> Answer {
     let flags = match flags {
         Ok(flags) => flags,
         Err(reason) => {
-            output::note(format!("error: {reason}"));
+            output::error(reason);
             return Ok(ExitCode::from(2));
         }
     };
@@ -118,6 +120,7 @@ fn logging(config: &Config, verbose: u8, quiet: bool) {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
         .with_writer(std::io::stderr)
+        .with_ansi(output::stderr_is_coloured())
         .without_time()
         .try_init();
 }

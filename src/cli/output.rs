@@ -1,7 +1,48 @@
 //! The only printer. Results go to standard output, everything else to standard
 //! error; a reader that went away is no error.
 
+use std::fmt::Display;
 use std::io::Write;
+
+use anstream::ColorChoice;
+use anstyle::{AnsiColor, Style};
+
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+const HINT: Style = AnsiColor::Cyan.on_default().bold();
+
+/// Obeys `--color`: `always`, `never`, anything else by what the output is.
+pub(super) fn colour(when: Option<&str>) {
+    match when {
+        Some("always") => ColorChoice::Always,
+        Some("never") => ColorChoice::Never,
+        _ => ColorChoice::Auto,
+    }
+    .write_global();
+}
+
+/// The same choice for what clap prints itself.
+pub(super) fn clap_colour() -> clap::ColorChoice {
+    match ColorChoice::global() {
+        ColorChoice::Always | ColorChoice::AlwaysAnsi => clap::ColorChoice::Always,
+        ColorChoice::Never => clap::ColorChoice::Never,
+        ColorChoice::Auto => clap::ColorChoice::Auto,
+    }
+}
+
+/// Whether escapes on standard error reach somebody who sees colours.
+pub(super) fn stderr_is_coloured() -> bool {
+    anstream::AutoStream::choice(&std::io::stderr()) != ColorChoice::Never
+}
+
+/// What went wrong, on standard error.
+pub(super) fn error(text: impl Display) {
+    note(format!("{ERROR}error:{ERROR:#} {text}"));
+}
+
+/// What to do about it, after a blank line, on standard error.
+pub(super) fn hint(text: impl Display) {
+    note(format!("\n{HINT}hint:{HINT:#} {text}"));
+}
 
 /// A line on standard output.
 pub(super) fn line(text: impl AsRef<str>) {

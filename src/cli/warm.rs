@@ -33,7 +33,7 @@ pub(super) fn command(registry: &Registry) -> Command {
                 .long("jobs")
                 .short('j')
                 .value_parser(value_parser!(usize))
-                .help("Compiles at once [default: cores]"),
+                .help("Compiles at once [default: cores, as far as memory allows]"),
         );
     args::constants(warm, registry)
 }
@@ -42,8 +42,8 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     let specs = super::specs(jit, &args::families(matches))?;
     let started = Instant::now();
     let jobs = match jit.config().jobs()? {
-        Some(0) | None => std::thread::available_parallelism().map_or(1, usize::from),
         Some(jobs) => jobs,
+        None => default_jobs(),
     };
     on_ctrl_c();
     let bar = if std::io::stderr().is_terminal() && !matches.get_flag("quiet") {
@@ -51,7 +51,13 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     } else {
         ProgressBar::hidden()
     };
-    let results = compile_all(jit, &specs, jobs, &bar);
+    // A script reads each object when its variant is done, not when all are.
+    let done = |spec: &KernelSpec, result: &Result<Prepared, Error>| {
+        if json {
+            bar.suspend(|| output::json(&event(spec, result)));
+        }
+    };
+    let results = compile_all(jit, &specs, jobs, &bar, &done);
     bar.finish_and_clear();
 
     let (mut hit, mut built, mut failed) = (0, 0, 0);
@@ -63,18 +69,9 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
                     Provenance::Hit(_) => hit += 1,
                     _ => built += 1,
                 }
-                if json {
-                    output::json(&event(spec, prepared));
-                }
                 rows.push(row(spec, prepared));
             }
-            Err(error) => {
-                failed += 1;
-                if json {
-                    output::json(&json!({"event": "failure", "family": spec.family.name,
-                        "variant": spec.variant(), "arch": spec.arch, "error": error.to_string()}));
-                }
-            }
+            Err(_) => failed += 1,
         }
     }
     let elapsed_ms = started.elapsed().as_secs_f64() * 1e3;
@@ -115,11 +112,33 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     Ok(ExitCode::from(if failed > 0 { 2 } else { 0 }))
 }
 
+/// What NVRTC may need for one compile, with room for kernels much larger than
+/// `wo_gemv`, of which a whole process peaks at 92 MB.
+const BYTES_PER_COMPILE: u64 = 512 << 20;
+
+/// One a core, as far as free memory goes.
+fn default_jobs() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let memory = available_bytes().map_or(usize::MAX, |bytes| {
+        usize::try_from(bytes / BYTES_PER_COMPILE).unwrap_or(usize::MAX)
+    });
+    cores.min(memory).max(1)
+}
+
+/// Memory that the kernel says could be had without swapping.
+fn available_bytes() -> Option<u64> {
+    let text = fs_err::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib << 10)
+}
+
 fn compile_all(
     jit: &Jit,
     specs: &[KernelSpec],
     jobs: usize,
     bar: &ProgressBar,
+    done: &dyn Fn(&KernelSpec, &Result<Prepared, Error>),
 ) -> Vec<Result<Prepared, Error>> {
     let queue = Mutex::new((0..specs.len()).collect::<VecDeque<_>>());
     let (send, receive) = mpsc::channel();
@@ -143,6 +162,7 @@ fn compile_all(
                 Ok(Event::Started(index)) => running.push((index, Instant::now(), 0)),
                 Ok(Event::Done(index, result)) => {
                     running.retain(|(i, ..)| *i != index);
+                    done(&specs[index], &result);
                     results[index] = Some(*result);
                     bar.inc(1);
                 }
@@ -221,7 +241,14 @@ fn row(spec: &KernelSpec, prepared: &Prepared) -> Vec<String> {
     ]
 }
 
-fn event(spec: &KernelSpec, prepared: &Prepared) -> serde_json::Value {
+fn event(spec: &KernelSpec, result: &Result<Prepared, Error>) -> serde_json::Value {
+    let prepared = match result {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            return json!({"event": "failure", "family": spec.family.name, "variant": spec.variant(),
+                "arch": spec.arch, "error": error.to_string()});
+        }
+    };
     let artifact = &prepared.fetched.artifact;
     json!({"event": "variant", "family": spec.family.name, "constants": prepared.subject.constants,
         "arch": spec.arch, "key": prepared.subject.key, "provenance": prepared.fetched.provenance,

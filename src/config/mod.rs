@@ -258,11 +258,12 @@ impl Config {
 
     /// How many compiles may run at once, if it was said.
     pub fn jobs(&self) -> Result<Option<usize>, ConfigError> {
-        if let Some(jobs) = self.flags.jobs {
-            return Ok(Some(jobs));
-        }
-        let setting = self
-            .variable(&["JITC_JOBS"])
+        let flag = self.flags.jobs.map(|jobs| Setting {
+            value: jobs.to_string(),
+            source: Source::Flag("--jobs".into()),
+        });
+        let setting = flag
+            .or_else(|| self.variable(&["JITC_JOBS"]))
             .or_else(|| self.file.as_ref()?.get("jobs"));
         let Some(setting) = setting else {
             return Ok(None);
@@ -335,10 +336,10 @@ impl Config {
 
     /// `CUDA_HOME` and `CUDA_PATH`, where set: name and folder.
     #[must_use]
-    pub fn cuda_homes(&self) -> Vec<(String, PathBuf)> {
+    pub fn cuda_homes(&self) -> Vec<(&'static str, PathBuf)> {
         ["CUDA_HOME", "CUDA_PATH"]
             .into_iter()
-            .filter_map(|name| Some((name.to_owned(), PathBuf::from(self.env.get(name)?))))
+            .filter_map(|name| Some((name, PathBuf::from(self.env.get(name)?))))
             .collect()
     }
 

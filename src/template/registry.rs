@@ -1,7 +1,7 @@
 //! All families at hand: the embedded ones, and those of a folder over them.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use include_dir::{Dir, include_dir};
@@ -16,6 +16,9 @@ static EMBEDDED: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/templates");
 pub struct Registry {
     families: BTreeMap<String, Arc<Family>>,
     headers: Arc<BTreeMap<String, String>>,
+    folder: Option<PathBuf>,
+    /// Relative paths of what `folder` gave.
+    from_folder: BTreeSet<String>,
 }
 
 impl Registry {
@@ -24,12 +27,19 @@ impl Registry {
     pub fn load(folder: Option<&Path>) -> Result<Self, TemplateError> {
         let mut files = BTreeMap::new();
         embedded(&EMBEDDED, &mut files);
+        let mut theirs = BTreeMap::new();
         if let Some(folder) = folder {
             for entry in fs_err::read_dir(folder)? {
-                on_disk(folder, &entry?.path(), &mut files)?;
+                on_disk(folder, &entry?.path(), &mut theirs)?;
             }
         }
-        Self::from_files(&files)
+        let from_folder = theirs.keys().cloned().collect();
+        files.extend(theirs);
+        Ok(Self {
+            folder: folder.map(Path::to_path_buf),
+            from_folder,
+            ..Self::from_files(&files)?
+        })
     }
 
     /// Families from texts by relative path.
@@ -54,7 +64,31 @@ impl Registry {
         Ok(Self {
             families,
             headers: Arc::new(headers),
+            folder: None,
+            from_folder: BTreeSet::new(),
         })
+    }
+
+    /// Whether the compiler may call a file so: a header, or a family's source.
+    #[must_use]
+    pub fn has_file(&self, name: &str) -> bool {
+        let family = name.strip_suffix(".cu.tera");
+        self.headers.contains_key(name) || family.is_some_and(|f| self.families.contains_key(f))
+    }
+
+    /// Where a person finds the file that the compiler calls `name`: below the
+    /// folder that it was read from, else in this project's `templates/`.
+    #[must_use]
+    pub fn place_of(&self, name: &str) -> PathBuf {
+        let below = if self.headers.contains_key(name) {
+            format!("include/{name}")
+        } else {
+            name.to_owned()
+        };
+        match &self.folder {
+            Some(folder) if self.from_folder.contains(&below) => folder.join(below),
+            _ => Path::new("templates").join(below),
+        }
     }
 
     /// The family of this name.

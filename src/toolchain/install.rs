@@ -16,26 +16,36 @@ use crate::target::ToolchainIdentity;
 /// The version of NVRTC that jitc installs where none is found.
 pub const PINNED_VERSION: &str = "13.0.88";
 
-struct Pin {
-    wheel_sha256: &'static str,
-    nvrtc: &'static str,
-    builtins: &'static str,
+struct Pin<'a> {
+    wheel_sha256: &'a str,
+    nvrtc: &'a str,
+    builtins: &'a str,
 }
 
-const X86_64: Pin = Pin {
+const X86_64: Pin<'_> = Pin {
     wheel_sha256: "ad9b6d2ead2435f11cbb6868809d2adeeee302e9bb94bcf0539c7a40d80e8575",
     nvrtc: "build-id:65be0db342ad51a06876e71e210bccc5aa8322cf",
     builtins: "build-id:08d17e32084d3171cc6e296843a5e09fbd20a331",
 };
 
 /// The builtins of this wheel have no build-id.
-const AARCH64: Pin = Pin {
+const AARCH64: Pin<'_> = Pin {
     wheel_sha256: "d27f20a0ca67a4bb34268a5e951033496c5b74870b868bacd046b1b8e0c3267b",
     nvrtc: "build-id:31b78904841e67069f791b61c43083f2a983fffb",
     builtins: "sha256:84f1c5031bfe1146375b367b2c7fb8d31ea00430be7172177eeb5d04ab813b69",
 };
 
-fn pin() -> Result<&'static Pin, ToolchainError> {
+impl Pin<'_> {
+    fn identity(&self) -> ToolchainIdentity {
+        ToolchainIdentity {
+            version: PINNED_VERSION.into(),
+            nvrtc: self.nvrtc.into(),
+            builtins: self.builtins.into(),
+        }
+    }
+}
+
+fn pin() -> Result<&'static Pin<'static>, ToolchainError> {
     match std::env::consts::ARCH {
         "x86_64" => Ok(&X86_64),
         "aarch64" => Ok(&AARCH64),
@@ -47,12 +57,7 @@ fn pin() -> Result<&'static Pin, ToolchainError> {
 /// out, and a warmed cache hit, on a machine that has no compiler at all.
 #[must_use]
 pub fn pinned_identity() -> Option<ToolchainIdentity> {
-    let pin = pin().ok()?;
-    Some(ToolchainIdentity {
-        version: PINNED_VERSION.into(),
-        nvrtc: pin.nvrtc.into(),
-        builtins: pin.builtins.into(),
-    })
+    pin().ok().map(Pin::identity)
 }
 
 /// Fetches and installs the pinned NVRTC into the managed folder.
@@ -101,45 +106,48 @@ pub fn install(config: &Config) -> Result<Toolchain, ToolchainError> {
         .map(|entry| entry.path())
         .find(|path| path.extension().is_some_and(|e| e == "whl"))
         .ok_or_else(|| ToolchainError::Fetch("pip left no wheel".into()))?;
-    install_wheel(config, &wheel)
+    install_pinned(&root, pin, &wheel)
 }
 
 /// Installs from a wheel that is already here.
 pub fn install_wheel(config: &Config, wheel: &Path) -> Result<Toolchain, ToolchainError> {
     let root = config.toolchain_dir().ok_or(ToolchainError::NoFolder)?;
-    let expected = pin()?.wheel_sha256;
+    install_pinned(&root, pin()?, wheel)
+}
+
+fn install_pinned(root: &Path, pin: &Pin<'_>, wheel: &Path) -> Result<Toolchain, ToolchainError> {
     let mut hash = Sha256::new();
     std::io::copy(&mut fs_err::File::open(wheel)?, &mut HashWriter(&mut hash))?;
     let actual = hex::encode(hash.finalize());
-    if actual != expected {
+    if actual != pin.wheel_sha256 {
         return Err(ToolchainError::Hash {
             path: wheel.to_path_buf(),
             actual,
-            expected: expected.to_owned(),
+            expected: pin.wheel_sha256.to_owned(),
         });
     }
-    fs_err::create_dir_all(&root)?;
-    let staging = tempfile::tempdir_in(&root)?;
+    fs_err::create_dir_all(root)?;
+    let staging = tempfile::tempdir_in(root)?;
     unpack(wheel, staging.path())?;
     let folder = root.join(PINNED_VERSION);
     // A folder that is there and whole was put there by another process: use it.
     // One that is not whole was tampered with, since it appears by one rename.
-    if opened(&folder).is_err()
+    if opened(&folder, pin).is_err()
         && fs_err::rename(staging.path(), &folder).is_err()
-        && opened(&folder).is_err()
+        && opened(&folder, pin).is_err()
     {
         fs_err::remove_dir_all(&folder)?;
         fs_err::rename(staging.path(), &folder)?;
     }
-    opened(&folder)
+    opened(&folder, pin)
 }
 
-fn opened(folder: &Path) -> Result<Toolchain, ToolchainError> {
-    let (nvrtc, builtins) = super::libraries_in(folder).ok_or_else(|| ToolchainError::NotThere {
+fn opened(folder: &Path, pin: &Pin<'_>) -> Result<Toolchain, ToolchainError> {
+    let (nvrtc, builtins) = super::search::libraries_in(folder).ok_or_else(|| ToolchainError::NotThere {
         path: folder.to_path_buf(),
     })?;
     let identity = identify(&nvrtc, &builtins)?;
-    if Some(&identity) != pinned_identity().as_ref() {
+    if identity != pin.identity() {
         return Err(ToolchainError::NotThere {
             path: folder.to_path_buf(),
         });
@@ -181,5 +189,115 @@ fn unpack(wheel: &Path, into: &Path) -> Result<(), ToolchainError> {
         Err(bad(
             "libnvrtc.so.13 and libnvrtc-builtins.so.13.0 are not both in it".into(),
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    const NVRTC: &[u8] = b"not an ELF, so its content is its identity";
+    const BUILTINS: &[u8] = b"neither is this";
+
+    fn sha256(bytes: &[u8]) -> String {
+        hex::encode(Sha256::digest(bytes))
+    }
+
+    fn wheel(at: &Path, members: &[(&str, &[u8])]) -> String {
+        let mut zip = zip::ZipWriter::new(fs_err::File::create(at).expect("file"));
+        for (name, bytes) in members {
+            zip.start_file(*name, zip::write::SimpleFileOptions::default())
+                .expect("member");
+            zip.write_all(bytes).expect("bytes");
+        }
+        zip.finish().expect("zip");
+        sha256(&fs_err::read(at).expect("wheel"))
+    }
+
+    fn good_wheel(at: &Path) -> String {
+        let members: [(&str, &[u8]); 4] = [
+            ("nvidia/cu13/lib/libnvrtc.so.13", NVRTC),
+            ("nvidia/cu13/lib/libnvrtc-builtins.so.13.0", BUILTINS),
+            (
+                "../../escape.so",
+                b"only bare names of the two libraries are used",
+            ),
+            ("x.dist-info/License.txt", b"licence"),
+        ];
+        wheel(at, &members)
+    }
+
+    #[test]
+    fn installing_from_many_threads_at_once_leaves_one_whole_folder() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (at, root) = (dir.path().join("a.whl"), dir.path().join("toolchain"));
+        let hash = good_wheel(&at);
+        let (nvrtc, builtins) = (
+            format!("sha256:{}", sha256(NVRTC)),
+            format!("sha256:{}", sha256(BUILTINS)),
+        );
+        let pin = Pin {
+            wheel_sha256: &hash,
+            nvrtc: &nvrtc,
+            builtins: &builtins,
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    let toolchain = install_pinned(&root, &pin, &at).expect("installed");
+                    assert_eq!(toolchain.identity, pin.identity());
+                });
+            }
+        });
+        let names = |path: &Path| {
+            let mut names: Vec<_> = fs_err::read_dir(path)
+                .expect("folder")
+                .map(|e| e.expect("entry").file_name().into_string().expect("name"))
+                .collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(&root), [PINNED_VERSION], "no staging folder is left");
+        assert_eq!(
+            names(&root.join(PINNED_VERSION)),
+            ["License.txt", "libnvrtc-builtins.so.13.0", "libnvrtc.so.13"]
+        );
+        // A folder that was tampered with is replaced.
+        let library = root.join(PINNED_VERSION).join("libnvrtc.so.13");
+        fs_err::write(&library, b"changed behind our back").expect("write");
+        install_pinned(&root, &pin, &at).expect("replaced");
+        assert_eq!(fs_err::read(&library).expect("library"), NVRTC);
+    }
+
+    #[test]
+    fn a_wheel_that_is_not_the_pinned_one_changes_nothing() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (at, root) = (dir.path().join("a.whl"), dir.path().join("toolchain"));
+        good_wheel(&at);
+        let pin = Pin {
+            wheel_sha256: "00",
+            nvrtc: "",
+            builtins: "",
+        };
+        let error = install_pinned(&root, &pin, &at).expect_err("refused");
+        assert!(matches!(error, ToolchainError::Hash { .. }), "{error}");
+        assert!(!root.exists());
+    }
+
+    #[test]
+    fn a_wheel_without_both_libraries_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (at, root) = (dir.path().join("a.whl"), dir.path().join("toolchain"));
+        let hash = wheel(&at, &[("lib/libnvrtc.so.13", NVRTC)]);
+        let pin = Pin {
+            wheel_sha256: &hash,
+            nvrtc: "",
+            builtins: "",
+        };
+        let error = install_pinned(&root, &pin, &at).expect_err("refused");
+        assert!(error.to_string().contains("are not both in it"), "{error}");
+        assert_eq!(fs_err::read_dir(&root).expect("folder").count(), 0);
     }
 }

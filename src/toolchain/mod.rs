@@ -5,13 +5,15 @@
 
 mod identity;
 mod install;
+mod search;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub use identity::identify;
 pub use install::{PINNED_VERSION, install, install_wheel, pinned_identity};
+pub use search::{Candidate, Found, OLDEST, candidates, find};
 
-use crate::config::{Config, ConfigError};
+use crate::config::ConfigError;
 use crate::target::ToolchainIdentity;
 
 /// Why there is no usable NVRTC.
@@ -26,6 +28,17 @@ pub enum ToolchainError {
     NotThere {
         /// What was named.
         path: PathBuf,
+    },
+    /// What was explicitly named is too old.
+    #[error(
+        "NVRTC {version} in {path} (from --nvrtc, JITC_NVRTC or jitc.toml) is too old: \
+         expected {}.{} or newer", OLDEST.0, OLDEST.1
+    )]
+    TooOld {
+        /// What was named.
+        path: PathBuf,
+        /// Its version.
+        version: String,
     },
     /// Nothing was found, and fetching is forbidden.
     #[error(
@@ -82,130 +95,4 @@ pub struct Toolchain {
     pub origin: String,
     /// What the key knows of it.
     pub identity: ToolchainIdentity,
-}
-
-/// A place that was looked at.
-#[derive(Debug, Clone)]
-pub struct Candidate {
-    /// Why it was looked at.
-    pub origin: String,
-    /// The folder.
-    pub folder: PathBuf,
-    /// libnvrtc and libnvrtc-builtins, if both are there.
-    pub found: Option<(PathBuf, PathBuf)>,
-}
-
-/// Every place that is looked at, strongest first: what was named; the managed
-/// folder; `CUDA_HOME`, `CUDA_PATH`; the loader's usual folders; the active Python
-/// environments.
-#[must_use]
-pub fn candidates(config: &Config) -> Vec<Candidate> {
-    let mut places: Vec<(String, PathBuf)> = Vec::new();
-    if let Some(named) = config.nvrtc() {
-        places.push(("named".into(), named));
-    }
-    if let Some(root) = config.toolchain_dir() {
-        places.push(("managed".into(), root.join(PINNED_VERSION)));
-    }
-    for (name, home) in config.cuda_homes() {
-        for below in [
-            "lib64",
-            "lib",
-            "targets/x86_64-linux/lib",
-            "targets/sbsa-linux/lib",
-        ] {
-            places.push((name.clone(), home.join(below)));
-        }
-    }
-    for folder in config.library_path() {
-        places.push(("LD_LIBRARY_PATH".into(), folder));
-    }
-    for folder in [
-        "/usr/local/cuda/lib64",
-        "/usr/lib/x86_64-linux-gnu",
-        "/usr/lib/aarch64-linux-gnu",
-        "/usr/lib64",
-    ] {
-        places.push(("the loader's path".into(), folder.into()));
-    }
-    for prefix in config.python_prefixes() {
-        let versions = fs_err::read_dir(prefix.join("lib"))
-            .into_iter()
-            .flatten()
-            .flatten();
-        for version in versions {
-            let folder = version.path().join("site-packages/nvidia/cu13/lib");
-            if folder.is_dir() {
-                places.push(("Python environment".into(), folder));
-            }
-        }
-    }
-    places
-        .into_iter()
-        .map(|(origin, folder)| Candidate {
-            found: libraries_in(&folder),
-            origin,
-            folder,
-        })
-        .collect()
-}
-
-/// The strongest NVRTC at hand. `None`: there is none yet.
-pub fn find(config: &Config) -> Result<Option<Toolchain>, ToolchainError> {
-    for candidate in candidates(config) {
-        match candidate.found {
-            Some((nvrtc, builtins)) => {
-                return Ok(Some(Toolchain {
-                    identity: identify(&nvrtc, &builtins)?,
-                    nvrtc,
-                    builtins,
-                    origin: candidate.origin,
-                }));
-            }
-            None if candidate.origin == "named" => {
-                return Err(ToolchainError::NotThere {
-                    path: candidate.folder,
-                });
-            }
-            None => {}
-        }
-    }
-    Ok(None)
-}
-
-/// libnvrtc and its builtins in a folder, or at a file and beside it. Of several
-/// versions the highest; 12.8 and older do not know every arch that jitc makes
-/// and are passed over by their missing major version 13 or 12.
-fn libraries_in(place: &Path) -> Option<(PathBuf, PathBuf)> {
-    let folder = if place.is_file() { place.parent()? } else { place };
-    let names: Vec<String> = fs_err::read_dir(folder)
-        .ok()?
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect();
-    let mut builtins: Vec<&String> = names
-        .iter()
-        .filter(|n| n.starts_with("libnvrtc-builtins.so.") && !n.contains(".alt."))
-        .collect();
-    // The shortest name is the soname that libnvrtc itself asks for: `.so.13.0`.
-    builtins.sort_by_key(|n| n.len());
-    let nvrtc = if place.is_file() {
-        place.to_path_buf()
-    } else {
-        ["libnvrtc.so.13", "libnvrtc.so.12"]
-            .iter()
-            .find(|n| names.iter().any(|have| have == *n))
-            .map(|n| folder.join(n))?
-    };
-    let major = nvrtc
-        .file_name()?
-        .to_str()?
-        .strip_prefix("libnvrtc.so.")?
-        .split('.')
-        .next()?
-        .to_owned();
-    let wanted = format!("libnvrtc-builtins.so.{major}");
-    let builtins = builtins.into_iter().find(|n| n.starts_with(&wanted))?;
-    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
-    Some((absolute(nvrtc), absolute(folder.join(builtins))))
 }
