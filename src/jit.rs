@@ -4,16 +4,26 @@
 //! whose requests are all hits never opens a compiler; one without a compiler
 //! works out keys from the pinned one's identity.
 
+mod builder;
+mod policy;
+mod trace;
+
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use dashmap::DashMap;
 use tracing::info_span;
 
-use crate::cache::{Cache, CacheError, Fetched, Provenance, Subject};
+pub use builder::JitBuilder;
+use policy::Policy;
+pub use trace::{TraceLine, read_trace};
+
+use crate::cache::{Cache, CacheError, Drift, Fetched, Provenance, ReceiptError, Subject};
 use crate::compile::{CompileError, Compiler, Nvrtc};
 use crate::config::{Config, ConfigError};
 use crate::device::Context;
+use crate::key::CacheKey;
 use crate::load::{LoadError, LoadedKernel};
 use crate::render::{RenderError, RenderedSource, preimage, render};
 use crate::spec::{KernelSpec, SpecError, SpecId};
@@ -59,6 +69,39 @@ pub enum Error {
     /// Loading into a context.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// No tier has it, and compiling is forbidden.
+    #[error(
+        "{variant} for {arch} is in no tier of the cache, and compiling is forbidden (miss = forbid): \
+         key {key}; `{command}` would warm it"
+    )]
+    Forbidden {
+        /// The key.
+        key: CacheKey,
+        /// Family and constants that differ from their defaults.
+        variant: String,
+        /// The arch.
+        arch: crate::target::Arch,
+        /// The command that would warm it.
+        command: String,
+    },
+    /// A receipt is required, and this is not what it lists.
+    #[error("{variant} for {arch} is refused, as a receipt is required: {drift}")]
+    Drift {
+        /// What differs.
+        drift: Drift,
+        /// Family and constants that differ from their defaults.
+        variant: String,
+        /// The arch.
+        arch: crate::target::Arch,
+    },
+    /// The receipt that is required cannot be read.
+    #[error("the receipt {} is required and cannot be used: {source}", path.display())]
+    Receipt {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: ReceiptError,
+    },
 }
 
 /// The stage at which something went wrong.
@@ -81,6 +124,8 @@ pub enum ErrorKind {
     Compile,
     /// Loading.
     Load,
+    /// What the policy allows.
+    Policy,
 }
 
 impl Error {
@@ -96,6 +141,7 @@ impl Error {
             Self::Cache(_) => ErrorKind::Cache,
             Self::Compile { .. } => ErrorKind::Compile,
             Self::Load(_) => ErrorKind::Load,
+            Self::Forbidden { .. } | Self::Drift { .. } | Self::Receipt { .. } => ErrorKind::Policy,
         }
     }
 
@@ -108,6 +154,10 @@ impl Error {
             }
             Self::Toolchain(_) => Some("`jitc doctor` shows where NVRTC was looked for"),
             Self::Template(TemplateError::UnknownFamily { .. }) => Some("`jitc families` lists them"),
+            Self::Forbidden { .. } => {
+                Some("`jitc why` with the same request says what the cache has instead")
+            }
+            Self::Drift { .. } => Some("`jitc cache verify --against RECEIPT` lists every drift"),
             _ => None,
         }
     }
@@ -129,6 +179,7 @@ pub struct Jit {
     config: Config,
     registry: Registry,
     cache: Cache,
+    policy: Policy,
     toolchain: Mutex<Option<Toolchain>>,
     compiler: OnceLock<Box<dyn Compiler>>,
     opening: Mutex<()>,
@@ -141,20 +192,7 @@ type Slot = Arc<Mutex<Option<Arc<LoadedKernel>>>>;
 impl Jit {
     /// Reads the families; touches neither cache nor compiler.
     pub fn new(config: Config) -> Result<Self, Error> {
-        let registry = Registry::load(config.templates().as_deref())?;
-        let mut cache = Cache::builder();
-        if let Some(dir) = config.cache_dir() {
-            cache = cache.user(dir);
-        }
-        Ok(Self {
-            cache: cache.build(),
-            registry,
-            config,
-            toolchain: Mutex::new(None),
-            compiler: OnceLock::new(),
-            opening: Mutex::new(()),
-            loaded: DashMap::new(),
-        })
+        Self::builder(config).build()
     }
 
     /// Uses this compiler instead of NVRTC. For tests; the key still names the
@@ -225,10 +263,18 @@ impl Jit {
         Ok((subject, rendered))
     }
 
-    /// Finds or makes the artifact of a spec.
+    /// Finds or makes the artifact of a spec; where a policy forbids compiling,
+    /// finds it or fails.
     pub fn prepare(&self, spec: &KernelSpec) -> Result<Prepared, Error> {
         let started = Instant::now();
         let (subject, rendered) = self.describe(spec)?;
+        if let Some(fetched) = self.policy.without_compiling(&self.cache, spec, &subject)? {
+            return Ok(Prepared {
+                subject,
+                fetched,
+                own_us: micros(started),
+            });
+        }
         let mut outside_us = 0;
         let fetched = info_span!("lookup", key = subject.key.short()).in_scope(|| {
             self.cache.get_or_build(&subject, || {
@@ -240,7 +286,9 @@ impl Jit {
                 let compiling = Instant::now();
                 let built = info_span!("compile").in_scope(|| compiler.compile(&rendered));
                 outside_us += micros(compiling);
-                built.map_err(|source| self.compile_error(source, spec, &subject))
+                let built = built.map_err(|source| self.compile_error(source, spec, &subject))?;
+                self.policy.compiled(spec, &subject, built.compile_us);
+                Ok::<_, Error>(built)
             })
         })?;
         Ok(Prepared {

@@ -78,13 +78,7 @@ impl Cache {
             return Ok(held);
         }
         match self.flights.join(key, self.lock_timeout) {
-            Joined::Landed(artifact) => {
-                self.tally.memory_hit();
-                Ok(Fetched {
-                    artifact,
-                    provenance: Provenance::Hit(self.memory.clone()),
-                })
-            }
+            Joined::Landed(artifact) => Ok(self.memory_hit(key, artifact)),
             Joined::Leader(leader) => {
                 // Another leader may have landed between the two looks.
                 if let Some(held) = self.remembered(key) {
@@ -115,6 +109,7 @@ impl Cache {
     /// As [`Cache::lookup`], past the memory, and with all that the entry holds.
     pub fn lookup_entry(&self, key: &CacheKey) -> Option<(Entry, TierName)> {
         let started = Instant::now();
+        self.tell(&Event::Lookup { key: *key });
         let found = self.search(key, None);
         match &found {
             Some((_, tier)) => self.log_hit(key, tier, started),
@@ -158,12 +153,18 @@ impl Cache {
     }
 
     fn remembered(&self, key: &CacheKey) -> Option<Fetched> {
-        let artifact = self.memo.get(key)?;
+        Some(self.memory_hit(key, self.memo.get(key)?))
+    }
+
+    fn memory_hit(&self, key: &CacheKey, artifact: Arc<Artifact>) -> Fetched {
         self.tally.memory_hit();
-        Some(Fetched {
+        if let Some(listener) = &self.listener {
+            listener(&Event::MemoryHit { key: *key });
+        }
+        Fetched {
             artifact,
             provenance: Provenance::Hit(self.memory.clone()),
-        })
+        }
     }
 
     fn remember(&self, key: &CacheKey, artifact: Artifact, provenance: Provenance) -> Fetched {
@@ -180,6 +181,8 @@ impl Cache {
     ) -> Result<Fetched, E> {
         let key = &subject.key;
         let started = Instant::now();
+        self.tell(&Event::Lookup { key: *key });
+        let mut waited = Duration::ZERO;
         let writable = self.tiers.iter().find(|t| t.is_writable());
         // Says nothing of what is bad: that is judged by the second look, under
         // the lock.
@@ -191,7 +194,9 @@ impl Cache {
         if found.is_none() {
             // Another process may be building it, or be done by the time that
             // the lock is ours: look again, and mend what is bad.
+            let waiting = Instant::now();
             claim = writable.map(|tier| tier.claim(key, patience));
+            waited = waiting.elapsed();
             found = self.search(key, claim.as_ref());
         }
         if let Some((entry, tier)) = found {
@@ -213,6 +218,7 @@ impl Cache {
         let artifact = build()?;
         self.tell(&Event::Built {
             key: *key,
+            waited,
             elapsed: started.elapsed(),
             compile_us: artifact.compile_us,
         });

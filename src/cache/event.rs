@@ -14,6 +14,16 @@ use crate::key::CacheKey;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
+    /// The tiers are about to be asked for a key.
+    Lookup {
+        /// Which.
+        key: CacheKey,
+    },
+    /// An artifact that this process still holds was asked for again.
+    MemoryHit {
+        /// Whose.
+        key: CacheKey,
+    },
     /// An entry was found and verified.
     Hit {
         /// Whose.
@@ -34,6 +44,8 @@ pub enum Event {
     Built {
         /// Whose.
         key: CacheKey,
+        /// How long was waited for other builders of the same key before.
+        waited: Duration,
         /// How long it took, as seen from the cache.
         elapsed: Duration,
         /// What the artifact itself says of the compiler's share, microseconds.
@@ -82,7 +94,7 @@ pub enum Event {
         /// How long it was waited for.
         waited: Duration,
     },
-    /// Entries were removed to keep within the caps.
+    /// Entries were removed to keep within the limits.
     Pruned {
         /// How many.
         entries: u64,
@@ -144,7 +156,7 @@ impl Tally {
             Event::Healed { .. } => (&self.healed, 1),
             Event::LockTimedOut { .. } => (&self.lock_timeouts, 1),
             Event::Pruned { entries, .. } => (&self.pruned, *entries),
-            Event::TierUnavailable { .. } => return,
+            Event::Lookup { .. } | Event::MemoryHit { .. } | Event::TierUnavailable { .. } => return,
         };
         counter.fetch_add(by, Ordering::Relaxed);
     }

@@ -66,6 +66,9 @@ pub enum ReceiptError {
     /// It is not what a receipt looks like.
     #[error("this is no receipt: {0}")]
     Unparsable(#[from] serde_json::Error),
+    /// It cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
     /// A later jitc wrote it.
     #[error("receipt format {0} is not known here")]
     Format(u32),

@@ -40,10 +40,16 @@ fn common(command: Command) -> Command {
             .long(name)
             .value_name("PATH")
             .value_parser(value_parser!(PathBuf))
+            .global(true)
             .help(help)
     };
     command.args([
         path("cache-dir", "The cache's folder"),
+        path(
+            "cache-ro",
+            "A folder of entries that is only read from; again for more, asked in order",
+        )
+        .action(ArgAction::Append),
         path("nvrtc", "NVRTC: a file or a folder"),
         path("templates", "Families over, or beside, the embedded ones"),
         path(
@@ -59,19 +65,23 @@ fn common(command: Command) -> Command {
             .help("Colours: where the output is a terminal, always, or never"),
         Arg::new("offline")
             .long("offline")
+            .global(true)
             .action(ArgAction::SetTrue)
             .help("Never fetch anything"),
         Arg::new("json")
             .long("json")
+            .global(true)
             .action(ArgAction::SetTrue)
             .help("Print JSON"),
         Arg::new("quiet")
             .long("quiet")
+            .global(true)
             .short('q')
             .action(ArgAction::SetTrue)
             .help("Say less"),
         Arg::new("verbose")
             .long("verbose")
+            .global(true)
             .short('v')
             .action(ArgAction::Count)
             .help("Say more"),
@@ -147,6 +157,14 @@ pub(super) fn flags(matches: &ArgMatches, registry: &Registry) -> Result<Flags, 
     }
     Ok(Flags {
         cache_dir: path("cache-dir"),
+        cache_ro: matches
+            .try_get_many::<PathBuf>("cache-ro")
+            .ok()
+            .flatten()
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect(),
         nvrtc: path("nvrtc"),
         offline: matches.get_flag("offline"),
         templates: path("templates"),

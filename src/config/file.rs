@@ -11,15 +11,23 @@ use toml::de::{DeTable, DeValue};
 
 use super::{ConfigError, Setting, Source, did_you_mean};
 
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 16] = [
     "arch",
     "cache_dir",
+    "cache_max_entries",
+    "cache_max_size",
+    "cache_ro",
+    "cache_trust",
     "constants",
     "env_file",
     "jobs",
+    "lock_timeout",
+    "miss",
     "nvrtc",
     "offline",
+    "require_receipt",
     "templates",
+    "trace",
 ];
 
 /// A parsed config file. Values are kept as text, lists separated by commas.

@@ -6,6 +6,7 @@
 //! Every setting keeps its [`Source`], so that an error can say where the bad
 //! value was written.
 
+mod cache;
 mod env_file;
 mod file;
 
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+pub use cache::{MissPolicy, parse_age, parse_bytes};
 pub use env_file::EnvFile;
 pub use file::ConfigFile;
 
@@ -145,6 +147,8 @@ pub struct FlagConstant {
 pub struct Flags {
     /// `--cache-dir`.
     pub cache_dir: Option<PathBuf>,
+    /// `--cache-ro`, in the order in which they were written.
+    pub cache_ro: Vec<PathBuf>,
     /// `--nvrtc`: a file or a folder.
     pub nvrtc: Option<PathBuf>,
     /// `--offline`.

@@ -1,0 +1,217 @@
+//! Settings of the cache: its tiers and bounds, and what a miss may do.
+//!
+//! Invariant: a value that cannot be is an error that says where it was written;
+//! none falls back to a default.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Config, ConfigError, Setting, Source};
+
+/// What a request may do where no tier has its kernel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MissPolicy {
+    /// Compile.
+    #[default]
+    Compile,
+    /// Compile, and warn of it.
+    Warn,
+    /// Nothing: the request fails with the command that would warm its kernel.
+    Forbid,
+}
+
+impl Config {
+    /// Folders that are only read from, in the order in which they are asked:
+    /// `--cache-ro`, else `JITC_CACHE_RO` (separated as in `PATH`), else
+    /// `cache_ro` in the config file.
+    #[must_use]
+    pub fn cache_ro(&self) -> Vec<PathBuf> {
+        if !self.flags.cache_ro.is_empty() {
+            return self.flags.cache_ro.clone();
+        }
+        if let Some(setting) = self.variable(&["JITC_CACHE_RO"]) {
+            let folders = setting.value.split(':').filter(|p| !p.is_empty());
+            return folders.map(PathBuf::from).collect();
+        }
+        let file = self.file.as_ref();
+        let listed = file.and_then(|file| Some((file.folder(), file.get("cache_ro")?.value)));
+        listed.map_or_else(Vec::new, |(base, value)| {
+            value.split(',').map(|p| base.join(p)).collect()
+        })
+    }
+
+    /// Whether to load from folders that others can write to.
+    pub fn cache_trust(&self) -> Result<bool, ConfigError> {
+        self.switch("cache_trust", "JITC_CACHE_TRUST")
+    }
+
+    /// The most bytes that the user's folder may hold, if it was said.
+    pub fn cache_max_size(&self) -> Result<Option<u64>, ConfigError> {
+        let setting = self.setting("cache_max_size", "JITC_CACHE_MAX_SIZE");
+        self::parsed("cache_max_size", setting, parse_bytes)
+    }
+
+    /// The most entries that it may hold, if it was said.
+    pub fn cache_max_entries(&self) -> Result<Option<u64>, ConfigError> {
+        let setting = self.setting("cache_max_entries", "JITC_CACHE_MAX_ENTRIES");
+        let whole = |text: &str| text.parse().map_err(|_| "expected a whole number".to_owned());
+        self::parsed("cache_max_entries", setting, whole)
+    }
+
+    /// How long to wait for another builder of the same key, if it was said.
+    pub fn lock_timeout(&self) -> Result<Option<Duration>, ConfigError> {
+        let setting = self.setting("lock_timeout", "JITC_LOCK_TIMEOUT");
+        self::parsed("lock_timeout", setting, parse_age)
+    }
+
+    /// What a miss may do.
+    pub fn miss(&self) -> Result<MissPolicy, ConfigError> {
+        let setting = self.setting("miss", "JITC_MISS");
+        let policy = self::parsed("miss", setting, |text| match text {
+            "compile" => Ok(MissPolicy::Compile),
+            "warn" => Ok(MissPolicy::Warn),
+            "forbid" => Ok(MissPolicy::Forbid),
+            _ => Err("expected compile, warn or forbid".to_owned()),
+        });
+        Ok(policy?.unwrap_or_default())
+    }
+
+    /// The receipt outside which nothing is loaded, if one was named.
+    #[must_use]
+    pub fn require_receipt(&self) -> Option<PathBuf> {
+        self.path(None, "JITC_REQUIRE_RECEIPT", "require_receipt")
+    }
+
+    /// The file that compiles are recorded in, if one was named.
+    #[must_use]
+    pub fn trace(&self) -> Option<PathBuf> {
+        self.path(None, "JITC_TRACE", "trace")
+    }
+
+    fn setting(&self, key: &str, variable: &str) -> Option<Setting> {
+        self.variable(&[variable])
+            .or_else(|| self.file.as_ref()?.get(key))
+    }
+}
+
+fn parsed<T>(
+    name: &str,
+    setting: Option<Setting>,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Option<T>, ConfigError> {
+    let Some(Setting { value, source }) = setting else {
+        return Ok(None);
+    };
+    match parse(&value) {
+        Ok(parsed) => Ok(Some(parsed)),
+        Err(expected) => Err(bad_value(name, value, source, expected)),
+    }
+}
+
+fn bad_value(name: &str, value: String, origin: Source, expected: String) -> ConfigError {
+    ConfigError::Value {
+        name: name.into(),
+        value,
+        origin,
+        expected,
+    }
+}
+
+/// A number of bytes: `4096`, `64KiB`, `512 MB`, `4G`. Units are powers of 1024
+/// unless they end in a plain `B` after a letter (`MB` is 1,000,000).
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let expected = || "expected a number of bytes, such as 4096, 64KiB, 512MB or 4GiB".to_owned();
+    let (number, unit) = split_unit(text).ok_or_else(expected)?;
+    let factor: u64 = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        "t" | "tib" => 1 << 40,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        _ => return Err(expected()),
+    };
+    number.checked_mul(factor).ok_or_else(expected)
+}
+
+/// A span of time: `90` or `90s`, `15m`, `12h`, `30d`, `4w`.
+pub fn parse_age(text: &str) -> Result<Duration, String> {
+    let expected = || "expected a span of time, such as 90s, 15m, 12h, 30d or 4w".to_owned();
+    let (number, unit) = split_unit(text).ok_or_else(expected)?;
+    let seconds: u64 = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        "w" => 7 * 86_400,
+        _ => return Err(expected()),
+    };
+    let seconds = number.checked_mul(seconds).ok_or_else(expected)?;
+    Ok(Duration::from_secs(seconds))
+}
+
+fn split_unit(text: &str) -> Option<(u64, &str)> {
+    let text = text.trim();
+    let end = text.bytes().take_while(u8::is_ascii_digit).count();
+    let number = text[..end].parse().ok()?;
+    Some((number, text[end..].trim_start()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::{Environment, Flags};
+    use super::*;
+
+    fn config(pairs: &[(&str, &str)]) -> Config {
+        let env: Environment = pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        Config::load(Flags::default(), env, Path::new("/")).expect("config")
+    }
+
+    #[test]
+    fn sizes_and_ages_are_read_with_their_units() {
+        assert_eq!(parse_bytes("4096"), Ok(4096));
+        assert_eq!(parse_bytes("64KiB"), Ok(65_536));
+        assert_eq!(parse_bytes("512 MB"), Ok(512_000_000));
+        assert_eq!(parse_bytes("4G"), Ok(4 << 30));
+        assert_eq!(parse_age("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_age("30d"), Ok(Duration::from_hours(720)));
+        for bad in [
+            "",
+            "x",
+            "-1",
+            "4 parsecs",
+            "99999999999999999999",
+            "18446744073709551615w",
+        ] {
+            assert!(parse_bytes(bad).is_err(), "{bad}");
+            assert!(parse_age(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_policy_that_is_none_is_refused_with_its_origin() {
+        assert_eq!(config(&[]).miss().expect("policy"), MissPolicy::Compile);
+        let forbid = config(&[("JITC_MISS", "forbid")]);
+        assert_eq!(forbid.miss().expect("policy"), MissPolicy::Forbid);
+        let error = config(&[("JITC_MISS", "never")]).miss().expect_err("refused");
+        assert_eq!(
+            error.to_string(),
+            "miss = `never` (environment variable JITC_MISS): expected compile, warn or forbid"
+        );
+    }
+
+    #[test]
+    fn read_only_folders_keep_their_order() {
+        let folders = config(&[("JITC_CACHE_RO", "/a:/b::/c")]).cache_ro();
+        assert_eq!(folders, ["/a", "/b", "/c"].map(PathBuf::from));
+    }
+}

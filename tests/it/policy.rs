@@ -1,0 +1,207 @@
+//! What the facade may do where no tier has a kernel: miss policy, receipts,
+//! traces, listeners. The compiler here counts, and makes nothing.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use jitc::artifact::{Artifact, Resources};
+use jitc::cache::{Drift, Event, Receipt};
+use jitc::compile::{CompileError, Compiler};
+use jitc::config::{Config, Environment, Flags, MissPolicy};
+use jitc::jit::{Error, ErrorKind, Jit, JitBuilder, read_trace};
+use jitc::render::RenderedSource;
+use jitc::spec::KernelSpec;
+
+struct Counting(Arc<AtomicU32>);
+
+impl Compiler for Counting {
+    fn compile(&self, rendered: &RenderedSource) -> Result<Artifact, CompileError> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(Artifact {
+            cubin: rendered.source.clone().into_bytes(),
+            resources: vec![Resources::default()],
+            compile_log: String::new(),
+            compile_us: 7,
+        })
+    }
+}
+
+fn builder(cache: &Path, settings: &[(&str, &str)]) -> JitBuilder {
+    let cache = cache.to_str().expect("a path");
+    let own = [("JITC_CACHE_DIR", cache)];
+    let pairs = settings.iter().chain(&own);
+    let env: Environment = pairs.map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    Jit::builder(Config::load(Flags::default(), env, Path::new("/")).expect("config"))
+}
+
+fn counted(builder: JitBuilder) -> (Jit, Arc<AtomicU32>) {
+    let count = Arc::new(AtomicU32::new(0));
+    let jit = builder.build().expect("a facade");
+    (jit.with_compiler(Box::new(Counting(Arc::clone(&count)))), count)
+}
+
+fn spec(jit: &Jit, splits: &str) -> KernelSpec {
+    let family = jit.registry().get("wo_gemv").expect("family");
+    let arch = "sm_90a".parse().expect("an arch");
+    KernelSpec::new(family, [("wo_split", splits)], arch).expect("a spec")
+}
+
+#[test]
+fn with_compiling_forbidden_a_miss_names_the_key_and_the_command_that_would_warm_it() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let root = dir.path().join("cache");
+    let (jit, count) = counted(builder(&root, &[("JITC_MISS", "forbid")]));
+    let spec_8 = spec(&jit, "8");
+    let error = jit.prepare(&spec_8).expect_err("forbidden");
+    assert_eq!(error.kind(), ErrorKind::Policy);
+    let key = jit.describe(&spec_8).expect("described").0.key;
+    let Error::Forbidden {
+        key: named, command, ..
+    } = &error
+    else {
+        panic!("{error}");
+    };
+    assert_eq!(*named, key);
+    assert_eq!(command, "jitc warm wo_gemv --arch sm_90a --set wo_split=8");
+    assert!(error.to_string().contains(&key.hex()) && error.to_string().contains(command));
+    assert!(!root.exists(), "forbidding writes nothing");
+    // What somebody warmed is a hit all the same.
+    let (warming, _) = counted(builder(&root, &[]));
+    warming.prepare(&spec_8).expect("built");
+    let hit = jit.prepare(&spec_8).expect("a hit");
+    assert_eq!(hit.fetched.provenance.label(), "hit");
+    assert_eq!(count.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_programs_policy_holds_over_the_settings() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let forbidding = builder(dir.path(), &[("JITC_MISS", "forbid")]).miss(MissPolicy::Warn);
+    let (jit, count) = counted(forbidding);
+    jit.prepare(&spec(&jit, "8")).expect("built");
+    assert_eq!(count.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn under_a_receipt_nothing_unlisted_is_loaded_and_nothing_is_compiled() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let root = dir.path().join("cache");
+    let (warming, _) = counted(builder(&root, &[]));
+    let mut receipt = Receipt::new(vec!["warm".into()]);
+    let listed = warming.prepare(&spec(&warming, "8")).expect("built");
+    receipt.add(warming.cache(), &listed.subject, &listed.fetched.provenance);
+    warming.prepare(&spec(&warming, "4")).expect("built");
+    let path = dir.path().join("receipt.json");
+    fs_err::write(&path, receipt.to_bytes()).expect("write");
+    let path = path.to_str().expect("a path");
+
+    let (jit, count) = counted(builder(&root, &[("JITC_REQUIRE_RECEIPT", path)]));
+    jit.prepare(&spec(&jit, "8")).expect("listed");
+    for unlisted in ["4", "2"] {
+        let error = jit.prepare(&spec(&jit, unlisted)).expect_err("refused");
+        assert!(
+            matches!(
+                &error,
+                Error::Drift {
+                    drift: Drift::NotListed(_),
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
+    // Another good entry under the listed key is not what was listed.
+    let store = jitc::cache::Store::new(&root);
+    store.expel(&listed.subject.key).expect("expelled");
+    let missing = jit.prepare(&spec(&jit, "8")).expect_err("missing");
+    assert!(
+        matches!(
+            &missing,
+            Error::Drift {
+                drift: Drift::Missing(_),
+                ..
+            }
+        ),
+        "{missing}"
+    );
+    let mut other = (*listed.fetched.artifact).clone();
+    other.compile_log.push_str("another log");
+    let entry = jitc::cache::Entry::new(&listed.subject, &other);
+    store.publish(&entry).expect("published");
+    let error = jit.prepare(&spec(&jit, "8")).expect_err("drifted");
+    assert!(error.to_string().contains("compile.log"), "{error}");
+    assert_eq!(count.load(Ordering::Relaxed), 0);
+
+    let missing = dir.path().join("none.json");
+    let missing = missing.to_str().expect("a path");
+    let (jit, count) = counted(builder(&root, &[("JITC_REQUIRE_RECEIPT", missing)]));
+    let error = jit.prepare(&spec(&jit, "8")).expect_err("no receipt");
+    assert!(matches!(error, Error::Receipt { .. }), "{error}");
+    assert_eq!(count.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_trace_has_a_line_for_each_compile_and_none_for_a_hit() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let trace = dir.path().join("trace.jsonl");
+    let settings = [("JITC_TRACE", trace.to_str().expect("a path"))];
+    for _ in 0..2 {
+        let (jit, _) = counted(builder(dir.path(), &settings));
+        jit.prepare(&spec(&jit, "8")).expect("prepared");
+        jit.prepare(&spec(&jit, "2")).expect("prepared");
+    }
+    let lines = read_trace(&trace).expect("read");
+    assert_eq!(lines.len(), 2);
+    let (jit, _) = counted(builder(dir.path(), &[]));
+    for line in lines {
+        let texts = line.texts();
+        let family = jit.registry().get(&line.family).expect("family");
+        let set = texts.iter().map(|(n, v)| (n.as_str(), v.as_str()));
+        let again = KernelSpec::new(family, set, line.arch).expect("a spec");
+        assert_eq!(jit.describe(&again).expect("described").0.key, line.key);
+    }
+}
+
+#[test]
+fn a_listener_is_told_of_every_step_in_order() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let ear = Arc::clone(&heard);
+    let listening =
+        builder(dir.path(), &[("JITC_CACHE_MAX_ENTRIES", "1")]).listener(Arc::new(move |event: &Event| {
+            let word = match event {
+                Event::Lookup { .. } => "lookup",
+                Event::MemoryHit { .. } => "memory hit",
+                Event::Hit { .. } => "hit",
+                Event::Miss { .. } => "miss",
+                Event::Built { compile_us: 7, .. } => "built",
+                Event::Published { .. } => "published",
+                Event::Healed { .. } => "healed",
+                Event::Pruned { .. } => "pruned",
+                _ => "other",
+            };
+            ear.lock().expect("heard").push(word);
+        }));
+    let (jit, _) = counted(listening);
+    let held = jit.prepare(&spec(&jit, "8")).expect("built");
+    jit.prepare(&spec(&jit, "8")).expect("in memory");
+    jit.cache().reject(&held.subject.key, "CUDA_ERROR_INVALID_IMAGE");
+    drop(held);
+    drop(jit.prepare(&spec(&jit, "8")).expect("rebuilt"));
+    drop(jit.prepare(&spec(&jit, "8")).expect("a hit"));
+    drop(jit.prepare(&spec(&jit, "2")).expect("built"));
+    let built = ["lookup", "miss", "built", "published"];
+    let expected = [
+        &built[..],
+        &["memory hit", "healed"],
+        &built,
+        &["lookup", "hit"],
+        &built,
+        &["pruned"],
+    ];
+    assert_eq!(*heard.lock().expect("heard"), expected.concat());
+    let counters = jit.cache().counters();
+    assert_eq!((counters.built, counters.hits, counters.memory_hits), (3, 1, 1));
+    assert_eq!((counters.healed, counters.pruned), (1, 1));
+}
