@@ -19,7 +19,7 @@ pub use builder::JitBuilder;
 use policy::Policy;
 pub use trace::{TraceLine, read_trace};
 
-use crate::cache::{Cache, CacheError, Drift, Fetched, Provenance, ReceiptError, Subject};
+use crate::cache::{Cache, CacheError, Drift, Entry, Fetched, Provenance, ReceiptError, Subject};
 use crate::compile::{CompileError, Compiler, Nvrtc};
 use crate::config::{Config, ConfigError};
 use crate::device::Context;
@@ -331,6 +331,35 @@ impl Jit {
         let kernel = Arc::new(kernel);
         *slot = Some(Arc::clone(&kernel));
         Ok(kernel)
+    }
+
+    /// The PTX of an entry, made anew from its own source, headers and options.
+    ///
+    /// Entries hold none: it is for reading, and only the NVRTC that made the
+    /// entry can say it again. With another one at hand this is an error.
+    pub fn ptx(&self, entry: &Entry) -> Result<String, Error> {
+        let manifest = entry.manifest();
+        let at_hand = self.identity()?;
+        if (&at_hand.nvrtc, &at_hand.builtins) != (&manifest.toolchain.nvrtc, &manifest.toolchain.builtins) {
+            let made_by = manifest.toolchain.to_string();
+            return Err(ToolchainError::Other {
+                made_by,
+                at_hand: at_hand.to_string(),
+            }
+            .into());
+        }
+        let rendered = RenderedSource {
+            name: format!("{}.cu.tera", manifest.family),
+            source: entry.source(),
+            headers: entry.headers().into_iter().collect(),
+            options: manifest.options.clone(),
+        };
+        self.compiler()?.ptx(&rendered).map_err(|source| Error::Compile {
+            source,
+            variant: manifest.family.clone(),
+            arch: manifest.arch,
+            kept: String::new(),
+        })
     }
 
     fn compiler(&self) -> Result<&dyn Compiler, Error> {

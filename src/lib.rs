@@ -16,6 +16,7 @@ pub mod jit;
 pub mod key;
 pub mod launch;
 pub mod load;
+pub mod matrix;
 pub mod reference;
 pub mod region;
 pub mod render;

@@ -82,8 +82,21 @@ pub struct Imported {
     pub present: u64,
 }
 
-/// Writes a bundle of these entries; equal entries give equal bytes.
+/// Writes a bundle of these entries of a folder; equal entries give equal bytes.
 pub fn export(store: &Store, keys: &[CacheKey], out: &mut impl Write) -> Result<Exported, BundleError> {
+    let entry = |key: &CacheKey| match store.peek(key) {
+        Load::Found(entry) => Some(*entry),
+        _ => None,
+    };
+    export_with(entry, keys, out)
+}
+
+/// As [`export`], from wherever `entry` finds them.
+pub fn export_with(
+    entry: impl Fn(&CacheKey) -> Option<Entry>,
+    keys: &[CacheKey],
+    out: &mut impl Write,
+) -> Result<Exported, BundleError> {
     let mut keys = keys.to_vec();
     keys.sort_unstable();
     keys.dedup();
@@ -92,7 +105,7 @@ pub fn export(store: &Store, keys: &[CacheKey], out: &mut impl Write) -> Result<
     out.write_all(&MAGIC)?;
     let mut index = Vec::new();
     for key in keys {
-        let Load::Found(entry) = store.peek(&key) else {
+        let Some(entry) = entry(&key) else {
             exported.skipped.push(key);
             continue;
         };

@@ -97,6 +97,25 @@ pub enum Drift {
     },
 }
 
+impl Drift {
+    /// Whose.
+    #[must_use]
+    pub fn key(&self) -> &CacheKey {
+        match self {
+            Self::NotListed(key) | Self::NotKept(key) | Self::Missing(key) | Self::File { key, .. } => key,
+        }
+    }
+
+    /// Which of its files has other bytes, if that is it.
+    #[must_use]
+    pub fn file(&self) -> Option<&str> {
+        match self {
+            Self::File { file, .. } => Some(file),
+            _ => None,
+        }
+    }
+}
+
 impl Receipt {
     /// An empty receipt for what was asked.
     #[must_use]

@@ -3,10 +3,12 @@
 mod args;
 mod cache;
 mod doctor;
+mod human;
 mod output;
 mod show;
 mod verify;
 mod warm;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,6 +36,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "render", command: show::render_command, run: show::render },
     Verb { name: "key", command: show::key_command, run: show::key },
     Verb { name: "families", command: show::families_command, run: show::families },
+    Verb { name: "why", command: why::command, run: why::run },
     Verb { name: "cache", command: cache::command, run: cache::run },
     Verb { name: "toolchain", command: doctor::toolchain_command, run: doctor::toolchain },
     Verb { name: "doctor", command: doctor::doctor_command, run: doctor::doctor },

@@ -33,4 +33,9 @@ pub enum CompileError {
 pub trait Compiler: Send + Sync {
     /// Compiles one source.
     fn compile(&self, rendered: &RenderedSource) -> Result<Artifact, CompileError>;
+
+    /// The PTX of one source, where the compiler can say it.
+    fn ptx(&self, _rendered: &RenderedSource) -> Result<String, CompileError> {
+        Err(CompileError::Library("this compiler gives no PTX".to_owned()))
+    }
 }

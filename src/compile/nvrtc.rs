@@ -39,6 +39,8 @@ pub struct Nvrtc {
     destroy: Symbol<Destroy>,
     cubin_size: Symbol<Size>,
     cubin: Symbol<Bytes>,
+    ptx_size: Symbol<Size>,
+    ptx: Symbol<Bytes>,
     log_size: Symbol<Size>,
     log: Symbol<Bytes>,
     error_text: Symbol<ErrorText>,
@@ -58,6 +60,8 @@ impl Nvrtc {
             destroy: symbol(&nvrtc, c"nvrtcDestroyProgram")?,
             cubin_size: symbol(&nvrtc, c"nvrtcGetCUBINSize")?,
             cubin: symbol(&nvrtc, c"nvrtcGetCUBIN")?,
+            ptx_size: symbol(&nvrtc, c"nvrtcGetPTXSize")?,
+            ptx: symbol(&nvrtc, c"nvrtcGetPTX")?,
             log_size: symbol(&nvrtc, c"nvrtcGetProgramLogSize")?,
             log: symbol(&nvrtc, c"nvrtcGetProgramLog")?,
             error_text: symbol(&nvrtc, c"nvrtcGetErrorString")?,
@@ -92,9 +96,9 @@ impl Nvrtc {
     }
 }
 
-impl Compiler for Nvrtc {
-    fn compile(&self, rendered: &RenderedSource) -> Result<Artifact, CompileError> {
-        let started = Instant::now();
+impl Nvrtc {
+    /// Compiles; the program that holds the results, and the log.
+    fn run(&self, rendered: &RenderedSource) -> Result<(Program<'_>, String), CompileError> {
         let text = |text: &str| {
             CString::new(text).map_err(|_| CompileError::Library(format!("a NUL byte in {}", rendered.name)))
         };
@@ -141,6 +145,14 @@ impl Compiler for Nvrtc {
             });
         }
         self.check(compiled)?;
+        Ok((program, log))
+    }
+}
+
+impl Compiler for Nvrtc {
+    fn compile(&self, rendered: &RenderedSource) -> Result<Artifact, CompileError> {
+        let started = Instant::now();
+        let (program, log) = self.run(rendered)?;
         let cubin = self.read(&program, &self.cubin_size, &self.cubin)?;
         let resources = parse_ptxas_report(&log);
         if resources.is_empty() {
@@ -152,6 +164,13 @@ impl Compiler for Nvrtc {
             compile_log: log,
             compile_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
         })
+    }
+
+    fn ptx(&self, rendered: &RenderedSource) -> Result<String, CompileError> {
+        let (program, _) = self.run(rendered)?;
+        let mut ptx = self.read(&program, &self.ptx_size, &self.ptx)?;
+        ptx.retain(|b| *b != 0);
+        Ok(String::from_utf8_lossy(&ptx).into_owned())
     }
 }
 

@@ -79,6 +79,14 @@ pub enum ToolchainError {
     /// A file could not be read or written.
     #[error("toolchain: {0}")]
     Io(#[from] std::io::Error),
+    /// What is wanted only the very compiler that made an entry can give.
+    #[error("made by {made_by}, and at hand is {at_hand}: name the former with --nvrtc or JITC_NVRTC")]
+    Other {
+        /// The compiler of the entry.
+        made_by: String,
+        /// The one that would be used.
+        at_hand: String,
+    },
     /// A setting is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),

@@ -10,6 +10,7 @@ const WALK: &[&str] = &[
     "expression",
     "template",
     "spec",
+    "matrix",
     "toolchain",
     "key",
     "region",

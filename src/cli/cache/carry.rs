@@ -1,0 +1,198 @@
+//! `jitc cache export`, `import`, `embed` and `diff`.
+
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Arg, ArgMatches, Command, value_parser};
+use serde_json::json;
+
+use super::filter::{Filter, filter_args, rows};
+use super::{find, key_arg, not_found};
+use crate::cache::bundle::{BundleError, Exported, export_with, import as import_bundle};
+use crate::cache::{FindError, Store, diff as differences};
+use crate::cli::human::Style;
+use crate::cli::{Answer, output};
+use crate::jit::Jit;
+use crate::key::CacheKey;
+
+fn out_arg() -> Arg {
+    Arg::new("out")
+        .long("out")
+        .short('o')
+        .value_name("FILE")
+        .required(true)
+        .value_parser(value_parser!(PathBuf))
+        .help("The bundle to write; replaced if it is there")
+}
+
+pub(super) fn export_command() -> Command {
+    let export = Command::new("export").about("Write entries into one file, for `import` elsewhere");
+    filter_args(export.arg(out_arg()))
+}
+
+pub(super) fn embed_command() -> Command {
+    let embed =
+        Command::new("embed").about("Write entries into one file, for include_bytes!, and say how to use it");
+    filter_args(embed.arg(out_arg()))
+}
+
+pub(super) fn import_command() -> Command {
+    Command::new("import")
+        .about("Take a bundle's entries into the folder that is written to, verified")
+        .arg(
+            Arg::new("file")
+                .value_name("FILE")
+                .required(true)
+                .value_parser(value_parser!(PathBuf)),
+        )
+}
+
+pub(super) fn diff_command() -> Command {
+    Command::new("diff")
+        .about("Say in which components of their keys two entries differ")
+        .args([key_arg("first"), key_arg("second")])
+}
+
+pub(super) fn export(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
+    let path = out_path(matches);
+    let Some(exported) = write(jit, matches, &path) else {
+        return Ok(ExitCode::from(2));
+    };
+    if json {
+        output::json(&json!({"file": path, "exported": exported}));
+    } else {
+        output::line(format!(
+            "{} entries in {} bytes: {}",
+            exported.entries,
+            Style::of_stdout().bytes(exported.bytes),
+            path.display()
+        ));
+    }
+    Ok(ended(&exported))
+}
+
+pub(super) fn embed(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
+    let path = out_path(matches);
+    let Some(exported) = write(jit, matches, &path) else {
+        return Ok(ExitCode::from(2));
+    };
+    let absolute = std::path::absolute(&path).unwrap_or(path);
+    if json {
+        output::json(&json!({"file": absolute, "exported": exported}));
+    } else {
+        // Debug of a path is a Rust string literal.
+        output::line(format!(
+            "static KERNELS: &[u8] = include_bytes!({:?});",
+            absolute.display().to_string()
+        ));
+        output::line("let jit = jitc::jit::Jit::builder(config).embedded(KERNELS).build()?;");
+    }
+    Ok(ended(&exported))
+}
+
+fn out_path(matches: &ArgMatches) -> PathBuf {
+    matches.get_one::<PathBuf>("out").cloned().unwrap_or_default()
+}
+
+/// Nothing exported, or not all that was asked for, is a negative answer.
+fn ended(exported: &Exported) -> ExitCode {
+    for key in &exported.skipped {
+        output::note(format!("left out, since it is bad: {key}"));
+    }
+    if exported.entries == 0 {
+        output::note("no entry was asked for: the bundle is empty");
+    }
+    ExitCode::from(u8::from(exported.entries == 0 || !exported.skipped.is_empty()))
+}
+
+/// Writes the bundle beside its place and renames it; a failure is said here.
+fn write(jit: &Jit, matches: &ArgMatches, path: &Path) -> Option<Exported> {
+    let keys: Vec<CacheKey> = rows(jit, &Filter::read(matches))
+        .iter()
+        .map(|row| row.record.key)
+        .collect();
+    let write = || -> Result<Exported, BundleError> {
+        let folder = path
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        let mut builder = tempfile::Builder::new();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            builder.permissions(std::fs::Permissions::from_mode(0o644));
+        }
+        let mut file = builder.prefix(".jitc-").tempfile_in(folder)?;
+        let mut out = BufWriter::new(file.as_file_mut());
+        let exported = export_with(|key| jit.cache().peek(key), &keys, &mut out)?;
+        out.flush()?;
+        drop(out);
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|e| e.error)?;
+        Ok(exported)
+    };
+    match write() {
+        Ok(exported) => Some(exported),
+        Err(error) => {
+            output::note(format!("error: {}: {error}", path.display()));
+            None
+        }
+    }
+}
+
+pub(super) fn import(store: &Store, matches: &ArgMatches, json: bool) -> Answer {
+    let path = matches.get_one::<PathBuf>("file").cloned().unwrap_or_default();
+    let imported = fs_err::File::open(&path)
+        .map_err(BundleError::from)
+        .and_then(|mut file| import_bundle(store, &mut file));
+    match imported {
+        Ok(imported) if json => output::json(&json!(imported)),
+        Ok(imported) => output::line(format!(
+            "{} entries added, {} were there already: {}",
+            imported.added,
+            imported.present,
+            store.root().display()
+        )),
+        // Refused before anything was written, unless the folder itself failed.
+        Err(BundleError::Cache(error)) => {
+            output::note(format!("error: {}: {error}", path.display()));
+            return Ok(ExitCode::from(2));
+        }
+        Err(error) => {
+            output::note(format!("error: {}: {error}; nothing was changed", path.display()));
+            return Ok(ExitCode::from(2));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn diff(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
+    let entry = |name: &str| {
+        let prefix = matches.get_one::<String>(name).map_or("", String::as_str);
+        let key = find(jit, prefix)?;
+        let entry = jit.cache().peek(&key);
+        entry.ok_or_else(|| FindError::None(key.hex()))
+    };
+    let (first, second) = match (entry("first"), entry("second")) {
+        (Ok(first), Ok(second)) => (first, second),
+        (Err(error), _) | (_, Err(error)) => return Ok(not_found(&error)),
+    };
+    let differences = differences(&first, &second);
+    if json {
+        output::json(
+            &json!({"here": first.manifest().key, "there": second.manifest().key,
+            "differences": differences}),
+        );
+    } else {
+        output::line(format!("here  {}", first.manifest().key));
+        output::line(format!("there {}", second.manifest().key));
+        for difference in &differences {
+            output::line(format!("  {difference}"));
+        }
+        if differences.is_empty() {
+            output::line("  nothing differs");
+        }
+    }
+    Ok(ExitCode::from(u8::from(!differences.is_empty())))
+}

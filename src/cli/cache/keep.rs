@@ -1,0 +1,212 @@
+//! `jitc cache verify`, `prune` and `clean`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use serde_json::json;
+
+use crate::cache::{Checked, Limits, Receipt, ReceiptError, Store, TierName};
+use crate::cli::human::Style;
+use crate::cli::{Answer, output};
+use crate::config::{parse_age, parse_bytes};
+use crate::jit::{Error, Jit};
+
+pub(super) fn verify_command() -> Command {
+    Command::new("verify")
+        .about("Verify every byte of every entry, or hold the cache to a receipt")
+        .arg(
+            Arg::new("repair")
+                .long("repair")
+                .action(ArgAction::SetTrue)
+                .help("Move bad entries away, so that the next request builds them anew, and remove strays"),
+        )
+        .arg(
+            Arg::new("against")
+                .long("against")
+                .value_name("RECEIPT")
+                .value_parser(value_parser!(PathBuf))
+                .conflicts_with("repair")
+                .help("List what differs from what this receipt lists"),
+        )
+}
+
+pub(super) fn prune_command() -> Command {
+    Command::new("prune")
+        .about("Remove the longest unused entries until the limits hold")
+        .arg(
+            Arg::new("max-size")
+                .long("max-size")
+                .value_name("BYTES")
+                .value_parser(|text: &str| parse_bytes(text))
+                .help("The most bytes to keep, such as 4GiB [default: the settings']"),
+        )
+        .arg(
+            Arg::new("max-entries")
+                .long("max-entries")
+                .value_name("N")
+                .value_parser(value_parser!(u64))
+                .help("The most entries to keep [default: the settings']"),
+        )
+        .arg(
+            Arg::new("older-than")
+                .long("older-than")
+                .value_name("AGE")
+                .value_parser(|text: &str| parse_age(text))
+                .help("Remove what was last used longer ago, such as 30d"),
+        )
+        .arg(
+            Arg::new("dry-run")
+                .long("dry-run")
+                .short('n')
+                .action(ArgAction::SetTrue)
+                .help("Say what would be removed, and remove nothing"),
+        )
+}
+
+pub(super) fn verify(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
+    if let Some(receipt) = matches.get_one::<PathBuf>("against") {
+        return against(jit, receipt, json);
+    }
+    let repair = matches.get_flag("repair");
+    let mut clean = true;
+    for tier in jit.cache().tiers() {
+        let Some(store) = tier.store() else { continue };
+        let checked = match store.check(repair && tier.is_writable()) {
+            Ok(checked) => checked,
+            Err(error) if tier.is_writable() => return Err(Error::Cache(error)),
+            Err(error) => {
+                output::note(format!("{}: {error}", tier.name()));
+                continue;
+            }
+        };
+        let mended = repair && tier.is_writable();
+        clean &= report(tier.name(), &checked, mended, json);
+    }
+    if json {
+        output::json(&json!({"event": "summary", "clean": clean}));
+    } else {
+        output::line(if clean {
+            "every entry is good"
+        } else {
+            "not every entry is good: `jitc cache verify --repair` puts the folder that is written to right"
+        });
+    }
+    Ok(ExitCode::from(u8::from(!clean)))
+}
+
+/// Says what a check found; whether nothing bad is left.
+fn report(tier: &TierName, checked: &Checked, mended: bool, json: bool) -> bool {
+    let totals = checked.totals();
+    let left = totals.bad - totals.repaired + totals.unreadable + if mended { 0 } else { totals.strays };
+    if json {
+        for bad in &checked.bad {
+            output::json(&json!({"event": "bad", "tier": tier, "key": bad.key,
+                "fault": bad.fault.to_string(), "repaired": bad.repaired}));
+        }
+        for (key, error) in &checked.unreadable {
+            output::json(
+                &json!({"event": "unreadable", "tier": tier, "key": key, "reason": error.to_string()}),
+            );
+        }
+        for stray in &checked.strays {
+            output::json(&json!({"event": "stray", "tier": tier, "path": stray, "removed": mended}));
+        }
+        output::json(&json!({"event": "tier", "tier": tier, "totals": totals, "clean": left == 0}));
+        return left == 0;
+    }
+    for bad in &checked.bad {
+        let moved = if bad.repaired { ", moved away" } else { "" };
+        output::line(format!("bad: {} ({tier}): {}{moved}", bad.key, bad.fault));
+    }
+    for (key, error) in &checked.unreadable {
+        output::line(format!("unreadable: {key} ({tier}): {error}"));
+    }
+    for stray in &checked.strays {
+        let removed = if mended { ", removed" } else { "" };
+        output::line(format!("stray: {stray} ({tier}){removed}"));
+    }
+    left == 0
+}
+
+fn against(jit: &Jit, path: &PathBuf, json: bool) -> Answer {
+    let unreadable = |source| Error::Receipt {
+        path: path.clone(),
+        source,
+    };
+    let bytes = fs_err::read(path).map_err(|e| unreadable(ReceiptError::from(e)))?;
+    let receipt = Receipt::from_bytes(&bytes).map_err(unreadable)?;
+    let drifts = receipt.drifts(jit.cache());
+    for drift in &drifts {
+        if json {
+            output::json(
+                &json!({"event": "drift", "key": drift.key(), "file": drift.file(),
+                "drift": drift.to_string()}),
+            );
+        } else {
+            output::line(format!("drift: {drift}"));
+        }
+    }
+    let entries = receipt.entries.len();
+    if json {
+        output::json(&json!({"event": "summary", "listed": entries, "drifts": drifts.len()}));
+    } else {
+        output::line(format!("{entries} listed, {} drifted", drifts.len()));
+    }
+    Ok(ExitCode::from(u8::from(!drifts.is_empty())))
+}
+
+pub(super) fn prune(jit: &Jit, store: &Store, matches: &ArgMatches, json: bool) -> Answer {
+    let mut limits = Limits::default();
+    let config = jit.config();
+    let size = matches.get_one::<u64>("max-size").copied();
+    let entries = matches.get_one::<u64>("max-entries").copied();
+    if let Some(bytes) = size.or(config.cache_max_size()?) {
+        limits.max_bytes = bytes;
+    }
+    if let Some(count) = entries.or(config.cache_max_entries()?) {
+        limits.max_entries = count;
+    }
+    limits.max_age = matches.get_one("older-than").copied();
+    let dry_run = matches.get_flag("dry-run");
+    let pruned = store.prune(&limits, dry_run).map_err(Error::Cache)?;
+    if json {
+        output::json(&json!({"dry_run": dry_run, "pruned": pruned}));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let style = Style::of_stdout();
+    if dry_run {
+        for key in &pruned.keys {
+            output::line(format!("would remove {key}"));
+        }
+    }
+    let would = if dry_run { "would be " } else { "" };
+    output::line(format!(
+        "{} entries of {} bytes {would}removed, {} in use left alone; {} entries of {} bytes stay",
+        pruned.keys.len(),
+        style.bytes(pruned.bytes),
+        pruned.in_use,
+        pruned.kept_entries,
+        style.bytes(pruned.kept_bytes)
+    ));
+    if !dry_run {
+        output::line(format!(
+            "{} folders of dead writers and {} quarantined entries removed",
+            pruned.staging, pruned.quarantined
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn clean(store: &Store, json: bool) -> Answer {
+    let cleaned = store.clean().map_err(Error::Cache)?;
+    if json {
+        output::json(&json!(cleaned));
+    } else {
+        output::line(format!(
+            "{} entries removed, {} in use left alone",
+            cleaned.entries, cleaned.in_use
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,178 @@
+//! `jitc cache ls` and `stats`.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Command};
+use serde_json::json;
+
+use super::filter::{Filter, Row, filter_args, plain, registers, rows, sort, sort_args, spills};
+use crate::cache::Summary;
+use crate::cli::human::Style;
+use crate::cli::{Answer, output};
+use crate::jit::{Error, Jit};
+
+pub(super) fn ls_command() -> Command {
+    sort_args(filter_args(Command::new("ls").about("List entries")))
+}
+
+pub(super) fn stats_command() -> Command {
+    Command::new("stats").about("Add up what each folder holds")
+}
+
+pub(super) fn ls(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
+    let mut rows = rows(jit, &Filter::read(matches));
+    sort(&mut rows, matches);
+    if json {
+        rows.iter().for_each(|row| output::json(&object(row)));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let style = Style::of_stdout();
+    let heading = [
+        "key",
+        "family",
+        "constants",
+        "arch",
+        "registers",
+        "spills",
+        "size",
+        "compile ms",
+        "created",
+        "used",
+        "tier",
+    ];
+    let mut table = vec![heading.map(str::to_owned).to_vec()];
+    for row in &rows {
+        match &row.record.summary {
+            Ok(s) => table.push(vec![
+                row.record.key.short(),
+                s.family.clone(),
+                variant(jit, s),
+                s.arch.to_string(),
+                registers(s).to_string(),
+                spills(s).to_string(),
+                style.bytes(row.record.bytes),
+                Style::Plain.millis(s.compile_us),
+                style.time(s.created_unix_ms),
+                style.time(row.record.used_unix_ms),
+                row.tier.to_string(),
+            ]),
+            Err(fault) => output::note(format!("bad: {} ({}): {fault}", row.record.key.short(), row.tier)),
+        }
+    }
+    output::table(&table);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn object(row: &Row) -> serde_json::Value {
+    let record = &row.record;
+    match &record.summary {
+        Ok(s) => json!({"key": record.key, "tier": row.tier, "family": s.family, "constants": s.constants,
+            "arch": s.arch, "toolchain": s.toolchain, "jitc": s.jitc, "resources": s.resources,
+            "compile_us": s.compile_us, "cubin_bytes": s.cubin_bytes(), "bytes": record.bytes,
+            "created_unix_ms": s.created_unix_ms, "used_unix_ms": record.used_unix_ms}),
+        Err(fault) => json!({"key": record.key, "tier": row.tier, "bytes": record.bytes,
+            "used_unix_ms": record.used_unix_ms, "bad": fault.to_string()}),
+    }
+}
+
+/// The constants that differ from the family's defaults; all, if the family is
+/// not known here.
+fn variant(jit: &Jit, summary: &Summary) -> String {
+    let family = jit.registry().get(&summary.family).ok();
+    let differs = |name: &str, value: &serde_json::Value| {
+        let known = family.and_then(|f| f.constants.get(name));
+        known.is_none_or(|constant| constant.default.to_json() != *value)
+    };
+    let constants = summary.constants.iter();
+    let set: Vec<_> = constants
+        .filter(|(name, value)| differs(name, value))
+        .map(|(name, value)| format!("{name}={}", plain(value)))
+        .collect();
+    if set.is_empty() {
+        "defaults".to_owned()
+    } else {
+        set.join(" ")
+    }
+}
+
+/// Entries, bytes and time in the compiler, of some group of entries.
+#[derive(Default, serde::Serialize)]
+struct Group {
+    entries: u64,
+    bytes: u64,
+    compile_us: u64,
+}
+
+pub(super) fn stats(jit: &Jit, json: bool) -> Answer {
+    let style = Style::of_stdout();
+    let mut tiers = vec![
+        ["tier", "entries", "size", "bad", "quarantined", "staging"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    let mut groups: BTreeMap<(String, String), Group> = BTreeMap::new();
+    for tier in jit.cache().tiers() {
+        let Some(store) = tier.store() else { continue };
+        let totals = match store.totals() {
+            Ok(totals) => totals,
+            Err(error) if tier.is_writable() => return Err(Error::Cache(error)),
+            Err(error) => {
+                output::note(format!("{}: {error}", tier.name()));
+                continue;
+            }
+        };
+        if json {
+            output::json(
+                &json!({"event": "tier", "tier": tier.name(), "folder": store.root(),
+                "writable": tier.is_writable(), "totals": totals}),
+            );
+        }
+        tiers.push(vec![
+            tier.name().to_string(),
+            totals.entries.to_string(),
+            style.bytes(totals.bytes),
+            totals.bad.to_string(),
+            totals.quarantined.to_string(),
+            totals.staging.to_string(),
+        ]);
+        for record in store.records().map_err(Error::Cache)? {
+            if let Ok(summary) = &record.summary {
+                let group = groups
+                    .entry((summary.family.clone(), summary.arch.to_string()))
+                    .or_default();
+                group.entries += 1;
+                group.bytes += record.bytes;
+                group.compile_us += summary.compile_us;
+            }
+        }
+    }
+    if json {
+        for ((family, arch), group) in &groups {
+            output::json(
+                &json!({"event": "group", "family": family, "arch": arch, "entries": group.entries,
+                "bytes": group.bytes, "compile_us": group.compile_us}),
+            );
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    output::table(&tiers);
+    output::line("");
+    let mut rows = vec![
+        ["family", "arch", "entries", "size", "compile ms"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    for ((family, arch), group) in groups {
+        let millis = Style::Plain.millis(group.compile_us);
+        rows.push(vec![
+            family,
+            arch,
+            group.entries.to_string(),
+            style.bytes(group.bytes),
+            millis,
+        ]);
+    }
+    output::table(&rows);
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,120 @@
+//! `jitc cache`: looks into the cache's folders, carries entries, keeps bounds.
+
+mod carry;
+mod filter;
+mod keep;
+mod list;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::{Arg, ArgMatches, Command};
+
+use super::{Answer, output};
+use crate::cache::{FindError, Store};
+use crate::jit::{Error, Jit};
+use crate::key::CacheKey;
+use crate::template::Registry;
+
+pub(super) fn command(_: &Registry) -> Command {
+    Command::new("cache")
+        .about("Look into the cache, carry its entries, keep its bounds")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommands([
+            Command::new("dir").about("Print the folder that is written to"),
+            list::ls_command(),
+            show::command(),
+            list::stats_command(),
+            keep::verify_command(),
+            carry::diff_command(),
+            keep::prune_command(),
+            Command::new("clean").about("Remove every entry of the folder that is written to"),
+            carry::export_command(),
+            carry::import_command(),
+            carry::embed_command(),
+        ])
+}
+
+pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
+    match matches.subcommand() {
+        Some(("ls", matches)) => list::ls(jit, matches, json),
+        Some(("show", matches)) => show::run(jit, matches, json),
+        Some(("stats", _)) => list::stats(jit, json),
+        Some(("verify", matches)) => keep::verify(jit, matches, json),
+        Some(("diff", matches)) => carry::diff(jit, matches, json),
+        Some(("export", matches)) => carry::export(jit, matches, json),
+        Some(("embed", matches)) => carry::embed(jit, matches, json),
+        Some((verb, matches)) => match (user_store(jit)?, verb) {
+            (None, _) => {
+                output::note("error: there is no cache folder: set HOME, JITC_CACHE_DIR or --cache-dir");
+                Ok(ExitCode::from(2))
+            }
+            (Some(store), "prune") => keep::prune(jit, &store, matches, json),
+            (Some(store), "clean") => keep::clean(&store, json),
+            (Some(store), "import") => carry::import(&store, matches, json),
+            (Some(store), _) => {
+                output::line(store.root().display().to_string());
+                Ok(ExitCode::SUCCESS)
+            }
+        },
+        None => Ok(ExitCode::from(2)),
+    }
+}
+
+/// The folder that is written to.
+fn user_store(jit: &Jit) -> Result<Option<Store>, Error> {
+    let trust = jit.config().cache_trust()?;
+    Ok(jit
+        .config()
+        .cache_dir()
+        .map(|dir| Store::new(dir).with_trust(trust)))
+}
+
+/// A key, or enough of its first digits.
+fn key_arg(name: &'static str) -> Arg {
+    Arg::new(name)
+        .required(true)
+        .value_name("KEY")
+        .help("A key, or enough of its first digits")
+}
+
+/// The one key of all folders that starts with these digits.
+fn find(jit: &Jit, prefix: &str) -> Result<CacheKey, FindError> {
+    let mut found: Vec<CacheKey> = Vec::new();
+    for store in jit.cache().tiers().iter().filter_map(|tier| tier.store()) {
+        match store.find(prefix) {
+            Ok(key) => found.push(key),
+            Err(FindError::Ambiguous { keys, .. }) => found.extend(keys),
+            Err(FindError::None(_)) => {}
+            // What one folder cannot give another may.
+            Err(FindError::Cache(error)) => output::note(error.to_string()),
+            Err(error) => return Err(error),
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    match found.as_slice() {
+        [] => Err(FindError::None(prefix.to_owned())),
+        [key] => Ok(*key),
+        _ => Err(FindError::Ambiguous {
+            prefix: prefix.to_owned(),
+            keys: found,
+        }),
+    }
+}
+
+/// Says why there is no such entry: 1 if there is none, else 2.
+fn not_found(error: &FindError) -> ExitCode {
+    if matches!(error, FindError::None(_)) {
+        output::note(error.to_string());
+        return ExitCode::from(1);
+    }
+    output::note(format!("error: {error}"));
+    if let FindError::Ambiguous { keys, .. } = error {
+        keys.iter()
+            .take(20)
+            .for_each(|key| output::note(format!("  {key}")));
+    }
+    ExitCode::from(2)
+}
