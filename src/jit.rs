@@ -25,6 +25,7 @@ use crate::config::{Config, ConfigError};
 use crate::device::Context;
 use crate::key::CacheKey;
 use crate::load::{LoadError, LoadedKernel};
+use crate::matrix::MatrixError;
 use crate::render::{RenderError, RenderedSource, preimage, render};
 use crate::spec::{KernelSpec, SpecError, SpecId};
 use crate::target::ToolchainIdentity;
@@ -94,8 +95,19 @@ pub enum Error {
         /// The arch.
         arch: crate::target::Arch,
     },
-    /// The receipt that is required cannot be read.
-    #[error("the receipt {} is required and cannot be used: {source}", path.display())]
+    /// What to warm cannot be read.
+    #[error("{}: {source}", path.display())]
+    Matrix {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: MatrixError,
+    },
+    /// A trace cannot be read; the message names the file.
+    #[error("trace: {0}")]
+    Trace(std::io::Error),
+    /// A receipt that is required, or to be checked, cannot be used.
+    #[error("the receipt {} cannot be used: {source}", path.display())]
     Receipt {
         /// Which.
         path: PathBuf,
@@ -135,7 +147,7 @@ impl Error {
         match self {
             Self::Config(_) => ErrorKind::Config,
             Self::Template(_) => ErrorKind::Template,
-            Self::Spec(_) => ErrorKind::Spec,
+            Self::Spec(_) | Self::Matrix { .. } | Self::Trace(_) => ErrorKind::Spec,
             Self::Render(_) => ErrorKind::Render,
             Self::Toolchain(_) => ErrorKind::Toolchain,
             Self::Cache(_) => ErrorKind::Cache,

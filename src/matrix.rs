@@ -4,6 +4,7 @@
 //! left out by a constraint; a name or value that fits nothing is an error.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -17,6 +18,9 @@ use crate::template::{Family, Legal, Registry};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MatrixError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
     /// It is not what a matrix looks like.
     #[error("line {line}: {reason}")]
     Syntax {
@@ -82,6 +86,11 @@ impl OneOrMore {
 }
 
 impl Matrix {
+    /// Reads a matrix from a file.
+    pub fn read(path: &Path) -> Result<Self, MatrixError> {
+        Self::parse(&fs_err::read_to_string(path)?)
+    }
+
     /// Parses a matrix; docs/CACHE.md shows one.
     pub fn parse(text: &str) -> Result<Self, MatrixError> {
         toml::from_str(text).map_err(|e| MatrixError::Syntax {

@@ -59,6 +59,7 @@ fn common(command: Command) -> Command {
         path("config", "Config file [default: jitc.toml here]"),
         Arg::new("color")
             .long("color")
+            .global(true)
             .value_name("WHEN")
             .value_parser(["auto", "always", "never"])
             .default_value("auto")

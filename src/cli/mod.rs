@@ -5,6 +5,7 @@ mod cache;
 mod doctor;
 mod human;
 mod output;
+mod plan;
 mod show;
 mod verify;
 mod warm;

@@ -2,14 +2,16 @@
 
 use std::collections::VecDeque;
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use indicatif::ProgressBar;
 use serde_json::json;
 
+use super::plan::{self, Plan};
 use super::{Answer, args, output};
 use crate::cache::Provenance;
 use crate::jit::{Error, Jit, Prepared};
@@ -34,18 +36,42 @@ pub(super) fn command(registry: &Registry) -> Command {
                 .short('j')
                 .value_parser(value_parser!(usize))
                 .help("Compiles at once [default: cores, as far as memory allows]"),
+        )
+        .arg(
+            Arg::new("check")
+                .long("check")
+                .action(ArgAction::SetTrue)
+                .conflicts_with("receipt")
+                .help("Compile nothing; list what is missing, and exit 1 if anything is"),
+        )
+        .arg(
+            Arg::new("receipt")
+                .long("receipt")
+                .value_name("FILE")
+                .value_parser(value_parser!(PathBuf))
+                .help("Write what was asked, key by key, with sizes and digests, and how it ended"),
         );
-    args::constants(warm, registry)
+    plan::args(args::constants(warm, registry))
 }
 
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
-    let specs = super::specs(jit, &args::families(matches))?;
     let started = Instant::now();
+    let plan = Plan::make(jit, matches)?;
+    if plan.left_out > 0 {
+        let left_out = plan.left_out;
+        output::note(format!(
+            "{left_out} combinations left out, since constraints do not allow them"
+        ));
+    }
+    if matches.get_flag("check") {
+        return Ok(plan.check(jit, json));
+    }
     let jobs = match jit.config().jobs()? {
         Some(jobs) => jobs,
         None => default_jobs(),
     };
     on_ctrl_c();
+    let specs: Vec<&KernelSpec> = plan.requests.iter().map(|request| &request.spec).collect();
     let bar = if std::io::stderr().is_terminal() && !matches.get_flag("quiet") {
         ProgressBar::new(specs.len() as u64)
     } else {
@@ -59,6 +85,8 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     };
     let results = compile_all(jit, &specs, jobs, &bar, &done);
     bar.finish_and_clear();
+    let receipt = matches.get_one::<PathBuf>("receipt");
+    let written = receipt.map(|path| (path, plan.write_receipt(jit, &results, path)));
 
     let (mut hit, mut built, mut failed) = (0, 0, 0);
     let mut rows = vec![heading()];
@@ -109,6 +137,10 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             spec.arch
         ));
     }
+    if let Some((path, Err(error))) = &written {
+        output::error(format!("the receipt {}: {error}", path.display()));
+        return Ok(ExitCode::from(2));
+    }
     Ok(ExitCode::from(if failed > 0 { 2 } else { 0 }))
 }
 
@@ -135,7 +167,7 @@ fn available_bytes() -> Option<u64> {
 
 fn compile_all(
     jit: &Jit,
-    specs: &[KernelSpec],
+    specs: &[&KernelSpec],
     jobs: usize,
     bar: &ProgressBar,
     done: &dyn Fn(&KernelSpec, &Result<Prepared, Error>),
@@ -151,7 +183,7 @@ fn compile_all(
                     let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                     let Some(index) = next else { return };
                     let _ = send.send(Event::Started(index));
-                    let _ = send.send(Event::Done(index, Box::new(jit.prepare(&specs[index]))));
+                    let _ = send.send(Event::Done(index, Box::new(jit.prepare(specs[index]))));
                 }
             });
         }
@@ -162,7 +194,7 @@ fn compile_all(
                 Ok(Event::Started(index)) => running.push((index, Instant::now(), 0)),
                 Ok(Event::Done(index, result)) => {
                     running.retain(|(i, ..)| *i != index);
-                    done(&specs[index], &result);
+                    done(specs[index], &result);
                     results[index] = Some(*result);
                     bar.inc(1);
                 }

@@ -39,7 +39,7 @@ fn keys(cache: &Path, args: &[&str]) -> Vec<String> {
         .collect()
 }
 
-fn events(output: &std::process::Output) -> Vec<serde_json::Value> {
+pub(crate) fn events(output: &std::process::Output) -> Vec<serde_json::Value> {
     let text = String::from_utf8_lossy(&output.stdout);
     text.lines()
         .map(|l| serde_json::from_str(l).expect("JSON"))

@@ -1,5 +1,6 @@
 //! Integration tests, one binary.
 
+mod cache_cli;
 mod cache_layers;
 mod cache_store;
 mod cache_support;

@@ -12,7 +12,7 @@ use super::{find, key_arg, not_found};
 use crate::cache::bundle::{BundleError, Exported, export_with, import as import_bundle};
 use crate::cache::{FindError, Store, diff as differences};
 use crate::cli::human::Style;
-use crate::cli::{Answer, output};
+use crate::cli::output;
 use crate::jit::Jit;
 use crate::key::CacheKey;
 
@@ -54,10 +54,10 @@ pub(super) fn diff_command() -> Command {
         .args([key_arg("first"), key_arg("second")])
 }
 
-pub(super) fn export(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
+pub(super) fn export(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
     let path = out_path(matches);
     let Some(exported) = write(jit, matches, &path) else {
-        return Ok(ExitCode::from(2));
+        return ExitCode::from(2);
     };
     if json {
         output::json(&json!({"file": path, "exported": exported}));
@@ -69,13 +69,13 @@ pub(super) fn export(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             path.display()
         ));
     }
-    Ok(ended(&exported))
+    ended(&exported)
 }
 
-pub(super) fn embed(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
+pub(super) fn embed(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
     let path = out_path(matches);
     let Some(exported) = write(jit, matches, &path) else {
-        return Ok(ExitCode::from(2));
+        return ExitCode::from(2);
     };
     let absolute = std::path::absolute(&path).unwrap_or(path);
     if json {
@@ -88,7 +88,7 @@ pub(super) fn embed(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         ));
         output::line("let jit = jitc::jit::Jit::builder(config).embedded(KERNELS).build()?;");
     }
-    Ok(ended(&exported))
+    ended(&exported)
 }
 
 fn out_path(matches: &ArgMatches) -> PathBuf {
@@ -135,13 +135,13 @@ fn write(jit: &Jit, matches: &ArgMatches, path: &Path) -> Option<Exported> {
     match write() {
         Ok(exported) => Some(exported),
         Err(error) => {
-            output::note(format!("error: {}: {error}", path.display()));
+            output::error(format!("{}: {error}", path.display()));
             None
         }
     }
 }
 
-pub(super) fn import(store: &Store, matches: &ArgMatches, json: bool) -> Answer {
+pub(super) fn import(store: &Store, matches: &ArgMatches, json: bool) -> ExitCode {
     let path = matches.get_one::<PathBuf>("file").cloned().unwrap_or_default();
     let imported = fs_err::File::open(&path)
         .map_err(BundleError::from)
@@ -156,18 +156,18 @@ pub(super) fn import(store: &Store, matches: &ArgMatches, json: bool) -> Answer 
         )),
         // Refused before anything was written, unless the folder itself failed.
         Err(BundleError::Cache(error)) => {
-            output::note(format!("error: {}: {error}", path.display()));
-            return Ok(ExitCode::from(2));
+            output::error(format!("{}: {error}", path.display()));
+            return ExitCode::from(2);
         }
         Err(error) => {
-            output::note(format!("error: {}: {error}; nothing was changed", path.display()));
-            return Ok(ExitCode::from(2));
+            output::error(format!("{}: {error}; nothing was changed", path.display()));
+            return ExitCode::from(2);
         }
     }
-    Ok(ExitCode::SUCCESS)
+    ExitCode::SUCCESS
 }
 
-pub(super) fn diff(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
+pub(super) fn diff(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
     let entry = |name: &str| {
         let prefix = matches.get_one::<String>(name).map_or("", String::as_str);
         let key = find(jit, prefix)?;
@@ -176,7 +176,7 @@ pub(super) fn diff(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     };
     let (first, second) = match (entry("first"), entry("second")) {
         (Ok(first), Ok(second)) => (first, second),
-        (Err(error), _) | (_, Err(error)) => return Ok(not_found(&error)),
+        (Err(error), _) | (_, Err(error)) => return not_found(&error),
     };
     let differences = differences(&first, &second);
     if json {
@@ -194,5 +194,5 @@ pub(super) fn diff(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             output::line("  nothing differs");
         }
     }
-    Ok(ExitCode::from(u8::from(!differences.is_empty())))
+    ExitCode::from(u8::from(!differences.is_empty()))
 }

@@ -20,12 +20,14 @@ pub(super) fn stats_command() -> Command {
     Command::new("stats").about("Add up what each folder holds")
 }
 
-pub(super) fn ls(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
+pub(super) fn ls(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
     let mut rows = rows(jit, &Filter::read(matches));
     sort(&mut rows, matches);
     if json {
-        rows.iter().for_each(|row| output::json(&object(row)));
-        return Ok(ExitCode::SUCCESS);
+        for row in &rows {
+            output::json(&object(row));
+        }
+        return ExitCode::SUCCESS;
     }
     let style = Style::of_stdout();
     let heading = [
@@ -61,7 +63,7 @@ pub(super) fn ls(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         }
     }
     output::table(&table);
-    Ok(ExitCode::SUCCESS)
+    ExitCode::SUCCESS
 }
 
 fn object(row: &Row) -> serde_json::Value {

@@ -38,21 +38,21 @@ pub(super) fn command(_: &Registry) -> Command {
 
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     match matches.subcommand() {
-        Some(("ls", matches)) => list::ls(jit, matches, json),
+        Some(("ls", matches)) => Ok(list::ls(jit, matches, json)),
         Some(("show", matches)) => show::run(jit, matches, json),
         Some(("stats", _)) => list::stats(jit, json),
         Some(("verify", matches)) => keep::verify(jit, matches, json),
-        Some(("diff", matches)) => carry::diff(jit, matches, json),
-        Some(("export", matches)) => carry::export(jit, matches, json),
-        Some(("embed", matches)) => carry::embed(jit, matches, json),
+        Some(("diff", matches)) => Ok(carry::diff(jit, matches, json)),
+        Some(("export", matches)) => Ok(carry::export(jit, matches, json)),
+        Some(("embed", matches)) => Ok(carry::embed(jit, matches, json)),
         Some((verb, matches)) => match (user_store(jit)?, verb) {
             (None, _) => {
-                output::note("error: there is no cache folder: set HOME, JITC_CACHE_DIR or --cache-dir");
+                output::error("there is no cache folder: set HOME, JITC_CACHE_DIR or --cache-dir");
                 Ok(ExitCode::from(2))
             }
             (Some(store), "prune") => keep::prune(jit, &store, matches, json),
             (Some(store), "clean") => keep::clean(&store, json),
-            (Some(store), "import") => carry::import(&store, matches, json),
+            (Some(store), "import") => Ok(carry::import(&store, matches, json)),
             (Some(store), _) => {
                 output::line(store.root().display().to_string());
                 Ok(ExitCode::SUCCESS)
@@ -110,7 +110,7 @@ fn not_found(error: &FindError) -> ExitCode {
         output::note(error.to_string());
         return ExitCode::from(1);
     }
-    output::note(format!("error: {error}"));
+    output::error(error);
     if let FindError::Ambiguous { keys, .. } = error {
         keys.iter()
             .take(20)

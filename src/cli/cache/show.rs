@@ -57,7 +57,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         _ => match sass(jit, &entry) {
             Ok(text) => text,
             Err(reason) => {
-                output::note(format!("error: {reason}"));
+                output::error(reason);
                 return Ok(ExitCode::from(2));
             }
         },
@@ -65,7 +65,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     let key = entry.manifest().key;
     match thing {
         "preimage" if json => {
-            output::json(&json!({"key": key, "preimage": entry.manifest().preimage.fields}))
+            output::json(&json!({"key": key, "preimage": entry.manifest().preimage.fields}));
         }
         "headers" if json => output::json(&json!({"key": key, "headers": entry.headers()})),
         _ if json => output::json(&json!({"key": key, thing: text})),
@@ -158,17 +158,17 @@ fn summary(jit: &Jit, entry: &Entry, tier: &TierName, json: bool) {
 }
 
 fn headers(entry: &Entry) -> String {
-    let headers = entry.headers().into_iter();
-    headers
-        .map(|(name, text)| format!("// {name}\n{text}\n"))
-        .collect()
+    let mut texts = String::new();
+    for (name, text) in entry.headers() {
+        texts.extend(["// ", &name, "\n", &text, "\n"]);
+    }
+    texts
 }
 
 fn preimage(entry: &Entry) -> String {
     let fields = entry.manifest().preimage.fields.iter();
-    fields
-        .map(|f| format!("{:<15} {:<24} {}\n", f.tag, f.name, f.value))
-        .collect()
+    let lines = fields.map(|f| format!("{:<15} {:<24} {}", f.tag, f.name, f.value));
+    lines.collect::<Vec<_>>().join("\n") + "\n"
 }
 
 /// The machine code as text, by whichever of the vendor's tools is found.

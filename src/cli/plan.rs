@@ -1,0 +1,166 @@
+//! What `jitc warm` is asked for, from flags, a matrix or a trace, and which
+//! part of it is this machine's.
+//!
+//! Invariant: shards of one request are disjoint and together complete, whatever
+//! the order in which it was written: they are dealt out in the order of keys.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Arg, ArgMatches, Command, value_parser};
+use serde_json::json;
+
+use super::output;
+use crate::cache::{Receipt, Subject};
+use crate::jit::{Error, Jit, Prepared, read_trace};
+use crate::key::CacheKey;
+use crate::matrix::Matrix;
+use crate::spec::{KernelSpec, parse_archs};
+
+/// One variant to warm.
+pub(super) struct Request {
+    pub(super) spec: KernelSpec,
+    subject: Subject,
+}
+
+/// All of them.
+pub(super) struct Plan {
+    pub(super) requests: Vec<Request>,
+    pub(super) left_out: usize,
+}
+
+/// `--matrix`, `--from-trace`, `--shard`.
+pub(super) fn args(command: Command) -> Command {
+    let file = |name: &'static str, help: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .value_name("FILE")
+            .value_parser(value_parser!(PathBuf))
+            .conflicts_with("family")
+            .help(help)
+    };
+    command.args([
+        file(
+            "matrix",
+            "Warm what this file lists: families, constants, archs; globs and products",
+        ),
+        file("from-trace", "Warm what JITC_TRACE recorded in this file").conflicts_with("matrix"),
+        Arg::new("shard")
+            .long("shard")
+            .value_name("I/N")
+            .value_parser(shard)
+            .help("Only part I of N: disjoint, and together complete"),
+    ])
+}
+
+fn shard(text: &str) -> Result<(usize, usize), String> {
+    let parts = text.split_once('/');
+    let numbers = parts.and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+    match numbers {
+        Some((i, n)) if (1..=n).contains(&i) => Ok((i, n)),
+        _ => Err("expected I/N with I from 1 to N, such as 2/8".to_owned()),
+    }
+}
+
+impl Plan {
+    pub(super) fn make(jit: &Jit, matches: &ArgMatches) -> Result<Self, Error> {
+        let (specs, left_out) = if let Some(path) = matches.get_one::<PathBuf>("matrix") {
+            matrix(jit, path)?
+        } else if let Some(path) = matches.get_one::<PathBuf>("from-trace") {
+            (traced(jit, path)?, 0)
+        } else {
+            (super::specs(jit, &super::args::families(matches))?, 0)
+        };
+        let mut seen = BTreeSet::new();
+        let mut requests = Vec::new();
+        for spec in specs {
+            let (subject, _) = jit.describe(&spec)?;
+            if seen.insert(subject.key) {
+                requests.push(Request { spec, subject });
+            }
+        }
+        if let Some((i, n)) = matches.get_one::<(usize, usize)>("shard") {
+            let ours: BTreeSet<CacheKey> = seen.into_iter().skip(i - 1).step_by(*n).collect();
+            requests.retain(|request| ours.contains(&request.subject.key));
+        }
+        Ok(Self { requests, left_out })
+    }
+
+    /// Lists what no tier has; 1 if there is any.
+    pub(super) fn check(&self, jit: &Jit, json: bool) -> ExitCode {
+        let missing = |request: &&Request| jit.cache().peek(&request.subject.key).is_none();
+        let gaps: Vec<&Request> = self.requests.iter().filter(missing).collect();
+        for Request { spec, subject } in &gaps {
+            if json {
+                output::json(
+                    &json!({"event": "gap", "family": subject.family, "constants": subject.constants,
+                    "arch": subject.arch, "key": subject.key}),
+                );
+            } else {
+                let (family, variant) = (&subject.family, spec.variant());
+                output::line(format!(
+                    "missing: {family} {variant} {}: {}",
+                    subject.arch, subject.key
+                ));
+            }
+        }
+        let asked = self.requests.len();
+        if json {
+            output::json(&json!({"event": "summary", "asked": asked, "missing": gaps.len()}));
+        } else {
+            output::line(format!("{asked} asked for, {} missing", gaps.len()));
+        }
+        ExitCode::from(u8::from(!gaps.is_empty()))
+    }
+
+    /// Writes the receipt beside its place and renames it.
+    pub(super) fn write_receipt(
+        &self,
+        jit: &Jit,
+        results: &[Result<Prepared, Error>],
+        path: &Path,
+    ) -> std::io::Result<()> {
+        let words = std::env::args_os().skip(1);
+        let mut receipt = Receipt::new(words.map(|w| w.to_string_lossy().into_owned()).collect());
+        for (request, result) in self.requests.iter().zip(results) {
+            match result {
+                Ok(prepared) => receipt.add(jit.cache(), &prepared.subject, &prepared.fetched.provenance),
+                Err(error) => receipt.add_failure(&request.subject, &error.to_string()),
+            }
+        }
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+        let mut file = tempfile::Builder::new()
+            .prefix(".jitc-")
+            .tempfile_in(folder.unwrap_or(Path::new(".")))?;
+        file.write_all(&receipt.to_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|e| e.error)?;
+        Ok(())
+    }
+}
+
+fn matrix(jit: &Jit, path: &Path) -> Result<(Vec<KernelSpec>, usize), Error> {
+    let archs = match jit.config().arch() {
+        Some(setting) => parse_archs(&setting)?,
+        None => super::default_archs(),
+    };
+    let expansion = Matrix::read(path).and_then(|matrix| matrix.expand(jit.registry(), &archs));
+    let expansion = expansion.map_err(|source| Error::Matrix {
+        path: path.to_path_buf(),
+        source,
+    })?;
+    Ok((expansion.specs, expansion.left_out))
+}
+
+fn traced(jit: &Jit, path: &Path) -> Result<Vec<KernelSpec>, Error> {
+    let mut specs = Vec::new();
+    for line in read_trace(path).map_err(Error::Trace)? {
+        let family = jit.registry().get(&line.family)?;
+        let texts = line.texts();
+        let set = texts.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        specs.push(KernelSpec::new(family, set, line.arch)?);
+    }
+    Ok(specs)
+}

@@ -1,0 +1,270 @@
+//! `jitc cache`, `jitc why`, and the contract of `jitc warm`.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use predicates::str::contains;
+use serde_json::Value;
+
+use crate::cli::{events, jitc};
+
+/// What a command printed, a JSON object a line; it must end with this code.
+fn json(cache: &Path, args: &[&str], code: i32) -> Vec<Value> {
+    let output = jitc(cache).args(args).arg("--json").output().expect("ran");
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {words}");
+    events(&output)
+}
+
+fn keys(events: &[Value]) -> Vec<String> {
+    let keys = events.iter().filter_map(|e| e["key"].as_str());
+    keys.map(str::to_owned).collect()
+}
+
+const TWO: [&str; 4] = ["warm", "stream", "--arch", "sm_80,sm_90a"];
+
+#[test]
+fn entries_are_listed_filtered_sorted_and_shown() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    json(dir.path(), &TWO, 0);
+    let all = keys(&json(dir.path(), &["cache", "ls"], 0));
+    assert_eq!(all.len(), 2);
+    assert!(all.is_sorted());
+    for (filter, count) in [
+        (&["--arch", "sm_9*"][..], 1),
+        (&["--family", "str*"], 2),
+        (&["--family", "wo_gemv"], 0),
+        (&["--set", "unroll=*"], 2),
+        (&["--set", "unroll=9"], 0),
+        (&["--tier", "user"], 2),
+        (&["--tier", "read-only*"], 0),
+        (&["--newer-than", "1h"], 2),
+        (&["--older-than", "1h"], 0),
+        (&["--min-size", "1KiB"], 2),
+        (&["--max-size", "1KiB"], 0),
+        (&["--limit", "1"], 1),
+    ] {
+        let listed = json(dir.path(), &[&["cache", "ls"], filter].concat(), 0);
+        assert_eq!(listed.len(), count, "{filter:?}");
+    }
+    let sorted = json(dir.path(), &["cache", "ls", "--sort", "arch", "--reverse"], 0);
+    assert_eq!(sorted[0]["arch"], "sm_90a");
+    let key = sorted[0]["key"].as_str().expect("key");
+    let shown = json(dir.path(), &["cache", "show", &key[..10]], 0);
+    assert_eq!(shown[0]["manifest"]["key"], key);
+    assert_eq!(shown[0]["tier"], "user");
+    for name in ["created_unix_ms", "compile_us"] {
+        assert!(shown[0]["manifest"][name].is_u64(), "{name}");
+    }
+    for (thing, words) in [
+        ("--source", "#include"),
+        ("--headers", "#pragma once"),
+        ("--log", "registers"),
+        ("--preimage", "nvrtc_builtins"),
+        ("--ptx", ".target sm_90a"),
+    ] {
+        let show = jitc(dir.path())
+            .args(["cache", "show", key, thing])
+            .assert()
+            .success();
+        show.stdout(contains(words));
+    }
+    // Plain numbers, since this is no terminal.
+    let size = sorted[0]["bytes"].to_string();
+    let table = jitc(dir.path()).args(["cache", "ls"]).assert().success();
+    table.stdout(contains(size));
+    // Without the vendor's tools there is a hint.
+    let show = jitc(dir.path())
+        .args(["cache", "show", key, "--sass"])
+        .env("PATH", "")
+        .assert();
+    show.code(2).stderr(contains("nvdisasm"));
+    let stats = json(dir.path(), &["cache", "stats"], 0);
+    assert_eq!(stats[0]["totals"]["entries"], 2);
+    let diff = json(dir.path(), &["cache", "diff", &all[0], &all[1]], 1);
+    let differences = diff[0]["differences"].as_array().expect("a list");
+    let components: Vec<_> = differences.iter().map(|d| &d["component"]).collect();
+    assert!(components.contains(&&Value::from("arch")), "{components:?}");
+    json(dir.path(), &["cache", "diff", &all[0], &all[0]], 0);
+}
+
+#[test]
+fn an_exported_bundle_is_imported_elsewhere_and_a_bad_one_changes_nothing() {
+    let (dir, other) = (
+        tempfile::tempdir().expect("tempdir"),
+        tempfile::tempdir().expect("tempdir"),
+    );
+    json(dir.path(), &TWO, 0);
+    let bundle = dir.path().join("two.jitc");
+    let bundle = bundle.to_str().expect("a path");
+    let exported = json(dir.path(), &["cache", "export", "--out", bundle], 0);
+    assert_eq!(exported[0]["exported"]["entries"], 2);
+    let bytes = fs_err::read(bundle).expect("read");
+    json(dir.path(), &["cache", "embed", "--out", bundle], 0);
+    assert_eq!(
+        fs_err::read(bundle).expect("read"),
+        bytes,
+        "equal entries, equal bytes"
+    );
+    let imported = json(other.path(), &["cache", "import", bundle], 0);
+    assert_eq!(imported[0]["added"], 2);
+    let warmed = json(other.path(), &TWO, 0);
+    assert_eq!(warmed[2]["hit"], 2);
+    json(other.path(), &["cache", "clean"], 0);
+    fs_err::write(bundle, &bytes[..bytes.len() - 9]).expect("write");
+    let refused = jitc(other.path()).args(["cache", "import", bundle]).assert();
+    refused.code(2).stderr(contains("nothing was changed"));
+    assert!(json(other.path(), &["cache", "ls"], 0).is_empty());
+    // A filter that nothing fits is a negative answer.
+    json(
+        dir.path(),
+        &["cache", "export", "--out", bundle, "--arch", "sm_100a"],
+        1,
+    );
+}
+
+#[test]
+fn prune_says_what_it_would_do_and_then_does_it() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    json(dir.path(), &TWO, 0);
+    let prune = ["cache", "prune", "--max-entries", "1", "--dry-run"];
+    let would = json(dir.path(), &prune, 0);
+    assert_eq!(would[0]["pruned"]["keys"].as_array().expect("keys").len(), 1);
+    assert_eq!(json(dir.path(), &["cache", "ls"], 0).len(), 2);
+    let pruned = json(dir.path(), &prune[..4], 0);
+    assert_eq!(pruned[0]["pruned"]["keys"], would[0]["pruned"]["keys"]);
+    assert_eq!(json(dir.path(), &["cache", "ls"], 0).len(), 1);
+    json(dir.path(), &["cache", "prune", "--max-size", "0"], 0);
+    assert!(json(dir.path(), &["cache", "ls"], 0).is_empty());
+}
+
+#[test]
+fn verify_lists_what_is_bad_and_repair_puts_it_right() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let key = keys(&json(dir.path(), &["warm", "stream", "--arch", "sm_80"], 0)).remove(0);
+    let entry = dir.path().join("v1").join(&key[..2]).join(&key);
+    fs_err::write(entry.join("kernel.cubin"), b"short").expect("write");
+    let bad = json(dir.path(), &["cache", "verify"], 1);
+    assert_eq!(bad[0]["event"], "bad");
+    assert_eq!(bad[0]["key"], key.as_str());
+    let repaired = json(dir.path(), &["cache", "verify", "--repair"], 0);
+    assert_eq!(repaired[0]["repaired"], true);
+    assert!(!entry.exists());
+    json(dir.path(), &["cache", "verify"], 0);
+}
+
+#[test]
+fn why_names_what_differs_from_the_nearest_entry_and_the_tier_of_a_hit() {
+    let (dir, other) = (
+        tempfile::tempdir().expect("tempdir"),
+        tempfile::tempdir().expect("tempdir"),
+    );
+    let asked = ["why", "stream", "--arch", "sm_80"];
+    assert_eq!(json(dir.path(), &asked, 1)[0]["nearest"], Value::Null);
+    json(dir.path(), &["warm", "stream", "--arch", "sm_80"], 0);
+    assert_eq!(json(dir.path(), &asked, 0)[0]["tier"], "user");
+    let miss = json(
+        dir.path(),
+        &["why", "stream", "--arch", "sm_80", "--unroll", "8"],
+        1,
+    );
+    let first = &miss[0]["nearest"]["differences"][0];
+    assert_eq!(
+        (&first["component"], &first["name"]),
+        (&"constant".into(), &"unroll".into())
+    );
+    assert_eq!((&first["here"], &first["there"]), (&"8u".into(), &"4u".into()));
+    // A read-only folder is a tier, by flag and by variable; writes go elsewhere.
+    let ro = dir.path().to_str().expect("a path");
+    let hit = json(other.path(), &[&asked[..], &["--cache-ro", ro]].concat(), 0);
+    assert_eq!(hit[0]["tier"], format!("read-only {ro}"));
+    let output = jitc(other.path())
+        .args(TWO)
+        .arg("--json")
+        .env("JITC_CACHE_RO", ro)
+        .output();
+    let warmed = events(&output.expect("ran"));
+    assert_eq!((&warmed[2]["hit"], &warmed[2]["built"]), (&1.into(), &1.into()));
+    assert_eq!(json(other.path(), &["cache", "ls"], 0).len(), 1);
+}
+
+#[test]
+fn a_check_compiles_nothing_and_shards_are_disjoint_and_complete() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let matrix = dir.path().join("matrix.toml");
+    let text = "[[warm]]\nfamilies = 'strea?'\narchs = ['sm_80', 'sm_90a']\n[warm.constants]\nunroll = '*'\n";
+    fs_err::write(&matrix, text).expect("write");
+    let check = ["warm", "--check", "--matrix", matrix.to_str().expect("a path")];
+    let gaps = json(dir.path(), &check, 1);
+    let all: BTreeSet<_> = keys(&gaps).into_iter().collect();
+    assert_eq!(all.len(), 8);
+    assert!(!dir.path().join("v1").exists(), "a check writes nothing");
+    let mut dealt = Vec::new();
+    for shard in ["1/3", "2/3", "3/3"] {
+        dealt.extend(keys(&json(
+            dir.path(),
+            &[&check[..], &["--shard", shard]].concat(),
+            1,
+        )));
+    }
+    assert_eq!(dealt.len(), 8);
+    assert_eq!(dealt.into_iter().collect::<BTreeSet<_>>(), all);
+    jitc(dir.path()).args(["warm", "--shard", "4/3"]).assert().code(2);
+    json(dir.path(), &["warm", "stream", "--arch", "sm_80"], 0);
+    json(dir.path(), &["warm", "stream", "--arch", "sm_80", "--check"], 0);
+    assert_eq!(json(dir.path(), &check, 1).last().expect("summary")["missing"], 7);
+}
+
+#[test]
+fn a_receipt_is_written_held_to_and_enforced() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let receipt = dir.path().join("receipt.json");
+    let receipt = receipt.to_str().expect("a path");
+    let warm = ["warm", "stream", "--arch", "sm_80"];
+    let warmed = json(dir.path(), &[&warm[..], &["--receipt", receipt]].concat(), 0);
+    let key = warmed[0]["key"].as_str().expect("key");
+    let text = fs_err::read_to_string(receipt).expect("receipt");
+    assert!(text.contains(key) && text.contains("kernel.cubin"), "{text}");
+    json(dir.path(), &["cache", "verify", "--against", receipt], 0);
+    let ask = |args: &[&str]| {
+        let mut command = jitc(dir.path());
+        command.args(args).env("JITC_REQUIRE_RECEIPT", receipt);
+        command.assert()
+    };
+    ask(&warm).success();
+    ask(&["warm", "stream", "--arch", "sm_90a"])
+        .code(2)
+        .stderr(contains("is not in the receipt"));
+    // The same kernel built again is not the same bytes: its log says how long it took.
+    json(dir.path(), &["cache", "clean"], 0);
+    json(dir.path(), &warm, 0);
+    let drift = json(dir.path(), &["cache", "verify", "--against", receipt], 1);
+    let file = drift[0]["file"].as_str().expect("a file");
+    ask(&warm).code(2).stderr(contains(format!("{file} of {key}")));
+}
+
+#[test]
+fn what_had_to_be_compiled_is_recorded_and_warmed_from_the_record() {
+    let (dir, other) = (
+        tempfile::tempdir().expect("tempdir"),
+        tempfile::tempdir().expect("tempdir"),
+    );
+    let trace = dir.path().join("trace.jsonl");
+    jitc(dir.path())
+        .args(TWO)
+        .env("JITC_TRACE", &trace)
+        .assert()
+        .success();
+    let trace = trace.to_str().expect("a path");
+    let warmed = json(other.path(), &["warm", "--from-trace", trace], 0);
+    assert_eq!(warmed[2]["built"], 2);
+    let again = json(other.path(), &TWO, 0);
+    assert_eq!(again[2]["hit"], 2);
+    let forbidden = jitc(dir.path())
+        .args(["warm", "stream", "--arch", "sm_86"])
+        .env("JITC_MISS", "forbid")
+        .assert();
+    forbidden
+        .code(2)
+        .stderr(contains("`jitc warm stream --arch sm_86` would warm it"));
+}
