@@ -17,6 +17,7 @@ pub mod key;
 pub mod launch;
 pub mod load;
 pub mod matrix;
+pub mod problem;
 pub mod reference;
 pub mod region;
 pub mod render;

@@ -1,20 +1,20 @@
 //! `jitc verify`: runs the `W_O` kernels on a GPU and holds them to the reference,
 //! bit for bit.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::time::Instant;
 
-use clap::{Arg, ArgMatches};
-use cudarc::driver::sys::CUfunction_attribute_enum as Attribute;
-use cudarc::driver::{CudaContext, CudaStream, DriverError, LaunchConfig, PushKernelArg};
-use cudarc::nvrtc::Ptx;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::json;
 
-use super::output;
-use crate::artifact::Artifact;
-use crate::device;
+use super::{Answer, output};
+use crate::device::Context;
 use crate::jit::{Error, Jit};
-use crate::reference::{Comparison, WoInputs, WoOutput, WoShape, compare, split_order};
+use crate::problem::WoProblem;
+use crate::reference::{
+    Comparison, Drift, WoInputs, WoOutput, WoShape, chained, compare, drift, matmul_f64, split_order,
+};
 use crate::spec::KernelSpec;
 use crate::target::Arch;
 use crate::template::Registry;
@@ -22,174 +22,348 @@ use crate::template::Registry;
 /// hidden, query heads, head dim: the model's shape, and small odd ones that
 /// neither tiles nor scale groups divide.
 const SHAPES: [(usize, usize, usize); 3] = [(5120, 24, 256), (72, 8, 24), (130, 16, 40)];
+const KV_HEADS: [usize; 4] = [1, 2, 4, 8];
+const SPLITS: [usize; 4] = [1, 2, 4, 8];
 const GLOBAL_SCALES: [f32; 3] = [1.0, 0.0123, -3.7e-4];
+const MODES: [&str; 2] = ["fma", "mul_add"];
+const GEOMETRIES: [&str; 2] = ["tiled", "original"];
+const MOST_TOKENS: usize = 4;
 
-pub(super) fn command(_: &Registry) -> clap::Command {
-    clap::Command::new("verify")
+pub(super) fn command(_: &Registry) -> Command {
+    Command::new("verify")
         .about("Run the W_O kernels on a GPU and hold them to the reference, bit for bit")
         .arg(
             Arg::new("family")
                 .value_parser(["wo_gemv"])
                 .default_value("wo_gemv"),
         )
+        .arg(
+            Arg::new("seeds")
+                .long("seeds")
+                .value_name("COUNT")
+                .value_parser(value_parser!(u64).range(1..))
+                .default_value("3")
+                .help("Sets of random inputs for each shape"),
+        )
+        .arg(
+            Arg::new("quick")
+                .long("quick")
+                .action(ArgAction::SetTrue)
+                .help("The small odd shapes only"),
+        )
+        .arg(
+            Arg::new("device")
+                .long("device")
+                .value_parser(value_parser!(u32))
+                .default_value("0")
+                .help("Which GPU, in the driver's order"),
+        )
 }
 
-pub(super) fn run(jit: &Jit, _: &ArgMatches, json: bool) -> Result<ExitCode, Error> {
-    let devices = match device::list() {
-        Ok(devices) if !devices.is_empty() => devices,
-        Ok(_) => return Ok(no_gpu("the driver shows none")),
-        Err(error) => return Ok(no_gpu(&error.to_string())),
-    };
-    let stream = match CudaContext::new(0) {
-        Ok(context) => context.default_stream(),
-        Err(error) => return Ok(no_gpu(&format!("{error:?}"))),
-    };
-    let arch = Arch::of_device(devices[0].major, devices[0].minor);
-    let family = jit.registry().get("wo_gemv")?;
-    let (mut cases, mut wrong, mut seed) = (0, 0, 4242);
-    for (hidden, q_heads, head_dim) in SHAPES {
-        for kv_heads in [1, 2, 4, 8] {
-            for wo_split in [1, 2, 4, 8] {
-                let shape = WoShape {
-                    hidden,
-                    k: q_heads * head_dim,
-                    num_kv_heads: kv_heads,
-                    wo_split,
-                };
-                for (i, global_scale) in GLOBAL_SCALES.into_iter().enumerate() {
-                    seed += 1;
-                    let nat = 1 + (i + wo_split + kv_heads) % 4;
-                    let inputs = WoInputs::random(&shape, nat, global_scale, seed);
-                    for mode in ["fma", "mul_add"] {
-                        let expected = split_order(&shape, &inputs, mode == "fma");
-                        for geometry in ["tiled", "original"] {
-                            let numbers =
-                                [hidden, q_heads, head_dim, kv_heads, wo_split].map(|n| n.to_string());
-                            let set = [
-                                ("hidden", numbers[0].as_str()),
-                                ("num_q_heads", &numbers[1]),
-                                ("head_dim", &numbers[2]),
-                                ("num_kv_heads", &numbers[3]),
-                                ("wo_split", &numbers[4]),
-                                ("accumulate", mode),
-                                ("geometry", geometry),
-                            ];
-                            let spec = KernelSpec::new(family, set, arch)?;
-                            let artifact = jit.prepare(&spec)?.fetched.artifact;
-                            let actual = match launch(&stream, &spec, &artifact, &shape, &inputs) {
-                                Ok(actual) => actual,
-                                Err(error) => {
-                                    output::note(format!("{}: {error:?}", spec.variant()));
-                                    return Ok(ExitCode::from(2));
-                                }
-                            };
-                            let partials = compare(&expected.partials, &actual.partials);
-                            let sums = compare(&expected.output, &actual.output);
-                            cases += 1;
-                            wrong += u32::from(!partials.is_exact() || !sums.is_exact());
-                            report(
-                                &spec,
-                                nat,
-                                global_scale,
-                                &[("partials", partials), ("output", sums)],
-                                json,
-                            );
-                        }
-                    }
-                }
-            }
+pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
+    let ordinal = matches.get_one::<u32>("device").copied().unwrap_or(0);
+    let context = match Context::new(ordinal) {
+        Ok(context) => context,
+        Err(reason) => {
+            output::error(format!("verifying takes a GPU, and there is none here: {reason}"));
+            return Ok(ExitCode::from(2));
         }
+    };
+    let sweep = Sweep {
+        jit,
+        context: &context,
+        json,
+        seeds: matches.get_one::<u64>("seeds").copied().unwrap_or(1),
+    };
+    let skipped = usize::from(matches.get_flag("quick"));
+    let started = Instant::now();
+    let mut tally = Tally::default();
+    for shape in &SHAPES[skipped..] {
+        sweep.shape(*shape, &mut tally)?;
     }
+    let device = &context.device().name;
+    let (cases, wrong) = (tally.cases, tally.wrong);
+    let seconds = started.elapsed().as_secs_f64();
     if json {
-        output::json(&json!({"event": "summary", "cases": cases, "wrong": wrong, "device": devices[0].name}));
+        output::json(
+            &json!({"event": "summary", "device": device, "cases": cases, "wrong": wrong,
+            "elapsed_ms": seconds * 1e3}),
+        );
     } else {
+        output::table(&tally.table());
         output::line(format!(
-            "{}: {cases} cases, {wrong} with a differing bit",
-            devices[0].name
+            "\n{device}: {cases} cases, {wrong} with a differing bit, in {seconds:.1} s"
         ));
     }
     Ok(ExitCode::from(u8::from(wrong > 0)))
 }
 
-fn no_gpu(reason: &str) -> ExitCode {
-    output::note(format!(
-        "error: verifying takes a GPU, and there is none here: {reason}"
-    ));
-    ExitCode::from(2)
+struct Sweep<'a> {
+    jit: &'a Jit,
+    context: &'a Context,
+    json: bool,
+    seeds: u64,
 }
 
-fn report(spec: &KernelSpec, nat: usize, global_scale: f32, parts: &[(&str, Comparison)], json: bool) {
-    for (what, comparison) in parts {
-        if json {
-            output::json(&json!({"event": "case", "variant": spec.variant(), "nat": nat,
-                "global_scale": global_scale, "what": what, "max_abs": comparison.max_abs,
-                "mismatches": comparison.mismatches, "elements": comparison.elements}));
+impl Sweep<'_> {
+    fn shape(&self, shape: (usize, usize, usize), tally: &mut Tally) -> Result<(), Error> {
+        let (hidden, q_heads, head_dim) = shape;
+        let kv_heads: Vec<usize> = KV_HEADS.into_iter().filter(|kv| q_heads % kv == 0).collect();
+        let specs = self.specs(shape, &kv_heads)?;
+        self.prepare(specs.values())?;
+        let plain = WoShape {
+            hidden,
+            k: q_heads * head_dim,
+            num_kv_heads: 1,
+            wo_split: 1,
+        };
+        let most_slots = kv_heads.iter().max().unwrap_or(&1) * 8;
+        let stream = self.context.cuda().default_stream();
+        for seed in 0..self.seeds {
+            let mut inputs = WoInputs::random(&plain, MOST_TOKENS, 1.0, 4242 + seed);
+            let mut problem = WoProblem::new(&stream, &plain, most_slots, &inputs)?;
+            for global_scale in GLOBAL_SCALES {
+                inputs.global_scale = global_scale;
+                problem.set_global_scale(global_scale)?;
+                let set = Set {
+                    seed,
+                    float64: matmul_f64(&plain, &inputs),
+                    inputs: &inputs,
+                };
+                for num_kv_heads in &kv_heads {
+                    let shape = WoShape {
+                        num_kv_heads: *num_kv_heads,
+                        ..plain
+                    };
+                    self.orders(&shape, &set, &specs, &mut problem, tally)?;
+                }
+            }
         }
-        if let Some(first) = comparison.first_mismatch {
-            output::note(format!(
-                "{} nat={nat} global_scale={global_scale:?}: {what}[{}] is {:#010x}, expected {:#010x}; {} of {} differ",
-                spec.variant(),
-                first.index,
-                first.actual_bits,
-                first.expected_bits,
-                comparison.mismatches,
-                comparison.elements
-            ));
+        Ok(())
+    }
+
+    /// Every mode, split, geometry and number of tokens over one set of inputs.
+    fn orders(
+        &self,
+        shape: &WoShape,
+        set: &Set<'_>,
+        specs: &Specs,
+        problem: &mut WoProblem,
+        tally: &mut Tally,
+    ) -> Result<(), Error> {
+        for mode in MODES {
+            let fused = mode == "fma";
+            let chained = chained(shape, set.inputs, fused);
+            for wo_split in SPLITS {
+                let shape = WoShape { wo_split, ..*shape };
+                let expected = Expected {
+                    wo: split_order(&shape, set.inputs, fused),
+                    chained: &chained,
+                    float64: &set.float64,
+                };
+                for geometry in GEOMETRIES {
+                    let spec = &specs[&(shape.num_kv_heads, wo_split, mode, geometry)];
+                    let kernel = self.jit.load(spec, self.context)?;
+                    for nat in 1..=MOST_TOKENS {
+                        let actual = problem.run(&kernel, nat, shape.num_slots())?;
+                        let case = Case::new(&shape, nat, &expected, &actual);
+                        self.report(spec, set, &case);
+                        tally.add(&shape, mode, geometry, &case);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn specs(&self, shape: (usize, usize, usize), kv_heads: &[usize]) -> Result<Specs, Error> {
+        let device = self.context.device();
+        let arch = Arch::of_device(device.major, device.minor);
+        let family = self.jit.registry().get("wo_gemv")?;
+        let mut specs = BTreeMap::new();
+        for kv in kv_heads {
+            for split in SPLITS {
+                for mode in MODES {
+                    for geometry in GEOMETRIES {
+                        let numbers = [shape.0, shape.1, shape.2, *kv, split].map(|n| n.to_string());
+                        let names = ["hidden", "num_q_heads", "head_dim", "num_kv_heads", "wo_split"];
+                        let set = names
+                            .into_iter()
+                            .zip(numbers.iter().map(String::as_str))
+                            .chain([("accumulate", mode), ("geometry", geometry)]);
+                        let spec = KernelSpec::new(family, set, arch)?;
+                        specs.insert((*kv, split, mode, geometry), spec);
+                    }
+                }
+            }
+        }
+        Ok(specs)
+    }
+
+    /// Compiles what the cache lacks, on all cores, before the GPU has to wait.
+    fn prepare<'s>(&self, specs: impl Iterator<Item = &'s KernelSpec>) -> Result<(), Error> {
+        let specs: Vec<_> = specs.collect();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let parts = specs.chunks(specs.len().div_ceil(threads).max(1));
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = parts
+                .map(|part| {
+                    scope.spawn(move || part.iter().try_for_each(|spec| self.jit.prepare(spec).map(drop)))
+                })
+                .collect();
+            for worker in workers {
+                match worker.join() {
+                    Ok(prepared) => prepared?,
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn report(&self, spec: &KernelSpec, set: &Set<'_>, case: &Case) {
+        let (nat, seed, global_scale) = (case.nat, set.seed, set.inputs.global_scale);
+        if self.json {
+            let part = |c: &Comparison| {
+                json!({"max_abs": finite(c.max_abs), "max_rel": finite(c.max_rel),
+                    "mismatches": c.mismatches, "elements": c.elements,
+                    "first": c.first_mismatch.map(|m| json!({"index": m.index,
+                        "expected_bits": m.expected_bits, "actual_bits": m.actual_bits}))})
+            };
+            output::json(
+                &json!({"event": "case", "variant": spec.variant(), "seed": seed, "nat": nat,
+                "global_scale": global_scale, "partials": part(&case.partials), "output": part(&case.output),
+                "drift_from_chained_max_abs": finite(case.from_chained.max_abs),
+                "drift_from_float64_max_abs": finite(case.from_float64.max_abs),
+                "drift_from_float64_relative_l2": finite(case.from_float64.relative_l2)}),
+            );
+        }
+        for (what, comparison) in [("partials", &case.partials), ("output", &case.output)] {
+            if let Some(first) = comparison.first_mismatch {
+                output::note(format!(
+                    "wrong: {} seed={seed} nat={nat} global_scale={global_scale:?}: {what}[{}] is {:#010x}, \
+                     expected {:#010x}; {} of {} differ",
+                    spec.variant(),
+                    first.index,
+                    first.actual_bits,
+                    first.expected_bits,
+                    comparison.mismatches,
+                    comparison.elements
+                ));
+            }
         }
     }
 }
 
-/// One launch, with outputs poisoned by NaN before it.
-fn launch(
-    stream: &Arc<CudaStream>,
-    spec: &KernelSpec,
-    artifact: &Artifact,
-    shape: &WoShape,
-    inputs: &WoInputs,
-) -> Result<WoOutput, DriverError> {
-    let entry = &spec.family.entries[0];
-    let module = stream
-        .context()
-        .load_module(Ptx::from_binary(artifact.cubin.clone()))?;
-    let function = module.load_function(&entry.name)?;
-    let nat = u32::try_from(inputs.nat).unwrap_or(u32::MAX);
-    let size = |size| spec.size(size).unwrap_or(nat);
-    let shared_mem_bytes = size(&entry.shared_mem_bytes);
-    function.set_attribute(
-        Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-        i32::try_from(shared_mem_bytes).unwrap_or(i32::MAX),
-    )?;
-    let attn_bits: Vec<u16> = inputs.attn.iter().map(|x| x.to_bits()).collect();
-    let attn = stream.clone_htod(&attn_bits)?;
-    let weight = stream.clone_htod(&inputs.weight)?;
-    let scales = stream.clone_htod(&inputs.scales)?;
-    let global_scale = stream.clone_htod(&[inputs.global_scale])?;
-    let mut partials = stream.clone_htod(&vec![f32::NAN; inputs.nat * shape.num_slots() * shape.hidden])?;
-    let mut sums = stream.clone_htod(&vec![f32::NAN; inputs.nat * shape.hidden])?;
-    let mut counters = stream.alloc_zeros::<u32>(64 * inputs.nat)?;
-    let region_timing = 0_u64;
-    let config = LaunchConfig {
-        grid_dim: (size(&entry.grid[0]), size(&entry.grid[1]), size(&entry.grid[2])),
-        block_dim: (size(&entry.block), 1, 1),
-        shared_mem_bytes,
-    };
-    let mut launch = stream.launch_builder(&function);
-    launch.arg(&attn).arg(&weight).arg(&scales).arg(&global_scale);
-    launch
-        .arg(&mut partials)
-        .arg(&mut sums)
-        .arg(&mut counters)
-        .arg(&region_timing)
-        .arg(&nat);
-    if size(&entry.cooperative) == 1 {
-        // SAFETY: the arguments are those of the family's entry point, in order.
-        unsafe { launch.launch_cooperative(config) }?;
-    } else {
-        // SAFETY: as above.
-        unsafe { launch.launch(config) }?;
+/// JSON has no infinity: a NaN on either side shows as null.
+fn finite(value: f64) -> Option<f64> {
+    value.is_finite().then_some(value)
+}
+
+/// Variants by kv heads, split, mode and geometry.
+type Specs = BTreeMap<(usize, usize, &'static str, &'static str), KernelSpec>;
+
+/// One set of inputs.
+struct Set<'a> {
+    seed: u64,
+    inputs: &'a WoInputs,
+    float64: Vec<f64>,
+}
+
+/// What a launch must give, and what it is measured against without being judged.
+struct Expected<'a> {
+    wo: WoOutput,
+    chained: &'a [f32],
+    float64: &'a [f64],
+}
+
+/// One launch, compared.
+struct Case {
+    nat: usize,
+    partials: Comparison,
+    output: Comparison,
+    from_chained: Drift,
+    from_float64: Drift,
+}
+
+impl Case {
+    /// The references hold the most tokens; a launch has the first `nat` of them.
+    fn new(shape: &WoShape, nat: usize, expected: &Expected<'_>, actual: &WoOutput) -> Self {
+        let rows = nat * shape.hidden;
+        let chained: Vec<f64> = expected.chained[..rows].iter().map(|v| f64::from(*v)).collect();
+        let partials = &expected.wo.partials[..rows * shape.num_slots()];
+        Self {
+            nat,
+            partials: compare(partials, &actual.partials),
+            output: compare(&expected.wo.output[..rows], &actual.output),
+            from_chained: drift(&actual.output, &chained),
+            from_float64: drift(&actual.output, &expected.float64[..rows]),
+        }
     }
-    Ok(WoOutput {
-        partials: stream.clone_dtoh(&partials)?,
-        output: stream.clone_dtoh(&sums)?,
-    })
+
+    fn is_exact(&self) -> bool {
+        self.partials.is_exact() && self.output.is_exact()
+    }
+}
+
+/// Cases of one shape, mode, geometry and split.
+#[derive(Default)]
+struct Line {
+    cases: usize,
+    wrong: usize,
+    max_abs: f64,
+    from_chained: f64,
+    from_float64: f64,
+}
+
+#[derive(Default)]
+struct Tally {
+    cases: usize,
+    wrong: usize,
+    lines: BTreeMap<(String, String, String, usize), Line>,
+}
+
+impl Tally {
+    fn add(&mut self, shape: &WoShape, mode: &str, geometry: &str, case: &Case) {
+        let wrong = usize::from(!case.is_exact());
+        self.cases += 1;
+        self.wrong += wrong;
+        let name = format!("{} x {}", shape.hidden, shape.k);
+        let key = (name, geometry.to_owned(), mode.to_owned(), shape.wo_split);
+        let line = self.lines.entry(key).or_default();
+        line.cases += 1;
+        line.wrong += wrong;
+        line.max_abs = line.max_abs.max(case.partials.max_abs).max(case.output.max_abs);
+        line.from_chained = line.from_chained.max(case.from_chained.relative_l2);
+        line.from_float64 = line.from_float64.max(case.from_float64.relative_l2);
+    }
+
+    fn table(&self) -> Vec<Vec<String>> {
+        let heading = [
+            "shape",
+            "geometry",
+            "accumulate",
+            "split",
+            "cases",
+            "wrong",
+            "max_abs",
+            "drift from chained",
+            "drift from float64",
+        ];
+        let mut rows = vec![heading.map(str::to_owned).to_vec()];
+        for ((shape, geometry, mode, split), line) in &self.lines {
+            rows.push(vec![
+                shape.clone(),
+                geometry.clone(),
+                mode.clone(),
+                split.to_string(),
+                line.cases.to_string(),
+                line.wrong.to_string(),
+                format!("{:?}", line.max_abs),
+                format!("{:.2e}", line.from_chained),
+                format!("{:.2e}", line.from_float64),
+            ]);
+        }
+        rows
+    }
 }

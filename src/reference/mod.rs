@@ -14,4 +14,4 @@ mod wo;
 
 pub use compare::{Comparison, Drift, Mismatch, compare, drift};
 pub use rng::Rng;
-pub use wo::{WoInputs, WoOutput, WoShape, matmul_f64, split_order};
+pub use wo::{WoInputs, WoOutput, WoShape, chained, matmul_f64, split_order};

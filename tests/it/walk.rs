@@ -22,6 +22,7 @@ const WALK: &[&str] = &[
     "load",
     "launch",
     "reference",
+    "problem",
     "jit",
     "cli",
 ];

@@ -1,0 +1,179 @@
+//! What only a GPU can show. Without one every test says why it skips;
+//! `JITC_REQUIRE_GPU=1` turns a skip into a failure.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use jitc::artifact::Artifact;
+use jitc::cache::{Cache, Provenance};
+use jitc::config::{Config, Environment, Flags};
+use jitc::device::Context;
+use jitc::jit::{Error, Jit};
+use jitc::launch::{Arguments, LaunchError, Order, launch};
+use jitc::load::LoadError;
+use jitc::problem::WoProblem;
+use jitc::reference::{WoInputs, WoShape, compare, split_order};
+use jitc::spec::KernelSpec;
+use jitc::target::Arch;
+
+/// The first GPU, or nothing, with the reason said.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the test's own switch, no setting of jitc's"
+)]
+fn gpu() -> Option<Context> {
+    match Context::new(0) {
+        Ok(context) => Some(context),
+        Err(reason) => {
+            assert!(
+                std::env::var_os("JITC_REQUIRE_GPU").is_none_or(|v| v != "1"),
+                "JITC_REQUIRE_GPU=1, and there is no GPU: {reason}"
+            );
+            // Past the test harness, which shows what a test prints only if it fails.
+            let _ = writeln!(std::io::stderr(), "skipped, no GPU: {reason}");
+            None
+        }
+    }
+}
+
+/// A facade with the caller's NVRTC and a cache of its own.
+fn jit(cache: &std::path::Path) -> Jit {
+    let flags = Flags {
+        cache_dir: Some(cache.to_path_buf()),
+        ..Flags::default()
+    };
+    let config = Config::load(flags, Environment::capture(), cache).expect("settings");
+    Jit::new(config).expect("families")
+}
+
+const SHAPE: WoShape = WoShape {
+    hidden: 72,
+    k: 192,
+    num_kv_heads: 4,
+    wo_split: 2,
+};
+
+fn spec(jit: &Jit, geometry: &str, arch: Arch) -> KernelSpec {
+    let set = [
+        ("hidden", "72"),
+        ("num_q_heads", "8"),
+        ("head_dim", "24"),
+        ("num_kv_heads", "4"),
+        ("wo_split", "2"),
+        ("geometry", geometry),
+    ];
+    KernelSpec::new(jit.registry().get("wo_gemv").expect("family"), set, arch).expect("legal")
+}
+
+fn arch_of(context: &Context) -> Arch {
+    Arch::of_device(context.device().major, context.device().minor)
+}
+
+fn assert_right(jit: &Jit, context: &Context, spec: &KernelSpec) {
+    let kernel = jit.load(spec, context).expect("loaded");
+    let inputs = WoInputs::random(&SHAPE, 3, 0.0123, 7);
+    let stream = context.cuda().default_stream();
+    let mut problem = WoProblem::new(&stream, &SHAPE, SHAPE.num_slots(), &inputs).expect("memory");
+    let actual = problem.run(&kernel, 3, SHAPE.num_slots()).expect("launched");
+    let expected = split_order(&SHAPE, &inputs, true);
+    assert!(compare(&expected.partials, &actual.partials).is_exact());
+    assert!(compare(&expected.output, &actual.output).is_exact());
+}
+
+#[test]
+fn both_geometries_give_the_bits_of_the_reference() {
+    let Some(context) = gpu() else { return };
+    let dir = tempfile::tempdir().expect("tempdir");
+    let jit = jit(dir.path());
+    for geometry in ["tiled", "original"] {
+        assert_right(&jit, &context, &spec(&jit, geometry, arch_of(&context)));
+    }
+}
+
+#[test]
+fn a_repeated_request_is_the_same_loaded_kernel_from_any_thread() {
+    let Some(context) = gpu() else { return };
+    let dir = tempfile::tempdir().expect("tempdir");
+    let jit = jit(dir.path());
+    let spec = spec(&jit, "tiled", arch_of(&context));
+    let first = jit.load(&spec, &context).expect("loaded");
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| assert!(Arc::ptr_eq(&first, &jit.load(&spec, &context).expect("loaded"))));
+        }
+    });
+    let entry = &first.entries()[0];
+    assert!(entry.registers > 0 && entry.blocks_per_sm > 0);
+    assert_eq!(entry.capacity, entry.blocks_per_sm * context.device().sm_count);
+}
+
+#[test]
+fn a_cubin_that_the_driver_rejects_is_built_anew() {
+    let Some(context) = gpu() else { return };
+    let dir = tempfile::tempdir().expect("tempdir");
+    let subject = {
+        let jit = jit(dir.path());
+        let spec = spec(&jit, "tiled", arch_of(&context));
+        jit.describe(&spec).expect("rendered").0
+    };
+    let garbage = Artifact {
+        cubin: b"verifies as bytes, and is no ELF".to_vec(),
+        resources: Vec::new(),
+        compile_log: String::new(),
+        compile_us: 0,
+    };
+    let cache = Cache::builder().user(dir.path().to_path_buf()).build();
+    let kept = cache
+        .get_or_build(&subject, || Ok::<_, ()>(garbage))
+        .expect("kept");
+    assert_eq!(kept.provenance, Provenance::Built);
+    let jit = jit(dir.path());
+    assert_right(&jit, &context, &spec(&jit, "tiled", arch_of(&context)));
+    assert_eq!(jit.cache().counters().healed, 1);
+}
+
+#[test]
+fn a_cooperative_grid_over_the_gpus_capacity_is_refused_before_the_launch() {
+    let Some(context) = gpu() else { return };
+    let dir = tempfile::tempdir().expect("tempdir");
+    let jit = jit(dir.path());
+    let kernel = jit
+        .load(&spec(&jit, "original", arch_of(&context)), &context)
+        .expect("loaded");
+    let entry = &kernel.entries()[0];
+    let stream = context.cuda().default_stream();
+    // SAFETY: refused on the host, so no argument is read.
+    let refused = unsafe {
+        launch(
+            entry,
+            entry.capacity,
+            Order::Serial,
+            stream.cu_stream(),
+            &mut Arguments::<9>::new(),
+        )
+    };
+    let error = refused.expect_err("over capacity");
+    assert!(matches!(error, LaunchError::OverCapacity { .. }), "{error}");
+}
+
+#[test]
+fn a_cubin_for_another_gpu_is_refused_with_both_named() {
+    let Some(context) = gpu() else { return };
+    let dir = tempfile::tempdir().expect("tempdir");
+    let jit = jit(dir.path());
+    let other: Arch = if context.device().major == 8 {
+        "sm_90a"
+    } else {
+        "sm_80"
+    }
+    .parse()
+    .expect("arch");
+    let error = jit
+        .load(&spec(&jit, "tiled", other), &context)
+        .expect_err("refused");
+    assert!(
+        matches!(error, Error::Load(LoadError::WrongArch { .. })),
+        "{error}"
+    );
+    assert!(error.to_string().contains(&other.to_string()), "{error}");
+}
