@@ -3,9 +3,11 @@
 mod args;
 mod cache;
 mod doctor;
+mod extract;
 mod human;
 mod output;
 mod plan;
+mod regions;
 mod show;
 mod verify;
 mod warm;
@@ -42,6 +44,8 @@ const VERBS: &[Verb] = &[
     Verb { name: "toolchain", command: doctor::toolchain_command, run: doctor::toolchain },
     Verb { name: "doctor", command: doctor::doctor_command, run: doctor::doctor },
     Verb { name: "verify", command: verify::command, run: verify::run },
+    Verb { name: "regions", command: regions::command, run: regions::run },
+    Verb { name: "extract", command: extract::command, run: extract::run },
     Verb { name: "completions", command: args::completions_command, run: args::completions },
 ];
 

@@ -74,7 +74,9 @@ pub(super) fn table(rows: &[Vec<String>]) {
             .iter()
             .zip(&widths)
             .map(|(cell, width)| {
-                if cell.starts_with(|c: char| c.is_ascii_digit()) && cell.parse::<f64>().is_ok() {
+                if cell.starts_with(|c: char| c.is_ascii_digit() || "+-".contains(c))
+                    && cell.parse::<f64>().is_ok()
+                {
                     format!("{cell:>width$}")
                 } else {
                     format!("{cell:<width$}")

@@ -10,6 +10,7 @@ use crate::key::CacheKey;
 use crate::load::LoadError;
 use crate::matrix::MatrixError;
 use crate::problem::ProblemError;
+use crate::region::RegionError;
 use crate::render::RenderError;
 use crate::spec::SpecError;
 use crate::template::TemplateError;
@@ -53,6 +54,9 @@ pub enum Error {
     /// Loading into a context.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// Region timings.
+    #[error(transparent)]
+    Region(#[from] RegionError),
     /// No tier has it, and compiling is forbidden.
     #[error(
         "{variant} for {arch} is in no tier of the cache, and compiling is forbidden (miss = forbid): \
@@ -125,6 +129,8 @@ pub enum ErrorKind {
     Compile,
     /// Loading.
     Load,
+    /// Region timings.
+    Region,
     /// What the policy allows.
     Policy,
     /// Reaching a GPU.
@@ -146,6 +152,7 @@ impl Error {
             Self::Cache(_) => ErrorKind::Cache,
             Self::Compile { .. } => ErrorKind::Compile,
             Self::Load(_) => ErrorKind::Load,
+            Self::Region(_) => ErrorKind::Region,
             Self::Forbidden { .. } | Self::Drift { .. } | Self::Receipt { .. } => ErrorKind::Policy,
             Self::Device(_) => ErrorKind::Device,
             Self::Run(_) => ErrorKind::Run,

@@ -8,4 +8,7 @@ mod cli;
 mod key;
 mod policy;
 mod regions;
+mod regions_cli;
+mod regions_page;
 mod walk;
+mod webdriver;
