@@ -13,3 +13,10 @@ check:
 test:
     cargo test --locked
 
+# 3,000 writers of the cache killed at random and at every step of publishing.
+crash:
+    cargo test --locked --lib three_thousand -- --ignored
+
+# Ten million inputs for the readers of manifests and bundles.
+fuzz executions="10000000" seed="2026":
+    cargo run --release --locked --example fuzz -- {{executions}} {{seed}}

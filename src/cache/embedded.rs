@@ -3,6 +3,8 @@
 //! Invariant: whatever the image holds, a lookup ends in a verified entry or in
 //! none; no offset or length in it is taken on trust.
 
+use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::bundle::{
@@ -14,39 +16,39 @@ use super::layers::{Tier, TierName};
 use super::load::Load;
 use crate::key::CacheKey;
 
-/// A bundle from `include_bytes!`.
+/// A bundle from `include_bytes!`, or one that a program read itself.
 ///
 /// Nothing is read before the first lookup, and then only the index and the
 /// entry that is asked for. A damaged bundle is a tier that cannot be read.
 #[derive(Debug)]
 pub struct Embedded {
     name: TierName,
-    bytes: &'static [u8],
-    index: OnceLock<Option<&'static [[u8; INDEX_LENGTH]]>>,
+    bytes: Cow<'static, [u8]>,
+    index: OnceLock<Option<Range<usize>>>,
 }
 
 impl Embedded {
-    /// The bundle, from `include_bytes!`.
+    /// The bundle.
     #[must_use]
-    pub fn new(bytes: &'static [u8]) -> Self {
+    pub fn new(bytes: impl Into<Cow<'static, [u8]>>) -> Self {
         Self {
             name: TierName::new("embedded"),
-            bytes,
+            bytes: bytes.into(),
             index: OnceLock::new(),
         }
     }
 
-    fn index(&self) -> Option<&'static [[u8; INDEX_LENGTH]]> {
-        *self.index.get_or_init(|| {
-            let bytes = self.bytes.strip_prefix(&MAGIC)?;
-            let at = bytes.len().checked_sub(FOOTER_LENGTH)?;
-            let (body, footer) = bytes.split_at(at);
-            let (count, _) = footer.split_first_chunk()?;
+    fn index(&self) -> Option<&[[u8; INDEX_LENGTH]]> {
+        let place = self.index.get_or_init(|| {
+            let body = self.bytes.strip_suffix(&END)?;
+            let at = body.len().checked_sub(FOOTER_LENGTH - END.len())?;
+            let (count, _) = body[at..].split_first_chunk()?;
             let length = u64::from_le_bytes(*count).checked_mul(INDEX_LENGTH as u64)?;
-            let start = body.len().checked_sub(usize::try_from(length).ok()?)?;
-            let (index, rest) = body[start..].as_chunks();
-            (rest.is_empty() && footer.ends_with(&END)).then_some(index)
-        })
+            let start = at.checked_sub(usize::try_from(length).ok()?)?;
+            (self.bytes.starts_with(&MAGIC) && start >= MAGIC.len()).then_some(start..at)
+        });
+        let (index, _) = self.bytes[place.clone()?].as_chunks();
+        Some(index)
     }
 
     fn entry(&self, key: &CacheKey) -> Result<Option<Entry>, BundleError> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::builder::CacheBuilder;
 use super::entry::Entry;
-use super::error::{CacheError, Fault};
+use super::error::{CacheError, Fault, Sort};
 use super::event::{Counters, Event, Tally};
 use super::flight::{Flights, Joined};
 use super::layers::{Tier, TierName};
@@ -37,6 +37,7 @@ pub struct Cache {
     listener: Option<Listener>,
     tally: Tally,
     warned: Mutex<HashSet<CacheKey>>,
+    unkept: Mutex<Vec<Sort>>,
 }
 
 impl Cache {
@@ -56,6 +57,7 @@ impl Cache {
             listener,
             tally: Tally::default(),
             warned: Mutex::default(),
+            unkept: Mutex::default(),
         }
     }
 
@@ -256,7 +258,20 @@ impl Cache {
 
     fn not_kept(&self, key: &CacheKey, error: &CacheError) -> Provenance {
         let reason = error.to_string();
-        tracing::warn!(key = %key.short(), %reason, "built but not kept");
+        // A full disk fails every publish alike.
+        let first = {
+            let mut unkept = self.unkept.lock().unwrap_or_else(PoisonError::into_inner);
+            let first = !unkept.contains(&error.sort());
+            if first {
+                unkept.push(error.sort());
+            }
+            first
+        };
+        if first {
+            tracing::warn!(key = %key.short(), %reason, "built but not kept; said once");
+        } else {
+            tracing::debug!(key = %key.short(), %reason, "built but not kept");
+        }
         self.tell(&Event::NotPublished {
             key: *key,
             reason: reason.clone(),

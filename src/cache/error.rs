@@ -137,7 +137,15 @@ pub enum CacheError {
     Tier(String),
 }
 
+/// A kind of trouble, whatever the path.
+pub(super) type Sort = (std::mem::Discriminant<CacheError>, Option<Errno>);
+
 impl CacheError {
+    /// What it is apart from the path: warnings of the same kind are given once.
+    pub(super) fn sort(&self) -> Sort {
+        (std::mem::discriminant(self), self.errno())
+    }
+
     /// Whether a read-only tier is the whole reason.
     #[must_use]
     pub fn errno(&self) -> Option<Errno> {

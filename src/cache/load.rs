@@ -65,23 +65,33 @@ impl Store {
             Err(Errno::NOTDIR | Errno::LOOP) => return Load::Bad(Fault::NotAFolder),
             Err(e) => return Load::Unavailable(self.io("open", key, e)),
         };
-        // Held until the folder is closed: a prune leaves an entry alone that is
+        // Held until the end: a prune leaves an entry alone that is
         // being read. Where there are no locks, a vanishing file is a miss.
         if matches!(lock::try_shared(&entry), Ok(false)) {
             return Load::Absent;
         }
-        match self.read_entry(&entry) {
+        let _held = lock::Release::later(&entry);
+        let fault = match self.read_entry(&entry) {
             Ok((files, stat)) => match Entry::verify(key, files) {
                 Ok(found) => {
                     if stamp {
                         self.stamp(&entry, &stat);
                     }
-                    Load::Found(Box::new(found))
+                    return Load::Found(Box::new(found));
                 }
-                Err(fault) => Load::Bad(fault),
+                Err(fault) => fault,
             },
-            Err(ReadError::Fault(fault)) => Load::Bad(fault),
-            Err(ReadError::Errno(e)) => Load::Unavailable(self.io("read", key, e)),
+            Err(ReadError::Fault(fault)) => fault,
+            Err(ReadError::Errno(e)) => return Load::Unavailable(self.io("read", key, e)),
+        };
+        // A prune may have taken the entry out of its name, and its files, between
+        // the opening and the lock: then it is gone, not bad.
+        match (entry.stat(), shard.stat_of(&hex)) {
+            (Ok(opened), Ok(named)) if (opened.st_ino, opened.st_dev) != (named.st_ino, named.st_dev) => {
+                Load::Absent
+            }
+            (_, Err(Errno::NOENT)) => Load::Absent,
+            _ => Load::Bad(fault),
         }
     }
 

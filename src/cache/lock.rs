@@ -5,7 +5,7 @@
 //! the file which it locked is still the one under the name, so lock files do
 //! not pile up and two holders never hold different files of one name.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,8 +24,7 @@ pub struct KeyLock {
     folder: Arc<Dir>,
     name: String,
     noted: u64,
-    // Dropped after `drop` has removed the file: closing is what unlocks.
-    _file: OwnedFd,
+    file: OwnedFd,
 }
 
 /// How a wait for a lock ended.
@@ -74,7 +73,7 @@ impl KeyLock {
                 folder: Arc::clone(folder),
                 name: name.to_owned(),
                 noted: quiesce::note_lock(folder, name),
-                _file: file,
+                file,
             })),
             Ok(_) | Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(e),
@@ -87,7 +86,30 @@ impl Drop for KeyLock {
         quiesce::forget_lock(self.noted);
         // A file that cannot be removed stays behind and means nothing.
         let _ = self.folder.remove(&self.name);
+        unlock(&self.file);
     }
+}
+
+/// Lets go of a lock on an open file or folder when dropped.
+pub(super) struct Release<'a>(BorrowedFd<'a>);
+
+impl<'a> Release<'a> {
+    pub(super) fn later(fd: &'a impl AsFd) -> Self {
+        Self(fd.as_fd())
+    }
+}
+
+impl Drop for Release<'_> {
+    fn drop(&mut self) {
+        unlock(&self.0);
+    }
+}
+
+/// Unlocks aloud: closing alone would leave the lock with a child that the
+/// program forked meanwhile, for as long as that child lives.
+fn unlock(fd: &impl AsFd) {
+    // Where it fails there was no lock.
+    let _ = retry_on_intr(|| rustix::fs::flock(fd, FlockOperation::Unlock));
 }
 
 /// Locks an open file or folder for itself alone, without waiting.

@@ -161,6 +161,7 @@ impl Store {
         if matches!(lock::try_exclusive(&dir), Ok(false)) {
             return Ok(false);
         }
+        let _held = lock::Release::later(&dir);
         // Out of its name at once, so that nobody meets it half removed.
         let staging = self.ensure(version, STAGING)?;
         let name = format!("{}.{}", key.short(), unique());

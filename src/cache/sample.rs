@@ -7,7 +7,7 @@ use crate::artifact::Artifact;
 use crate::key::{KeyInputs, Preimage};
 use crate::target::{Arch, ToolchainIdentity};
 
-pub(super) fn subject() -> Subject {
+pub(super) fn subject_of(n: u32) -> Subject {
     let toolchain = ToolchainIdentity {
         version: "13.0.88".into(),
         nvrtc: "build-id:aa".into(),
@@ -17,7 +17,7 @@ pub(super) fn subject() -> Subject {
     let preimage = Preimage::new(&KeyInputs {
         family: "probe",
         entries: vec!["probe"],
-        constants: vec![],
+        constants: vec![("n", format!("{n}u"))],
         source: "int s;\n",
         headers: &headers,
         options: &[],

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use super::dir::Dir;
@@ -17,7 +16,7 @@ use super::entry::{Entry, MANIFEST, PAYLOAD, now_unix_ms};
 use super::error::CacheError;
 use super::fault::{Step, reach};
 use super::load::Load;
-use super::lock::{Claim, KeyLock};
+use super::lock::{self, Claim, KeyLock};
 use super::quiesce::Permit;
 use super::trust::{self, trusted};
 use crate::key::CacheKey;
@@ -207,7 +206,8 @@ impl Store {
         };
         // Tells collectors that the writer lives; shared, so that readers are
         // not shut out once the folder has its final name.
-        let _ = rustix::fs::flock(&dir, FlockOperation::NonBlockingLockShared);
+        let _ = lock::try_shared(&dir);
+        let _held = lock::Release::later(&dir);
         reach(Step::Staged);
         let files = entry.files();
         let payload = PAYLOAD.into_iter().zip(files.payload.iter());

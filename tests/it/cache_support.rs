@@ -30,6 +30,12 @@ impl Root {
     }
 }
 
+/// A folder in memory where there is such a place: forcing to disk costs nothing.
+pub(crate) fn fast_folder() -> tempfile::TempDir {
+    let memory = tempfile::tempdir_in("/dev/shm");
+    memory.unwrap_or_else(|_| tempfile::tempdir().expect("a temporary folder"))
+}
+
 /// A request that differs from others in one constant.
 pub(crate) fn subject(n: u32) -> Subject {
     subject_with(n, "int x;\nint y;\n", "--fmad=false")

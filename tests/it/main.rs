@@ -1,7 +1,12 @@
 //! Integration tests, one binary.
 
 mod cache_cli;
+mod cache_damage;
+mod cache_faults;
+mod cache_fuzz;
 mod cache_layers;
+mod cache_processes;
+mod cache_quiet;
 mod cache_store;
 mod cache_support;
 mod cli;
@@ -12,3 +17,4 @@ mod regions_cli;
 mod regions_page;
 mod walk;
 mod webdriver;
+mod worker;

@@ -1,0 +1,71 @@
+//! How long from a request to a function that can be launched: without a cache,
+//! from its folder, and again in the same process. benches/peers/launchable.py runs
+//! it beside `CuPy` and Triton.
+//!
+//!     launchable FAMILY CACHE_FOLDER [NAME=VALUE..]
+//!
+//! The context exists before the clock starts, as it does in a serving process.
+
+use std::error::Error;
+use std::hint::black_box;
+use std::io::Write;
+use std::path::Path;
+use std::time::Instant;
+
+use jitc::config::{Config, Environment, Flags};
+use jitc::device::Context;
+use jitc::jit::Jit;
+use jitc::spec::KernelSpec;
+use jitc::target::Arch;
+
+const REPEATS: u32 = 100_000;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let [family, folder, set @ ..] = words.as_slice() else {
+        return Err("launchable FAMILY CACHE_FOLDER [NAME=VALUE..]".into());
+    };
+    let set: Vec<_> = set.iter().filter_map(|pair| pair.split_once('=')).collect();
+    let context = Context::new(0)?;
+    context.bind()?;
+    let device = context.device();
+    let arch = Arch::of_device(device.major, device.minor);
+    let flags = Flags {
+        cache_dir: Some(folder.into()),
+        ..Flags::default()
+    };
+    let config = Config::load(flags, Environment::capture(), Path::new("/"))?;
+
+    let opening = Instant::now();
+    let jit = Jit::new(config)?;
+    let new_us = micros(opening);
+    let asking = Instant::now();
+    let spec = KernelSpec::new(jit.registry().get(family)?, set.iter().copied(), arch)?;
+    let kernel = jit.load(&spec, &context)?;
+    black_box(kernel.entries()[0].function());
+    let first_us = micros(asking);
+
+    let again = Instant::now();
+    for _ in 0..REPEATS {
+        black_box(jit.load(&spec, &context)?.entries()[0].function());
+    }
+    let repeat_ns = again.elapsed().as_secs_f64() * 1e9 / f64::from(REPEATS);
+    let anew = Instant::now();
+    for _ in 0..1000 {
+        let spec = KernelSpec::new(jit.registry().get(family)?, set.iter().copied(), arch)?;
+        black_box(jit.load(&spec, &context)?.entries()[0].function());
+    }
+    let repeat_from_texts_ns = anew.elapsed().as_secs_f64() * 1e6;
+
+    let compile_us = jit.prepare(&spec)?.fetched.artifact.compile_us;
+    let counters = jit.cache().counters();
+    let line = serde_json::json!({"device": device.name, "family": family, "built": counters.built,
+        "hits": counters.hits, "new_us": new_us, "first_us": first_us, "compile_us": compile_us,
+        "repeat_ns": repeat_ns, "repeat_from_texts_ns": repeat_from_texts_ns});
+    writeln!(std::io::stdout(), "{line}")?;
+    Ok(())
+}
+
+fn micros(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e6
+}

@@ -1,0 +1,91 @@
+//! What the fuzzer and the replay of its corpus run: readers of bytes that
+//! somebody else may have written. Each says which outcome it came to.
+
+use jitc::cache::bundle::{BundleError, read};
+use jitc::cache::{Embedded, EntryFiles, Fault, Load, Manifest, Tier};
+use jitc::key::CacheKey;
+use sha2::{Digest, Sha256};
+
+/// Reads a manifest; what reads well must read back the same.
+pub(crate) fn manifest(bytes: &[u8]) -> String {
+    match Manifest::from_bytes(bytes) {
+        Ok(manifest) => {
+            assert_eq!(Manifest::from_bytes(&manifest.to_bytes()), Ok(manifest));
+            "good".into()
+        }
+        Err(fault) => fault_name(&fault),
+    }
+}
+
+/// Reads a bundle as `import` does, and as the tier of an embedding program does.
+/// What the first takes whole the second must find, key by key.
+pub(crate) fn bundle(bytes: &[u8]) -> String {
+    let mut keys = Vec::new();
+    let outcome = read(&mut &bytes[..], |entry| {
+        keys.push(entry.manifest().key);
+        Ok(())
+    });
+    let tier = Embedded::new(bytes.to_vec());
+    let mut listed = 0;
+    tier.visit(&mut |_| listed += 1);
+    for key in keys.iter().chain([&CacheKey::from_bytes([0; 32])]) {
+        let found = matches!(tier.load(key), Load::Found(_));
+        assert!(found || outcome.is_err() || !keys.contains(key));
+    }
+    match outcome {
+        Ok(entries) => {
+            assert_eq!((entries, listed), (keys.len() as u64, keys.len()));
+            format!("good-{entries}")
+        }
+        Err(BundleError::Entry { fault, .. }) => format!("entry-{}", fault_name(&fault)),
+        Err(BundleError::Damaged(what)) => what.replace(' ', "-"),
+        Err(BundleError::Magic) => "magic".into(),
+        Err(BundleError::Truncated) => "truncated".into(),
+        Err(BundleError::Digest) => "digest".into(),
+        Err(error) => panic!("memory cannot fail to be read: {error}"),
+    }
+}
+
+fn fault_name(fault: &Fault) -> String {
+    let debug = format!("{fault:?}");
+    let name = debug.split(['(', ' ', '{']).next().unwrap_or_default();
+    name.to_lowercase()
+}
+
+/// Makes the digest in a bundle's footer fit again.
+pub(crate) fn mend(bundle: &mut [u8]) {
+    if let Some(at) = bundle.len().checked_sub(32 + 8) {
+        let digest = Sha256::digest(&bundle[..at]);
+        bundle[at..at + 32].copy_from_slice(&digest);
+    }
+}
+
+/// A bundle as docs/CACHE.md describes it, written apart from the library.
+pub(crate) fn pack(entries: &[([u8; 32], &EntryFiles)]) -> Vec<u8> {
+    let mut out = b"JITCBNDL\x01\0\0\0\0\0\0\0".to_vec();
+    let mut index = Vec::new();
+    for (key, files) in entries {
+        let mut raw = Vec::new();
+        for bytes in std::iter::once(&files.manifest).chain(&files.payload) {
+            raw.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+            raw.extend_from_slice(bytes);
+        }
+        let packed = zstd::bulk::compress(&raw, 1).unwrap_or_default();
+        index.extend_from_slice(key);
+        index.extend_from_slice(&(out.len() as u64).to_le_bytes());
+        out.push(1);
+        out.extend_from_slice(key);
+        out.extend_from_slice(&(raw.len() as u64).to_le_bytes());
+        out.extend_from_slice(&(packed.len() as u64).to_le_bytes());
+        out.extend_from_slice(&packed);
+    }
+    let index_at = out.len() as u64;
+    out.push(0);
+    out.extend_from_slice(&index);
+    out.extend_from_slice(&(entries.len() as u64).to_le_bytes());
+    out.extend_from_slice(&index_at.to_le_bytes());
+    out.extend_from_slice(&[0; 32]);
+    out.extend_from_slice(b"JITCEND\n");
+    mend(&mut out);
+    out
+}
