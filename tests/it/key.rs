@@ -8,7 +8,7 @@ use jitc::jit::Jit;
 use jitc::key::CacheKey;
 use jitc::spec::KernelSpec;
 use jitc::target::Arch;
-use jitc::template::Registry;
+use jitc::template::{Constant, Legal, Registry};
 
 fn jit(templates: Option<&Path>) -> Jit {
     let flags = Flags {
@@ -25,40 +25,58 @@ fn key(jit: &Jit, family: &str, set: &[(&str, &str)], arch: &str) -> CacheKey {
     jit.describe(&spec).expect("described").0.key
 }
 
+/// Other legal values of a constant, as texts.
+fn others(constant: &Constant) -> Vec<String> {
+    let candidates: Vec<String> = match &constant.legal {
+        Legal::U32Values(values) => values.iter().map(u32::to_string).collect(),
+        Legal::U32Range(low, high, step) => {
+            let near = |factor: u32| (low / step + factor) * step;
+            let default: u32 = constant.default.to_string().parse().expect("u32");
+            [default / 2, default * 2, default + step, *high, near(1), near(2)]
+                .iter()
+                .map(u32::to_string)
+                .collect()
+        }
+        Legal::Bool => vec!["true".into(), "false".into()],
+        Legal::F32Range(low, high) => vec![format!("{low:?}"), format!("{high:?}")],
+        Legal::Enum { names, .. } => names.clone(),
+    };
+    let other = |text: &String| {
+        constant
+            .legal
+            .parse(text)
+            .is_ok_and(|value| value != constant.default)
+    };
+    candidates.into_iter().filter(other).collect()
+}
+
 #[test]
-fn changing_any_single_constant_changes_the_key() {
+fn changing_any_single_constant_or_the_arch_changes_the_key() {
     let jit = jit(None);
-    let changes = [
-        ("hidden", "2560"),
-        ("num_q_heads", "16"),
-        ("num_kv_heads", "2"),
-        ("head_dim", "128"),
-        ("wo_split", "8"),
-        ("slice_ctas", "16"),
-        ("geometry", "original"),
-        ("accumulate", "mul_add"),
-        ("rows_per_cta", "16"),
-        ("rows_per_thread", "1"),
-        ("tokens", "2"),
-        ("row_groups", "2"),
-        ("num_threads", "256"),
-    ];
-    let declared = &jit.registry().get("wo_gemv").expect("family").constants;
-    // num_regions has one legal value so far; everything else must be listed.
-    let unlisted: Vec<_> = declared
-        .keys()
-        .filter(|n| *n != "num_regions" && !changes.iter().any(|(c, _)| c == n))
-        .collect();
-    assert!(unlisted.is_empty(), "{unlisted:?}");
-    let mut keys = BTreeSet::from([key(&jit, "wo_gemv", &[], "sm_90a")]);
-    for change in changes {
-        assert!(
-            keys.insert(key(&jit, "wo_gemv", &[change], "sm_90a")),
-            "{change:?}"
-        );
-    }
-    for arch in ["sm_80", "sm_90", "sm_100a"] {
-        assert!(keys.insert(key(&jit, "wo_gemv", &[], arch)), "{arch}");
+    let arch: Arch = "sm_90a".parse().expect("arch");
+    for family in jit.registry().families() {
+        let key_of = |set: &[(&str, &str)], arch: Arch| -> Option<CacheKey> {
+            let spec = KernelSpec::new(family, set.iter().copied(), arch).ok()?;
+            Some(jit.describe(&spec).expect("described").0.key)
+        };
+        let mut keys = BTreeSet::from([key_of(&[], arch).expect("defaults go together")]);
+        for constant in family.constants.values() {
+            let others = others(constant);
+            // The first value that no constraint forbids beside the defaults.
+            let changed = others.iter().find_map(|v| key_of(&[(&constant.name, v)], arch));
+            let name = format!("{}.{}", family.name, constant.name);
+            match changed {
+                Some(key) => assert!(keys.insert(key), "{name} does not change the key"),
+                None => assert!(
+                    others.is_empty(),
+                    "{name}: none of {others:?} goes with the defaults"
+                ),
+            }
+        }
+        for arch in ["sm_80", "sm_90", "sm_100a"] {
+            let key = key_of(&[], arch.parse().expect("arch")).expect("legal");
+            assert!(keys.insert(key), "{}: {arch}", family.name);
+        }
     }
 }
 

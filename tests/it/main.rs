@@ -10,6 +10,7 @@ mod cache_quiet;
 mod cache_store;
 mod cache_support;
 mod cli;
+mod interrupt;
 mod key;
 mod policy;
 mod regions;
