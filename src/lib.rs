@@ -24,4 +24,6 @@ pub mod render;
 pub mod spec;
 pub mod target;
 pub mod template;
+pub mod timing;
 pub mod toolchain;
+pub mod tune;

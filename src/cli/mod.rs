@@ -1,6 +1,7 @@
 //! The command line. Exit codes: 0 yes, 1 a negative answer, 2 failure.
 
 mod args;
+mod bench;
 mod cache;
 mod doctor;
 mod extract;
@@ -46,6 +47,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "verify", command: verify::command, run: verify::run },
     Verb { name: "regions", command: regions::command, run: regions::run },
     Verb { name: "extract", command: extract::command, run: extract::run },
+    Verb { name: "bench", command: bench::command, run: bench::run },
     Verb { name: "completions", command: args::completions_command, run: args::completions },
 ];
 

@@ -1,5 +1,6 @@
 //! Integration tests, one binary.
 
+mod bench;
 mod cache_cli;
 mod cache_damage;
 mod cache_faults;

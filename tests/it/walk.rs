@@ -21,6 +21,8 @@ const WALK: &[&str] = &[
     "device",
     "load",
     "launch",
+    "timing",
+    "tune",
     "reference",
     "problem",
     "jit",

@@ -1,0 +1,173 @@
+//! A `W_O` problem on the GPU.
+//!
+//! Invariant: the sets of weights together exceed the L2 cache by far, so a launch
+//! that takes the next one finds nothing of it there.
+
+use std::sync::Arc;
+
+use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DriverError, sys};
+
+use crate::device::Context;
+use crate::launch::{Arguments, LaunchError, Order, launch};
+use crate::load::EntryPoint;
+use crate::reference::{WoInputs, WoOutput, WoShape};
+
+/// Bytes between two uses of a set: several times any L2 of today.
+const COLD_BYTES: usize = 200 << 20;
+
+/// Inputs, outputs and their addresses.
+pub(super) struct Buffers {
+    stream: Arc<CudaStream>,
+    shape: WoShape,
+    nat: usize,
+    sets: Vec<CudaSlice<u8>>,
+    set_addresses: Vec<sys::CUdeviceptr>,
+    weight_len: u64,
+    set_len: u64,
+    attn: sys::CUdeviceptr,
+    global_scale: CudaSlice<f32>,
+    global_address: sys::CUdeviceptr,
+    partials: CudaSlice<f32>,
+    partials_address: sys::CUdeviceptr,
+    output: CudaSlice<f32>,
+    output_address: sys::CUdeviceptr,
+    counters: sys::CUdeviceptr,
+    _kept: (CudaSlice<u16>, CudaSlice<u32>),
+}
+
+/// Where a slice lies. Everything here runs on one stream or after it was waited
+/// for, so nothing has to be recorded.
+fn address<T>(slice: &CudaSlice<T>, stream: &CudaStream) -> sys::CUdeviceptr {
+    slice.device_ptr(stream).0
+}
+
+impl Buffers {
+    /// Uploads. `inputs` become the first set; the others are drawn from later
+    /// seeds. `most_slots`: of all variants that will run.
+    pub(super) fn new(
+        context: &Context,
+        shape: &WoShape,
+        inputs: &WoInputs,
+        seed: u64,
+        cold: bool,
+        most_slots: usize,
+    ) -> Result<Self, DriverError> {
+        let stream = context.cuda().default_stream();
+        let set_len = inputs.weight.len() + inputs.scales.len();
+        let wanted = COLD_BYTES.max(4 * usize::try_from(context.device().l2_bytes).unwrap_or(0));
+        let count = if cold { wanted.div_ceil(set_len).max(2) } else { 1 };
+        let mut sets = Vec::with_capacity(count);
+        for i in 0..count {
+            let other;
+            let from = if i == 0 {
+                inputs
+            } else {
+                other = WoInputs::random(shape, 1, 1.0, seed.wrapping_add(i as u64));
+                &other
+            };
+            let mut bytes = from.weight.clone();
+            bytes.extend_from_slice(&from.scales);
+            sets.push(stream.clone_htod(&bytes)?);
+        }
+        let attn_bits: Vec<u16> = inputs.attn.iter().map(|x| x.to_bits()).collect();
+        let attn = stream.clone_htod(&attn_bits)?;
+        let counters = stream.alloc_zeros::<u32>(1024 * inputs.nat)?;
+        let global_scale = stream.clone_htod(&[inputs.global_scale])?;
+        let partials = stream.alloc_zeros::<f32>(inputs.nat * most_slots * shape.hidden)?;
+        let output = stream.alloc_zeros::<f32>(inputs.nat * shape.hidden)?;
+        stream.synchronize()?;
+        Ok(Self {
+            set_addresses: sets.iter().map(|s| address(s, &stream)).collect(),
+            sets,
+            weight_len: inputs.weight.len() as u64,
+            set_len: set_len as u64,
+            attn: address(&attn, &stream),
+            global_address: address(&global_scale, &stream),
+            global_scale,
+            partials_address: address(&partials, &stream),
+            partials,
+            output_address: address(&output, &stream),
+            output,
+            counters: address(&counters, &stream),
+            _kept: (attn, counters),
+            shape: *shape,
+            nat: inputs.nat,
+            stream,
+        })
+    }
+
+    /// How many sets take turns.
+    pub(super) fn sets(&self) -> usize {
+        self.sets.len()
+    }
+
+    /// Changes the global scale.
+    pub(super) fn set_global_scale(&mut self, value: f32) -> Result<(), DriverError> {
+        self.stream.memcpy_htod(&[value], &mut self.global_scale)?;
+        self.stream.synchronize()
+    }
+
+    /// One launch of a `wo_gemv` entry point over set `number` modulo their count.
+    pub(super) fn launch(
+        &self,
+        entry: &EntryPoint,
+        number: usize,
+        nat: u32,
+        stream: sys::CUstream,
+    ) -> Result<(), LaunchError> {
+        assert!(nat as usize <= self.nat, "buffers hold {} tokens", self.nat);
+        let set = self.set_addresses[number % self.set_addresses.len()];
+        let mut arguments = Arguments::<9>::new()
+            .pointer(self.attn)
+            .pointer(set)
+            .pointer(set + self.weight_len)
+            .pointer(self.global_address)
+            .pointer(self.partials_address)
+            .pointer(self.output_address)
+            .pointer(self.counters)
+            .pointer(0)
+            .u32(nat);
+        // SAFETY: the arguments are those of `wo_gemv`, and the buffers are of the
+        // sizes that its family's page gives for this shape and no more tokens.
+        unsafe { launch(entry, nat, Order::Serial, stream, &mut arguments) }
+    }
+
+    /// One launch of a `stream` entry point over the same bytes.
+    pub(super) fn launch_stream(
+        &self,
+        entry: &EntryPoint,
+        number: usize,
+        stream: sys::CUstream,
+    ) -> Result<(), LaunchError> {
+        let set = self.set_addresses[number % self.set_addresses.len()];
+        let mut arguments = Arguments::<3>::new()
+            .pointer(set)
+            .u64(self.set_len)
+            .pointer(self.counters);
+        // SAFETY: the arguments are those of `stream`; it reads just these bytes.
+        unsafe { launch(entry, 1, Order::Serial, stream, &mut arguments) }
+    }
+
+    /// Launches over the first set with outputs of NaN before it, and reads them.
+    pub(super) fn run(
+        &mut self,
+        entry: &EntryPoint,
+        shape: &WoShape,
+        nat: u32,
+    ) -> Result<WoOutput, super::BenchError> {
+        let tokens = nat as usize;
+        let poison = vec![f32::NAN; self.partials.len()];
+        self.stream.memcpy_htod(&poison, &mut self.partials)?;
+        self.stream
+            .memcpy_htod(&poison[..self.output.len()], &mut self.output)?;
+        self.stream.synchronize()?;
+        self.launch(entry, 0, nat, self.stream.cu_stream())?;
+        self.stream.synchronize()?;
+        let mut partials = self.stream.clone_dtoh(&self.partials)?;
+        let mut output = self.stream.clone_dtoh(&self.output)?;
+        self.stream.synchronize()?;
+        partials.truncate(tokens * shape.num_slots() * self.shape.hidden);
+        output.truncate(tokens * self.shape.hidden);
+        Ok(WoOutput { partials, output })
+    }
+}

@@ -1,0 +1,559 @@
+//! `jitc bench wo_gemv`: right first, timed second, beside the floor of the same run.
+//!
+//! Invariant: no time is printed of a kernel that the gate refused, and every time
+//! stands beside that of the streaming kernel, taken by the same method.
+
+mod buffers;
+mod files;
+mod ncu;
+mod plot;
+mod request;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, ArgMatches, value_parser};
+use serde_json::{Value, json};
+
+use super::{Answer, args, output};
+use crate::device::{Context, DeviceError};
+use crate::jit::{Error, Jit};
+use crate::reference::{Drift, WoInputs, WoOutput, compare, drift, matmul_f64, split_order};
+use crate::spec::KernelSpec;
+use crate::target::Arch;
+use crate::template::Registry;
+use crate::timing::{Method, Plan, Summary, TimingError, sample};
+use crate::tune::{Choice, Record, choose};
+
+use buffers::Buffers;
+use files::Case;
+use request::{Request, Variant};
+
+/// Launches of a graph, or more where the sets of weights are more.
+const PER_GRAPH: usize = 24;
+
+/// What stops a measurement.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BenchError {
+    #[error(transparent)]
+    Jit(#[from] Error),
+    #[error("measuring takes a GPU, and there is none to use: {0}")]
+    Device(#[from] DeviceError),
+    #[error(transparent)]
+    Timing(#[from] TimingError),
+    #[error(transparent)]
+    Launch(#[from] crate::launch::LaunchError),
+    #[error("the CUDA driver said {0:?}")]
+    Driver(#[from] cudarc::driver::DriverError),
+    #[error("{0}")]
+    File(#[from] std::io::Error),
+    #[error("{0}")]
+    Request(String),
+}
+
+impl From<crate::spec::SpecError> for BenchError {
+    fn from(error: crate::spec::SpecError) -> Self {
+        Self::Jit(error.into())
+    }
+}
+
+pub(super) fn command(registry: &Registry) -> clap::Command {
+    let bench = clap::Command::new("bench")
+        .about("Hold the W_O kernels to the reference on a GPU, then time them")
+        .arg(
+            Arg::new("family")
+                .value_parser(["wo_gemv"])
+                .default_value("wo_gemv"),
+        )
+        .arg(
+            Arg::new("out")
+                .long("out")
+                .value_name("DIR")
+                .value_parser(value_parser!(PathBuf))
+                .help("Folder for config.json, timing.csv, correctness_*.json, summary.json, plot.svg"),
+        )
+        .arg(
+            Arg::new("ncu")
+                .long("ncu")
+                .action(ArgAction::SetTrue)
+                .help("Run again under ncu, a launch a variant, and add what the counters say"),
+        )
+        .arg(
+            Arg::new("under-ncu")
+                .long("under-ncu")
+                .action(ArgAction::SetTrue)
+                .hide(true),
+        );
+    args::constants(measuring(bench), registry)
+}
+
+/// Flags of everything that measures.
+fn measuring(command: clap::Command) -> clap::Command {
+    command
+        .arg(
+            Arg::new("method")
+                .long("method")
+                .value_parser(["graph", "events"])
+                .default_value("graph")
+                .help("Time replays of a graph of launches, or each launch between two events"),
+        )
+        .arg(
+            Arg::new("cold")
+                .long("cold")
+                .action(ArgAction::SetTrue)
+                .help("Another set of weights each launch, so that none lies in L2 [the default]"),
+        )
+        .arg(
+            Arg::new("warm")
+                .long("warm")
+                .action(ArgAction::SetTrue)
+                .conflicts_with("cold")
+                .help("The same weights each launch"),
+        )
+        .arg(
+            Arg::new("launches")
+                .long("launches")
+                .value_parser(value_parser!(usize))
+                .default_value("50")
+                .help("Samples"),
+        )
+        .arg(
+            Arg::new("seed")
+                .long("seed")
+                .value_parser(value_parser!(u64))
+                .default_value("4242")
+                .help("Of the inputs"),
+        )
+        .arg(
+            Arg::new("global-scale")
+                .long("global-scale")
+                .value_name("LIST")
+                .default_value("1")
+                .help("Global scales; one of more than 16 significant bits takes the general path"),
+        )
+}
+
+pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
+    match measure(jit, matches, json) {
+        Ok(code) => Ok(code),
+        Err(BenchError::Jit(error)) => Err(error),
+        Err(error) => {
+            output::error(&error);
+            Ok(ExitCode::from(2))
+        }
+    }
+}
+
+/// A variant's result.
+struct Measured {
+    case: Case,
+    choice: Choice,
+    how: String,
+    passes: bool,
+    max_abs: f64,
+    drift: Drift,
+    summary: Option<Summary>,
+    floor: f64,
+    counters: Option<ncu::Counters>,
+}
+
+/// What stays the same over a run.
+struct Session<'a> {
+    jit: &'a Jit,
+    context: Context,
+    request: Request,
+    record: Record,
+    plan: Plan,
+    seed: u64,
+    out: Option<PathBuf>,
+    ncu: bool,
+}
+
+fn measure(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<ExitCode, BenchError> {
+    let family = jit.registry().get("wo_gemv").map_err(Error::from)?;
+    let request = Request::new(family, jit.config(), matches).map_err(BenchError::Request)?;
+    let variants = request.variants().map_err(BenchError::Request)?;
+    let context = Context::new(0)?;
+    let record = jit
+        .config()
+        .cache_dir()
+        .map_or_else(Record::default, |dir| Record::load(&Record::path(&dir)));
+    let session = Session {
+        plan: plan(matches),
+        seed: matches.get_one::<u64>("seed").copied().unwrap_or(4242),
+        out: matches.get_one::<PathBuf>("out").cloned(),
+        ncu: matches.get_flag("ncu"),
+        jit,
+        context,
+        request,
+        record,
+    };
+    if matches.get_flag("under-ncu") {
+        return under_ncu(&session, &variants);
+    }
+    let mut all = Vec::new();
+    let scales = session.request.global_scales.clone();
+    for global_scale in scales {
+        all.extend(session.at_scale(&variants, global_scale, !matches.get_flag("warm"))?);
+    }
+    let summary = report(&session, &all, json);
+    if let Some(out) = &session.out {
+        files::write_json(out, "summary.json", &summary)?;
+        files::write(out, "plot.svg", &picture(&session, &all))?;
+    }
+    let refused = all.iter().filter(|m| !m.passes).count();
+    Ok(ExitCode::from(u8::from(refused > 0)))
+}
+
+fn plan(matches: &ArgMatches) -> Plan {
+    let samples = matches.get_one::<usize>("launches").copied().unwrap_or(50).max(1);
+    let events = matches.get_one::<String>("method").is_some_and(|m| m == "events");
+    Plan {
+        method: if events { Method::Events } else { Method::Graph },
+        launches_per_graph: PER_GRAPH,
+        warmups: 3,
+        samples,
+    }
+}
+
+/// The references of one global scale, at the most tokens; fewer are a prefix.
+struct Yardsticks {
+    float64: Vec<f64>,
+    chained: WoOutput,
+    ordered: BTreeMap<(usize, bool), WoOutput>,
+}
+
+impl Session<'_> {
+    fn spec(&self, variant: &Variant, choice: &Choice) -> Result<KernelSpec, BenchError> {
+        let family = self.jit.registry().get("wo_gemv").map_err(Error::from)?;
+        let split = variant.wo_split.to_string();
+        let own = [
+            ("accumulate", variant.accumulate.as_str()),
+            ("geometry", variant.geometry.as_str()),
+            ("wo_split", split.as_str()),
+        ];
+        let shape = self.request.shape.iter().chain(&choice.geometry);
+        let set = shape.map(|(n, v)| (n.as_str(), v.as_str())).chain(own);
+        let device = self.context.device();
+        Ok(KernelSpec::new(
+            family,
+            set,
+            Arch::of_device(device.major, device.minor),
+        )?)
+    }
+
+    fn at_scale(&self, variants: &[Variant], gs: f32, cold: bool) -> Result<Vec<Measured>, BenchError> {
+        let most_tokens = self.request.tokens.iter().copied().max().unwrap_or(1);
+        let most_split = variants.iter().map(|v| v.wo_split).max().unwrap_or(1);
+        let shape = self.request.wo_shape(most_split);
+        let inputs = WoInputs::random(&shape, most_tokens, gs, self.seed);
+        let mut yardsticks = Yardsticks {
+            float64: matmul_f64(&shape, &inputs),
+            chained: split_order(&self.request.wo_shape(1), &inputs, true),
+            ordered: BTreeMap::new(),
+        };
+        for variant in variants {
+            let fused = variant.accumulate != "mul_add";
+            yardsticks
+                .ordered
+                .entry((variant.wo_split, fused))
+                .or_insert_with(|| split_order(&self.request.wo_shape(variant.wo_split), &inputs, fused));
+        }
+        let mut buffers = Buffers::new(&self.context, &shape, &inputs, self.seed, cold, shape.num_slots())?;
+        let plan = Plan {
+            launches_per_graph: self.plan.launches_per_graph.max(buffers.sets()),
+            ..self.plan
+        };
+        let floor = self.floor(&buffers, &plan)?;
+        let mut all = Vec::new();
+        for variant in variants {
+            for nat in &self.request.tokens {
+                all.push(self.one(variant, *nat, gs, &yardsticks, &mut buffers, &plan, floor)?);
+            }
+        }
+        Ok(all)
+    }
+
+    /// The streaming kernel over the same bytes.
+    fn floor(&self, buffers: &Buffers, plan: &Plan) -> Result<f64, BenchError> {
+        let device = self.context.device();
+        let ctas = (8 * device.sm_count).to_string();
+        let set = [("num_ctas", ctas.as_str()), ("num_threads", "256")];
+        let family = self.jit.registry().get("stream").map_err(Error::from)?;
+        let spec = KernelSpec::new(family, set, Arch::of_device(device.major, device.minor))?;
+        let kernel = self.jit.load(&spec, &self.context)?;
+        let entry = &kernel.entries()[0];
+        let samples = sample(&self.context, plan, &mut |i, stream| {
+            buffers.launch_stream(entry, i, stream)
+        })?;
+        Ok(Summary::of(&samples).map_or(f64::NAN, |s| s.median))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call, all of it of one run")]
+    fn one(
+        &self,
+        variant: &Variant,
+        nat: usize,
+        gs: f32,
+        yardsticks: &Yardsticks,
+        buffers: &mut Buffers,
+        plan: &Plan,
+        floor: f64,
+    ) -> Result<Measured, BenchError> {
+        let shape = self.request.wo_shape(variant.wo_split);
+        let case = Case {
+            shape,
+            heads: self.request.heads(),
+            accumulate: variant.accumulate.clone(),
+            geometry: variant.geometry.clone(),
+            nat,
+            global_scale: gs,
+            slice_ctas: self.request.slice_ctas(),
+            seed: self.seed,
+        };
+        let dir = self.out.as_ref().map(|out| out.join(case.folder()));
+        if let Some(dir) = &dir {
+            files::write_json(dir, "config.json", &case.config(plan, self.ncu, None))?;
+        }
+        let problem = self.request.problem(variant, nat);
+        let choice = choose(
+            &self.record,
+            &request::gpu(&self.context),
+            &problem,
+            &self.request.forced,
+        );
+        let spec = self.spec(variant, &choice)?;
+        let prepared = self.jit.prepare(&spec)?;
+        if let Some(dir) = &dir {
+            let key = prepared.subject.key.to_string();
+            let known = Some((key.as_str(), prepared.fetched.provenance.label()));
+            files::write_json(dir, "config.json", &case.config(plan, self.ncu, known))?;
+        }
+        let kernel = self.jit.load(&spec, &self.context)?;
+        let entry = &kernel.entries()[0];
+        let tokens = u32::try_from(nat).unwrap_or(u32::MAX);
+
+        buffers.set_global_scale(gs)?;
+        let mut actual = buffers.run(entry, &shape, tokens)?;
+        let again = buffers.run(entry, &shape, tokens)?;
+        let repeats =
+            same_bits(&actual.partials, &again.partials) && same_bits(&actual.output, &again.output);
+        if !repeats {
+            // The gate judges what the second launch wrote: the first one left something behind.
+            actual = again;
+        }
+        let fused = variant.accumulate != "mul_add";
+        let expected = &yardsticks.ordered[&(variant.wo_split, fused)];
+        let sums = compare(&expected.output[..actual.output.len()], &actual.output);
+        let partials = compare(&expected.partials[..actual.partials.len()], &actual.partials);
+        let to_f64 = |values: &[f32]| drift(values, &yardsticks.float64[..actual.output.len()]);
+        let (drift, exact_drift) = (
+            to_f64(&actual.output),
+            to_f64(&expected.output[..actual.output.len()]),
+        );
+        let exact = variant.accumulate != "mma";
+        let passes = repeats
+            && if exact {
+                sums.is_exact() && partials.is_exact()
+            } else {
+                drift.relative_l2 <= 2.0 * exact_drift.relative_l2
+            };
+        if let Some(dir) = &dir {
+            let gate = files::gate(passes, &sums, exact, variant.wo_split);
+            files::write_json(dir, "correctness_gate_split_order.json", &gate)?;
+            let chained = compare(&yardsticks.chained.output[..actual.output.len()], &actual.output);
+            files::write_json(dir, "correctness_vs_chained.json", &files::chained(&chained))?;
+            let float64 = files::float64(&drift, &exact_drift);
+            files::write_json(dir, "correctness_vs_float64.json", &float64)?;
+        }
+        let mut summary = None;
+        if passes {
+            let samples = sample(&self.context, plan, &mut |i, stream| {
+                buffers.launch(entry, i, tokens, stream)
+            })?;
+            summary = Summary::of(&samples);
+            if let Some(dir) = &dir {
+                files::write(dir, "timing.csv", &case.timing(&samples))?;
+            }
+        } else {
+            output::error(format!(
+                "{}: the gate refuses it{}: {} of {} sums differ, largest by {}; not timed",
+                case.folder(),
+                if repeats { "" } else { " (two launches differ)" },
+                sums.mismatches,
+                sums.elements,
+                sums.max_abs
+            ));
+        }
+        let counters = if self.ncu && passes {
+            ncu::run(&case, &choice, self.jit.config().cache_dir().as_deref())?
+        } else {
+            None
+        };
+        Ok(Measured {
+            how: prepared.fetched.provenance.label().to_owned(),
+            max_abs: sums.max_abs.max(partials.max_abs),
+            case,
+            choice,
+            passes,
+            drift,
+            summary,
+            floor,
+            counters,
+        })
+    }
+}
+
+fn same_bits(a: &[f32], b: &[f32]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
+}
+
+/// One cold launch of each variant, for ncu to count.
+fn under_ncu(session: &Session, variants: &[Variant]) -> Result<ExitCode, BenchError> {
+    let nat = session.request.tokens.iter().copied().max().unwrap_or(1);
+    for variant in variants {
+        let shape = session.request.wo_shape(variant.wo_split);
+        let gs = session.request.global_scales.first().copied().unwrap_or(1.0);
+        let inputs = WoInputs::random(&shape, nat, gs, session.seed);
+        let mut buffers = Buffers::new(
+            &session.context,
+            &shape,
+            &inputs,
+            session.seed,
+            true,
+            shape.num_slots(),
+        )?;
+        let problem = session.request.problem(variant, nat);
+        let gpu = request::gpu(&session.context);
+        let choice = choose(&session.record, &gpu, &problem, &session.request.forced);
+        let kernel = session
+            .jit
+            .load(&session.spec(variant, &choice)?, &session.context)?;
+        // The sets after the first were uploaded later: nothing of the first is in L2.
+        buffers.run(&kernel.entries()[0], &shape, u32::try_from(nat).unwrap_or(1))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn geometry_text(choice: &Choice) -> String {
+    let set: Vec<String> = choice.geometry.iter().map(|(n, v)| format!("{n}={v}")).collect();
+    let set = if set.is_empty() {
+        "defaults".into()
+    } else {
+        set.join(" ")
+    };
+    format!("{:?}: {set}", choice.origin)
+}
+
+fn report(session: &Session, all: &[Measured], json: bool) -> Value {
+    let mut rows = vec![
+        [
+            "split",
+            "mode",
+            "geometry",
+            "tokens",
+            "scale",
+            "gate",
+            "median us",
+            "p5",
+            "p95",
+            "GB/s",
+            "x stream",
+            "constants",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+    ];
+    let mut values = Vec::new();
+    for m in all {
+        let number =
+            |value: Option<f64>, digits: usize| value.map_or("-".into(), |v| format!("{v:.digits$}"));
+        let summary = m.summary;
+        let median = summary.map(|s| s.median);
+        let gbps = median.map(|us| files::gigabytes_per_second(m.case.payload_bytes(), us));
+        rows.push(vec![
+            m.case.shape.wo_split.to_string(),
+            m.case.accumulate.clone(),
+            m.case.geometry.clone(),
+            m.case.nat.to_string(),
+            m.case.global_scale.to_string(),
+            if m.passes { "passes".into() } else { "FAILS".into() },
+            number(median, 2),
+            number(summary.map(|s| s.p5), 2),
+            number(summary.map(|s| s.p95), 2),
+            number(gbps, 0),
+            number(median.map(|us| us / m.floor), 2),
+            geometry_text(&m.choice),
+        ]);
+        values.push(json!({"event": "variant", "wo_split": m.case.shape.wo_split, "accumulate": m.case.accumulate,
+            "geometry": m.case.geometry, "tokens": m.case.nat, "global_scale": m.case.global_scale,
+            "passes": m.passes, "max_abs": m.max_abs.to_string(), "relative_l2_vs_float64": m.drift.relative_l2.to_string(),
+            "origin": m.choice.origin, "constants": m.choice.geometry, "provenance": m.how,
+            "summary": summary, "payload_bytes": m.case.payload_bytes(), "payload_gbps": gbps,
+            "stream_us": m.floor, "over_stream": median.map(|us| us / m.floor), "ncu": m.counters}));
+    }
+    let device = session.context.device();
+    if json {
+        for value in &values {
+            output::json(value);
+        }
+    } else {
+        output::table(&rows);
+        let floors: Vec<String> = floors(all).iter().map(|f| format!("{f:.2}")).collect();
+        output::line(format!(
+            "\nstreaming the same bytes, same method: {} us; {}, {} samples, {} launches a sample",
+            floors.join(", "),
+            device.name,
+            session.plan.samples,
+            if session.plan.method == Method::Graph {
+                session.plan.launches_per_graph
+            } else {
+                1
+            },
+        ));
+        for m in all {
+            if let Some(counters) = &m.counters {
+                output::line(format!("{}: {}", m.case.folder(), counters.verdict()));
+            }
+        }
+    }
+    json!({"device": device, "plan": session.plan, "variants": values})
+}
+
+/// The floors of the global scales, each once.
+fn floors(all: &[Measured]) -> Vec<f64> {
+    let mut floors: Vec<f64> = all.iter().map(|m| m.floor).collect();
+    floors.dedup();
+    floors
+}
+
+fn picture(session: &Session, all: &[Measured]) -> String {
+    let mut series: Vec<plot::Series> = Vec::new();
+    for m in all {
+        let Some(summary) = m.summary else { continue };
+        let case = &m.case;
+        let name = format!(
+            "{} {}, {} token{}, scale {}",
+            case.geometry,
+            case.accumulate,
+            case.nat,
+            if case.nat == 1 { "" } else { "s" },
+            case.global_scale
+        );
+        let point = (u32::try_from(case.shape.wo_split).unwrap_or(0), summary.median);
+        match series.iter_mut().find(|s| s.name == name) {
+            Some(one) => one.points.push(point),
+            None => series.push(plot::Series {
+                name,
+                points: vec![point],
+            }),
+        }
+    }
+    let floor = all.iter().map(|m| m.floor).fold(f64::INFINITY, f64::min);
+    let title = format!(
+        "wo_gemv on {}, median microseconds a launch",
+        session.context.device().name
+    );
+    plot::svg(&title, &series, floor)
+}

@@ -1,0 +1,358 @@
+//! The geometry of a variant: asked for, measured on this GPU, or worked out.
+//!
+//! Invariant: choosing is pure, never fails and always says which of the three it
+//! was; geometry changes times, never bits, so a stale record costs microseconds.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::device::Device;
+
+/// Of the record's file; another format is no record.
+const FORMAT: u32 = 1;
+
+/// Constants that change how a kernel is laid out over the GPU and nothing else.
+pub type Geometry = BTreeMap<String, String>;
+
+/// What a measurement of geometry holds for, on the side of the hardware.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gpu {
+    /// Its name, as the driver gives it.
+    pub name: String,
+    /// Compute capability, `9.0`.
+    pub compute_capability: String,
+    /// Multiprocessors: a part of a GPU is another GPU.
+    pub sm_count: u32,
+    /// Shared memory that one block can have, bytes.
+    pub shared_mem_per_block: u32,
+}
+
+impl From<&Device> for Gpu {
+    fn from(device: &Device) -> Self {
+        Self {
+            name: device.name.clone(),
+            compute_capability: format!("{}.{}", device.major, device.minor),
+            sm_count: device.sm_count,
+            shared_mem_per_block: device.shared_mem_per_block,
+        }
+    }
+}
+
+/// The same, on the side of the work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// The family.
+    pub family: String,
+    /// Its constants that are no geometry, `wo_split=8` and so on.
+    pub constants: Geometry,
+    /// Tokens of a launch.
+    pub tokens: u32,
+}
+
+impl Problem {
+    fn number(&self, name: &str) -> Option<u32> {
+        self.constants.get(name)?.parse().ok()
+    }
+}
+
+/// Where a geometry comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Origin {
+    /// Somebody set one of its constants.
+    Forced,
+    /// It was the fastest when `jitc tune` tried this problem on this GPU.
+    Tuned,
+    /// By rule.
+    Heuristic,
+}
+
+/// A geometry and where it comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Choice {
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Constants to set; what is absent has its default.
+    pub geometry: Geometry,
+}
+
+/// Chooses. `forced` is what somebody set; with any of it, nothing else is touched.
+#[must_use]
+pub fn choose(record: &Record, gpu: &Gpu, problem: &Problem, forced: &Geometry) -> Choice {
+    let (origin, geometry) = if !forced.is_empty() {
+        (Origin::Forced, forced.clone())
+    } else if let Some(winner) = record.find(gpu, problem) {
+        (Origin::Tuned, winner.geometry.clone())
+    } else {
+        (Origin::Heuristic, heuristic(gpu, problem))
+    };
+    Choice { origin, geometry }
+}
+
+/// The rule, drawn from measurements on one H200 (docs/KERNELS.md): every
+/// multiprocessor gets the same number of rows, as one block where there are few
+/// slots or several tokens, else as two.
+#[must_use]
+pub fn heuristic(gpu: &Gpu, problem: &Problem) -> Geometry {
+    let number = |name| problem.number(name);
+    let plain = problem.constants.get("geometry").is_none_or(|g| g == "tiled")
+        && problem.constants.get("accumulate").is_none_or(|a| a != "mma");
+    let (Some(hidden), Some(q_heads), Some(head_dim), Some(kv_heads), Some(split)) = (
+        number("hidden"),
+        number("num_q_heads"),
+        number("head_dim"),
+        number("num_kv_heads"),
+        number("wo_split"),
+    ) else {
+        return Geometry::new();
+    };
+    let (k, slots) = (q_heads * head_dim, kv_heads * split);
+    if !plain || problem.family != "wo_gemv" || k % (64 * slots) != 0 {
+        return Geometry::new();
+    }
+    let tokens = if problem.tokens > 1 { 2 } else { 1 };
+    let bytes = |rows: u32| {
+        128 + rows * (k / 2 + 16)
+            + k / 64 * rows * 4
+            + tokens * (k + slots * 4) * 4
+            + tokens * slots * rows * 4
+    };
+    let fits = |rows: u32| bytes(rows) <= gpu.shared_mem_per_block;
+    let units = hidden.div_ceil(4).div_ceil(gpu.sm_count.max(1));
+    let blocks = if slots >= 16 && tokens == 1 { 2 } else { 1 };
+    let mut rows = (units.div_ceil(blocks) * 4).clamp(4, 128);
+    while rows > 4 && !fits(rows) {
+        rows -= 4;
+    }
+    if !fits(rows) {
+        return Geometry::new();
+    }
+    let set = |pairs: &[(&str, u32)]| {
+        pairs
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), v.to_string()))
+            .collect()
+    };
+    set(&[("rows_per_cta", rows), ("tokens", tokens)])
+}
+
+/// The fastest geometry found for a problem on a GPU.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Winner {
+    /// The GPU.
+    pub gpu: Gpu,
+    /// The problem.
+    pub problem: Problem,
+    /// The geometry.
+    pub geometry: Geometry,
+    /// Its median, microseconds a launch.
+    pub median_us: f64,
+    /// Geometries that were timed.
+    pub tried: u32,
+}
+
+/// What `jitc tune` found so far.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    format: u32,
+    winners: Vec<Winner>,
+}
+
+impl Record {
+    /// Where a cache's record lies: beside its entries.
+    #[must_use]
+    pub fn path(cache_dir: &Path) -> PathBuf {
+        cache_dir.join("tuned.json")
+    }
+
+    /// Reads a record. A missing one is empty; one that cannot be understood is
+    /// empty too, with a warning: it only ever saves time.
+    #[must_use]
+    pub fn load(path: &Path) -> Self {
+        let text = match fs_err::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Self::default(),
+            Err(error) => {
+                tracing::warn!("no tuned geometry is used: {error}");
+                return Self::default();
+            }
+        };
+        match serde_json::from_str::<Self>(&text) {
+            Ok(record) if record.format == FORMAT => record,
+            Ok(record) => {
+                tracing::warn!(
+                    "{}: tuned geometry of format {}, this program reads {FORMAT}",
+                    path.display(),
+                    record.format
+                );
+                Self::default()
+            }
+            Err(error) => {
+                tracing::warn!("{}: no tuned geometry is used: {error}", path.display());
+                Self::default()
+            }
+        }
+    }
+
+    /// Writes it, whole or not at all.
+    pub fn save(&self, path: &Path) -> io::Result<()> {
+        let dir = path.parent().unwrap_or(Path::new("."));
+        fs_err::create_dir_all(dir)?;
+        let mut staged = tempfile::NamedTempFile::new_in(dir)?;
+        let whole = Self {
+            format: FORMAT,
+            winners: self.winners.clone(),
+        };
+        serde_json::to_writer_pretty(&mut staged, &whole)?;
+        staged.as_file().sync_all()?;
+        staged.persist(path).map_err(|e| e.error)?;
+        Ok(())
+    }
+
+    /// The winner for a problem on a GPU.
+    #[must_use]
+    pub fn find(&self, gpu: &Gpu, problem: &Problem) -> Option<&Winner> {
+        self.winners
+            .iter()
+            .find(|w| w.gpu == *gpu && w.problem == *problem)
+    }
+
+    /// Puts a winner in, instead of an earlier one.
+    pub fn put(&mut self, winner: Winner) {
+        self.winners
+            .retain(|w| w.gpu != winner.gpu || w.problem != winner.problem);
+        self.winners.push(winner);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gpu(sm_count: u32) -> Gpu {
+        Gpu {
+            name: "NVIDIA H200".into(),
+            compute_capability: "9.0".into(),
+            sm_count,
+            shared_mem_per_block: 232_448,
+        }
+    }
+
+    fn problem(split: u32, tokens: u32) -> Problem {
+        let constants = [
+            ("hidden", 5120),
+            ("num_q_heads", 24),
+            ("head_dim", 256),
+            ("num_kv_heads", 4),
+            ("wo_split", split),
+        ];
+        Problem {
+            family: "wo_gemv".into(),
+            constants: constants
+                .iter()
+                .map(|(n, v)| ((*n).into(), v.to_string()))
+                .collect(),
+            tokens,
+        }
+    }
+
+    fn rows(rows: &str) -> Geometry {
+        [("rows_per_cta".to_owned(), rows.to_owned())].into()
+    }
+
+    fn winner(geometry: Geometry) -> Winner {
+        Winner {
+            gpu: gpu(132),
+            problem: problem(8, 1),
+            geometry,
+            median_us: 9.0,
+            tried: 12,
+        }
+    }
+
+    #[test]
+    fn a_forced_geometry_beats_a_tuned_one_and_that_the_rule() {
+        let mut record = Record::default();
+        let origin = |record: &Record, forced: &Geometry| {
+            let choice = choose(record, &gpu(132), &problem(8, 1), forced);
+            (choice.origin, choice.geometry.get("rows_per_cta").cloned())
+        };
+        assert_eq!(origin(&record, &Geometry::new()).0, Origin::Heuristic);
+        record.put(winner(rows("24")));
+        assert_eq!(
+            origin(&record, &Geometry::new()),
+            (Origin::Tuned, Some("24".into()))
+        );
+        assert_eq!(origin(&record, &rows("8")), (Origin::Forced, Some("8".into())));
+    }
+
+    #[test]
+    fn a_winner_holds_for_its_gpu_and_its_problem_alone() {
+        let mut record = Record::default();
+        record.put(winner(rows("24")));
+        let origin = |g: &Gpu, p: &Problem| choose(&record, g, p, &Geometry::new()).origin;
+        assert_eq!(origin(&gpu(132), &problem(8, 1)), Origin::Tuned);
+        assert_eq!(origin(&gpu(66), &problem(8, 1)), Origin::Heuristic);
+        assert_eq!(origin(&gpu(132), &problem(4, 1)), Origin::Heuristic);
+        assert_eq!(origin(&gpu(132), &problem(8, 2)), Origin::Heuristic);
+    }
+
+    #[test]
+    fn a_new_winner_replaces_the_old_one() {
+        let mut record = Record::default();
+        record.put(winner(rows("24")));
+        record.put(winner(rows("28")));
+        assert_eq!(record.winners.len(), 1);
+        let found = record.find(&gpu(132), &problem(8, 1)).expect("winner");
+        assert_eq!(found.geometry, rows("28"));
+    }
+
+    #[test]
+    fn a_record_survives_its_file_and_a_broken_file_is_an_empty_record() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = Record::path(dir.path());
+        assert_eq!(Record::load(&path), Record::default());
+        let mut record = Record::default();
+        record.put(winner(rows("24")));
+        record.save(&path).expect("saved");
+        assert!(Record::load(&path).find(&gpu(132), &problem(8, 1)).is_some());
+        fs_err::write(&path, "{\"format\": 99, \"winners\": []}").expect("written");
+        assert_eq!(Record::load(&path), Record::default());
+        fs_err::write(&path, "half a rec").expect("written");
+        assert_eq!(Record::load(&path), Record::default());
+    }
+
+    #[test]
+    fn by_rule_every_multiprocessor_gets_the_same_number_of_rows() {
+        let rows = |sms, split, tokens| heuristic(&gpu(sms), &problem(split, tokens))["rows_per_cta"].clone();
+        assert_eq!(rows(132, 8, 1), "20");
+        assert_eq!(rows(132, 1, 1), "40");
+        assert_eq!(rows(132, 8, 4), "40");
+        assert_eq!(rows(148, 8, 1), "20");
+        assert_eq!(rows(148, 1, 1), "36");
+    }
+
+    #[test]
+    fn by_rule_a_block_fits_into_its_shared_memory() {
+        let small = Gpu {
+            shared_mem_per_block: 101_376,
+            ..gpu(20)
+        };
+        let rows: u32 = heuristic(&small, &problem(1, 1))["rows_per_cta"]
+            .parse()
+            .expect("rows");
+        assert!(rows <= 20, "{rows}");
+        assert!(
+            heuristic(
+                &small,
+                &Problem {
+                    family: "other".into(),
+                    ..problem(1, 1)
+                }
+            )
+            .is_empty()
+        );
+    }
+}

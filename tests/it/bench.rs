@@ -1,0 +1,39 @@
+//! Measuring, as far as it goes without a GPU.
+
+use std::io::Write;
+
+use predicates::str::contains;
+
+use crate::cli::jitc;
+
+#[test]
+fn bench_refuses_a_request_that_it_could_not_measure_before_it_looks_for_a_gpu() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    for (args, word) in [
+        (["--tokens", "0"], "at least one token"),
+        (["--tokens", "1,two"], "`two` is no number"),
+        (["--hidden", "5120,1024"], "a run measures one value of it"),
+        (["--global-scale", "1,x"], "`x` is no number"),
+    ] {
+        jitc(dir.path())
+            .args(["bench", "wo_gemv"])
+            .args(args)
+            .assert()
+            .code(2)
+            .stderr(contains(word));
+    }
+}
+
+#[test]
+fn bench_without_a_gpu_says_so() {
+    if jitc::device::list().is_ok_and(|devices| !devices.is_empty()) {
+        let _ = writeln!(std::io::stderr(), "skipped: there is a GPU here");
+        return;
+    }
+    let dir = tempfile::tempdir().expect("tempdir");
+    jitc(dir.path())
+        .args(["bench", "wo_gemv", "--wo-split", "1,8"])
+        .assert()
+        .code(2)
+        .stderr(contains("measuring takes a GPU"));
+}
