@@ -38,22 +38,9 @@ struct TiledLayout {
     static_assert(lanes % groups == 0, "every group has the same number of rows");
     static_assert(tile % 4 == 0 && (rows == 1 || rows == 2 || rows == 4), "tile shape");
 
-    // The group that is asked for in place `i`. Where a group is one warp, the schedulers that hold a warp more than the
-    // others get theirs first.
-    __device__ static u32 group_in_place(u32 i) {
-        constexpr u32 extra = groups % 4u, deep = (groups + 3u) / 4u;
-        if constexpr (extra == 0u || group_lanes * S::slots != 32u) {
-            return i;
-        } else {
-            if (i < extra * deep) return i / extra * 4u + i % extra;
-            u32 late = i - extra * deep;
-            return late / (4u - extra) * 4u + extra + late % (4u - extra);
-        }
-    }
-
     // The tile's rows in the order in which they are asked for: group by group.
     __device__ static u32 local_row(u32 i) {
-        u32 group = group_in_place(i / (group_lanes * rows)), in_group = i % (group_lanes * rows);
+        u32 group = i / (group_lanes * rows), in_group = i % (group_lanes * rows);
         return in_group / group_lanes * lanes + group * group_lanes + in_group % group_lanes;
     }
 
@@ -64,8 +51,8 @@ struct TiledLayout {
     }
 };
 
-// The chains of one thread over one chunk of 64 weights. `folded`: the activations hold the global scale already.
-template <typename C, bool folded>
+// The chains of one thread over one chunk of 64 weights.
+template <typename C>
 __device__ __forceinline__ void tiled_chunk(const u8* weights, const u8* scales, const float* attn, float global,
                                             float (&acc)[C::row_chains][C::tokens]) {
     using L = TiledLayout<C>;
@@ -106,14 +93,10 @@ __device__ __forceinline__ void tiled_chunk(const u8* weights, const u8* scales,
                 for (u32 p = 0; p < 2; ++p) {
                     float2 e = widen_f16x2(mul_f16x2(d.even[p], s));
                     float2 o = widen_f16x2(mul_f16x2(d.odd[p], s));
-                    w[j][4 * p + 0] = e.x;
-                    w[j][4 * p + 1] = o.x;
-                    w[j][4 * p + 2] = e.y;
-                    w[j][4 * p + 3] = o.y;
-                }
-                if constexpr (!folded) {
-#pragma unroll
-                    for (u32 n = 0; n < 8; ++n) w[j][n] = __fmul_rn(w[j][n], global);
+                    w[j][4 * p + 0] = __fmul_rn(e.x, global);
+                    w[j][4 * p + 1] = __fmul_rn(o.x, global);
+                    w[j][4 * p + 2] = __fmul_rn(e.y, global);
+                    w[j][4 * p + 3] = __fmul_rn(o.y, global);
                 }
             }
 #pragma unroll
@@ -133,27 +116,15 @@ __device__ __forceinline__ void tiled_chunk(const u8* weights, const u8* scales,
     }
 }
 
-template <typename C, bool folded>
-__device__ __forceinline__ void tiled_slot(const u8* weights, const u8* scales, const float* attn, float global,
-                                           float (&acc)[C::row_chains][C::tokens]) {
-    using L = TiledLayout<C>;
-#pragma unroll 1
-    for (u32 c = 0; c < L::slot_chunks; ++c) {
-        tiled_chunk<C, folded>(weights, scales, attn, global, acc);
-        weights += chunk_len / 2;
-        scales += L::units * 16u;
-        attn += chunk_len;
-    }
-}
-
-// Starts the copies of the tile's scales, with the threads from `first_thread` on.
+// Starts the copies of the tile's scales. They go first: every thread needs some, and behind the weights they would come
+// last.
 template <typename C>
-__device__ __forceinline__ void tiled_scales(u8* shared, const u8* scales, u32 first_unit, u32 first_thread) {
+__device__ __forceinline__ void tiled_scales(u8* shared, const u8* scales, u32 first_unit) {
     using L = TiledLayout<C>;
     using S = Shape<C>;
     constexpr u32 all_units = ceil_div(S::hidden, 128u) * 32u;
     constexpr u32 tiles = S::k_total / chunk_len;
-    for (u32 i = threadIdx.x - first_thread; i < tiles * L::units; i += C::block_threads - first_thread) {
+    for (u32 i = threadIdx.x; i < tiles * L::units; i += C::block_threads) {
         u32 tile = i / L::units, local = i % L::units, unit = first_unit + local;
         if (unit < all_units) {
             copy16_async(shared + L::scales_at + i * 16u,
@@ -162,36 +133,25 @@ __device__ __forceinline__ void tiled_scales(u8* shared, const u8* scales, u32 f
     }
 }
 
-// Starts everything that a block brings into shared memory before it computes. Where there are bulk copies, the first
-// warp makes the barriers and asks for the weights at once, in order, while the others ask for the scales: a fence
-// behind outstanding copies would wait for them.
+// Starts the copies of the tile's weights. Barriers are initialised and visible before.
 template <typename C>
-__device__ __forceinline__ void tiled_start(u8* shared, const u8* weight, const u8* scales, u32 first_unit) {
+__device__ __forceinline__ void tiled_weights(u8* shared, const u8* weight, u32 first_unit) {
     using L = TiledLayout<C>;
     using S = Shape<C>;
     if constexpr (has_bulk_copy) {
-        constexpr u32 group_rows = L::tile / L::groups;
-        constexpr u32 loaders = C::block_threads > 32u ? 32u : 0u;
-        u64* bars = reinterpret_cast<u64*>(shared + L::barriers_at);
-        if (threadIdx.x < 32u) {
-            if (threadIdx.x < L::groups) barrier_init(bars + threadIdx.x, group_rows);
-            barrier_init_fence();
-            __syncwarp();
-            for (u32 i = threadIdx.x; i < L::tile; i += 32u) {
+        // One lane a warp; a row is one copy, since shorter ones cost as much each.
+        if ((threadIdx.x & 31u) == 0u) {
+            u64* bars = reinterpret_cast<u64*>(shared + L::barriers_at);
+            for (u32 i = threadIdx.x / 32u; i < L::tile; i += C::block_threads / 32u) {
                 u32 local = L::local_row(i), row = L::global_row(first_unit, local);
-                u64* bar = bars + local % L::lanes / L::group_lanes;
-                // A row is one copy, since shorter ones cost as much each.
-                barrier_expect(bar, row < S::hidden ? S::row_bytes : 0u);
                 if (row < S::hidden) {
                     copy_bulk(shared + L::weights_at + local * L::pitch, weight + u64(row) * S::row_bytes, S::row_bytes,
-                              bar);
+                              bars + i / (L::tile / L::groups));
                 }
             }
         }
-        if (threadIdx.x >= loaders) tiled_scales<C>(shared, scales, first_unit, loaders);
     } else {
         constexpr u32 pieces = S::row_bytes / 16u;
-        tiled_scales<C>(shared, scales, first_unit, 0u);
         for (u32 i = threadIdx.x; i < L::tile * pieces; i += C::block_threads) {
             u32 r = i / pieces, at = i % pieces * 16u;
             u32 row = L::global_row(first_unit, r);
@@ -202,23 +162,8 @@ __device__ __forceinline__ void tiled_start(u8* shared, const u8* weight, const 
     }
 }
 
-// The global scale may go to the activations' side, one product for all rows, where nothing is rounded there: with at
-// most 16 significant bits and everything far from the ends of the range, code * scale * global and global * x are
-// both exact, so a step rounds the same number either way.
-__device__ __forceinline__ bool global_folds(float global) {
-    const float magnitude = fabsf(global);
-    return (__float_as_uint(global) & 0xffu) == 0u && magnitude >= 0x1p-40f && magnitude <= 0x1p40f;
-}
-
-// Whether one of two packed bf16 is neither zero nor between 2^-60 and 2^60.
-__device__ __forceinline__ bool far_from_one(u32 pair) {
-    constexpr u32 low = 67u << 7, high = 187u << 7;
-    const u32 a = pair & 0x7fffu, b = (pair >> 16) & 0x7fffu;
-    return (a != 0u && a - low > high - low) || (b != 0u && b - low > high - low);
-}
-
-// Activations of the token tile, four a piece: fetched to registers, then stored as floats times `factor` (1, or a
-// folded global scale), every slot's stretch padded by 16 bytes.
+// Activations of the token tile, four a piece: fetched to registers before the weights are asked for, stored as floats
+// after, every slot's stretch padded by 16 bytes.
 template <typename C>
 struct AttnPieces {
     using L = TiledLayout<C>;
@@ -233,16 +178,15 @@ struct AttnPieces {
         if (piece >= all || token >= nat) return make_uint2(0u, 0u);
         return *reinterpret_cast<const uint2*>(attn + u64(token) * S::k_total + piece % row_pieces * 4u);
     }
-    __device__ static void store(u8* shared, u32 piece, uint2 v, float factor) {
+    __device__ static void store(u8* shared, u32 piece, uint2 v) {
         constexpr u32 slot_len = S::k_head / S::split;
         if (piece >= all) return;
         u32 token = piece / row_pieces, k = piece % row_pieces * 4u;
         float* to = reinterpret_cast<float*>(shared + L::attn_at) +
                     (token * S::slots + k / slot_len) * L::slot_floats + k % slot_len;
-        *reinterpret_cast<float4*>(to) = make_float4(__fmul_rn(__uint_as_float(v.x << 16), factor),
-                                                     __fmul_rn(__uint_as_float(v.x & 0xffff0000u), factor),
-                                                     __fmul_rn(__uint_as_float(v.y << 16), factor),
-                                                     __fmul_rn(__uint_as_float(v.y & 0xffff0000u), factor));
+        *reinterpret_cast<float4*>(to) =
+            make_float4(__uint_as_float(v.x << 16), __uint_as_float(v.x & 0xffff0000u), __uint_as_float(v.y << 16),
+                        __uint_as_float(v.y & 0xffff0000u));
     }
 };
 
@@ -274,45 +218,46 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
     float* sums = reinterpret_cast<float*>(shared + L::sums_at);
     const u32 first_unit = blockIdx.x * L::units;
 
-    tiled_start<C>(shared, weight, scales, first_unit);
+    tiled_scales<C>(shared, scales, first_unit);
+    if constexpr (has_bulk_copy) {
+        for (u32 group = threadIdx.x; group < L::groups; group += C::block_threads) {
+            u32 valid = 0;
+            for (u32 i = 0; i < L::tile / L::groups; ++i) {
+                valid += L::global_row(first_unit, L::local_row(group * (L::tile / L::groups) + i)) < S::hidden;
+            }
+            barrier_init(bars + group, 1u);
+            barrier_init_fence();
+            barrier_expect(bars + group, valid * S::row_bytes);
+        }
+    }
     using A = AttnPieces<C>;
     uint2 early[A::early ? A::mine : 1];
     if constexpr (A::early) {
 #pragma unroll
         for (u32 i = 0; i < A::mine; ++i) early[i] = A::fetch(attn, threadIdx.x + i * C::block_threads, 0u, nat);
     }
+    if constexpr (has_bulk_copy) __syncthreads();
+    tiled_weights<C>(shared, weight, first_unit);
     const float global = *global_scale;
     const bool plain = !(fabsf(global) >= pair_limit);
     const float rest = __fmul_rn(global, pair_rest);
 
     for (u32 first_token = 0; first_token < nat; first_token += C::tokens) {
-        bool folds = global_folds(global), stored = false, far = false;
-        const float factor = folds ? rest : 1.0f;
+        bool stored = false;
         if constexpr (A::early) {
             if (first_token == 0) {
 #pragma unroll
-                for (u32 i = 0; i < A::mine; ++i) {
-                    far |= far_from_one(early[i].x) || far_from_one(early[i].y);
-                    A::store(shared, threadIdx.x + i * C::block_threads, early[i], factor);
-                }
+                for (u32 i = 0; i < A::mine; ++i) A::store(shared, threadIdx.x + i * C::block_threads, early[i]);
                 stored = true;
             }
         }
         if (!stored) {
             for (u32 i = threadIdx.x; i < A::all; i += C::block_threads) {
-                uint2 v = A::fetch(attn, i, first_token, nat);
-                far |= far_from_one(v.x) || far_from_one(v.y);
-                A::store(shared, i, v, factor);
+                A::store(shared, i, A::fetch(attn, i, first_token, nat));
             }
         }
         if (first_token == 0) copy16_wait();
-        if (__syncthreads_or(far) && folds) {
-            folds = false;
-            for (u32 i = threadIdx.x; i < A::all; i += C::block_threads) {
-                A::store(shared, i, A::fetch(attn, i, first_token, nat), 1.0f);
-            }
-            __syncthreads();
-        }
+        __syncthreads();
         constexpr u32 items = S::slots * L::lanes;
         // Whole warps stay together: lanes past the end repeat the last item and store nothing.
         for (u32 base = threadIdx.x & ~31u; base < items; base += C::block_threads) {
@@ -332,10 +277,12 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
                 const u8* s = shared + L::scales_at + (first * L::units + l % L::units) * 16u + l / L::units * L::rows * 4u;
                 const float* x = reinterpret_cast<const float*>(shared + L::attn_at) + slot * L::slot_floats;
                 if constexpr (has_bulk_copy) barrier_wait(bars + group, 0u);
-if (folds) {
-                    tiled_slot<C, true>(w, s, x, rest, acc);
-                } else {
-                    tiled_slot<C, false>(w, s, x, rest, acc);
+#pragma unroll 1
+                for (u32 c = 0; c < L::slot_chunks; ++c) {
+                    tiled_chunk<C>(w, s, x, rest, acc);
+                    w += chunk_len / 2;
+                    s += L::units * 16u;
+                    x += chunk_len;
                 }
             } else {
                 for (u32 j = 0; j < L::rows; ++j) {
