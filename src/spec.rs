@@ -59,6 +59,16 @@ pub enum SpecError {
         /// What went wrong.
         reason: String,
     },
+    /// An arch that lacks what the family needs.
+    #[error("{family}: {arch} is too old: expected {oldest} or newer")]
+    TooOld {
+        /// The family.
+        family: String,
+        /// What was asked for.
+        arch: Arch,
+        /// The oldest that will do.
+        oldest: Arch,
+    },
     /// An arch that is none.
     #[error("arch ({origin}): {reason}")]
     Arch {
@@ -136,6 +146,15 @@ impl KernelSpec {
     }
 
     fn validate(family: &Arc<Family>, assigned: &Assigned, arch: Arch) -> Result<Self, SpecError> {
+        if let Some(oldest) = family.oldest_arch
+            && !family.does(arch)
+        {
+            return Err(SpecError::TooOld {
+                family: family.name.clone(),
+                arch,
+                oldest,
+            });
+        }
         let in_family = |reason: String| SpecError::Derived {
             family: family.name.clone(),
             reason,

@@ -156,12 +156,17 @@ fn specs(jit: &Jit, named: &[String]) -> Result<Vec<KernelSpec>, Error> {
             }
         }
     }
-    let archs = match jit.config().arch() {
-        Some(setting) => parse_archs(&setting)?,
-        None => default_archs(),
-    };
+    let named = jit.config().arch().map(|s| parse_archs(&s)).transpose()?;
     let mut specs = Vec::new();
     for family in families {
+        let archs = match &named {
+            Some(archs) => archs.clone(),
+            // Nobody asked for these: what a family cannot do is left out.
+            None => default_archs()
+                .into_iter()
+                .filter(|arch| family.does(*arch))
+                .collect(),
+        };
         specs.extend(KernelSpec::expand(family, jit.config(), &archs)?);
     }
     Ok(specs)

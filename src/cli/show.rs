@@ -20,7 +20,9 @@ pub(super) fn key_command(registry: &Registry) -> Command {
 }
 
 pub(super) fn families_command(_: &Registry) -> Command {
-    Command::new("families").about("List families, constants, legal values and defaults")
+    Command::new("families")
+        .about("List families, constants, legal values and defaults")
+        .arg(args::family_names().help("Families; without one, all"))
 }
 
 pub(super) fn render(jit: &Jit, matches: &ArgMatches, _json: bool) -> Answer {
@@ -55,9 +57,15 @@ pub(super) fn key(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     Ok(ExitCode::SUCCESS)
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "the signature of every verb")]
-pub(super) fn families(jit: &Jit, _: &ArgMatches, json: bool) -> Answer {
-    for family in jit.registry().families() {
+pub(super) fn families(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
+    let registry = jit.registry();
+    let named = args::families(matches);
+    let families: Vec<_> = if named.is_empty() {
+        registry.families().collect()
+    } else {
+        named.iter().map(|n| registry.get(n)).collect::<Result<_, _>>()?
+    };
+    for family in families {
         if json {
             let constants: Vec<_> = family
                 .constants

@@ -163,6 +163,7 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
+            Self::Spec(SpecError::Arch { .. } | SpecError::TooOld { .. }) => None,
             Self::Spec(_) => {
                 Some("`jitc families` lists every constant with its legal values and its default")
             }

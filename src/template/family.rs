@@ -11,6 +11,7 @@ use super::constants::{Constant, ConstantFile};
 use crate::config::did_you_mean;
 use crate::constant::Value;
 use crate::expression::Expressions;
+use crate::target::Arch;
 
 /// A kernel template with everything that may vary in it.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct Family {
     pub summary: String,
     /// Compiler options that it needs, in order.
     pub options: Vec<String>,
+    /// The oldest arch whose instructions it can do with, if that matters.
+    pub oldest_arch: Option<Arch>,
     /// Declared constants, in the order of the file.
     pub constants: IndexMap<String, Constant>,
     /// Constants worked out from others, in order.
@@ -95,6 +98,7 @@ struct FamilyFile {
     summary: String,
     #[serde(default)]
     options: Vec<String>,
+    oldest_arch: Option<Arch>,
     constants: IndexMap<String, ConstantFile>,
     #[serde(default)]
     derived: Vec<Derived>,
@@ -179,6 +183,7 @@ impl Family {
             name: name.to_owned(),
             summary: file.summary,
             options: file.options,
+            oldest_arch: file.oldest_arch,
             constants,
             derived: file.derived,
             constraints: file.constraints,
@@ -186,6 +191,13 @@ impl Family {
             source: source.to_owned(),
             expressions,
         })
+    }
+
+    /// Whether this arch has the instructions that it needs.
+    #[must_use]
+    pub fn does(&self, arch: Arch) -> bool {
+        self.oldest_arch
+            .is_none_or(|oldest| arch.number() >= oldest.number())
     }
 
     /// The source's name, as the compiler's messages show it.

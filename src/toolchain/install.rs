@@ -64,6 +64,9 @@ pub fn pinned_identity() -> Option<ToolchainIdentity> {
 pub fn install(config: &Config) -> Result<Toolchain, ToolchainError> {
     let root = config.toolchain_dir().ok_or(ToolchainError::NoFolder)?;
     let pin = pin()?;
+    if let Ok(there) = opened(&root.join(PINNED_VERSION), pin) {
+        return Ok(there);
+    }
     if config.offline()? {
         return Err(ToolchainError::Offline {
             managed: root.join(PINNED_VERSION).display().to_string(),

@@ -122,6 +122,10 @@ fn bad_input_is_one_clear_line() {
         &["warm", "wo_gem"],
         "unknown family `wo_gem` (did you mean `wo_gemv`?)",
     );
+    refused(
+        &["warm", "wo_gemv", "--arch", "sm_75"],
+        "wo_gemv: sm_75 is too old: expected sm_80 or newer",
+    );
     refused(&["warm", "--arch", "sm_9"], "`sm_9` is no GPU architecture");
     refused(&["warm", "--env-file", "missing"], "environment file: ");
     refused(
