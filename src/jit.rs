@@ -48,6 +48,7 @@ pub struct Jit {
     registry: Registry,
     cache: Cache,
     policy: Policy,
+    identity: OnceLock<ToolchainIdentity>,
     toolchain: Mutex<Option<Toolchain>>,
     compiler: OnceLock<Box<dyn Compiler>>,
     opening: Mutex<()>,
@@ -90,18 +91,22 @@ impl Jit {
     }
 
     /// The identity of the compiler that would be used: of the one at hand, else
-    /// of the pinned one, which a miss would install.
+    /// of the pinned one, which a miss would install. Looked for once.
     pub fn identity(&self) -> Result<ToolchainIdentity, Error> {
+        if let Some(identity) = self.identity.get() {
+            return Ok(identity.clone());
+        }
         let mut known = self.toolchain.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(toolchain) = &*known {
-            return Ok(toolchain.identity.clone());
-        }
-        if let Some(toolchain) = toolchain::find(&self.config)? {
-            let identity = toolchain.identity.clone();
-            *known = Some(toolchain);
-            return Ok(identity);
-        }
-        toolchain::pinned_identity().ok_or_else(|| ToolchainError::NotPinned(std::env::consts::ARCH).into())
+        let found = match &*known {
+            Some(toolchain) => Some(toolchain.clone()),
+            None => toolchain::find(&self.config)?,
+        };
+        let identity = match &found {
+            Some(toolchain) => toolchain.identity.clone(),
+            None => toolchain::pinned_identity().ok_or(ToolchainError::NotPinned(std::env::consts::ARCH))?,
+        };
+        *known = found;
+        Ok(self.identity.get_or_init(|| identity).clone())
     }
 
     /// Renders a spec and works out its key.

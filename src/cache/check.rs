@@ -76,7 +76,9 @@ impl Store {
     /// next request builds them anew, and removes strays.
     pub fn check(&self, repair: bool) -> Result<Checked, CacheError> {
         let mut checked = Checked::default();
-        let looks = spread(&self.keys()?, |key| Some((*key, self.peek(key))));
+        let looks = spread(&self.keys()?, |part| {
+            part.iter().map(|key| (*key, self.peek(key))).collect()
+        });
         for (key, look) in looks {
             match look {
                 Load::Found(entry) => {

@@ -115,33 +115,32 @@ impl Store {
 
     /// Every entry, sorted by key.
     pub fn records(&self) -> Result<Vec<Record>, CacheError> {
-        Ok(spread(&self.keys()?, |key| self.record(key)))
+        Ok(spread(&self.keys()?, |part| self.in_shards(part, record_in)))
+    }
+
+    /// Does something for each of these sorted keys, with the shard of each opened
+    /// once: a cache may hold tens of thousands.
+    pub(super) fn in_shards<T>(
+        &self,
+        keys: &[CacheKey],
+        mut each: impl FnMut(&Dir, &CacheKey) -> Option<T>,
+    ) -> Vec<T> {
+        let mut results = Vec::with_capacity(keys.len());
+        for shard in keys.chunk_by(|a, b| a.as_bytes()[0] == b.as_bytes()[0]) {
+            if let Some(first) = shard.first()
+                && let Ok(Some(dir)) = self.open_shard(&first.hex()[..2])
+            {
+                results.extend(shard.iter().filter_map(|key| each(&dir, key)));
+            }
+        }
+        results
     }
 
     /// One entry as a listing shows it; `None` if it is not there.
     #[must_use]
     pub fn record(&self, key: &CacheKey) -> Option<Record> {
-        let hex = key.hex();
-        let dir = self.open_shard(&hex[..2]).ok()??.open(&hex).ok()?;
-        let mut record = Record {
-            key: *key,
-            summary: Err(Fault::Missing(MANIFEST.to_owned())),
-            bytes: 0,
-            used_unix_ms: 0,
-        };
-        match dir.read(MANIFEST, MANIFEST_LIMIT) {
-            Ok(file) => {
-                record.used_unix_ms = u64::try_from(file.stat.st_mtime).unwrap_or(0) * 1000;
-                record.bytes = file.bytes.len() as u64;
-                record.summary = summarise(&file.bytes, key);
-                for file in record.summary.iter().flat_map(|s| &s.files) {
-                    record.bytes = record.bytes.saturating_add(file.length);
-                }
-            }
-            Err(Errno::NOENT) => {}
-            Err(_) => record.summary = Err(Fault::Unreadable(MANIFEST.to_owned())),
-        }
-        Some(record)
+        let shard = self.open_shard(&key.hex()[..2]).ok()??;
+        record_in(&shard, key)
     }
 
     /// One entry's manifest; `None` if there is no good one.
@@ -240,6 +239,29 @@ impl Store {
     }
 }
 
+fn record_in(shard: &Dir, key: &CacheKey) -> Option<Record> {
+    let dir = shard.open(&key.hex()).ok()?;
+    let mut record = Record {
+        key: *key,
+        summary: Err(Fault::Missing(MANIFEST.to_owned())),
+        bytes: 0,
+        used_unix_ms: 0,
+    };
+    match dir.read(MANIFEST, MANIFEST_LIMIT) {
+        Ok(file) => {
+            record.used_unix_ms = u64::try_from(file.stat.st_mtime).unwrap_or(0) * 1000;
+            record.bytes = file.bytes.len() as u64;
+            record.summary = summarise(&file.bytes, key);
+            for file in record.summary.iter().flat_map(|s| &s.files) {
+                record.bytes = record.bytes.saturating_add(file.length);
+            }
+        }
+        Err(Errno::NOENT) => {}
+        Err(_) => record.summary = Err(Fault::Unreadable(MANIFEST.to_owned())),
+    }
+    Some(record)
+}
+
 fn summarise(manifest: &[u8], key: &CacheKey) -> Result<Summary, Fault> {
     check_seal(manifest)?;
     match serde_json::from_slice::<Summary>(manifest) {
@@ -254,16 +276,15 @@ fn summarise(manifest: &[u8], key: &CacheKey) -> Result<Summary, Fault> {
     }
 }
 
-/// Does something for each key on all cores; the results are in the keys' order.
-pub(super) fn spread<T: Send>(keys: &[CacheKey], each: impl Fn(&CacheKey) -> Option<T> + Sync) -> Vec<T> {
+/// Does something for parts of the keys on all cores; the results are in the keys'
+/// order.
+pub(super) fn spread<T: Send>(keys: &[CacheKey], each: impl Fn(&[CacheKey]) -> Vec<T> + Sync) -> Vec<T> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let share = keys.len().div_ceil(threads).max(64);
     let each = &each;
     std::thread::scope(|scope| {
-        let workers: Vec<_> = keys
-            .chunks(share)
-            .map(|part| scope.spawn(move || part.iter().filter_map(each).collect::<Vec<_>>()))
-            .collect();
+        let parts = keys.chunks(share);
+        let workers: Vec<_> = parts.map(|part| scope.spawn(move || each(part))).collect();
         let join = |worker: std::thread::ScopedJoinHandle<'_, _>| match worker.join() {
             Ok(part) => part,
             Err(panic) => std::panic::resume_unwind(panic),

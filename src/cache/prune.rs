@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::fs::Stat;
 use serde::Serialize;
 
 use super::dir::Dir;
@@ -91,7 +92,7 @@ impl Store {
             return Ok(pruned);
         };
         let keys = self.keys()?;
-        let mut all: Vec<_> = keys.iter().filter_map(|key| self.usage(key)).collect();
+        let mut all = self.in_shards(&keys, usage);
         all.sort_unstable_by_key(|usage| (usage.used_unix_ns, usage.key));
         let mut entries = all.len() as u64;
         let mut bytes = all.iter().fold(0u64, |sum, u| sum.saturating_add(u.bytes));
@@ -125,26 +126,6 @@ impl Store {
         Ok(pruned)
     }
 
-    /// Sizes and stamp alone, without reading anything.
-    fn usage(&self, key: &CacheKey) -> Option<Usage> {
-        let hex = key.hex();
-        let dir = self.open_shard(&hex[..2]).ok()??.open(&hex).ok()?;
-        let size = |name| {
-            dir.stat_of(name)
-                .map_or(0, |s| u64::try_from(s.st_size).unwrap_or(0))
-        };
-        let manifest = dir.stat_of(MANIFEST).ok();
-        let payload: u64 = PAYLOAD.iter().map(|name| size(*name)).sum();
-        Some(Usage {
-            key: *key,
-            bytes: payload + size(MANIFEST),
-            // An entry without a manifest is of no use: first to go.
-            used_unix_ns: manifest.map_or(0, |s| {
-                i128::from(s.st_mtime) * 1_000_000_000 + i128::from(s.st_mtime_nsec)
-            }),
-        })
-    }
-
     /// Removes one entry unless it is in use; says whether it is gone.
     pub(super) fn remove(&self, version: &Dir, key: &CacheKey) -> Result<bool, CacheError> {
         let hex = key.hex();
@@ -175,6 +156,24 @@ impl Store {
             }),
         }
     }
+}
+
+/// Sizes and stamp alone, without opening anything.
+fn usage(shard: &Dir, key: &CacheKey) -> Option<Usage> {
+    let hex = key.hex();
+    shard.stat_of(&hex).ok()?;
+    let stat = |name: &str| shard.stat_of(&format!("{hex}/{name}")).ok();
+    let size = |stat: &Option<Stat>| stat.map_or(0, |s| u64::try_from(s.st_size).unwrap_or(0));
+    let manifest = stat(MANIFEST);
+    let payload: u64 = PAYLOAD.iter().map(|name| size(&stat(name))).sum();
+    Some(Usage {
+        key: *key,
+        bytes: payload + size(&manifest),
+        // An entry without a manifest is of no use: first to go.
+        used_unix_ns: manifest.map_or(0, |s| {
+            i128::from(s.st_mtime) * 1_000_000_000 + i128::from(s.st_mtime_nsec)
+        }),
+    })
 }
 
 /// Removes staging folders whose writer is dead and that are older than `age`.

@@ -69,6 +69,8 @@ pub(super) fn table(rows: &[Vec<String>]) {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| rows.iter().map(|r| r[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();
+    // Written at once: a listing may have tens of thousands of rows.
+    let mut text = String::new();
     for row in rows {
         let cells: Vec<String> = row
             .iter()
@@ -83,6 +85,16 @@ pub(super) fn table(rows: &[Vec<String>]) {
                 }
             })
             .collect();
-        line(cells.join("  ").trim_end());
+        text.extend([cells.join("  ").trim_end(), "\n"]);
     }
+    self::text(text);
+}
+
+/// JSON, an object a line, written at once.
+pub(super) fn json_lines(values: impl Iterator<Item = serde_json::Value>) {
+    let mut lines = String::new();
+    for value in values {
+        lines.extend([value.to_string().as_str(), "\n"]);
+    }
+    text(lines);
 }

@@ -90,6 +90,7 @@ impl JitBuilder {
             policy,
             registry,
             config,
+            identity: OnceLock::new(),
             toolchain: Mutex::new(None),
             compiler: OnceLock::new(),
             opening: Mutex::new(()),

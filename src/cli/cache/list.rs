@@ -24,9 +24,7 @@ pub(super) fn ls(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
     let mut rows = rows(jit, &Filter::read(matches));
     sort(&mut rows, matches);
     if json {
-        for row in &rows {
-            output::json(&object(row));
-        }
+        output::json_lines(rows.iter().map(object));
         return ExitCode::SUCCESS;
     }
     let style = Style::of_stdout();
