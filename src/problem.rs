@@ -92,6 +92,21 @@ impl WoProblem {
     ///
     /// If `nat` tokens of `slots` slots are more than there is room for.
     pub fn run(&mut self, kernel: &LoadedKernel, nat: usize, slots: usize) -> Result<WoOutput, ProblemError> {
+        self.run_timed(kernel, nat, slots, 0)
+    }
+
+    /// As [`Self::run`], of a kernel that writes region timings to this address.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::run`].
+    pub fn run_timed(
+        &mut self,
+        kernel: &LoadedKernel,
+        nat: usize,
+        slots: usize,
+        region_timing: sys::CUdeviceptr,
+    ) -> Result<WoOutput, ProblemError> {
         assert!(
             nat <= self.nat && nat * slots * self.hidden <= self.partials.len(),
             "a problem set up for more than it is run with"
@@ -105,7 +120,7 @@ impl WoProblem {
             // SAFETY: the buffer has that many bytes. All bits set is a NaN.
             unsafe { result::memset_d8_async(address, 0xff, bytes, self.stream.cu_stream()) }?;
         }
-        self.launch(entry, nat)?;
+        self.launch(entry, nat, region_timing)?;
         let out = WoOutput {
             partials: self
                 .stream
@@ -125,7 +140,13 @@ impl WoProblem {
         }
     }
 
-    fn launch(&mut self, entry: &EntryPoint, nat: usize) -> Result<(), ProblemError> {
+    /// Queues a launch and nothing else; see [`crate::region::argument`] for the address.
+    pub fn launch(
+        &mut self,
+        entry: &EntryPoint,
+        nat: usize,
+        region_timing: sys::CUdeviceptr,
+    ) -> Result<(), ProblemError> {
         let stream = &self.stream;
         let (attn, _a) = self.attn.device_ptr(stream);
         let (weight, _w) = self.weight.device_ptr(stream);
@@ -134,7 +155,6 @@ impl WoProblem {
         let (partials, _p) = self.partials.device_ptr_mut(stream);
         let (output, _o) = self.output.device_ptr_mut(stream);
         let (counters, _c) = self.counters.device_ptr_mut(stream);
-        let no_timing: sys::CUdeviceptr = 0;
         let nat = u32::try_from(nat).unwrap_or(u32::MAX);
         let mut arguments = Arguments::<9>::new()
             .pointer(attn)
@@ -144,7 +164,7 @@ impl WoProblem {
             .pointer(partials)
             .pointer(output)
             .pointer(counters)
-            .pointer(no_timing)
+            .pointer(region_timing)
             .u32(nat);
         // SAFETY: these are the parameters of the family's entry point, in order,
         // and `new` gave each buffer the size that its page asks for.

@@ -9,6 +9,7 @@ mod human;
 mod output;
 mod plan;
 mod regions;
+mod regions_live;
 mod show;
 mod verify;
 mod warm;

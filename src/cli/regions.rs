@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::json;
 
+use super::regions_live::{self, Cost};
 use super::{Answer, args, output};
 use crate::jit::{Error, Jit};
 use crate::region::{self, Bare, Diff, Geometry, Reduced, TickSource, Ticks, reduce, synthetic, thousands};
@@ -15,12 +16,17 @@ use crate::template::Registry;
 pub(super) struct Run {
     pub(super) ticks: Ticks,
     pub(super) reduced: Reduced,
+    pub(super) cost: Option<Cost>,
 }
 
 impl Run {
     pub(super) fn new(ticks: Ticks) -> Self {
         let reduced = reduce(&ticks);
-        Self { ticks, reduced }
+        Self {
+            ticks,
+            reduced,
+            cost: None,
+        }
     }
 }
 
@@ -39,61 +45,65 @@ pub(super) fn command(registry: &Registry) -> Command {
             .value_parser(value_parser!(f64))
             .help(help)
     };
-    let command = Command::new("regions")
-        .about("Reduce region timings, compare them, draw them")
-        .arg(
-            Arg::new("files")
-                .num_args(0..)
-                .value_name("FILE.npy")
-                .help("Buffers; or `diff BEFORE AFTER`"),
-        )
-        .arg(
-            Arg::new("synthetic")
-                .long("synthetic")
-                .value_name("SPLITS")
-                .value_delimiter(',')
-                .value_parser(value_parser!(u32))
-                .help("Made-up launches in the shape of the published ones, for a look without a GPU"),
-        )
-        .arg(
-            Arg::new("save")
-                .long("save")
-                .value_name("FOLDER")
-                .value_parser(value_parser!(PathBuf))
-                .help("Write the buffers read or made up: .npy, and .json beside it"),
-        )
-        .arg(path(
-            "csv",
-            "Write the original's columns [with several buffers: a folder]",
-        ))
-        .arg(path(
-            "trace",
-            "Write a trace for Perfetto [with several buffers: a folder]",
-        ))
-        .arg(path(
-            "html",
-            "Write a page that needs nothing else, all buffers in it",
-        ))
-        .arg(microseconds(
-            "launch-us",
-            "The launch's measured time, for shares and microseconds",
-        ))
-        .arg(microseconds(
-            "wall-us",
-            "A wall time, for the CSV's wall_minus_regions_us",
-        ))
-        .arg(
-            Arg::new("family")
-                .long("family")
-                .value_name("NAME")
-                .help("Whose regions a file has that says nothing itself [default: by their number]"),
-        )
-        .arg(
-            Arg::new("no-sidecar")
-                .long("no-sidecar")
-                .action(ArgAction::SetTrue)
-                .help("Leave the .json beside a file unread, and take the geometry from the flags"),
-        );
+    let command =
+        Command::new("regions")
+            .about("Reduce region timings, compare them, draw them")
+            .arg(
+                Arg::new("files")
+                    .num_args(0..)
+                    .value_name("FILE.npy")
+                    .help("Buffers; or `diff BEFORE AFTER`"),
+            )
+            .arg(Arg::new("live").long("live").value_name("FAMILY").help(
+                "Run a family on a GPU and read its buffers: constants as for `warm`, --num-seqs tokens",
+            ))
+            .arg(
+                Arg::new("synthetic")
+                    .long("synthetic")
+                    .value_name("SPLITS")
+                    .value_delimiter(',')
+                    .value_parser(value_parser!(u32))
+                    .help("Made-up launches in the shape of the published ones, for a look without a GPU"),
+            )
+            .arg(
+                Arg::new("save")
+                    .long("save")
+                    .value_name("FOLDER")
+                    .value_parser(value_parser!(PathBuf))
+                    .help("Write the buffers read or made up: .npy, and .json beside it"),
+            )
+            .arg(path(
+                "csv",
+                "Write the original's columns [with several buffers: a folder]",
+            ))
+            .arg(path(
+                "trace",
+                "Write a trace for Perfetto [with several buffers: a folder]",
+            ))
+            .arg(path(
+                "html",
+                "Write a page that needs nothing else, all buffers in it",
+            ))
+            .arg(microseconds(
+                "launch-us",
+                "The launch's measured time, for shares and microseconds",
+            ))
+            .arg(microseconds(
+                "wall-us",
+                "A wall time, for the CSV's wall_minus_regions_us",
+            ))
+            .arg(
+                Arg::new("family")
+                    .long("family")
+                    .value_name("NAME")
+                    .help("Whose regions a file has that says nothing itself [default: by their number]"),
+            )
+            .arg(
+                Arg::new("no-sidecar")
+                    .long("no-sidecar")
+                    .action(ArgAction::SetTrue)
+                    .help("Leave the .json beside a file unread, and take the geometry from the flags"),
+            );
     let declared = |name: &str| registry.families().any(|f| f.constants.contains_key(name));
     let mut command = args::constants(command, registry);
     for (name, flag, help) in GEOMETRY {
@@ -118,10 +128,10 @@ const GEOMETRY: [(&str, &str, &str); 6] = [
     ),
 ];
 
-pub(super) fn run(_: &Jit, matches: &ArgMatches, as_json: bool) -> Answer {
+pub(super) fn run(jit: &Jit, matches: &ArgMatches, as_json: bool) -> Answer {
     let words: Vec<&String> = matches.get_many("files").into_iter().flatten().collect();
     let diffing = words.first().is_some_and(|w| *w == "diff");
-    let mut runs = match runs(matches, &words[usize::from(diffing)..])? {
+    let mut runs = match runs(jit, matches, &words[usize::from(diffing)..])? {
         Ok(runs) => runs,
         Err(reason) => return Ok(refused(&reason)),
     };
@@ -150,6 +160,12 @@ pub(super) fn run(_: &Jit, matches: &ArgMatches, as_json: bool) -> Answer {
     for run in &runs {
         if as_json {
             output::json(&region::to_json(&run.ticks, &run.reduced));
+            if let Some(cost) = &run.cost {
+                output::json(
+                    &json!({"schema": "jitc.regions-cost.v1", "label": run.ticks.label,
+                    "device": cost.device, "off_us": cost.off_us, "on_us": cost.on_us}),
+                );
+            }
         } else {
             print_run(run);
         }
@@ -158,7 +174,14 @@ pub(super) fn run(_: &Jit, matches: &ArgMatches, as_json: bool) -> Answer {
 }
 
 /// The launches asked for; or one line on why there are none.
-fn runs(matches: &ArgMatches, files: &[&String]) -> Result<Result<Vec<Run>, String>, Error> {
+fn runs(jit: &Jit, matches: &ArgMatches, files: &[&String]) -> Result<Result<Vec<Run>, String>, Error> {
+    if let Some(family) = matches.get_one::<String>("live") {
+        let nat = flag(matches, "num_seqs").map_or(Ok(1), |text| text.parse());
+        let Ok(nat @ 1..=64) = nat else {
+            return Ok(Err("--num-seqs: expected a whole number from 1 to 64".into()));
+        };
+        return regions_live::runs(jit, family, nat);
+    }
     let bare = match bare(matches) {
         Ok(bare) => bare,
         Err(reason) => return Ok(Err(reason)),
@@ -175,7 +198,9 @@ fn runs(matches: &ArgMatches, files: &[&String]) -> Result<Result<Vec<Run>, Stri
         return Ok(Ok(runs));
     }
     if files.is_empty() {
-        return Ok(Err("nothing to read: name a FILE.npy, or --synthetic 1,8".into()));
+        return Ok(Err(
+            "nothing to read: name a FILE.npy, or --live FAMILY, or --synthetic 1,8".into(),
+        ));
     }
     let mut runs = Vec::new();
     for file in files {
@@ -355,6 +380,18 @@ pub(super) fn print_run(run: &Run) {
         shown(busiest.work),
         shown(busiest.wait),
     ));
+    if globaltimer {
+        output::line(format!("the clock moves in steps of {} ns", reduced.step));
+    }
+    if let Some(cost) = &run.cost {
+        output::line(format!(
+            "{}: {:.2} us without regions, {:.2} us with them ({:+.2} %); medians, nothing in L2; equal to the reference in every bit",
+            cost.device,
+            cost.off_us,
+            cost.on_us,
+            100.0 * (cost.on_us / cost.off_us - 1.0)
+        ));
+    }
     for warning in region::warnings(reduced) {
         output::note(format!("warning: {}: {warning}", ticks.label));
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Array, Geometry, RegionError, Table, npy};
+use super::{Array, Geometry, Region, RegionError, Scope, Table, npy};
 
 /// The clock that ticks were read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -302,6 +302,21 @@ impl Ticks {
     #[must_use]
     pub fn pair(&self, cta: usize, region: u32) -> [i64; 2] {
         self.pairs[cta * self.table.count() + region as usize]
+    }
+
+    /// The regions whose times add up to a block's account: each once, and a loop's
+    /// as its sum, or as its last iteration where no block has written a sum.
+    #[must_use]
+    pub fn accounted(&self) -> Vec<&'static Region> {
+        let written = |region: u32| (0..self.geometry.ctas()).any(|cta| self.delta(cta, region).is_some());
+        let regions = self.table.regions.iter();
+        regions
+            .filter(|region| match region.scope {
+                Scope::PerLaunch | Scope::Sum { .. } => true,
+                Scope::PerIteration { sum } => !sum.is_some_and(written),
+                Scope::Inside { .. } => false,
+            })
+            .collect()
     }
 
     /// Exit minus entry, where the block runs the region and the time is positive.

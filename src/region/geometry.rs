@@ -14,7 +14,7 @@ pub enum Layout {
     /// A block a slot: (bx, by) with `bx < wo_split` and `by < num_kv_heads`.
     #[default]
     Slots,
-    /// Every block has rows of its own.
+    /// Every block takes part in everything.
     Tiles,
 }
 
@@ -81,20 +81,23 @@ impl Geometry {
     pub fn is_active(&self, active: Active, cta: usize) -> bool {
         let (bx, by, _) = self.block(cta);
         let head = by < self.num_kv_heads;
-        let tiles = self.layout == Layout::Tiles;
+        if self.layout == Layout::Tiles {
+            return true;
+        }
         match active {
             Active::First => bx == 0 && by == 0,
-            Active::KvHeads => tiles || (bx == 0 && head),
-            Active::WoSlots => tiles || (bx < self.wo_split && head),
-            Active::WoConsumers => !tiles && 0 < bx && bx < self.wo_split && head,
+            Active::KvHeads => bx == 0 && head,
+            Active::WoSlots => bx < self.wo_split && head,
+            Active::WoConsumers => 0 < bx && bx < self.wo_split && head,
             Active::All | Active::Elected | Active::ElectedPerTile => true,
         }
     }
 
-    /// How many blocks run such a region in one launch.
+    /// The most blocks that run such a region in one launch.
     #[must_use]
     pub fn expected(&self, active: Active) -> usize {
         match active {
+            _ if self.layout == Layout::Tiles => self.ctas(),
             Active::Elected => self.num_seqs as usize,
             Active::ElectedPerTile => self.num_seqs as usize * self.num_k_tiles as usize,
             _ => (0..self.ctas())

@@ -60,12 +60,6 @@ fn run(ticks: &Ticks, reduced: &Reduced) -> Value {
                 "spans": spans, "sums": sums})
         })
         .collect();
-    let accounted: Vec<u32> = ticks
-        .table
-        .regions
-        .iter()
-        .filter(|r| r.is_accounted())
-        .map(|r| r.id)
-        .collect();
+    let accounted: Vec<u32> = ticks.accounted().iter().map(|r| r.id).collect();
     json!({"account": to_json(ticks, reduced), "ctas": ctas, "accounted": accounted})
 }

@@ -56,6 +56,9 @@ pub struct Reduced {
     pub work: i64,
     /// Ticks of waiting over all blocks.
     pub wait: i64,
+    /// What all times between ticks are multiples of: the clock's step, or a multiple
+    /// of it; 0 for cycles.
+    pub step: u64,
     /// From the first tick of any block to the last; `None` for a clock that
     /// blocks do not share.
     pub window: Option<i64>,
@@ -123,8 +126,9 @@ pub fn reduce(ticks: &Ticks) -> Reduced {
             }
         })
         .collect();
+    let accounted = ticks.accounted();
     let ctas: Vec<CtaAccount> = (0..ticks.geometry.ctas())
-        .map(|cta| account(ticks, cta))
+        .map(|cta| account(ticks, &accounted, cta))
         .collect();
     Reduced {
         rows,
@@ -140,15 +144,16 @@ pub fn reduce(ticks: &Ticks) -> Reduced {
             }),
         work: ctas.iter().map(|c| c.work).sum(),
         wait: ctas.iter().map(|c| c.wait).sum(),
+        step: if globaltimer { step(ticks) } else { 0 },
         window: globaltimer.then(|| span((0..ticks.geometry.ctas()).flat_map(|cta| moments(ticks, cta)))),
     }
 }
 
-fn account(ticks: &Ticks, cta: usize) -> CtaAccount {
+fn account(ticks: &Ticks, accounted: &[&'static Region], cta: usize) -> CtaAccount {
     let time = |wait: bool| {
-        let regions = ticks.table.regions.iter();
-        regions
-            .filter(|r| r.is_accounted() && r.is_wait() == wait)
+        accounted
+            .iter()
+            .filter(|r| r.is_wait() == wait)
             .filter_map(|r| ticks.delta(cta, r.id))
             .sum()
     };
@@ -168,6 +173,18 @@ fn moments(ticks: &Ticks, cta: usize) -> impl Iterator<Item = i64> {
         .iter()
         .filter(move |r| r.is_span() && ticks.delta(cta, r.id).is_some())
         .flat_map(move |r| ticks.pair(cta, r.id))
+}
+
+fn step(ticks: &Ticks) -> u64 {
+    let mut all = (0..ticks.geometry.ctas()).flat_map(|cta| moments(ticks, cta));
+    let Some(first) = all.next() else {
+        return 0;
+    };
+    all.fold(0, |step, t| common_divisor(step, (t - first).unsigned_abs()))
+}
+
+fn common_divisor(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { common_divisor(b, a % b) }
 }
 
 fn span(moments: impl Iterator<Item = i64>) -> i64 {

@@ -77,6 +77,7 @@ pub fn to_json(ticks: &Ticks, reduced: &Reduced) -> Value {
             "work_ticks": reduced.work,
             "wait_ticks": reduced.wait,
             "window_ticks": reduced.window,
+            "step_ticks": reduced.step,
             "explained": reduced.explained(ticks),
         },
         "warnings": warnings(reduced),

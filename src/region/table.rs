@@ -101,13 +101,6 @@ pub struct Region {
 }
 
 impl Region {
-    /// Whether its time is part of a block's account: it is neither one iteration
-    /// of many that another region sums, nor inside another region.
-    #[must_use]
-    pub fn is_accounted(&self) -> bool {
-        matches!(self.scope, Scope::PerLaunch | Scope::Sum { .. })
-    }
-
     /// Whether its two ticks are moments, so that it can be drawn.
     #[must_use]
     pub fn is_span(&self) -> bool {

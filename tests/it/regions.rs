@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use jitc::constant::Value;
+use jitc::region::Table;
+use jitc::template::{Legal, Registry};
 use object::{Object, ObjectSection};
 
 use crate::cli::jitc;
@@ -121,4 +124,49 @@ fn no_regions_compile_to_the_very_code_without_instrumentation() {
         );
         assert!(code(&on.0).len() > code(&off.0).len(), "{ticks}");
     }
+}
+
+#[test]
+fn the_wo_gemv_without_regions_is_the_very_code_of_one_without_instrumentation() {
+    let cache = tempfile::tempdir().expect("tempdir");
+    let plain = tempfile::tempdir().expect("tempdir");
+    let headers = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/include/jitc");
+    let below = plain.path().join("include/jitc");
+    fs_err::create_dir_all(&below).expect("folder");
+    let source = fs_err::read_to_string(headers.join("wo_original.cuh")).expect("header");
+    let stripped = without_timing(&source);
+    assert!(source.lines().count() > stripped.lines().count() + 8);
+    fs_err::write(below.join("wo_original.cuh"), stripped).expect("written");
+    let none = tempfile::tempdir().expect("tempdir");
+    let set = ["--geometry", "original", "--wo-split", "8"];
+    let off = cubin(none.path(), cache.path(), &set);
+    let never = cubin(plain.path(), cache.path(), &set);
+    assert_eq!(code(&off.0), code(&never.0));
+    assert_eq!(off.1, never.1);
+    let on = cubin(
+        none.path(),
+        cache.path(),
+        &[&set[..], &["--num-regions", "4"]].concat(),
+    );
+    assert_ne!(code(&on.0), code(&off.0));
+}
+
+#[test]
+fn a_familys_numbers_of_regions_are_those_of_its_table() {
+    let registry = Registry::load(None).expect("families");
+    let mut timed = 0;
+    for family in registry.families() {
+        let Some(constant) = family.constants.get("num_regions") else {
+            continue;
+        };
+        let Legal::U32Values(counts) = &constant.legal else {
+            panic!("{}: num_regions is one of a list", family.name);
+        };
+        assert_eq!(constant.default, Value::U32(0), "{}", family.name);
+        for count in counts.iter().filter(|n| **n > 0) {
+            Table::of(&family.name, *count).expect("a table of this size");
+            timed += 1;
+        }
+    }
+    assert!(timed > 0);
 }

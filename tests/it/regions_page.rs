@@ -115,11 +115,12 @@ fn bars_match(browser: &Browser, runs: &[(Ticks, Reduced)]) {
         .map(|(t, _)| 1000.0 * t.launch_us.expect("measured"))
         .fold(0.0, f64::max);
     for (index, (ticks, reduced)) in runs.iter().enumerate() {
+        let accounted: Vec<u32> = ticks.accounted().iter().map(|r| r.id).collect();
         let mine = segments.iter().filter(|s| s["run"] == index).count();
         let shown = reduced
             .rows
             .iter()
-            .filter(|r| r.region.is_accounted() && r.total > 0);
+            .filter(|r| accounted.contains(&r.region.id) && r.total > 0);
         assert_eq!(mine, shown.clone().count());
         for row in shown {
             let segment = segments

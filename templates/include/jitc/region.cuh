@@ -56,6 +56,7 @@ struct RegionTimer {
     template <typename R> __device__ __forceinline__ void enter(R, RegionSum<C>&) {}
     template <typename R> __device__ __forceinline__ void exit(R, RegionSum<C>&) {}
     template <typename R> __device__ __forceinline__ void sum(R, const RegionSum<C>&) {}
+    __device__ __forceinline__ void join() {}
 };
 
 template <typename C>
@@ -100,6 +101,8 @@ struct RegionTimer<C, true> {
             }
         }
     }
+    // Waits for the block, so that what follows is the block's time and not thread 0's. Only with regions.
+    __device__ __forceinline__ void join() { __syncthreads(); }
     // Entry 0 and exit the sum, so that the difference is the sum.
     template <typename R> __device__ __forceinline__ void sum(R, const RegionSum<C>& sum) {
         if constexpr (R::id != region_absent) {

@@ -11,7 +11,7 @@ template <typename C>
 __device__ __forceinline__ void wo_gemv(const u16* attn, const u8* weight, const u8* scales, const float* global_scale,
                                         float* partials, float* output, u32* counters, u64* region_timing, u32 nat) {
     if constexpr (C::geometry == Geometry::original) {
-        wo_original<C>(attn, weight, scales, global_scale, partials, output, counters);
+        wo_original<C>(attn, weight, scales, global_scale, partials, output, counters, region_timing);
     } else if (blockIdx.z != 0u) {
         // The grid has a layer a token for the original's sake; one layer keeps its weights and walks all tokens.
     } else if constexpr (C::staged) {

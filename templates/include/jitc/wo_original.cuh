@@ -4,6 +4,7 @@
 #pragma once
 
 #include <jitc/grid_barrier.cuh>
+#include <jitc/region.cuh>
 #include <jitc/wo_chain.cuh>
 
 namespace jitc {
@@ -39,8 +40,10 @@ __device__ __forceinline__ float chain_by_groups(const float* attn, const u8* we
 
 template <typename C>
 __device__ __forceinline__ void wo_original(const u16* attn, const u8* weight, const u8* scales,
-                                            const float* global_scale, float* partials, float* output, u32* counters) {
+                                            const float* global_scale, float* partials, float* output, u32* counters,
+                                            u64* region_timing) {
     using S = Shape<C>;
+    RegionTimer<C> timer(region_timing);
     const u32 token = blockIdx.z;
     const u16* x = attn + u64(token) * S::k_total;
     float* mine = partials + u64(token) * S::slots * S::hidden;
@@ -51,8 +54,11 @@ __device__ __forceinline__ void wo_original(const u16* attn, const u8* weight, c
         const float global = *global_scale;
         if constexpr (S::k_head % (group_len * S::split) == 0) {
             __shared__ __align__(16) float attn_floats[S::k_head / S::split];
+            timer.enter(region::phase1_wo_stage{});
             for (u32 k = begin + threadIdx.x; k < end; k += C::block_threads) attn_floats[k - begin] = bf16_to_f32(x[k]);
             __syncthreads();
+            timer.exit(region::phase1_wo_stage{});
+            timer.enter(region::phase1_wo_gemv{});
             if (!(fabsf(global) >= pair_limit)) {
                 const float rest = __fmul_rn(global, pair_rest);
                 for (u32 row = threadIdx.x; row < S::hidden; row += C::block_threads) {
@@ -66,14 +72,21 @@ __device__ __forceinline__ void wo_original(const u16* attn, const u8* weight, c
                 }
             }
         } else {
+            timer.enter(region::phase1_wo_gemv{});
             for (u32 row = threadIdx.x; row < S::hidden; row += C::block_threads) {
                 mine[u64(slot) * S::hidden + row] = chain_scalar<C>(x, weight, scales, global, row, begin, end);
             }
         }
+        timer.join();
+        timer.exit(region::phase1_wo_gemv{});
     }
 
     const u32 blocks = gridDim.x * gridDim.y;
+    timer.enter(region::grid_barrier_wait{});
     grid_barrier(counters + token * grid_barrier_counters, blocks);
+    timer.exit(region::grid_barrier_wait{});
+
+    timer.enter(region::phase1_gather{});
 
     const u32 first = (blockIdx.y * gridDim.x + blockIdx.x) * C::block_threads + threadIdx.x;
     for (u32 row = first; row < S::hidden; row += blocks * C::block_threads) {
@@ -84,6 +97,8 @@ __device__ __forceinline__ void wo_original(const u16* attn, const u8* weight, c
         }
         output[u64(token) * S::hidden + row] = acc;
     }
+    timer.join();
+    timer.exit(region::phase1_gather{});
 }
 
 }  // namespace jitc

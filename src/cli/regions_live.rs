@@ -1,0 +1,229 @@
+//! `jitc regions --live`: runs a family on a GPU and reads what its blocks wrote.
+//!
+//! A kernel with regions is first held to the reference, then timed beside the same
+//! kernel without them, launch by launch with nothing in L2. The ticks kept are
+//! those of the launch with the median time, and so is the time.
+
+use cudarc::driver::{CudaSlice, DevicePtrMut, sys};
+
+use super::regions::Run;
+use crate::constant::Value;
+use crate::device::Context;
+use crate::jit::{Error, Jit};
+use crate::load::LoadedKernel;
+use crate::problem::{ProblemError, WoProblem};
+use crate::reference::{WoInputs, WoShape, compare, split_order};
+use crate::region::{self, Geometry, Layout, RegionBuffer, Table, TickSource, Ticks};
+use crate::spec::KernelSpec;
+use crate::template::{Legal, Size};
+
+/// Launches before the first that counts, and launches that count, of each kind.
+const WARMUPS: usize = 3;
+const SAMPLES: usize = 21;
+
+/// Written before each launch, so that nothing of the last one is in L2.
+const FLUSH_BYTES: usize = 256 << 20;
+
+/// What regions cost.
+pub(super) struct Cost {
+    /// Median launch without regions, microseconds.
+    pub(super) off_us: f64,
+    /// Median launch with them.
+    pub(super) on_us: f64,
+    /// The GPU.
+    pub(super) device: String,
+}
+
+/// The launches that the constants ask for; or one line on why there are none.
+pub(super) fn runs(jit: &Jit, family: &str, nat: u32) -> Result<Result<Vec<Run>, String>, Error> {
+    if family != "wo_gemv" {
+        let known = "wo_gemv";
+        return Ok(Err(format!("--live {family}: expected {known}")));
+    }
+    let context = match Context::new(0) {
+        Ok(context) => context,
+        Err(reason) => {
+            return Ok(Err(format!(
+                "--live takes a GPU, and there is none here: {reason}"
+            )));
+        }
+    };
+    let mut runs = Vec::new();
+    let mut problem: Option<(WoShape, WoInputs, WoProblem)> = None;
+    let mut scratch = (context.cuda().default_stream())
+        .alloc_zeros::<u8>(FLUSH_BYTES)
+        .map_err(ProblemError::from)?;
+    for spec in super::specs(jit, &[family.to_owned()])? {
+        let shape = shape(&spec);
+        // Weights do not depend on the split: most variants share them.
+        let same = |p: &(WoShape, WoInputs, WoProblem)| p.0.hidden == shape.hidden && p.0.k == shape.k;
+        let (_, inputs, problem) = match &mut problem {
+            Some(kept) if same(kept) => kept,
+            slot => {
+                let inputs = WoInputs::random(&shape, nat as usize, 1.0, 4242);
+                let stream = context.cuda().default_stream();
+                let most_slots = 8 * shape.num_kv_heads.max(4);
+                let there = WoProblem::new(&stream, &shape, most_slots, &inputs)?;
+                slot.insert((shape, inputs, there))
+            }
+        };
+        match one(jit, &context, &spec, (shape, inputs, problem), &mut scratch)? {
+            Ok(run) => runs.push(run),
+            Err(reason) => return Ok(Err(reason)),
+        }
+    }
+    Ok(Ok(runs))
+}
+
+fn one(
+    jit: &Jit,
+    context: &Context,
+    spec: &KernelSpec,
+    (shape, inputs, problem): (WoShape, &WoInputs, &mut WoProblem),
+    scratch: &mut CudaSlice<u8>,
+) -> Result<Result<Run, String>, Error> {
+    let off = with_regions(spec, 0)?;
+    let count = match number(spec, "num_regions") {
+        0 => most_regions(spec),
+        count => count,
+    };
+    let on = with_regions(spec, count)?;
+    let (on_kernel, off_kernel) = (jit.load(&on, context)?, jit.load(&off, context)?);
+    let table = Table::of(&on.family.name, count)?;
+    let nat = inputs.nat;
+    let geometry = geometry(&on, &on_kernel, nat);
+    let stream = context.cuda().default_stream();
+    let mut words = stream
+        .alloc_zeros::<u64>(table.words(&geometry))
+        .map_err(ProblemError::from)?;
+    let (address, _) = words.device_ptr_mut(&stream);
+    let buffer = RegionBuffer {
+        table,
+        geometry,
+        address,
+    };
+    let timing = region::argument(Some(&buffer), &on.family.name, count, &geometry)?;
+
+    let fused = matches!(&on.constants["accumulate"], Value::Enum { name, .. } if name == "fma");
+    let expected = split_order(&shape, inputs, fused);
+    let actual = problem.run_timed(&on_kernel, nat, shape.num_slots(), timing)?;
+    for (what, compared) in [
+        ("partials", compare(&expected.partials, &actual.partials)),
+        ("output", compare(&expected.output, &actual.output)),
+    ] {
+        if let Some(first) = compared.first_mismatch {
+            return Ok(Err(format!(
+                "{}: {what}[{}] differs from the reference, and {} more: nothing was timed",
+                on.variant(),
+                first.index,
+                compared.mismatches - 1
+            )));
+        }
+    }
+
+    let (mut without, mut with) = (Vec::new(), Vec::new());
+    for i in 0..WARMUPS + SAMPLES {
+        let off_us = timed(context, scratch, problem, &off_kernel, nat, 0)?;
+        let on_us = timed(context, scratch, problem, &on_kernel, nat, timing)?;
+        if i < WARMUPS {
+            continue;
+        }
+        let read = stream.clone_dtoh(&words).map_err(ProblemError::from)?;
+        stream.synchronize().map_err(ProblemError::from)?;
+        without.push(off_us);
+        with.push((on_us, read));
+    }
+    without.sort_by(f64::total_cmp);
+    with.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (on_us, read) = &with[SAMPLES / 2];
+    let source = match &on.constants["tick_source"] {
+        Value::Enum { name, .. } => TickSource::of(name).unwrap_or_default(),
+        _ => TickSource::default(),
+    };
+    let mut ticks = Ticks::from_words(table, geometry, source, read)?;
+    ticks.launch_us = Some(*on_us);
+    ticks.label = format!("{} {}", off.family.name, off.variant());
+    let mut run = Run::new(ticks);
+    run.cost = Some(Cost {
+        off_us: without[SAMPLES / 2],
+        on_us: *on_us,
+        device: context.device().name.clone(),
+    });
+    Ok(Ok(run))
+}
+
+/// One launch between two events, after L2 was written full of something else.
+fn timed(
+    context: &Context,
+    scratch: &mut CudaSlice<u8>,
+    problem: &mut WoProblem,
+    kernel: &LoadedKernel,
+    nat: usize,
+    timing: sys::CUdeviceptr,
+) -> Result<f64, ProblemError> {
+    let stream = context.cuda().default_stream();
+    let event = || {
+        context
+            .cuda()
+            .new_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT))
+    };
+    let (start, end) = (event()?, event()?);
+    stream.memset_zeros(scratch)?;
+    start.record(&stream)?;
+    problem.launch(&kernel.entries()[0], nat, timing)?;
+    end.record(&stream)?;
+    Ok(1000.0 * f64::from(start.elapsed_ms(&end)?))
+}
+
+/// The same variant with another number of regions.
+fn with_regions(spec: &KernelSpec, count: u32) -> Result<KernelSpec, Error> {
+    let count = count.to_string();
+    let texts: Vec<(&str, String)> = spec
+        .constants
+        .iter()
+        .map(|(name, value)| match name.as_str() {
+            "num_regions" => ("num_regions", count.clone()),
+            name => (name, value.to_string()),
+        })
+        .collect();
+    let set = texts.iter().map(|(name, text)| (*name, text.as_str()));
+    Ok(KernelSpec::new(&spec.family, set, spec.arch)?)
+}
+
+/// The largest set that the family has.
+fn most_regions(spec: &KernelSpec) -> u32 {
+    match spec.family.constants.get("num_regions").map(|c| &c.legal) {
+        Some(Legal::U32Values(counts)) => counts.iter().copied().max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+fn number(spec: &KernelSpec, name: &str) -> u32 {
+    spec.size(&Size::Named(name.to_owned())).unwrap_or(0)
+}
+
+fn shape(spec: &KernelSpec) -> WoShape {
+    let size = |name: &str| number(spec, name) as usize;
+    WoShape {
+        hidden: size("hidden"),
+        k: size("num_q_heads") * size("head_dim"),
+        num_kv_heads: size("num_kv_heads"),
+        wo_split: size("wo_split"),
+    }
+}
+
+/// The grid as the account sees it.
+fn geometry(spec: &KernelSpec, kernel: &LoadedKernel, nat: usize) -> Geometry {
+    let tokens = u32::try_from(nat).unwrap_or(u32::MAX);
+    let [slice_ctas, num_k_tiles, num_seqs] = kernel.entries()[0].grid(tokens);
+    let original =
+        matches!(spec.constants.get("geometry"), Some(Value::Enum { name, .. }) if name == "original");
+    Geometry {
+        slice_ctas,
+        num_k_tiles,
+        num_seqs,
+        wo_split: number(spec, "wo_split"),
+        num_kv_heads: number(spec, "num_kv_heads"),
+        layout: if original { Layout::Slots } else { Layout::Tiles },
+    }
+}
