@@ -2,6 +2,7 @@
 // wo_chain.cuh bit for bit. Which body runs is decided at compile time.
 #pragma once
 
+#include <jitc/region.cuh>
 #include <jitc/wo_original.cuh>
 #include <jitc/wo_tiled.cuh>
 
@@ -10,14 +11,20 @@ namespace jitc {
 template <typename C>
 __device__ __forceinline__ void wo_gemv(const u16* attn, const u8* weight, const u8* scales, const float* global_scale,
                                         float* partials, float* output, u32* counters, u64* region_timing, u32 nat) {
+    RegionTimer<C> timer(region_timing);
     if constexpr (C::geometry == Geometry::original) {
-        wo_original<C>(attn, weight, scales, global_scale, partials, output, counters, region_timing);
+        wo_original<C>(attn, weight, scales, global_scale, partials, output, counters, timer);
     } else if (blockIdx.z != 0u) {
         // The grid has a layer a token for the original's sake; one layer keeps its weights and walks all tokens.
-    } else if constexpr (C::staged) {
-        wo_tiled<C>(attn, weight, scales, global_scale, partials, output, nat);
     } else {
-        wo_tiled_scalar<C>(attn, weight, scales, global_scale, partials, output, nat);
+        timer.enter(region::phase1_wo_gemv{});
+        if constexpr (C::staged) {
+            wo_tiled<C>(attn, weight, scales, global_scale, partials, output, nat);
+        } else {
+            wo_tiled_scalar<C>(attn, weight, scales, global_scale, partials, output, nat);
+        }
+        timer.join();
+        timer.exit(region::phase1_wo_gemv{});
     }
 }
 

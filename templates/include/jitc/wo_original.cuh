@@ -41,9 +41,8 @@ __device__ __forceinline__ float chain_by_groups(const float* attn, const u8* we
 template <typename C>
 __device__ __forceinline__ void wo_original(const u16* attn, const u8* weight, const u8* scales,
                                             const float* global_scale, float* partials, float* output, u32* counters,
-                                            u64* region_timing) {
+                                            RegionTimer<C>& timer) {
     using S = Shape<C>;
-    RegionTimer<C> timer(region_timing);
     const u32 token = blockIdx.z;
     const u16* x = attn + u64(token) * S::k_total;
     float* mine = partials + u64(token) * S::slots * S::hidden;
