@@ -91,9 +91,9 @@ pub fn choose(record: &Record, gpu: &Gpu, problem: &Problem, forced: &Geometry) 
     Choice { origin, geometry }
 }
 
-/// The rule, drawn from measurements on one H200 (docs/KERNELS.md): every
-/// multiprocessor gets the same number of rows, as one block where there are few
-/// slots or several tokens, else as two.
+/// The rule, drawn from measurements on one H200 (docs/KERNELS.md): one block a
+/// multiprocessor, each with the same number of rows; with more than one token,
+/// two share a decode.
 #[must_use]
 pub fn heuristic(gpu: &Gpu, problem: &Problem) -> Geometry {
     let number = |name| problem.number(name);
@@ -121,8 +121,7 @@ pub fn heuristic(gpu: &Gpu, problem: &Problem) -> Geometry {
     };
     let fits = |rows: u32| bytes(rows) <= gpu.shared_mem_per_block;
     let units = hidden.div_ceil(4).div_ceil(gpu.sm_count.max(1));
-    let blocks = if slots >= 16 && tokens == 1 { 2 } else { 1 };
-    let mut rows = (units.div_ceil(blocks) * 4).clamp(4, 128);
+    let mut rows = (units * 4).clamp(4, 128);
     while rows > 4 && !fits(rows) {
         rows -= 4;
     }
@@ -136,6 +135,40 @@ pub fn heuristic(gpu: &Gpu, problem: &Problem) -> Geometry {
             .collect()
     };
     set(&[("rows_per_cta", rows), ("tokens", tokens)])
+}
+
+/// What `jitc tune` tries: the product of these lists, or of `given` where it names
+/// the constant. Combinations that the family forbids are the caller's to drop.
+#[must_use]
+pub fn space(accumulate: &str, tokens: usize, given: &[(String, Vec<String>)]) -> Vec<Geometry> {
+    let mut lists: Vec<(&str, Vec<String>)> = Vec::new();
+    let mut declare = |name: &'static str, values: &[u32]| {
+        lists.push((name, values.iter().map(u32::to_string).collect()));
+    };
+    if accumulate != "mma" {
+        declare("rows_per_cta", &[16, 20, 24, 40, 48]);
+        declare("rows_per_thread", &[1, 2]);
+        declare("row_groups", &[1, 2, 5, 10]);
+        declare("tokens", if tokens > 1 { &[1, 2, 4] } else { &[1] });
+    }
+    for (name, values) in given {
+        lists.retain(|(declared, _)| declared != name);
+        lists.push((name, values.clone()));
+    }
+    let mut product = vec![Geometry::new()];
+    for (name, values) in &lists {
+        product = values
+            .iter()
+            .flat_map(|value| {
+                product.iter().map(move |geometry| {
+                    let mut geometry = geometry.clone();
+                    geometry.insert((*name).to_owned(), value.clone());
+                    geometry
+                })
+            })
+            .collect();
+    }
+    product
 }
 
 /// The fastest geometry found for a problem on a GPU.
@@ -327,11 +360,24 @@ mod tests {
     #[test]
     fn by_rule_every_multiprocessor_gets_the_same_number_of_rows() {
         let rows = |sms, split, tokens| heuristic(&gpu(sms), &problem(split, tokens))["rows_per_cta"].clone();
-        assert_eq!(rows(132, 8, 1), "20");
+        assert_eq!(rows(132, 8, 1), "40");
         assert_eq!(rows(132, 1, 1), "40");
         assert_eq!(rows(132, 8, 4), "40");
-        assert_eq!(rows(148, 8, 1), "20");
         assert_eq!(rows(148, 1, 1), "36");
+    }
+
+    #[test]
+    fn a_space_is_a_product_and_a_list_given_replaces_the_declared_one() {
+        let declared = space("fma", 1, &[]);
+        let given = [("rows_per_cta".to_owned(), vec!["40".to_owned()])];
+        let narrowed = space("fma", 1, &given);
+        assert!(declared.len() > narrowed.len() && !narrowed.is_empty());
+        assert!(
+            narrowed
+                .iter()
+                .all(|g| g["rows_per_cta"] == "40" && declared.contains(g))
+        );
+        assert_eq!(space("mma", 1, &given), [rows("40")]);
     }
 
     #[test]

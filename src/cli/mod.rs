@@ -11,6 +11,7 @@ mod plan;
 mod regions;
 mod regions_live;
 mod show;
+mod tune;
 mod verify;
 mod warm;
 mod why;
@@ -49,6 +50,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "regions", command: regions::command, run: regions::run },
     Verb { name: "extract", command: extract::command, run: extract::run },
     Verb { name: "bench", command: bench::command, run: bench::run },
+    Verb { name: "tune", command: tune::command, run: tune::run },
     Verb { name: "completions", command: args::completions_command, run: args::completions },
 ];
 

@@ -24,11 +24,11 @@ use crate::spec::KernelSpec;
 use crate::target::Arch;
 use crate::template::Registry;
 use crate::timing::{Method, Plan, Summary, TimingError, sample};
-use crate::tune::{Choice, Record, choose};
+use crate::tune::{Choice, Gpu, Record, choose};
 
 use buffers::Buffers;
 use files::Case;
-use request::{Request, Variant};
+pub(super) use request::{Request, Variant};
 
 /// Launches of a graph, or more where the sets of weights are more.
 const PER_GRAPH: usize = 24;
@@ -89,7 +89,7 @@ pub(super) fn command(registry: &Registry) -> clap::Command {
 }
 
 /// Flags of everything that measures.
-fn measuring(command: clap::Command) -> clap::Command {
+pub(super) fn measuring(command: clap::Command) -> clap::Command {
     command
         .arg(
             Arg::new("method")
@@ -146,56 +146,49 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
 }
 
 /// A variant's result.
-struct Measured {
+pub(super) struct Measured {
     case: Case,
-    choice: Choice,
+    pub(super) choice: Choice,
     how: String,
-    passes: bool,
+    pub(super) passes: bool,
     max_abs: f64,
     drift: Drift,
-    summary: Option<Summary>,
-    floor: f64,
+    pub(super) summary: Option<Summary>,
+    pub(super) floor: f64,
     counters: Option<ncu::Counters>,
 }
 
 /// What stays the same over a run.
-struct Session<'a> {
+pub(super) struct Session<'a> {
     jit: &'a Jit,
     context: Context,
-    request: Request,
+    pub(super) request: Request,
     record: Record,
     plan: Plan,
+    cold: bool,
     seed: u64,
     out: Option<PathBuf>,
     ncu: bool,
 }
 
 fn measure(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<ExitCode, BenchError> {
-    let family = jit.registry().get("wo_gemv").map_err(Error::from)?;
-    let request = Request::new(family, jit.config(), matches).map_err(BenchError::Request)?;
+    let request = request(jit, matches)?;
     let variants = request.variants().map_err(BenchError::Request)?;
-    let context = Context::new(0)?;
-    let record = jit
-        .config()
-        .cache_dir()
-        .map_or_else(Record::default, |dir| Record::load(&Record::path(&dir)));
-    let session = Session {
-        plan: plan(matches),
-        seed: matches.get_one::<u64>("seed").copied().unwrap_or(4242),
-        out: matches.get_one::<PathBuf>("out").cloned(),
-        ncu: matches.get_flag("ncu"),
-        jit,
-        context,
-        request,
-        record,
-    };
+    let mut session = Session::open(jit, matches, request)?;
+    session.out = matches.get_one::<PathBuf>("out").cloned();
+    session.ncu = matches.get_flag("ncu");
     if matches.get_flag("under-ncu") {
         return under_ncu(&session, &variants);
     }
     let mut all = Vec::new();
-    let scales = session.request.global_scales.clone();
-    for global_scale in scales {
-        all.extend(session.at_scale(&variants, global_scale, !matches.get_flag("warm"))?);
+    for gs in &session.request.global_scales {
+        let mut inputs = session.inputs(&variants, *gs)?;
+        for variant in &variants {
+            for nat in &session.request.tokens {
+                let choice = session.choose(variant, *nat);
+                all.push(session.one(variant, *nat, choice, &mut inputs)?);
+            }
+        }
     }
     let summary = report(&session, &all, json);
     if let Some(out) = &session.out {
@@ -204,6 +197,12 @@ fn measure(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<ExitCode, Benc
     }
     let refused = all.iter().filter(|m| !m.passes).count();
     Ok(ExitCode::from(u8::from(refused > 0)))
+}
+
+/// What the command line asks for; needs no GPU.
+pub(super) fn request(jit: &Jit, matches: &ArgMatches) -> Result<Request, BenchError> {
+    let family = jit.registry().get("wo_gemv").map_err(Error::from)?;
+    Request::new(family, jit.config(), matches).map_err(BenchError::Request)
 }
 
 fn plan(matches: &ArgMatches) -> Plan {
@@ -217,62 +216,88 @@ fn plan(matches: &ArgMatches) -> Plan {
     }
 }
 
-/// The references of one global scale, at the most tokens; fewer are a prefix.
-struct Yardsticks {
+/// Inputs of one global scale: on the GPU, and the references of them at the most
+/// tokens; those of fewer are a prefix.
+pub(super) struct Inputs {
+    global_scale: f32,
     float64: Vec<f64>,
     chained: WoOutput,
     ordered: BTreeMap<(usize, bool), WoOutput>,
+    buffers: Buffers,
+    plan: Plan,
+    floor: f64,
 }
 
-impl Session<'_> {
-    fn spec(&self, variant: &Variant, choice: &Choice) -> Result<KernelSpec, BenchError> {
-        let family = self.jit.registry().get("wo_gemv").map_err(Error::from)?;
-        let split = variant.wo_split.to_string();
-        let own = [
-            ("accumulate", variant.accumulate.as_str()),
-            ("geometry", variant.geometry.as_str()),
-            ("wo_split", split.as_str()),
-        ];
-        let shape = self.request.shape.iter().chain(&choice.geometry);
-        let set = shape.map(|(n, v)| (n.as_str(), v.as_str())).chain(own);
-        let device = self.context.device();
-        Ok(KernelSpec::new(
-            family,
-            set,
-            Arch::of_device(device.major, device.minor),
-        )?)
+impl<'a> Session<'a> {
+    /// Opens the first GPU.
+    pub(super) fn open(jit: &'a Jit, matches: &ArgMatches, request: Request) -> Result<Self, BenchError> {
+        Ok(Self {
+            context: Context::new(0)?,
+            record: jit
+                .config()
+                .cache_dir()
+                .map_or_else(Record::default, |dir| Record::load(&Record::path(&dir))),
+            plan: plan(matches),
+            cold: !matches.get_flag("warm"),
+            seed: matches.get_one::<u64>("seed").copied().unwrap_or(4242),
+            out: None,
+            ncu: false,
+            jit,
+            request,
+        })
     }
 
-    fn at_scale(&self, variants: &[Variant], gs: f32, cold: bool) -> Result<Vec<Measured>, BenchError> {
+    /// The facts of its GPU that geometry depends on.
+    pub(super) fn gpu(&self) -> Gpu {
+        Gpu::from(self.context.device())
+    }
+
+    /// The geometry of a variant: forced, tuned or by rule.
+    fn choose(&self, variant: &Variant, nat: usize) -> Choice {
+        let problem = self.request.problem(variant, nat);
+        choose(&self.record, &self.gpu(), &problem, &self.request.forced)
+    }
+
+    fn arch(&self) -> Arch {
+        let device = self.context.device();
+        Arch::of_device(device.major, device.minor)
+    }
+
+    fn spec(&self, variant: &Variant, choice: &Choice) -> Result<KernelSpec, BenchError> {
+        let family = self.jit.registry().get("wo_gemv").map_err(Error::from)?;
+        Ok(self
+            .request
+            .spec(family, variant, &choice.geometry, self.arch())?)
+    }
+
+    /// Draws and uploads inputs, works out references, and times the floor.
+    pub(super) fn inputs(&self, variants: &[Variant], gs: f32) -> Result<Inputs, BenchError> {
         let most_tokens = self.request.tokens.iter().copied().max().unwrap_or(1);
         let most_split = variants.iter().map(|v| v.wo_split).max().unwrap_or(1);
         let shape = self.request.wo_shape(most_split);
         let inputs = WoInputs::random(&shape, most_tokens, gs, self.seed);
-        let mut yardsticks = Yardsticks {
-            float64: matmul_f64(&shape, &inputs),
-            chained: split_order(&self.request.wo_shape(1), &inputs, true),
-            ordered: BTreeMap::new(),
-        };
+        let mut ordered = BTreeMap::new();
         for variant in variants {
             let fused = variant.accumulate != "mul_add";
-            yardsticks
-                .ordered
+            ordered
                 .entry((variant.wo_split, fused))
                 .or_insert_with(|| split_order(&self.request.wo_shape(variant.wo_split), &inputs, fused));
         }
-        let mut buffers = Buffers::new(&self.context, &shape, &inputs, self.seed, cold, shape.num_slots())?;
+        let slots = shape.num_slots();
+        let buffers = Buffers::new(&self.context, &shape, &inputs, self.seed, self.cold, slots)?;
         let plan = Plan {
             launches_per_graph: self.plan.launches_per_graph.max(buffers.sets()),
             ..self.plan
         };
-        let floor = self.floor(&buffers, &plan)?;
-        let mut all = Vec::new();
-        for variant in variants {
-            for nat in &self.request.tokens {
-                all.push(self.one(variant, *nat, gs, &yardsticks, &mut buffers, &plan, floor)?);
-            }
-        }
-        Ok(all)
+        Ok(Inputs {
+            global_scale: gs,
+            float64: matmul_f64(&shape, &inputs),
+            chained: split_order(&self.request.wo_shape(1), &inputs, true),
+            ordered,
+            floor: self.floor(&buffers, &plan)?,
+            buffers,
+            plan,
+        })
     }
 
     /// The streaming kernel over the same bytes.
@@ -281,7 +306,7 @@ impl Session<'_> {
         let ctas = (8 * device.sm_count).to_string();
         let set = [("num_ctas", ctas.as_str()), ("num_threads", "256")];
         let family = self.jit.registry().get("stream").map_err(Error::from)?;
-        let spec = KernelSpec::new(family, set, Arch::of_device(device.major, device.minor))?;
+        let spec = KernelSpec::new(family, set, self.arch())?;
         let kernel = self.jit.load(&spec, &self.context)?;
         let entry = &kernel.entries()[0];
         let samples = sample(&self.context, plan, &mut |i, stream| {
@@ -290,17 +315,15 @@ impl Session<'_> {
         Ok(Summary::of(&samples).map_or(f64::NAN, |s| s.median))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call, all of it of one run")]
-    fn one(
+    /// Holds one variant to the reference, then times it.
+    pub(super) fn one(
         &self,
         variant: &Variant,
         nat: usize,
-        gs: f32,
-        yardsticks: &Yardsticks,
-        buffers: &mut Buffers,
-        plan: &Plan,
-        floor: f64,
+        choice: Choice,
+        inputs: &mut Inputs,
     ) -> Result<Measured, BenchError> {
+        let (gs, plan, floor) = (inputs.global_scale, inputs.plan, inputs.floor);
         let shape = self.request.wo_shape(variant.wo_split);
         let case = Case {
             shape,
@@ -314,29 +337,22 @@ impl Session<'_> {
         };
         let dir = self.out.as_ref().map(|out| out.join(case.folder()));
         if let Some(dir) = &dir {
-            files::write_json(dir, "config.json", &case.config(plan, self.ncu, None))?;
+            files::write_json(dir, "config.json", &case.config(&plan, self.ncu, None))?;
         }
-        let problem = self.request.problem(variant, nat);
-        let choice = choose(
-            &self.record,
-            &request::gpu(&self.context),
-            &problem,
-            &self.request.forced,
-        );
         let spec = self.spec(variant, &choice)?;
         let prepared = self.jit.prepare(&spec)?;
         if let Some(dir) = &dir {
             let key = prepared.subject.key.to_string();
             let known = Some((key.as_str(), prepared.fetched.provenance.label()));
-            files::write_json(dir, "config.json", &case.config(plan, self.ncu, known))?;
+            files::write_json(dir, "config.json", &case.config(&plan, self.ncu, known))?;
         }
         let kernel = self.jit.load(&spec, &self.context)?;
         let entry = &kernel.entries()[0];
         let tokens = u32::try_from(nat).unwrap_or(u32::MAX);
 
-        buffers.set_global_scale(gs)?;
-        let mut actual = buffers.run(entry, &shape, tokens)?;
-        let again = buffers.run(entry, &shape, tokens)?;
+        inputs.buffers.set_global_scale(gs)?;
+        let mut actual = inputs.buffers.run(entry, &shape, tokens)?;
+        let again = inputs.buffers.run(entry, &shape, tokens)?;
         let repeats =
             same_bits(&actual.partials, &again.partials) && same_bits(&actual.output, &again.output);
         if !repeats {
@@ -344,10 +360,10 @@ impl Session<'_> {
             actual = again;
         }
         let fused = variant.accumulate != "mul_add";
-        let expected = &yardsticks.ordered[&(variant.wo_split, fused)];
+        let expected = &inputs.ordered[&(variant.wo_split, fused)];
         let sums = compare(&expected.output[..actual.output.len()], &actual.output);
         let partials = compare(&expected.partials[..actual.partials.len()], &actual.partials);
-        let to_f64 = |values: &[f32]| drift(values, &yardsticks.float64[..actual.output.len()]);
+        let to_f64 = |values: &[f32]| drift(values, &inputs.float64[..actual.output.len()]);
         let (drift, exact_drift) = (
             to_f64(&actual.output),
             to_f64(&expected.output[..actual.output.len()]),
@@ -362,15 +378,15 @@ impl Session<'_> {
         if let Some(dir) = &dir {
             let gate = files::gate(passes, &sums, exact, variant.wo_split);
             files::write_json(dir, "correctness_gate_split_order.json", &gate)?;
-            let chained = compare(&yardsticks.chained.output[..actual.output.len()], &actual.output);
+            let chained = compare(&inputs.chained.output[..actual.output.len()], &actual.output);
             files::write_json(dir, "correctness_vs_chained.json", &files::chained(&chained))?;
             let float64 = files::float64(&drift, &exact_drift);
             files::write_json(dir, "correctness_vs_float64.json", &float64)?;
         }
         let mut summary = None;
         if passes {
-            let samples = sample(&self.context, plan, &mut |i, stream| {
-                buffers.launch(entry, i, tokens, stream)
+            let samples = sample(&self.context, &plan, &mut |i, stream| {
+                inputs.buffers.launch(entry, i, tokens, stream)
             })?;
             summary = Summary::of(&samples);
             if let Some(dir) = &dir {
@@ -424,9 +440,7 @@ fn under_ncu(session: &Session, variants: &[Variant]) -> Result<ExitCode, BenchE
             true,
             shape.num_slots(),
         )?;
-        let problem = session.request.problem(variant, nat);
-        let gpu = request::gpu(&session.context);
-        let choice = choose(&session.record, &gpu, &problem, &session.request.forced);
+        let choice = session.choose(variant, nat);
         let kernel = session
             .jit
             .load(&session.spec(variant, &choice)?, &session.context)?;

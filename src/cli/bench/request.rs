@@ -10,8 +10,10 @@ use clap::ArgMatches;
 
 use crate::config::Config;
 use crate::reference::WoShape;
+use crate::spec::{KernelSpec, SpecError};
+use crate::target::Arch;
 use crate::template::Family;
-use crate::tune::{Geometry, Gpu, Problem};
+use crate::tune::{Geometry, Problem};
 
 /// Constants that say what is worked out; all others only lay it out.
 const SHAPE: [&str; 4] = ["hidden", "num_q_heads", "num_kv_heads", "head_dim"];
@@ -21,7 +23,7 @@ const FIXED: [&str; 2] = ["num_regions", "slice_ctas"];
 
 /// The lists and single values of a request.
 #[derive(Debug, Clone)]
-pub(super) struct Request {
+pub(in crate::cli) struct Request {
     /// Shape and fixed constants, all given.
     pub shape: BTreeMap<String, String>,
     /// Values of `accumulate`, `geometry` and `wo_split`, in this order.
@@ -36,7 +38,7 @@ pub(super) struct Request {
 
 /// One variant of a request.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Variant {
+pub(in crate::cli) struct Variant {
     /// `fma`, `mul_add` or `mma`.
     pub accumulate: String,
     /// `tiled` or `original`.
@@ -47,7 +49,11 @@ pub(super) struct Variant {
 
 impl Request {
     /// Reads flags, environment and config file.
-    pub(super) fn new(family: &Arc<Family>, config: &Config, matches: &ArgMatches) -> Result<Self, String> {
+    pub(in crate::cli) fn new(
+        family: &Arc<Family>,
+        config: &Config,
+        matches: &ArgMatches,
+    ) -> Result<Self, String> {
         let mut request = Self {
             shape: BTreeMap::new(),
             lists: Default::default(),
@@ -95,17 +101,17 @@ impl Request {
     }
 
     /// Query heads and elements of a head.
-    pub(super) fn heads(&self) -> (usize, usize) {
+    pub(in crate::cli) fn heads(&self) -> (usize, usize) {
         (self.number("num_q_heads"), self.number("head_dim"))
     }
 
     /// Blocks along x in the original geometry.
-    pub(super) fn slice_ctas(&self) -> usize {
+    pub(in crate::cli) fn slice_ctas(&self) -> usize {
         self.number("slice_ctas")
     }
 
     /// The shape at a split.
-    pub(super) fn wo_shape(&self, wo_split: usize) -> WoShape {
+    pub(in crate::cli) fn wo_shape(&self, wo_split: usize) -> WoShape {
         WoShape {
             hidden: self.number("hidden"),
             k: self.number("num_q_heads") * self.number("head_dim"),
@@ -115,7 +121,7 @@ impl Request {
     }
 
     /// Every variant, splits innermost.
-    pub(super) fn variants(&self) -> Result<Vec<Variant>, String> {
+    pub(in crate::cli) fn variants(&self) -> Result<Vec<Variant>, String> {
         let [modes, geometries, splits] = &self.lists;
         let mut variants = Vec::new();
         for geometry in geometries {
@@ -135,8 +141,27 @@ impl Request {
         Ok(variants)
     }
 
+    /// A variant in a geometry.
+    pub(in crate::cli) fn spec(
+        &self,
+        family: &Arc<Family>,
+        variant: &Variant,
+        geometry: &Geometry,
+        arch: Arch,
+    ) -> Result<KernelSpec, SpecError> {
+        let split = variant.wo_split.to_string();
+        let own = [
+            ("accumulate", variant.accumulate.as_str()),
+            ("geometry", variant.geometry.as_str()),
+            ("wo_split", split.as_str()),
+        ];
+        let shape = self.shape.iter().chain(geometry);
+        let set = shape.map(|(n, v)| (n.as_str(), v.as_str())).chain(own);
+        KernelSpec::new(family, set, arch)
+    }
+
     /// A variant as the record of tuned geometries knows it.
-    pub(super) fn problem(&self, variant: &Variant, tokens: usize) -> Problem {
+    pub(in crate::cli) fn problem(&self, variant: &Variant, tokens: usize) -> Problem {
         let mut constants = self.shape.clone();
         constants.insert("accumulate".into(), variant.accumulate.clone());
         constants.insert("geometry".into(), variant.geometry.clone());
@@ -147,11 +172,6 @@ impl Request {
             tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
         }
     }
-}
-
-/// The facts of a GPU that geometry depends on.
-pub(super) fn gpu(context: &crate::device::Context) -> Gpu {
-    Gpu::from(context.device())
 }
 
 fn single(name: &str, value: String) -> Result<String, String> {

@@ -53,6 +53,33 @@ __device__ __forceinline__ void barrier_wait(u64* bar, u32 phase) {
 #endif
 }
 
+__device__ __forceinline__ void barrier_arrive(u64* bar) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(bar)) : "memory");
+#endif
+}
+
+// A barrier of the first `threads` threads of the block; the others need not come. Barrier 0 is __syncthreads'.
+template <u32 threads>
+__device__ __forceinline__ void sync_first() {
+    asm volatile("barrier.cta.sync 1, %0;" ::"n"(threads) : "memory");
+}
+
+// The same, and whether any of them says so.
+template <u32 threads>
+__device__ __forceinline__ bool sync_first_any(bool says) {
+    u32 any;
+    asm volatile(
+        "{ .reg .pred p, q;\n\t"
+        "setp.ne.u32 p, %1, 0;\n\t"
+        "barrier.cta.red.or.pred q, 1, %2, p;\n\t"
+        "selp.u32 %0, 1, 0, q; }"
+        : "=r"(any)
+        : "r"(u32(says)), "n"(threads)
+        : "memory");
+    return any != 0u;
+}
+
 __device__ __forceinline__ void copy_bulk(void* dst, const void* src, u32 bytes, u64* bar) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     asm volatile(

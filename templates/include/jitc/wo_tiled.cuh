@@ -10,6 +10,7 @@
 
 #include <jitc/copy.cuh>
 #include <jitc/wo_chain.cuh>
+#include <jitc/wo_decoded.cuh>
 
 namespace jitc {
 
@@ -22,6 +23,11 @@ struct TiledLayout {
     static constexpr u32 units = tile / 4;
     static constexpr u32 rows = C::row_chains;        // chains a thread runs side by side
     static constexpr u32 lanes = tile / rows;         // threads a slot takes
+    static constexpr bool decoded = has_bulk_copy && C::decoded;  // other warps decode ahead
+    static constexpr u32 workers = C::decoded ? S::slots * lanes : C::block_threads - 32u;
+    using Decoded = DecodedWarps<workers / 32u>;
+    static constexpr u32 loader = decoded ? Decoded::loader : workers / 32u;  // the warp that asks for the weights
+    static constexpr u32 hands = workers + (decoded ? Decoded::decoders * 32u : 0u);  // threads that fill the tile
     static constexpr u32 slot_chunks = S::k_head / S::split / chunk_len;
     static constexpr u32 groups = C::row_groups;
     static constexpr u32 group_lanes = lanes / groups;  // of one slot in one group
@@ -33,14 +39,48 @@ struct TiledLayout {
     static constexpr u32 scales_at = weights_at + tile * pitch;
     static constexpr u32 attn_at = scales_at + (S::k_total / chunk_len) * units * 16u;
     static constexpr u32 sums_at = attn_at + C::tokens * S::slots * slot_floats * 4u;
-    static constexpr u32 bytes = sums_at + C::tokens * S::slots * tile * 4u;
+    static constexpr u32 ring_at = round_up(sums_at + C::tokens * S::slots * tile * 4u, 128u);
+    static constexpr u32 ring_bytes = C::decoded ? workers / 32u * decoded_stages * (decoded_bytes + 16u) : 0u;
+    static constexpr u32 bytes = C::decoded ? ring_at + ring_bytes : sums_at + C::tokens * S::slots * tile * 4u;
 
+    __device__ static DecodedRing ring(u8* shared, u32 chain_warp) {
+        u64* bars = reinterpret_cast<u64*>(shared + ring_at + workers / 32u * decoded_stages * decoded_bytes);
+        return {shared + ring_at + chain_warp * decoded_stages * decoded_bytes, bars + chain_warp * 2u * decoded_stages,
+                bars + chain_warp * 2u * decoded_stages + decoded_stages};
+    }
+
+    // An item's slot and its first row in the tile.
+    __device__ static uint2 item(u32 i) {
+        u32 group = i / (S::slots * group_lanes), in_group = i % (S::slots * group_lanes);
+        return make_uint2(in_group / group_lanes, group * group_lanes + in_group % group_lanes);
+    }
+    __device__ static u32 weights_of(uint2 it) { return weights_at + it.y * pitch + it.x * slot_chunks * (chunk_len / 2u); }
+    __device__ static u32 scales_of(uint2 it) {
+        return scales_at + (it.x * slot_chunks * units + it.y % units) * 16u + it.y / units * rows * 4u;
+    }
+
+    static_assert(!C::decoded || (rows == 1u && group_lanes * S::slots == 32u && slot_chunks % decoded_stages == 0u &&
+                                       Decoded::crowded != 0u),
+                  "decoding ahead: a chain a thread, a warp a group, whole turns of the ring, schedulers unevenly filled");
     static_assert(lanes % groups == 0, "every group has the same number of rows");
     static_assert(tile % 4 == 0 && (rows == 1 || rows == 2 || rows == 4), "tile shape");
 
+    // The group that is asked for in place `i`. Where a group is one warp, the schedulers that hold a warp more than the
+    // others get theirs first.
+    __device__ static u32 group_in_place(u32 i) {
+        constexpr u32 extra = groups % 4u, deep = (groups + 3u) / 4u;
+        if constexpr (extra == 0u || group_lanes * S::slots != 32u) {
+            return i;
+        } else {
+            if (i < extra * deep) return i / extra * 4u + i % extra;
+            u32 late = i - extra * deep;
+            return late / (4u - extra) * 4u + extra + late % (4u - extra);
+        }
+    }
+
     // The tile's rows in the order in which they are asked for: group by group.
     __device__ static u32 local_row(u32 i) {
-        u32 group = i / (group_lanes * rows), in_group = i % (group_lanes * rows);
+        u32 group = group_in_place(i / (group_lanes * rows)), in_group = i % (group_lanes * rows);
         return in_group / group_lanes * lanes + group * group_lanes + in_group % group_lanes;
     }
 
@@ -51,8 +91,8 @@ struct TiledLayout {
     }
 };
 
-// The chains of one thread over one chunk of 64 weights.
-template <typename C>
+// The chains of one thread over one chunk of 64 weights. `folded`: the activations hold the global scale already.
+template <typename C, bool folded>
 __device__ __forceinline__ void tiled_chunk(const u8* weights, const u8* scales, const float* attn, float global,
                                             float (&acc)[C::row_chains][C::tokens]) {
     using L = TiledLayout<C>;
@@ -93,10 +133,14 @@ __device__ __forceinline__ void tiled_chunk(const u8* weights, const u8* scales,
                 for (u32 p = 0; p < 2; ++p) {
                     float2 e = widen_f16x2(mul_f16x2(d.even[p], s));
                     float2 o = widen_f16x2(mul_f16x2(d.odd[p], s));
-                    w[j][4 * p + 0] = __fmul_rn(e.x, global);
-                    w[j][4 * p + 1] = __fmul_rn(o.x, global);
-                    w[j][4 * p + 2] = __fmul_rn(e.y, global);
-                    w[j][4 * p + 3] = __fmul_rn(o.y, global);
+                    w[j][4 * p + 0] = e.x;
+                    w[j][4 * p + 1] = o.x;
+                    w[j][4 * p + 2] = e.y;
+                    w[j][4 * p + 3] = o.y;
+                }
+                if constexpr (!folded) {
+#pragma unroll
+                    for (u32 n = 0; n < 8; ++n) w[j][n] = __fmul_rn(w[j][n], global);
                 }
             }
 #pragma unroll
@@ -116,15 +160,28 @@ __device__ __forceinline__ void tiled_chunk(const u8* weights, const u8* scales,
     }
 }
 
+template <typename C, bool folded>
+__device__ __forceinline__ void tiled_slot(const u8* weights, const u8* scales, const float* attn, float global,
+                                           float (&acc)[C::row_chains][C::tokens]) {
+    using L = TiledLayout<C>;
+#pragma unroll 1
+    for (u32 c = 0; c < L::slot_chunks; ++c) {
+        tiled_chunk<C, folded>(weights, scales, attn, global, acc);
+        weights += chunk_len / 2;
+        scales += L::units * 16u;
+        attn += chunk_len;
+    }
+}
+
 // Starts the copies of the tile's scales. They go first: every thread needs some, and behind the weights they would come
 // last.
 template <typename C>
-__device__ __forceinline__ void tiled_scales(u8* shared, const u8* scales, u32 first_unit) {
+__device__ __forceinline__ void tiled_scales(u8* shared, const u8* scales, u32 first_unit, u32 hand) {
     using L = TiledLayout<C>;
     using S = Shape<C>;
     constexpr u32 all_units = ceil_div(S::hidden, 128u) * 32u;
     constexpr u32 tiles = S::k_total / chunk_len;
-    for (u32 i = threadIdx.x; i < tiles * L::units; i += C::block_threads) {
+    for (u32 i = hand; i < tiles * L::units; i += L::hands) {
         u32 tile = i / L::units, local = i % L::units, unit = first_unit + local;
         if (unit < all_units) {
             copy16_async(shared + L::scales_at + i * 16u,
@@ -133,26 +190,26 @@ __device__ __forceinline__ void tiled_scales(u8* shared, const u8* scales, u32 f
     }
 }
 
-// Starts the copies of the tile's weights. Barriers are initialised and visible before.
+// Asks for the tile's weights, group by group. Where there are bulk copies this is all that the block's last warp does:
+// whoever asks is held up as long as the memory is, so nobody who computes should.
 template <typename C>
 __device__ __forceinline__ void tiled_weights(u8* shared, const u8* weight, u32 first_unit) {
     using L = TiledLayout<C>;
     using S = Shape<C>;
     if constexpr (has_bulk_copy) {
-        // One lane a warp; a row is one copy, since shorter ones cost as much each.
-        if ((threadIdx.x & 31u) == 0u) {
-            u64* bars = reinterpret_cast<u64*>(shared + L::barriers_at);
-            for (u32 i = threadIdx.x / 32u; i < L::tile; i += C::block_threads / 32u) {
-                u32 local = L::local_row(i), row = L::global_row(first_unit, local);
-                if (row < S::hidden) {
-                    copy_bulk(shared + L::weights_at + local * L::pitch, weight + u64(row) * S::row_bytes, S::row_bytes,
-                              bars + i / (L::tile / L::groups));
-                }
+        u64* bars = reinterpret_cast<u64*>(shared + L::barriers_at);
+        for (u32 i = threadIdx.x & 31u; i < L::tile; i += 32u) {
+            u32 local = L::local_row(i), row = L::global_row(first_unit, local);
+            u64* bar = bars + local % L::lanes / L::group_lanes;
+            // A row is one copy, since shorter ones cost as much each.
+            barrier_expect(bar, row < S::hidden ? S::row_bytes : 0u);
+            if (row < S::hidden) {
+                copy_bulk(shared + L::weights_at + local * L::pitch, weight + u64(row) * S::row_bytes, S::row_bytes, bar);
             }
         }
     } else {
         constexpr u32 pieces = S::row_bytes / 16u;
-        for (u32 i = threadIdx.x; i < L::tile * pieces; i += C::block_threads) {
+        for (u32 i = threadIdx.x; i < L::tile * pieces; i += L::workers) {
             u32 r = i / pieces, at = i % pieces * 16u;
             u32 row = L::global_row(first_unit, r);
             if (row < S::hidden) {
@@ -162,15 +219,30 @@ __device__ __forceinline__ void tiled_weights(u8* shared, const u8* weight, u32 
     }
 }
 
-// Activations of the token tile, four a piece: fetched to registers before the weights are asked for, stored as floats
-// after, every slot's stretch padded by 16 bytes.
+// The global scale may go to the activations' side, one product for all rows, where nothing is rounded there: with at
+// most 16 significant bits and everything far from the ends of the range, code * scale * global and global * x are
+// both exact, so a step rounds the same number either way.
+__device__ __forceinline__ bool global_folds(float global) {
+    const float magnitude = fabsf(global);
+    return (__float_as_uint(global) & 0xffu) == 0u && magnitude >= 0x1p-40f && magnitude <= 0x1p40f;
+}
+
+// Whether one of two packed bf16 is neither zero nor between 2^-60 and 2^60.
+__device__ __forceinline__ bool far_from_one(u32 pair) {
+    constexpr u32 low = 67u << 7, high = 187u << 7;
+    const u32 a = pair & 0x7fffu, b = (pair >> 16) & 0x7fffu;
+    return (a != 0u && a - low > high - low) || (b != 0u && b - low > high - low);
+}
+
+// Activations of the token tile, four a piece: fetched to registers, then stored as floats times `factor` (1, or a
+// folded global scale), every slot's stretch padded by 16 bytes.
 template <typename C>
 struct AttnPieces {
     using L = TiledLayout<C>;
     using S = Shape<C>;
     static constexpr u32 row_pieces = S::k_total / 4u;
     static constexpr u32 all = C::tokens * row_pieces;
-    static constexpr u32 mine = ceil_div(all, u32(C::block_threads));
+    static constexpr u32 mine = ceil_div(all, L::hands);
     static constexpr bool early = mine <= 8u;  // more would not fit in registers
 
     __device__ static uint2 fetch(const u16* attn, u32 piece, u32 first_token, u32 nat) {
@@ -178,15 +250,26 @@ struct AttnPieces {
         if (piece >= all || token >= nat) return make_uint2(0u, 0u);
         return *reinterpret_cast<const uint2*>(attn + u64(token) * S::k_total + piece % row_pieces * 4u);
     }
-    __device__ static void store(u8* shared, u32 piece, uint2 v) {
+    __device__ static void store(u8* shared, u32 piece, uint2 v, float factor) {
         constexpr u32 slot_len = S::k_head / S::split;
         if (piece >= all) return;
         u32 token = piece / row_pieces, k = piece % row_pieces * 4u;
         float* to = reinterpret_cast<float*>(shared + L::attn_at) +
                     (token * S::slots + k / slot_len) * L::slot_floats + k % slot_len;
-        *reinterpret_cast<float4*>(to) =
-            make_float4(__uint_as_float(v.x << 16), __uint_as_float(v.x & 0xffff0000u), __uint_as_float(v.y << 16),
-                        __uint_as_float(v.y & 0xffff0000u));
+        *reinterpret_cast<float4*>(to) = make_float4(__fmul_rn(__uint_as_float(v.x << 16), factor),
+                                                     __fmul_rn(__uint_as_float(v.x & 0xffff0000u), factor),
+                                                     __fmul_rn(__uint_as_float(v.y << 16), factor),
+                                                     __fmul_rn(__uint_as_float(v.y & 0xffff0000u), factor));
+    }
+    // All of a token tile, with `count` threads; whether any of them is far from one.
+    __device__ static bool fill(u8* shared, const u16* attn, u32 first, u32 count, u32 first_token, u32 nat, float factor) {
+        bool far = false;
+        for (u32 i = first; i < all; i += count) {
+            const uint2 v = fetch(attn, i, first_token, nat);
+            far |= far_from_one(v.x) || far_from_one(v.y);
+            store(shared, i, v, factor);
+        }
+        return far;
     }
 };
 
@@ -195,7 +278,7 @@ template <typename C>
 __device__ __forceinline__ void tiled_gather(const float* sums, float* output, u32 first_unit, u32 first_token, u32 nat) {
     using L = TiledLayout<C>;
     using S = Shape<C>;
-    for (u32 i = threadIdx.x; i < C::tokens * L::tile; i += C::block_threads) {
+    for (u32 i = threadIdx.x; i < C::tokens * L::tile; i += L::workers) {
         u32 token = first_token + i / L::tile, local = i % L::tile;
         u32 row = L::global_row(first_unit, local);
         if (row >= S::hidden || token >= nat) continue;
@@ -218,53 +301,83 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
     float* sums = reinterpret_cast<float*>(shared + L::sums_at);
     const u32 first_unit = blockIdx.x * L::units;
 
-    tiled_scales<C>(shared, scales, first_unit);
-    if constexpr (has_bulk_copy) {
-        for (u32 group = threadIdx.x; group < L::groups; group += C::block_threads) {
-            u32 valid = 0;
-            for (u32 i = 0; i < L::tile / L::groups; ++i) {
-                valid += L::global_row(first_unit, L::local_row(group * (L::tile / L::groups) + i)) < S::hidden;
-            }
-            barrier_init(bars + group, 1u);
-            barrier_init_fence();
-            barrier_expect(bars + group, valid * S::row_bytes);
+    using A = AttnPieces<C>;
+    const u32 warp = threadIdx.x / 32u, lane = threadIdx.x & 31u;
+    const bool extra = threadIdx.x >= L::workers, decodes = L::decoded && L::Decoded::decodes(warp);
+    const u32 place = decodes ? L::Decoded::place(warp) : 0u;
+    const u32 hand = decodes ? L::workers + place * 32u + lane : threadIdx.x;
+    const bool loader = warp == L::loader;
+    uint2 early[A::early ? A::mine : 1];
+    if (loader) {
+        // Before any copy is on its way: a fence would wait for it.
+        if (lane < L::groups) barrier_init(bars + lane, L::tile / L::groups);
+        if constexpr (L::decoded) {
+            u64* ring = L::ring(shared, 0u).full;
+            for (u32 i = lane; i < L::workers / 32u * 2u * decoded_stages; i += 32u) barrier_init(ring + i, 1u);
+        }
+        barrier_init_fence();
+    } else if (decodes || !extra) {
+        tiled_scales<C>(shared, scales, first_unit, hand);
+        if constexpr (A::early) {
+#pragma unroll
+            for (u32 i = 0; i < A::mine; ++i) early[i] = A::fetch(attn, hand + i * L::hands, 0u, nat);
         }
     }
-    using A = AttnPieces<C>;
-    uint2 early[A::early ? A::mine : 1];
-    if constexpr (A::early) {
-#pragma unroll
-        for (u32 i = 0; i < A::mine; ++i) early[i] = A::fetch(attn, threadIdx.x + i * C::block_threads, 0u, nat);
+    __syncthreads();
+    if (loader) {
+        if constexpr (has_bulk_copy) tiled_weights<C>(shared, weight, first_unit);
     }
-    if constexpr (has_bulk_copy) __syncthreads();
-    tiled_weights<C>(shared, weight, first_unit);
+    if (extra && !decodes) return;
+    if constexpr (!has_bulk_copy) tiled_weights<C>(shared, weight, first_unit);
     const float global = *global_scale;
     const bool plain = !(fabsf(global) >= pair_limit);
-    const float rest = __fmul_rn(global, pair_rest);
+    const float rest = __fmul_rn(global, pair_rest), factor = global_folds(global) ? rest : 1.0f;
 
-    for (u32 first_token = 0; first_token < nat; first_token += C::tokens) {
-        bool stored = false;
-        if constexpr (A::early) {
-            if (first_token == 0) {
+    bool far = false;
+    if constexpr (A::early) {
 #pragma unroll
-                for (u32 i = 0; i < A::mine; ++i) A::store(shared, threadIdx.x + i * C::block_threads, early[i]);
-                stored = true;
-            }
+        for (u32 i = 0; i < A::mine; ++i) {
+            far |= far_from_one(early[i].x) || far_from_one(early[i].y);
+            A::store(shared, hand + i * L::hands, early[i], factor);
         }
-        if (!stored) {
-            for (u32 i = threadIdx.x; i < A::all; i += C::block_threads) {
-                A::store(shared, i, A::fetch(attn, i, first_token, nat));
+    } else {
+        far = A::fill(shared, attn, hand, L::hands, 0u, nat, factor);
+    }
+    copy16_wait();
+    far = sync_first_any<L::hands>(far);
+    if constexpr (L::decoded) {
+        if (decodes) {
+            const u32 chain_warp = place / decoded_stages;
+            const uint2 it = L::item(chain_warp * 32u + lane);
+            barrier_wait(bars + it.y / L::group_lanes, 0u);
+            u32 round = 0;
+            for (u32 first_token = 0; plain && first_token < nat; first_token += C::tokens) {
+                decode_ahead<L>(L::ring(shared, chain_warp), place % decoded_stages, L::slot_chunks,
+                                shared + L::weights_of(it), shared + L::scales_of(it), round);
             }
+            return;
         }
-        if (first_token == 0) copy16_wait();
-        __syncthreads();
+    }
+
+    u32 ring_rounds = 0;
+    for (u32 first_token = 0; first_token < nat; first_token += C::tokens) {
+        if (first_token != 0u) {
+            far = sync_first_any<L::workers>(
+                A::fill(shared, attn, threadIdx.x, L::workers, first_token, nat, factor));
+        }
+        bool folds = global_folds(global);
+        if (far && folds) {
+            folds = false;
+            A::fill(shared, attn, threadIdx.x, L::workers, first_token, nat, 1.0f);
+            sync_first<L::workers>();
+        }
         constexpr u32 items = S::slots * L::lanes;
         // Whole warps stay together: lanes past the end repeat the last item and store nothing.
-        for (u32 base = threadIdx.x & ~31u; base < items; base += C::block_threads) {
+        for (u32 base = threadIdx.x & ~31u; base < items; base += L::workers) {
             const bool live = base + (threadIdx.x & 31u) < items;
             const u32 item = live ? base + (threadIdx.x & 31u) : items - 1u;
-            const u32 group = item / (S::slots * L::group_lanes), in_group = item % (S::slots * L::group_lanes);
-            const u32 slot = in_group / L::group_lanes, l = group * L::group_lanes + in_group % L::group_lanes;
+            const uint2 it = L::item(item);
+            const u32 slot = it.x, l = it.y, group = l / L::group_lanes;
             float acc[L::rows][C::tokens];
 #pragma unroll
             for (u32 j = 0; j < L::rows; ++j) {
@@ -272,17 +385,25 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
                 for (u32 t = 0; t < C::tokens; ++t) acc[j][t] = 0.0f;
             }
             if (plain) {
-                const u32 first = slot * L::slot_chunks;
-                const u8* w = shared + L::weights_at + l * L::pitch + first * (chunk_len / 2);
-                const u8* s = shared + L::scales_at + (first * L::units + l % L::units) * 16u + l / L::units * L::rows * 4u;
+                const u8* w = shared + L::weights_of(it);
+                const u8* s = shared + L::scales_of(it);
                 const float* x = reinterpret_cast<const float*>(shared + L::attn_at) + slot * L::slot_floats;
-                if constexpr (has_bulk_copy) barrier_wait(bars + group, 0u);
-#pragma unroll 1
-                for (u32 c = 0; c < L::slot_chunks; ++c) {
-                    tiled_chunk<C>(w, s, x, rest, acc);
-                    w += chunk_len / 2;
-                    s += L::units * 16u;
-                    x += chunk_len;
+                constexpr u32 token_floats = S::slots * L::slot_floats;
+                if constexpr (L::decoded) {
+                    const DecodedRing ring = L::ring(shared, warp);
+                    if (folds) {
+                        decoded_slot<C, true, token_floats>(ring, L::slot_chunks, x, rest, ring_rounds, acc);
+                    } else {
+                        decoded_slot<C, false, token_floats>(ring, L::slot_chunks, x, rest, ring_rounds, acc);
+                    }
+                } else if constexpr (has_bulk_copy) {
+                    barrier_wait(bars + group, 0u);
+                }
+                if constexpr (L::decoded) {
+                } else if (folds) {
+                    tiled_slot<C, true>(w, s, x, rest, acc);
+                } else {
+                    tiled_slot<C, false>(w, s, x, rest, acc);
                 }
             } else {
                 for (u32 j = 0; j < L::rows; ++j) {
@@ -313,9 +434,9 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
                 }
             }
         }
-        __syncthreads();
+        sync_first<L::workers>();
         tiled_gather<C>(sums, output, first_unit, first_token, nat);
-        __syncthreads();
+        sync_first<L::workers>();
     }
     if constexpr (has_bulk_copy) {
         // Nothing may still be in flight into this block's shared memory when it ends.
