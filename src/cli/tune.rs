@@ -5,14 +5,16 @@
 //! written only after every candidate of its problem was.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Arg, ArgAction, ArgMatches};
 use serde_json::json;
 
-use super::bench::{BenchError, Session};
+use super::bench::{BenchError, Inputs, Request, Session, Variant};
 use super::{Answer, args, output};
 use crate::jit::Jit;
-use crate::template::Registry;
+use crate::target::Arch;
+use crate::template::{Family, Registry};
 use crate::tune::{Choice, Geometry, Origin, Record, Winner, space};
 
 pub(super) fn command(registry: &Registry) -> clap::Command {
@@ -50,54 +52,62 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     }
 }
 
+/// Constants and values that `--space` gives.
+fn given(family: &Family, matches: &ArgMatches) -> Result<Vec<(String, Vec<String>)>, BenchError> {
+    let texts = matches.get_many::<String>("space").into_iter().flatten();
+    texts
+        .map(|text| {
+            let (name, list) = text
+                .split_once('=')
+                .filter(|(name, _)| family.constants.contains_key(*name))
+                .ok_or_else(|| {
+                    BenchError::Request(format!(
+                        "--space {text}: expected NAME=LIST of one of this family's constants"
+                    ))
+                })?;
+            Ok((name.to_owned(), list.split(',').map(str::to_owned).collect()))
+        })
+        .collect()
+}
+
+/// The candidates that the family allows. That does not depend on the arch, so no
+/// GPU is needed.
+fn candidates(
+    family: &Arc<Family>,
+    request: &Request,
+    variant: &Variant,
+    nat: usize,
+    given: &[(String, Vec<String>)],
+) -> Vec<Geometry> {
+    let allowed = |geometry: &Geometry| {
+        geometry.keys().all(|name| family.constants.contains_key(name))
+            && request.spec(family, variant, geometry, Arch::DEFAULTS[0]).is_ok()
+    };
+    let mut all = space(&variant.accumulate, nat, given);
+    all.retain(allowed);
+    all
+}
+
 fn tune(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<ExitCode, BenchError> {
     let request = super::bench::request(jit, matches)?;
     let variants = request.variants().map_err(BenchError::Request)?;
     let family = jit.registry().get("wo_gemv").map_err(crate::jit::Error::from)?;
-    let mut given = Vec::new();
-    for text in matches.get_many::<String>("space").into_iter().flatten() {
-        let (name, list) = text
-            .split_once('=')
-            .filter(|(name, _)| family.constants.contains_key(*name))
-            .ok_or_else(|| {
-                BenchError::Request(format!(
-                    "--space {text}: expected NAME=LIST of one of this family's constants"
-                ))
-            })?;
-        given.push((
-            name.to_owned(),
-            list.split(',').map(str::to_owned).collect::<Vec<_>>(),
-        ));
-    }
-    // Legality does not depend on the arch, so a dry run needs no GPU.
-    let candidates = |variant: &super::bench::Variant, nat: usize| -> Vec<Geometry> {
-        space(&variant.accumulate, nat, &given)
-            .into_iter()
-            .filter(|geometry| geometry.keys().all(|name| family.constants.contains_key(name)))
-            .filter(|geometry| {
-                request
-                    .spec(family, variant, geometry, crate::target::Arch::DEFAULTS[0])
-                    .is_ok()
-            })
-            .collect()
-    };
+    let given = given(family, matches)?;
     if variants.iter().any(|v| v.geometry != "tiled") {
         return Err(BenchError::Request(
             "geometry: only `tiled` has anything to tune; the original's layout is fixed".into(),
         ));
     }
     if matches.get_flag("dry-run") {
-        for variant in &variants {
-            for nat in &request.tokens {
-                for geometry in candidates(variant, *nat) {
-                    say(
-                        json,
-                        &request.problem(variant, *nat).constants,
-                        *nat,
-                        &geometry,
-                        None,
-                    );
-                }
+        for (variant, nat) in problems(&variants, &request) {
+            for geometry in candidates(family, &request, variant, nat, &given) {
+                say(
+                    json,
+                    &request.problem(variant, nat).constants,
+                    nat,
+                    &geometry,
+                    None,
+                );
             }
         }
         return Ok(ExitCode::SUCCESS);
@@ -111,60 +121,80 @@ fn tune(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<ExitCode, BenchEr
     let gs = request.global_scales.first().copied().unwrap_or(1.0);
     let mut inputs = session.inputs(&variants, gs)?;
     let mut untuned = 0;
-    for variant in &variants {
-        for nat in &request.tokens {
-            let problem = request.problem(variant, *nat);
-            let mut best: Option<(f64, Geometry)> = None;
-            let mut tried = 0;
-            let mut measured_floor = f64::NAN;
-            for geometry in candidates(variant, *nat) {
-                let choice = Choice {
-                    origin: Origin::Forced,
-                    geometry,
-                };
-                let measured = session.one(variant, *nat, choice, &mut inputs)?;
-                let Some(summary) = measured.summary else { continue };
-                tried += 1;
-                measured_floor = measured.floor;
-                let geometry = measured.choice.geometry;
-                say(json, &problem.constants, *nat, &geometry, Some(summary.median));
-                if best.as_ref().is_none_or(|(median, _)| summary.median < *median) {
-                    best = Some((summary.median, geometry));
-                }
-            }
-            let Some((median_us, geometry)) = best else {
-                untuned += 1;
-                output::error(format!(
-                    "wo_split={}: no candidate passed the gate",
-                    variant.wo_split
-                ));
-                continue;
-            };
-            if !json {
-                output::line(format!(
-                    "wo_split={} {} tokens={nat}: {} of {tried}, {median_us:.2} us, {:.2} x streaming",
-                    variant.wo_split,
-                    variant.accumulate,
-                    text(&geometry),
-                    median_us / measured_floor
-                ));
-            }
-            // Read again: another process may have tuned something else meanwhile.
-            let mut record = Record::load(&path);
-            record.put(Winner {
-                gpu: session.gpu(),
-                problem,
-                geometry,
-                median_us,
-                tried,
-            });
-            record.save(&path)?;
-        }
+    for (variant, nat) in problems(&variants, &request) {
+        let geometries = candidates(family, &request, variant, nat, &given);
+        let Some(winner) = best(&session, variant, nat, geometries, &mut inputs, json)? else {
+            untuned += 1;
+            output::error(format!(
+                "wo_split={} {} tokens={nat}: no candidate passed the gate",
+                variant.wo_split, variant.accumulate
+            ));
+            continue;
+        };
+        // Read again: another process may have tuned something else meanwhile.
+        let mut record = Record::load(&path);
+        record.put(winner);
+        record.save(&path)?;
     }
     if !json {
         output::line(format!("kept in {}", path.display()));
     }
     Ok(ExitCode::from(u8::from(untuned > 0)))
+}
+
+/// Every variant at every number of tokens.
+fn problems<'a>(variants: &'a [Variant], request: &Request) -> Vec<(&'a Variant, usize)> {
+    variants
+        .iter()
+        .flat_map(|v| request.tokens.iter().map(move |nat| (v, *nat)))
+        .collect()
+}
+
+/// Measures the candidates of one problem.
+fn best(
+    session: &Session,
+    variant: &Variant,
+    nat: usize,
+    geometries: Vec<Geometry>,
+    inputs: &mut Inputs,
+    json: bool,
+) -> Result<Option<Winner>, BenchError> {
+    let problem = session.request.problem(variant, nat);
+    let (mut winner, mut floor, mut tried) = (None::<Winner>, f64::NAN, 0);
+    for geometry in geometries {
+        let choice = Choice {
+            origin: Origin::Forced,
+            geometry,
+        };
+        let measured = session.one(variant, nat, choice, inputs)?;
+        let Some(summary) = measured.summary else { continue };
+        (floor, tried) = (measured.floor, tried + 1);
+        let geometry = measured.choice.geometry;
+        say(json, &problem.constants, nat, &geometry, Some(summary.median));
+        if winner.as_ref().is_none_or(|w| summary.median < w.median_us) {
+            winner = Some(Winner {
+                gpu: session.gpu(),
+                problem: problem.clone(),
+                geometry,
+                median_us: summary.median,
+                tried,
+            });
+        }
+    }
+    if let Some(winner) = &mut winner {
+        winner.tried = tried;
+        if !json {
+            output::line(format!(
+                "wo_split={} {} tokens={nat}: {} of {tried}, {:.2} us, {:.2} x streaming",
+                variant.wo_split,
+                variant.accumulate,
+                text(&winner.geometry),
+                winner.median_us,
+                winner.median_us / floor
+            ));
+        }
+    }
+    Ok(winner)
 }
 
 fn text(geometry: &Geometry) -> String {

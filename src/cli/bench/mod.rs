@@ -403,7 +403,7 @@ impl<'a> Session<'a> {
             ));
         }
         let counters = if self.ncu && passes {
-            ncu::run(&case, &choice, self.jit.config().cache_dir().as_deref())?
+            ncu::run(&case, &choice, self.jit.config())?
         } else {
             None
         };

@@ -5,13 +5,13 @@
 //! memory's speed is not bound by memory.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::process::Command;
 
 use serde::Serialize;
 
 use super::files::Case;
 use super::{BenchError, Choice};
+use crate::config::Config;
 
 /// From here on a unit counts as full.
 const FULL: f64 = 60.0;
@@ -94,11 +94,7 @@ impl Counters {
 
 /// Runs this program under ncu for one case. `None`, and a word on standard error,
 /// where ncu is not there or says nothing.
-pub(super) fn run(
-    case: &Case,
-    choice: &Choice,
-    cache_dir: Option<&Path>,
-) -> Result<Option<Counters>, BenchError> {
+pub(super) fn run(case: &Case, choice: &Choice, config: &Config) -> Result<Option<Counters>, BenchError> {
     let metrics: Vec<&str> = PERCENT.iter().map(|p| p.1).chain(PLAIN).collect();
     let mut command = Command::new("ncu");
     command
@@ -127,8 +123,13 @@ pub(super) fn run(
     for (name, value) in &choice.geometry {
         command.args(["--set", &format!("{name}={value}")]);
     }
-    if let Some(dir) = cache_dir {
-        command.arg("--cache-dir").arg(dir);
+    for (flag, path) in [
+        ("--cache-dir", config.cache_dir()),
+        ("--templates", config.templates()),
+    ] {
+        if let Some(path) = path {
+            command.arg(flag).arg(path);
+        }
     }
     let output = match command.output() {
         Ok(output) => output,

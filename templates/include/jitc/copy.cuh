@@ -53,12 +53,6 @@ __device__ __forceinline__ void barrier_wait(u64* bar, u32 phase) {
 #endif
 }
 
-__device__ __forceinline__ void barrier_arrive(u64* bar) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(bar)) : "memory");
-#endif
-}
-
 // A barrier of the first `threads` threads of the block; the others need not come. Barrier 0 is __syncthreads'.
 template <u32 threads>
 __device__ __forceinline__ void sync_first() {

@@ -10,7 +10,6 @@
 
 #include <jitc/copy.cuh>
 #include <jitc/wo_chain.cuh>
-#include <jitc/wo_decoded.cuh>
 
 namespace jitc {
 
@@ -23,11 +22,7 @@ struct TiledLayout {
     static constexpr u32 units = tile / 4;
     static constexpr u32 rows = C::row_chains;        // chains a thread runs side by side
     static constexpr u32 lanes = tile / rows;         // threads a slot takes
-    static constexpr bool decoded = has_bulk_copy && C::decoded;  // other warps decode ahead
-    static constexpr u32 workers = C::decoded ? S::slots * lanes : C::block_threads - 32u;
-    using Decoded = DecodedWarps<workers / 32u>;
-    static constexpr u32 loader = decoded ? Decoded::loader : workers / 32u;  // the warp that asks for the weights
-    static constexpr u32 hands = workers + (decoded ? Decoded::decoders * 32u : 0u);  // threads that fill the tile
+    static constexpr u32 workers = C::block_threads - 32u;  // the last warp asks for the weights
     static constexpr u32 slot_chunks = S::k_head / S::split / chunk_len;
     static constexpr u32 groups = C::row_groups;
     static constexpr u32 group_lanes = lanes / groups;  // of one slot in one group
@@ -39,15 +34,7 @@ struct TiledLayout {
     static constexpr u32 scales_at = weights_at + tile * pitch;
     static constexpr u32 attn_at = scales_at + (S::k_total / chunk_len) * units * 16u;
     static constexpr u32 sums_at = attn_at + C::tokens * S::slots * slot_floats * 4u;
-    static constexpr u32 ring_at = round_up(sums_at + C::tokens * S::slots * tile * 4u, 128u);
-    static constexpr u32 ring_bytes = C::decoded ? workers / 32u * decoded_stages * (decoded_bytes + 16u) : 0u;
-    static constexpr u32 bytes = C::decoded ? ring_at + ring_bytes : sums_at + C::tokens * S::slots * tile * 4u;
-
-    __device__ static DecodedRing ring(u8* shared, u32 chain_warp) {
-        u64* bars = reinterpret_cast<u64*>(shared + ring_at + workers / 32u * decoded_stages * decoded_bytes);
-        return {shared + ring_at + chain_warp * decoded_stages * decoded_bytes, bars + chain_warp * 2u * decoded_stages,
-                bars + chain_warp * 2u * decoded_stages + decoded_stages};
-    }
+    static constexpr u32 bytes = sums_at + C::tokens * S::slots * tile * 4u;
 
     // An item's slot and its first row in the tile.
     __device__ static uint2 item(u32 i) {
@@ -59,9 +46,6 @@ struct TiledLayout {
         return scales_at + (it.x * slot_chunks * units + it.y % units) * 16u + it.y / units * rows * 4u;
     }
 
-    static_assert(!C::decoded || (rows == 1u && group_lanes * S::slots == 32u && slot_chunks % decoded_stages == 0u &&
-                                       Decoded::crowded != 0u),
-                  "decoding ahead: a chain a thread, a warp a group, whole turns of the ring, schedulers unevenly filled");
     static_assert(lanes % groups == 0, "every group has the same number of rows");
     static_assert(tile % 4 == 0 && (rows == 1 || rows == 2 || rows == 4), "tile shape");
 
@@ -176,12 +160,12 @@ __device__ __forceinline__ void tiled_slot(const u8* weights, const u8* scales, 
 // Starts the copies of the tile's scales. They go first: every thread needs some, and behind the weights they would come
 // last.
 template <typename C>
-__device__ __forceinline__ void tiled_scales(u8* shared, const u8* scales, u32 first_unit, u32 hand) {
+__device__ __forceinline__ void tiled_scales(u8* shared, const u8* scales, u32 first_unit) {
     using L = TiledLayout<C>;
     using S = Shape<C>;
     constexpr u32 all_units = ceil_div(S::hidden, 128u) * 32u;
     constexpr u32 tiles = S::k_total / chunk_len;
-    for (u32 i = hand; i < tiles * L::units; i += L::hands) {
+    for (u32 i = threadIdx.x; i < tiles * L::units; i += L::workers) {
         u32 tile = i / L::units, local = i % L::units, unit = first_unit + local;
         if (unit < all_units) {
             copy16_async(shared + L::scales_at + i * 16u,
@@ -242,8 +226,8 @@ struct AttnPieces {
     using S = Shape<C>;
     static constexpr u32 row_pieces = S::k_total / 4u;
     static constexpr u32 all = C::tokens * row_pieces;
-    static constexpr u32 mine = ceil_div(all, L::hands);
-    static constexpr bool early = mine <= 8u;  // more would not fit in registers
+    static constexpr u32 mine = ceil_div(all, L::workers);
+    static constexpr bool early = mine <= 12u;  // more would not fit in registers
 
     __device__ static uint2 fetch(const u16* attn, u32 piece, u32 first_token, u32 nat) {
         u32 token = first_token + piece / row_pieces;
@@ -261,10 +245,10 @@ struct AttnPieces {
                                                      __fmul_rn(__uint_as_float(v.y << 16), factor),
                                                      __fmul_rn(__uint_as_float(v.y & 0xffff0000u), factor));
     }
-    // All of a token tile, with `count` threads; whether any of them is far from one.
-    __device__ static bool fill(u8* shared, const u16* attn, u32 first, u32 count, u32 first_token, u32 nat, float factor) {
+    // All of a token tile; whether any of them is far from one.
+    __device__ static bool fill(u8* shared, const u16* attn, u32 first_token, u32 nat, float factor) {
         bool far = false;
-        for (u32 i = first; i < all; i += count) {
+        for (u32 i = threadIdx.x; i < all; i += L::workers) {
             const uint2 v = fetch(attn, i, first_token, nat);
             far |= far_from_one(v.x) || far_from_one(v.y);
             store(shared, i, v, factor);
@@ -302,32 +286,25 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
     const u32 first_unit = blockIdx.x * L::units;
 
     using A = AttnPieces<C>;
-    const u32 warp = threadIdx.x / 32u, lane = threadIdx.x & 31u;
-    const bool extra = threadIdx.x >= L::workers, decodes = L::decoded && L::Decoded::decodes(warp);
-    const u32 place = decodes ? L::Decoded::place(warp) : 0u;
-    const u32 hand = decodes ? L::workers + place * 32u + lane : threadIdx.x;
-    const bool loader = warp == L::loader;
+    const bool loader = threadIdx.x >= L::workers;
     uint2 early[A::early ? A::mine : 1];
     if (loader) {
         // Before any copy is on its way: a fence would wait for it.
-        if (lane < L::groups) barrier_init(bars + lane, L::tile / L::groups);
-        if constexpr (L::decoded) {
-            u64* ring = L::ring(shared, 0u).full;
-            for (u32 i = lane; i < L::workers / 32u * 2u * decoded_stages; i += 32u) barrier_init(ring + i, 1u);
-        }
+        const u32 group = threadIdx.x - L::workers;
+        if (group < L::groups) barrier_init(bars + group, L::tile / L::groups);
         barrier_init_fence();
-    } else if (decodes || !extra) {
-        tiled_scales<C>(shared, scales, first_unit, hand);
+    } else {
+        tiled_scales<C>(shared, scales, first_unit);
         if constexpr (A::early) {
 #pragma unroll
-            for (u32 i = 0; i < A::mine; ++i) early[i] = A::fetch(attn, hand + i * L::hands, 0u, nat);
+            for (u32 i = 0; i < A::mine; ++i) early[i] = A::fetch(attn, threadIdx.x + i * L::workers, 0u, nat);
         }
     }
     __syncthreads();
     if (loader) {
         if constexpr (has_bulk_copy) tiled_weights<C>(shared, weight, first_unit);
+        return;
     }
-    if (extra && !decodes) return;
     if constexpr (!has_bulk_copy) tiled_weights<C>(shared, weight, first_unit);
     const float global = *global_scale;
     const bool plain = !(fabsf(global) >= pair_limit);
@@ -338,37 +315,22 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
 #pragma unroll
         for (u32 i = 0; i < A::mine; ++i) {
             far |= far_from_one(early[i].x) || far_from_one(early[i].y);
-            A::store(shared, hand + i * L::hands, early[i], factor);
+            A::store(shared, threadIdx.x + i * L::workers, early[i], factor);
         }
     } else {
-        far = A::fill(shared, attn, hand, L::hands, 0u, nat, factor);
+        far = A::fill(shared, attn, 0u, nat, factor);
     }
     copy16_wait();
-    far = sync_first_any<L::hands>(far);
-    if constexpr (L::decoded) {
-        if (decodes) {
-            const u32 chain_warp = place / decoded_stages;
-            const uint2 it = L::item(chain_warp * 32u + lane);
-            barrier_wait(bars + it.y / L::group_lanes, 0u);
-            u32 round = 0;
-            for (u32 first_token = 0; plain && first_token < nat; first_token += C::tokens) {
-                decode_ahead<L>(L::ring(shared, chain_warp), place % decoded_stages, L::slot_chunks,
-                                shared + L::weights_of(it), shared + L::scales_of(it), round);
-            }
-            return;
-        }
-    }
-
-    u32 ring_rounds = 0;
+    far = sync_first_any<L::workers>(far);
     for (u32 first_token = 0; first_token < nat; first_token += C::tokens) {
         if (first_token != 0u) {
             far = sync_first_any<L::workers>(
-                A::fill(shared, attn, threadIdx.x, L::workers, first_token, nat, factor));
+                A::fill(shared, attn, first_token, nat, factor));
         }
         bool folds = global_folds(global);
         if (far && folds) {
             folds = false;
-            A::fill(shared, attn, threadIdx.x, L::workers, first_token, nat, 1.0f);
+            A::fill(shared, attn, first_token, nat, 1.0f);
             sync_first<L::workers>();
         }
         constexpr u32 items = S::slots * L::lanes;
@@ -388,19 +350,8 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
                 const u8* w = shared + L::weights_of(it);
                 const u8* s = shared + L::scales_of(it);
                 const float* x = reinterpret_cast<const float*>(shared + L::attn_at) + slot * L::slot_floats;
-                constexpr u32 token_floats = S::slots * L::slot_floats;
-                if constexpr (L::decoded) {
-                    const DecodedRing ring = L::ring(shared, warp);
-                    if (folds) {
-                        decoded_slot<C, true, token_floats>(ring, L::slot_chunks, x, rest, ring_rounds, acc);
-                    } else {
-                        decoded_slot<C, false, token_floats>(ring, L::slot_chunks, x, rest, ring_rounds, acc);
-                    }
-                } else if constexpr (has_bulk_copy) {
-                    barrier_wait(bars + group, 0u);
-                }
-                if constexpr (L::decoded) {
-                } else if (folds) {
+                if constexpr (has_bulk_copy) barrier_wait(bars + group, 0u);
+                if (folds) {
                     tiled_slot<C, true>(w, s, x, rest, acc);
                 } else {
                     tiled_slot<C, false>(w, s, x, rest, acc);
