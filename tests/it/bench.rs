@@ -4,7 +4,7 @@ use std::io::Write;
 
 use predicates::str::contains;
 
-use crate::cli::jitc;
+use crate::cli::{events, jitc};
 
 #[test]
 fn bench_refuses_a_request_that_it_could_not_measure_before_it_looks_for_a_gpu() {
@@ -36,4 +36,44 @@ fn bench_without_a_gpu_says_so() {
         .assert()
         .code(2)
         .stderr(contains("measuring takes a GPU"));
+}
+
+#[test]
+fn tune_lists_legal_candidates_without_a_gpu() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let list = |args: &[&str]| {
+        let output = jitc(dir.path())
+            .args(["tune", "wo_gemv", "--wo-split", "8", "--dry-run", "--json"])
+            .args(args)
+            .output()
+            .expect("ran");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        events(&output)
+    };
+    let all = list(&[]);
+    assert!(all.iter().any(|c| c["constants"]["rows_per_cta"] == "40"));
+    assert!(all.iter().all(|c| c["problem"]["wo_split"] == "8"));
+    let narrow = list(&["--space", "rows_per_cta=20,7"]);
+    assert!(!narrow.is_empty() && narrow.len() < all.len());
+    assert!(narrow.iter().all(|c| c["constants"]["rows_per_cta"] == "20"));
+}
+
+#[test]
+fn tune_refuses_what_it_could_not_try() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    for (args, word) in [
+        (["--space", "rows=1"], "expected NAME=LIST"),
+        (["--geometry", "original"], "only `tiled`"),
+    ] {
+        jitc(dir.path())
+            .args(["tune", "wo_gemv"])
+            .args(args)
+            .assert()
+            .code(2)
+            .stderr(contains(word));
+    }
 }
