@@ -1,0 +1,433 @@
+// Invariant: one unit of attention is (token, kv head, run of positions). A warp takes 16 positions at a time for eight
+// query heads through mma.m16n8k16 with positions as rows, so that no row is wasted on padding heads; positions at or past
+// seq_len are never read, count as exact zeros, and a row without positions is zero.
+//
+// The contraction index of both products is permuted alike in both operands, so that every lane reads whole 16-byte pieces:
+// lane t of a quad holds elements 16t..16t+15 of a 64-element run of K, lane group g holds 16 neighbouring d of V.
+#pragma once
+
+#include <jitc/beta/types.cuh>
+#include <jitc/beta/sync.cuh>
+
+namespace jitc {
+namespace beta {
+
+constexpr float log2_e = 1.4426950408889634f;
+constexpr float lowest = -1e30f;  // finite: two empty rows may meet in a difference
+
+__device__ __forceinline__ float exp2_fast(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+__device__ __forceinline__ float reciprocal_fast(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+__device__ __forceinline__ float sigmoid(float x) {
+    return reciprocal_fast(__fadd_rn(1.0f, exp2_fast(__fmul_rn(-x, log2_e))));
+}
+
+__device__ __forceinline__ u32 pack_bf16(float low, float high) {
+    u32 d;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(high), "f"(low));
+    return d;
+}
+
+__device__ __forceinline__ u16 to_bf16(float x) { return u16(pack_bf16(x, 0.0f)); }
+
+// Bytes 1 and 3 of a word of E4M3 as a bf16 pair: exponent and fraction moved to their place give the value times 2^-120,
+// subnormals included; the product is exact.
+__device__ __forceinline__ u32 e4m3_odd_to_bf16(u32 word) {
+    u32 bits = (word & 0x80008000u) | ((word >> 4) & 0x07f007f0u), d;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(bits), "r"(0x7b807b80u), "r"(0x80008000u));
+    return d;
+}
+__device__ __forceinline__ u32 e4m3_even_to_bf16(u32 word) { return e4m3_odd_to_bf16(word << 8); }
+
+__device__ __forceinline__ void mma_bf16(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+__device__ __forceinline__ u32 transpose8x8(u32 a) {
+    u32 d;
+    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(d) : "r"(a));
+    return d;
+}
+
+// How the positions of all tokens are cut into units: the same in every block, worked out from seq_lens alone.
+struct Cut {
+    u32 run;    // positions of a unit, a multiple of 16 * teams
+    u32 units;  // of all tokens and heads
+
+    __device__ static u32 runs(u32 seq_len, u32 run) { return seq_len == 0 ? 1u : ceil_div(seq_len, run); }
+};
+
+template <typename C>
+__device__ __forceinline__ Cut cut_positions(const Params& p) {
+    using N = Dims<C>;
+    constexpr u32 step = 16u * N::teams;
+    u32 longest = 1, steps = 0;
+    for (u32 i = 0; i < p.nat; ++i) {
+        u32 n = Cut::runs(u32(p.seq_lens[i]), step);
+        longest = n > longest ? n : longest;
+        steps += n * N::kv_heads;
+    }
+    Cut cut;
+    u32 each = ceil_div(steps, N::ctas);
+    if (each > longest) each = longest;
+    while (true) {
+        cut.run = each * step;
+        cut.units = 0;
+        for (u32 i = 0; i < p.nat; ++i) cut.units += Cut::runs(u32(p.seq_lens[i]), cut.run) * N::kv_heads;
+        if (cut.units <= N::ctas || each >= longest) return cut;
+        ++each;
+    }
+}
+
+struct Unit {
+    u32 token, head, index, runs, seq_len, first;  // `first` is the number of the head's first unit
+};
+
+template <typename C>
+__device__ __forceinline__ Unit unit_at(const Params& p, const Cut& cut, u32 number) {
+    using N = Dims<C>;
+    Unit u;
+    u32 before = 0;
+    for (u.token = 0;; ++u.token) {
+        u.seq_len = u32(p.seq_lens[u.token]);
+        u.runs = Cut::runs(u.seq_len, cut.run);
+        if (number < before + u.runs * N::kv_heads) break;
+        before += u.runs * N::kv_heads;
+    }
+    u.head = (number - before) / u.runs;
+    u.index = (number - before) % u.runs;
+    u.first = number - u.index;
+    return u;
+}
+
+// Where element r (accumulator of the fragment) of a lane lies in a head's output: (head in octet, d).
+template <u32 D>
+__device__ __forceinline__ u32 fragment_head(u32 lane, u32 r) { return 2u * (lane & 3u) + (r & 1u); }
+template <u32 D>
+__device__ __forceinline__ u32 fragment_d(u32 lane, u32 r) {
+    u32 g = lane >> 2, tile = r / 4u, word = tile / 2u, byte = (tile & 1u) * 2u + ((r >> 1) & 1u);
+    if constexpr (D == 64u) {
+        return 8u * g + 4u * word + byte;
+    } else {
+        return (word / 4u) * 128u + 16u * g + 4u * (word & 3u) + byte;
+    }
+}
+
+// Statistics of eight heads in shared memory: maxima and sums of every team.
+template <typename C>
+struct Statistics {
+    float max[Dims<C>::teams][8];
+    float sum[Dims<C>::teams][8];
+
+    // Of the whole block, summed in team order.
+    __device__ void total(u32 h, float& top, float& l) const {
+        top = lowest;
+        l = 0.0f;
+#pragma unroll
+        for (u32 w = 0; w < Dims<C>::teams; ++w) top = fmaxf(top, max[w][h]);
+#pragma unroll
+        for (u32 w = 0; w < Dims<C>::teams; ++w) l = __fmaf_rn(sum[w][h], exp2_fast(max[w][h] - top), l);
+    }
+};
+
+// Finishes one element: division, gate, the only rounding to bf16.
+template <typename C>
+__device__ __forceinline__ void store_attention(const Params& p, u32 token, u32 head, u32 d, float o, float sum) {
+    using N = Dims<C>;
+    float value = sum > 0.0f ? __fmul_rn(__fdiv_rn(o, sum), p.v_scale) : 0.0f;
+    const u64 at = u64(token) * N::K + head * N::D + d;
+    if constexpr (C::output_gate) value = __fmul_rn(value, sigmoid(bf16_to_f32(p.gate[at])));
+    p.attn_rows[at] = to_bf16(value);
+}
+
+// One unit for one octet of heads. Its result goes to attn_rows if the head has no other unit, else to `record`.
+template <typename C>
+__device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* small, const Unit& u, u32 run, u32 octet,
+                                             float* record) {
+    using N = Dims<C>;
+    constexpr u32 D = N::D, blocks = D / 64u;
+    constexpr u32 words = D / 32u / N::share, tiles = D / 16u / N::share;  // of this warp's part of D
+    const u32 lane = threadIdx.x & 31u, warp = threadIdx.x / 32u, g = lane >> 2, t = lane & 3u;
+    const u32 team = warp / N::share, part = warp % N::share;
+    const u32 heads = N::group - octet * 8u < 8u ? N::group - octet * 8u : 8u;
+    const float c = __fmul_rn(__fmul_rn(p.softmax_scale, p.k_scale), log2_e);
+
+    // Queries as the second operand, in shared memory as they are used: lane (g, t) holds head g. Heads past the group are
+    // zeros and are not read. Two 16-byte pieces a lane and run of 64.
+    uint4* queries = reinterpret_cast<uint4*>(small + 1024u);
+    for (u32 b = warp; b < blocks; b += N::warps) {
+        const u16* row = p.query + (u64(u.token) * C::num_q_heads + u.head * N::group + octet * 8u + g) * D + 16u * t + 64u * b;
+        uint4 x = make_uint4(0, 0, 0, 0), y = x;
+        if (g < heads) {
+            x = __ldg(reinterpret_cast<const uint4*>(row));
+            y = __ldg(reinterpret_cast<const uint4*>(row + 8u));
+        }
+        queries[b * 64u + lane] = make_uint4(__byte_perm(x.x, x.y, 0x5410), __byte_perm(x.x, x.y, 0x7632),
+                                             __byte_perm(x.z, x.w, 0x5410), __byte_perm(x.z, x.w, 0x7632));
+        queries[b * 64u + 32u + lane] = make_uint4(__byte_perm(y.x, y.y, 0x5410), __byte_perm(y.x, y.y, 0x7632),
+                                                   __byte_perm(y.z, y.w, 0x5410), __byte_perm(y.z, y.w, 0x7632));
+    }
+    __syncthreads();
+
+    float o[tiles][4];
+#pragma unroll
+    for (u32 i = 0; i < tiles; ++i) o[i][0] = o[i][1] = o[i][2] = o[i][3] = 0.0f;
+    float m0 = lowest, m1 = lowest, l0 = 0.0f, l1 = 0.0f;
+
+    const u32 begin = u.index * run, limit = begin + run < u.seq_len ? begin + run : u.seq_len;
+    const u32 row_bytes = N::kv_heads * D;
+#pragma unroll 1
+    for (u32 at = begin + team * 16u; at < limit; at += 16u * N::teams) {
+        const u64 page = u32(__ldg(p.page_table + u64(u.token) * p.max_pages + at / C::page_size));
+        const u8* k_rows = p.kv_cache + page * p.kv_page_stride + u64(at % C::page_size) * row_bytes + u.head * D;
+        const u8* v_rows = k_rows + p.kv_half_stride;
+        const u32 live = limit - at;  // positions of this tile that exist, if fewer than 16
+
+        uint4 k[2][blocks];
+        u32 v[4][words];
+#pragma unroll
+        for (u32 i = 0; i < 2; ++i) {
+            const u32 row = g + 8u * i;
+#pragma unroll
+            for (u32 b = 0; b < blocks; ++b) {
+                k[i][b] = make_uint4(0, 0, 0, 0);
+                if (row < live) k[i][b] = __ldg(reinterpret_cast<const uint4*>(k_rows + row * row_bytes + 64u * b + 16u * t));
+            }
+        }
+#pragma unroll
+        for (u32 i = 0; i < 4; ++i) {
+            const u32 row = 2u * t + (i & 1u) + 8u * (i >> 1);
+            // This warp's words of a position: whole 16-byte pieces, or half of one.
+            const u8* from = v_rows + row * row_bytes;
+            if constexpr (words % 4u == 0) {
+#pragma unroll
+                for (u32 b = 0; b < words / 4u; ++b) {
+                    uint4 x = make_uint4(0, 0, 0, 0);
+                    if (row < live) x = __ldg(reinterpret_cast<const uint4*>(from + 128u * (part * (words / 4u) + b) + 16u * g));
+                    v[i][4u * b] = x.x;
+                    v[i][4u * b + 1u] = x.y;
+                    v[i][4u * b + 2u] = x.z;
+                    v[i][4u * b + 3u] = x.w;
+                }
+            } else {
+                static_assert(words == 2u, "two words a warp");
+                uint2 x = make_uint2(0, 0);
+                if (row < live) x = __ldg(reinterpret_cast<const uint2*>(from + (D == 64u ? 8u : 16u) * g + 8u * part));
+                v[i][0] = x.x;
+                v[i][1] = x.y;
+            }
+        }
+
+        float s[4] = {}, r[4] = {};  // two chains of sums
+#pragma unroll
+        for (u32 b = 0; b < blocks; ++b) {
+            const u32 x[4] = {k[0][b].x, k[0][b].y, k[0][b].z, k[0][b].w};
+            const u32 y[4] = {k[1][b].x, k[1][b].y, k[1][b].z, k[1][b].w};
+            const uint4 q0 = queries[b * 64u + lane], q1 = queries[b * 64u + 32u + lane];
+            const u32 q[8] = {q0.x, q0.y, q0.z, q0.w, q1.x, q1.y, q1.z, q1.w};
+#pragma unroll
+            for (u32 i = 0; i < 4; ++i) {
+                mma_bf16(i & 1u ? r : s, e4m3_even_to_bf16(x[i]), e4m3_even_to_bf16(y[i]), e4m3_odd_to_bf16(x[i]),
+                         e4m3_odd_to_bf16(y[i]), q[2u * i], q[2u * i + 1u]);
+            }
+        }
+#pragma unroll
+        for (u32 i = 0; i < 4; ++i) s[i] = __fadd_rn(s[i], r[i]);
+        // Accumulators: positions g and g + 8, heads 2t and 2t + 1.
+        const bool first = g < live, second = g + 8u < live;
+        s[0] = first ? __fmul_rn(s[0], c) : lowest;
+        s[1] = first ? __fmul_rn(s[1], c) : lowest;
+        s[2] = second ? __fmul_rn(s[2], c) : lowest;
+        s[3] = second ? __fmul_rn(s[3], c) : lowest;
+        float x0 = fmaxf(s[0], s[2]), x1 = fmaxf(s[1], s[3]);
+#pragma unroll
+        for (u32 i = 4; i < 32; i *= 2) {
+            x0 = fmaxf(x0, __shfl_xor_sync(~0u, x0, i));
+            x1 = fmaxf(x1, __shfl_xor_sync(~0u, x1, i));
+        }
+        x0 = fmaxf(m0, x0);
+        x1 = fmaxf(m1, x1);
+        const float r0 = exp2_fast(m0 - x0), r1 = exp2_fast(m1 - x1);
+        m0 = x0;
+        m1 = x1;
+        s[0] = first ? exp2_fast(s[0] - m0) : 0.0f;
+        s[1] = first ? exp2_fast(s[1] - m1) : 0.0f;
+        s[2] = second ? exp2_fast(s[2] - m0) : 0.0f;
+        s[3] = second ? exp2_fast(s[3] - m1) : 0.0f;
+        x0 = __fadd_rn(s[0], s[2]);
+        x1 = __fadd_rn(s[1], s[3]);
+#pragma unroll
+        for (u32 i = 4; i < 32; i *= 2) {
+            x0 = __fadd_rn(x0, __shfl_xor_sync(~0u, x0, i));
+            x1 = __fadd_rn(x1, __shfl_xor_sync(~0u, x1, i));
+        }
+        l0 = __fmaf_rn(l0, r0, x0);
+        l1 = __fmaf_rn(l1, r1, x1);
+        const u32 p0 = transpose8x8(pack_bf16(s[0], s[1])), p1 = transpose8x8(pack_bf16(s[2], s[3]));
+#pragma unroll
+        for (u32 i = 0; i < tiles; ++i) {
+            o[i][0] *= r0;
+            o[i][1] *= r1;
+            o[i][2] *= r0;
+            o[i][3] *= r1;
+        }
+#pragma unroll
+        for (u32 w = 0; w < words; ++w) {
+            const u32 a_low = __byte_perm(v[0][w], v[1][w], 0x5410), b_low = __byte_perm(v[2][w], v[3][w], 0x5410);
+            const u32 a_high = __byte_perm(v[0][w], v[1][w], 0x7632), b_high = __byte_perm(v[2][w], v[3][w], 0x7632);
+            mma_bf16(o[2u * w], e4m3_even_to_bf16(a_low), e4m3_odd_to_bf16(a_low), e4m3_even_to_bf16(b_low),
+                     e4m3_odd_to_bf16(b_low), p0, p1);
+            mma_bf16(o[2u * w + 1u], e4m3_even_to_bf16(a_high), e4m3_odd_to_bf16(a_high), e4m3_even_to_bf16(b_high),
+                     e4m3_odd_to_bf16(b_high), p0, p1);
+        }
+    }
+
+    // The teams' results become the block's: upper half adds to lower half, then everybody sums the halves in order.
+    auto* stats = reinterpret_cast<Statistics<C>*>(small);
+    float* slots = reinterpret_cast<float*>(shared);
+    constexpr u32 half = N::teams / 2u;
+    if (g == 0 && part == 0) {
+        stats->max[team][2u * t] = m0;
+        stats->max[team][2u * t + 1u] = m1;
+        stats->sum[team][2u * t] = l0;
+        stats->sum[team][2u * t + 1u] = l1;
+    }
+    __syncthreads();
+    float top0 = lowest, top1 = lowest;
+#pragma unroll
+    for (u32 w = 0; w < N::teams; ++w) {
+        top0 = fmaxf(top0, stats->max[w][2u * t]);
+        top1 = fmaxf(top1, stats->max[w][2u * t + 1u]);
+    }
+    const float f0 = exp2_fast(m0 - top0), f1 = exp2_fast(m1 - top1);
+#pragma unroll
+    for (u32 i = 0; i < tiles; ++i) {
+        o[i][0] *= f0;
+        o[i][1] *= f1;
+        o[i][2] *= f0;
+        o[i][3] *= f1;
+    }
+    float* slot = slots + (team % half) * N::frag + part * (tiles * 128u) + lane;
+    if (team >= half) {
+#pragma unroll
+        for (u32 i = 0; i < tiles; ++i) {
+#pragma unroll
+            for (u32 j = 0; j < 4; ++j) slot[(i * 4u + j) * 32u] = o[i][j];
+        }
+    }
+    __syncthreads();
+    if (team < half) {
+#pragma unroll
+        for (u32 i = 0; i < tiles; ++i) {
+#pragma unroll
+            for (u32 j = 0; j < 4; ++j) slot[(i * 4u + j) * 32u] = __fadd_rn(o[i][j], slot[(i * 4u + j) * 32u]);
+        }
+    }
+    __syncthreads();
+    for (u32 e = threadIdx.x; e < N::frag; e += N::threads) {
+        float sum = 0.0f;
+#pragma unroll
+        for (u32 i = 0; i < half; ++i) sum = __fadd_rn(sum, slots[i * N::frag + e]);
+        const u32 h = fragment_head<D>(e & 31u, e / 32u);
+        if (u.runs > 1u) {
+            record[e] = sum;
+        } else if (h < heads) {
+            float l, top;
+            stats->total(h, top, l);
+            store_attention<C>(p, u.token, u.head * N::group + octet * 8u + h, fragment_d<D>(e & 31u, e / 32u), sum, l);
+        }
+    }
+    if (u.runs > 1u && threadIdx.x < 8u) {
+        const u32 h = threadIdx.x;
+        float l, top;
+        stats->total(h, top, l);
+        record[N::frag + h] = top;
+        record[N::frag + 8u + h] = l;
+    }
+    __syncthreads();
+}
+
+template <typename C>
+__device__ __forceinline__ void attend(const Params& p, u8* shared, u8* small, const Unit& u, u32 run, u32 number) {
+    using N = Dims<C>;
+#pragma unroll 1
+    for (u32 octet = 0; octet < N::octets; ++octet) {
+        attend_octet<C>(p, shared, small, u, run, octet,
+                        p.attn_partials + u64(number) * N::unit_floats + octet * (N::frag + 16u));
+    }
+}
+
+// The share of one unit in merging its head: records of all the head's units, a run of elements. Eight groups of threads sum
+// every eighth unit each, in unit order; the groups are summed in order.
+template <typename C>
+__device__ __forceinline__ void merge(const Params& p, u8* shared, u8* small, const Unit& u) {
+    using N = Dims<C>;
+    constexpr u32 groups = 8u, width = N::threads / groups;
+    const u32 lane = threadIdx.x & 31u, warp = threadIdx.x / 32u;
+    float* parts = reinterpret_cast<float*>(shared);           // [groups][width]
+    float* factor = parts + N::threads;                        // [runs][8]
+    float* sums = reinterpret_cast<float*>(small);             // [8]
+    const u32 first = N::frag * u.index / u.runs, last = N::frag * (u.index + 1u) / u.runs;
+    const u32 group = threadIdx.x / width, column = threadIdx.x % width;
+#pragma unroll 1
+    for (u32 octet = 0; octet < N::octets; ++octet) {
+        const u32 heads = N::group - octet * 8u < 8u ? N::group - octet * 8u : 8u;
+        const float* records = p.attn_partials + u64(u.first) * N::unit_floats + octet * (N::frag + 16u);
+        for (u32 h = warp; h < 8u; h += N::warps) {
+            // The first 32 units' numbers stay in registers: there are hardly ever more.
+            const float* mine = records + u64(lane < u.runs ? lane : 0u) * N::unit_floats + N::frag + h;
+            const float m = load_l2(mine), l = load_l2(mine + 8);
+            float top = m, sum = 0.0f;
+            for (u32 i = lane + 32u; i < u.runs; i += 32u) top = fmaxf(top, load_l2(records + u64(i) * N::unit_floats + N::frag + h));
+            for (u32 i = 16; i > 0; i /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, i));
+            if (lane < u.runs) {
+                const float f = exp2_fast(m - top);
+                factor[lane * 8u + h] = f;
+                sum = __fmul_rn(l, f);
+            }
+            for (u32 i = lane + 32u; i < u.runs; i += 32u) {
+                const float* r = records + u64(i) * N::unit_floats + N::frag + h;
+                const float f = exp2_fast(load_l2(r) - top);
+                factor[i * 8u + h] = f;
+                sum = __fmaf_rn(load_l2(r + 8), f, sum);
+            }
+            for (u32 i = 16; i > 0; i /= 2) sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, i));
+            if (lane == 0) sums[h] = sum;
+        }
+        __syncthreads();
+#pragma unroll 1
+        for (u32 base = first; base < last; base += width) {
+            const u32 e = base + column, h = fragment_head<N::D>(e & 31u, e / 32u);
+            const bool live = e < last && h < heads;
+            float o = 0.0f;
+            if (live) {
+#pragma unroll 4
+                for (u32 i = group; i < u.runs; i += groups) {
+                    o = __fmaf_rn(load_l2(records + u64(i) * N::unit_floats + e), factor[i * 8u + h], o);
+                }
+            }
+            parts[threadIdx.x] = o;
+            __syncthreads();
+            if (live && group == 0) {
+#pragma unroll
+                for (u32 i = 1; i < groups; ++i) o = __fadd_rn(o, parts[i * width + column]);
+                store_attention<C>(p, u.token, u.head * N::group + octet * 8u + h, fragment_d<N::D>(e & 31u, e / 32u), o, sums[h]);
+            }
+            __syncthreads();
+        }
+    }
+}
+
+}  // namespace beta
+}  // namespace jitc

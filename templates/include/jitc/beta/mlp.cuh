@@ -1,0 +1,238 @@
+// Invariant: FC1, the activation and the quantisation of 16 neighbouring elements happen in one block, which alone writes
+// their codes and scale; FC2's rows belong to one block each, so mlp_output needs no partial sums in memory. Sums over warps
+// are taken in warp order.
+#pragma once
+
+#include <jitc/beta/quantise.cuh>
+#include <jitc/beta/wo.cuh>
+
+namespace jitc {
+namespace beta {
+
+// RMSNorm of the summed rows, by every block for itself: x in shared memory as f16; attn_output's row is shared out.
+template <typename C>
+__device__ __forceinline__ void norm_rows(const Params& p, u8* x, float* undo, float* scratch, u32 first_token) {
+    using N = Dims<C>;
+    using L = Layout<C>;
+    constexpr u32 pieces = N::H / 8u, each = ceil_div(pieces, N::threads), mine = ceil_div(pieces, N::ctas);
+    const u32 lane = threadIdx.x & 31u, warp = threadIdx.x / 32u;
+#pragma unroll 1
+    for (u32 t = 0; t < N::tokens; ++t) {
+        const u32 token = first_token + t;
+        if (token >= p.nat) {
+            // The tile's unused columns are never looked at, but must not hold NaN patterns that a mask lets through.
+            for (u32 i = threadIdx.x; i < pieces; i += N::threads) {
+                *reinterpret_cast<uint4*>(x + t * L::h_pitch + i * 16u) = make_uint4(0u, 0u, 0u, 0u);
+            }
+            if (threadIdx.x == 0) undo[t] = 0.0f;
+            continue;
+        }
+        float v[each][8];
+        float square = 0.0f, peak = 0.0f;
+#pragma unroll
+        for (u32 i = 0; i < each; ++i) {
+            const u32 piece = i * N::threads + threadIdx.x;
+            if (piece >= pieces) {
+#pragma unroll
+                for (u32 j = 0; j < 8; ++j) v[i][j] = 0.0f;
+                continue;
+            }
+            const float4* from = reinterpret_cast<const float4*>(p.summed + u64(token) * N::H) + piece * 2u;
+            const float4 a = __ldcg(from), b = __ldcg(from + 1);
+            const uint4 gamma = __ldg(reinterpret_cast<const uint4*>(p.post_gamma) + piece);
+            const float s[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+            const u32 w[4] = {gamma.x, gamma.y, gamma.z, gamma.w};
+#pragma unroll
+            for (u32 j = 0; j < 8; ++j) {
+                square = __fmaf_rn(s[j], s[j], square);
+                const float one_gamma = __fadd_rn(1.0f, __uint_as_float(j & 1u ? w[j / 2u] & 0xffff0000u : w[j / 2u] << 16));
+                peak = fmaxf(peak, fabsf(__fmul_rn(s[j], one_gamma)));
+                v[i][j] = s[j];
+            }
+        }
+#pragma unroll
+        for (u32 i = 16; i > 0; i /= 2) {
+            square = __fadd_rn(square, __shfl_xor_sync(~0u, square, i));
+            peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, i));
+        }
+        if (lane == 0) {
+            scratch[warp] = square;
+            scratch[N::warps + warp] = peak;
+        }
+        __syncthreads();
+        square = scratch[0];
+        peak = scratch[N::warps];
+#pragma unroll
+        for (u32 w = 1; w < N::warps; ++w) {
+            square = __fadd_rn(square, scratch[w]);
+            peak = fmaxf(peak, scratch[N::warps + w]);
+        }
+        const float inverse = rsqrtf(__fadd_rn(__fdiv_rn(square, float(N::H)), p.rms_eps));
+        const float scale = activation_scale(__fmul_rn(peak, inverse));
+        if (threadIdx.x == 0) undo[t] = inverse_power(scale);
+#pragma unroll
+        for (u32 i = 0; i < each; ++i) {
+            const u32 piece = i * N::threads + threadIdx.x;
+            if (piece >= pieces) continue;
+            const uint4 gamma = __ldg(reinterpret_cast<const uint4*>(p.post_gamma) + piece);
+            const u32 w[4] = {gamma.x, gamma.y, gamma.z, gamma.w};
+            u32 out[4];
+            float f[8];
+#pragma unroll
+            for (u32 j = 0; j < 8; ++j) {
+                const float one_gamma = __fadd_rn(1.0f, __uint_as_float(j & 1u ? w[j / 2u] & 0xffff0000u : w[j / 2u] << 16));
+                f[j] = __fmul_rn(__fmul_rn(v[i][j], inverse), one_gamma);
+            }
+#pragma unroll
+            for (u32 j = 0; j < 4; ++j) {
+                out[j] = pack_bf16(f[2u * j], f[2u * j + 1u]);
+                f[2u * j] = __uint_as_float(out[j] << 16);
+                f[2u * j + 1u] = __uint_as_float(out[j] & 0xffff0000u);
+            }
+            if (piece / mine == blockIdx.x) {
+                reinterpret_cast<uint4*>(p.attn_output + u64(token) * N::H)[piece] = make_uint4(out[0], out[1], out[2], out[3]);
+            }
+            *reinterpret_cast<uint4*>(x + t * L::h_pitch + piece * 16u) = permuted_f16(f, scale);
+        }
+        __syncthreads();
+    }
+    __syncthreads();
+}
+
+// Sums of the warps for 16 elements of a token, activation, quantisation. One thread an element; 16 neighbours a block.
+template <typename C>
+__device__ __forceinline__ void finish_fc1(const Params& p, const float* sums, const float* undo, u32 first_token, u32 tile,
+                                           u32 item, bool live) {
+    using N = Dims<C>;
+    const u32 t = item / 16u, r = item & 15u, token = first_token + t;
+    float gate = 0.0f, up = 0.0f;
+#pragma unroll
+    for (u32 w = 0; w < N::warps; ++w) {
+        gate = __fadd_rn(gate, sums[(w * 32u + r) * N::tokens + t]);
+        up = __fadd_rn(up, sums[(w * 32u + 16u + r) * N::tokens + t]);
+    }
+    const float factor = __fmul_rn(undo[t], code_rest);
+    gate = __fmul_rn(__fmul_rn(gate, factor), p.gate_up_global);
+    up = __fmul_rn(__fmul_rn(up, factor), p.gate_up_global);
+    const u16 middle = to_bf16(__fmul_rn(__fmul_rn(gate, sigmoid(gate)), up));
+    const u32 at = tile * 16u + r;
+    const float value = bf16_to_f32(middle);
+    float peak = fabsf(value);
+#pragma unroll
+    for (u32 i = 8; i > 0; i /= 2) peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, i));
+    const u32 scale = block_scale(peak);
+    const u32 code = fp4_code(value, e4m3_to_f32(scale)), other = __shfl_down_sync(~0u, code, 1);
+    if (!live || token >= p.nat) return;
+    if (p.inter != nullptr) p.inter[u64(token) * N::I + at] = middle;
+    if ((r & 1u) == 0u) p.inter_codes[u64(token) * (N::I / 2u) + at / 2u] = u8(code | other << 4);
+    if (r == 0u) p.inter_scales[u64(token) * (N::I / 16u) + tile] = u8(scale);
+}
+
+// One tile of tokens: all of this block's tiles of gate and up. `batch` tiles are finished together, so that the warps meet
+// rarely.
+template <typename C, typename R>
+__device__ __forceinline__ void fc1(const Params& p, const u8* x, const float* undo, float* sums, R& ring, u32 first_token) {
+    using N = Dims<C>;
+    using L = Layout<C>;
+    using W = Walk<C>;
+    constexpr u32 batch = L::fc1_batch, tile_floats = N::warps * 32u * N::tokens, items = 16u * N::tokens;
+    const u32 lane = threadIdx.x & 31u, warp = threadIdx.x / 32u, pick = scale_pick(lane & 3u), count = W::fc1_count();
+#pragma unroll 1
+    for (u32 i = 0; i < count; ++i) {
+        RowSums<N::tokens> gate, up;
+#pragma unroll 1
+        for (u32 part = 0; part < W::Fc1Share::parts; ++part) {
+            using Sh = typename W::Fc1Share;
+            const u32 from = Sh::part_begin(warp, part), size = Sh::part_size(warp, part);
+            Column column[Sh::size];
+#pragma unroll
+            for (u32 c = 0; c < Sh::size; ++c) {
+                if (c < Sh::least || c < size) column[c] = column_f16<N::tokens>(x, L::h_pitch, c, from + c, lane);
+            }
+            tile_stage<L, true, Sh::least>(ring.take(), column, size, gate, lane, pick);
+            ring.template give<Phase::fc1>();
+            tile_stage<L, true, Sh::least>(ring.take(), column, size, up, lane, pick);
+            ring.template give<Phase::fc1>();
+        }
+        const u32 in_batch = i % batch;
+        float* to = sums + in_batch * tile_floats + warp * 32u * N::tokens;
+        each_sum(gate, lane, [&](u32 row, u32 token, float value) { to[row * N::tokens + token] = value; });
+        each_sum(up, lane, [&](u32 row, u32 token, float value) { to[(16u + row) * N::tokens + token] = value; });
+        if (in_batch + 1u == batch || i + 1u == count) {
+            __syncthreads();
+            const u32 all = (in_batch + 1u) * items;
+            for (u32 base = warp * 32u; base < all; base += N::threads) {
+                const u32 item = base + lane < all ? base + lane : base + lane - 16u;  // whole warps for the shuffles
+                finish_fc1<C>(p, sums + item / items * tile_floats, undo, first_token,
+                              blockIdx.x + (i - in_batch + item / items) * N::ctas, item % items, base + lane < all);
+            }
+            __syncthreads();
+        }
+    }
+}
+
+template <typename C>
+__device__ __forceinline__ void load_codes(const Params& p, u8* x, u32 first_token) {
+    using N = Dims<C>;
+    using L = Layout<C>;
+    u8* scales = x + N::tokens * L::code_pitch;
+    constexpr u32 pieces = N::I / 32u, words = N::I / 64u;
+    for (u32 i = threadIdx.x; i < N::tokens * pieces; i += N::threads) {
+        const u32 t = i / pieces, at = i % pieces;
+        uint4 v = make_uint4(0u, 0u, 0u, 0u);
+        if (first_token + t < p.nat) v = __ldcg(reinterpret_cast<const uint4*>(p.inter_codes + u64(first_token + t) * (N::I / 2u)) + at);
+        *reinterpret_cast<uint4*>(x + t * L::code_pitch + at * 16u) = v;
+    }
+    for (u32 i = threadIdx.x; i < N::tokens * words; i += N::threads) {
+        const u32 t = i / words, at = i % words;
+        u32 v = 0;
+        if (first_token + t < p.nat) v = __ldcg(reinterpret_cast<const u32*>(p.inter_scales + u64(first_token + t) * (N::I / 16u)) + at);
+        *reinterpret_cast<u32*>(scales + t * L::code_scale_pitch + at * 4u) = v;
+    }
+    __syncthreads();
+}
+
+template <typename C, typename R>
+__device__ __forceinline__ void fc2(const Params& p, const u8* x, float* sums, R& ring, u32 first_token) {
+    using N = Dims<C>;
+    using L = Layout<C>;
+    using W = Walk<C>;
+    const u32 lane = threadIdx.x & 31u, warp = threadIdx.x / 32u, pick = scale_pick(lane & 3u);
+    const u8* scales = x + N::tokens * L::code_pitch;
+    RowSums<N::tokens> acc[L::row_tiles];
+#pragma unroll 1
+    for (u32 part = 0; part < W::Fc2Share::parts; ++part) {
+        using Sh = typename W::Fc2Share;
+        const u32 from = Sh::part_begin(warp, part), count = Sh::part_size(warp, part);
+        Column column[Sh::size];
+#pragma unroll
+        for (u32 c = 0; c < Sh::size; ++c) {
+            if (c < Sh::least || c < count) {
+                column[c] = column_fp4<N::tokens>(x, L::code_pitch, scales, L::code_scale_pitch, c, from + c, lane, pick);
+            }
+        }
+        row_tiles<L, Phase::fc2, Sh>(ring, column, count, acc, lane, pick);
+    }
+    constexpr u32 stretch = L::row_tiles * 16u * N::tokens;
+#pragma unroll
+    for (u32 tile = 0; tile < L::row_tiles; ++tile) {
+        each_sum(acc[tile], lane, [&](u32 row, u32 token, float value) {
+            sums[warp * stretch + (tile * 16u + row) * N::tokens + token] = value;
+        });
+    }
+    __syncthreads();
+    for (u32 i = threadIdx.x; i < L::rows * N::tokens; i += N::threads) {
+        const u32 token = first_token + i / L::rows, r = i % L::rows, row = blockIdx.x * L::rows + r;
+        if (row >= N::H || token >= p.nat) continue;
+        float sum = 0.0f;
+#pragma unroll
+        for (u32 w = 0; w < N::warps; ++w) sum = __fadd_rn(sum, sums[w * stretch + r * N::tokens + i / L::rows]);
+        // Both operands carry code_rest's reciprocal.
+        sum = __fmul_rn(__fmul_rn(sum, code_rest * code_rest), p.down_global);
+        p.mlp_output[u64(token) * N::H + row] = to_bf16(sum);
+    }
+    __syncthreads();
+}
+
+}  // namespace beta
+}  // namespace jitc

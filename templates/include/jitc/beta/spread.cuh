@@ -1,0 +1,240 @@
+// Invariant: the phases of a decode layer over one persistent grid of `num_ctas` blocks, whatever the number of tokens. Each
+// phase reads what another block wrote only behind a counter (sync.cuh) or, in the separate kernels, behind a kernel's end;
+// both run the same code in the same order, so both give the same bits.
+//
+//     attention unit -> [its head's other units] -> merge -> [all units] -> W_O, sums -> [all blocks] -> norm, FC1,
+//     quantisation -> [all blocks] -> FC2
+//
+// In brackets: what is waited for.
+#pragma once
+
+#include <jitc/beta/mlp.cuh>
+#include <jitc/region.cuh>
+
+namespace jitc {
+namespace beta {
+
+template <typename C>
+struct Shared {
+    using L = Layout<C>;
+    u8* base;
+    __device__ u8* x() const { return base + L::x_at; }
+    __device__ float* sums() const { return reinterpret_cast<float*>(base + L::sums_at); }
+    __device__ u8* small() const { return base + L::small_at; }
+    __device__ float* scratch() const { return reinterpret_cast<float*>(base + L::small_at + 1024u); }
+    __device__ float* undo() const { return reinterpret_cast<float*>(base + L::small_at + 1536u); }
+    __device__ u32* flag() const { return reinterpret_cast<u32*>(base + L::small_at + 1600u); }
+    __device__ u8* ring() const { return base + L::ring_at; }
+    __device__ u8* warp_ring() const { return ring() + threadIdx.x / 32u * L::warp_ring; }
+};
+
+template <typename C>
+__device__ __forceinline__ Shared<C> shared_memory() {
+    extern __shared__ __align__(128) u8 shared[];
+    static_assert(sizeof(Statistics<C>) <= 1024u && Dims<C>::warps <= 16u && Dims<C>::tokens <= 8u, "small areas");
+    return Shared<C>{shared};
+}
+
+// The original's phase 0: RMSNorm of hidden + residual. A token a block.
+template <typename C>
+__device__ __forceinline__ void input_norm(const Params& p, float* scratch) {
+    using N = Dims<C>;
+    for (u32 token = gridDim.x - 1u - blockIdx.x; token < p.nat; token += gridDim.x) {
+        float square = 0.0f;
+        for (u32 i = threadIdx.x; i < N::H; i += N::threads) {
+            const float v = __fadd_rn(bf16_to_f32(p.hidden_in[u64(token) * N::H + i]), bf16_to_f32(p.residual_in[u64(token) * N::H + i]));
+            square = __fmaf_rn(v, v, square);
+        }
+        for (u32 i = 16; i > 0; i /= 2) square = __fadd_rn(square, __shfl_xor_sync(~0u, square, i));
+        if ((threadIdx.x & 31u) == 0u) scratch[threadIdx.x / 32u] = square;
+        __syncthreads();
+        square = scratch[0];
+        for (u32 w = 1; w < N::warps; ++w) square = __fadd_rn(square, scratch[w]);
+        const float inverse = rsqrtf(__fadd_rn(__fdiv_rn(square, float(N::H)), p.rms_eps));
+        for (u32 i = threadIdx.x; i < N::H; i += N::threads) {
+            const float v = __fadd_rn(bf16_to_f32(p.hidden_in[u64(token) * N::H + i]), bf16_to_f32(p.residual_in[u64(token) * N::H + i]));
+            p.attn_input[u64(token) * N::H + i] = to_bf16(__fmul_rn(__fmul_rn(v, inverse), __fadd_rn(1.0f, bf16_to_f32(p.input_gamma[i]))));
+        }
+        __syncthreads();
+    }
+}
+
+// Times nothing: for kernels without regions.
+struct NoTimer {
+    template <typename R> __device__ __forceinline__ void enter(R) {}
+    template <typename R> __device__ __forceinline__ void exit(R) {}
+};
+
+template <typename C, typename R, typename T>
+__device__ __forceinline__ void wo_phase(const Params& p, const Shared<C>& s, R& ring, T& timer) {
+    using N = Dims<C>;
+    using L = Layout<C>;
+    const float global = *p.wo_global;
+#pragma unroll 1
+    for (u32 first = 0; first < p.nat; first += N::tokens) {
+        timer.enter(region::phase1_wo_gemv{});
+        if constexpr (L::mma) {
+            load_rows_f16<C>(p.attn_rows, s.x(), s.undo(), s.scratch(), first, p.nat);
+            wo_tensor<C>(p, s.x(), s.undo(), s.sums(), ring, global);
+        } else {
+            wo_exact<C>(p, s.x(), s.sums(), s.warp_ring(), global, first);
+            // The ring is free once the last chain is done; what comes next may travel while sums are taken.
+            if (first + N::tokens >= p.nat) ring.start();
+        }
+        timer.exit(region::phase1_wo_gemv{});
+        timer.enter(region::phase1_gather_reduce{});
+        wo_finish<C>(p, s.sums(), first);
+        timer.exit(region::phase1_gather_reduce{});
+    }
+}
+
+template <typename C, typename R, typename T>
+__device__ __forceinline__ void fc1_phase(const Params& p, const Shared<C>& s, R& ring, T& timer) {
+    using N = Dims<C>;
+#pragma unroll 1
+    for (u32 first = 0; first < p.nat; first += N::tokens) {
+        timer.enter(region::phase3_load_x{});
+        norm_rows<C>(p, s.x(), s.undo(), s.scratch(), first);
+        timer.exit(region::phase3_load_x{});
+        timer.enter(region::phase3_3a_fc1_silu{});
+        fc1<C>(p, s.x(), s.undo(), reinterpret_cast<float*>(s.x() + Layout<C>::fc1_sums_at), ring, first);
+        timer.exit(region::phase3_3a_fc1_silu{});
+    }
+}
+
+template <typename C, typename R>
+__device__ __forceinline__ void fc2_phase(const Params& p, const Shared<C>& s, R& ring) {
+    using N = Dims<C>;
+#pragma unroll 1
+    for (u32 first = 0; first < p.nat; first += N::tokens) {
+        load_codes<C>(p, s.x(), first);
+        fc2<C>(p, s.x(), s.sums(), ring, first);
+    }
+}
+
+template <typename C>
+__device__ __forceinline__ void layer_spread(const Params& p) {
+    using N = Dims<C>;
+    using L = Layout<C>;
+    constexpr u32 timeout = C::timeout_ms;
+    RegionTimer<C> timer(p.region_timing);
+    timer.enter(region::prologue_pre_r0{});
+    const Shared<C> s = shared_memory<C>();
+    Ring<C, L::mma, true, true> ring(p, s.ring());
+    if constexpr (L::mma) {
+        ring.start();
+    } else if constexpr (Chains<C>::staged) {
+        Chains<C>::ask(p, s.warp_ring(), 0u);
+    }
+    timer.exit(region::prologue_pre_r0{});
+    timer.enter(region::phase0_pre_attn{});
+    if constexpr (C::input_norm) input_norm<C>(p, s.scratch());
+    timer.exit(region::phase0_pre_attn{});
+
+    timer.enter(region::phase1_attn_pre_wo{});
+    const Cut cut = cut_positions<C>(p);
+    u32* heads = counter_at(p.counters, first_head);
+    u32 mine = 0;
+#pragma unroll 1
+    for (u32 n = blockIdx.x; n < cut.units; n += N::ctas, ++mine) {
+        const Unit u = unit_at<C>(p, cut, n);
+        attend<C>(p, s.x(), s.small(), u, cut.run, n);
+        if (u.runs > 1u) arrive(heads + u.token * N::kv_heads + u.head, 1u);
+    }
+    timer.exit(region::phase1_attn_pre_wo{});
+    timer.enter(region::phase1_wo_post{});
+#pragma unroll 1
+    for (u32 n = blockIdx.x; n < cut.units; n += N::ctas) {
+        const Unit u = unit_at<C>(p, cut, n);
+        if (u.runs == 1u) continue;
+        wait_for<timeout>(heads + u.token * N::kv_heads + u.head, u.runs, "jitc: the units of a head");
+        merge<C>(p, s.x(), s.small(), u);
+    }
+    timer.exit(region::phase1_wo_post{});
+    timer.enter(region::phase1_pre_wo_wait{});
+    if (mine > 0u) arrive(counter_at(p.counters, rows_done), mine);
+    wait_for<timeout>(counter_at(p.counters, rows_done), cut.units, "jitc: pre-W_O wait");
+
+    timer.exit(region::phase1_pre_wo_wait{});
+
+    wo_phase<C>(p, s, ring, timer);
+    timer.enter(region::grid_barrier_wait{});
+    arrive(counter_at(p.counters, sums_done), 1u);
+    wait_for<timeout>(counter_at(p.counters, sums_done), N::ctas, "jitc: W_O to norm");
+    timer.exit(region::grid_barrier_wait{});
+
+    fc1_phase<C>(p, s, ring, timer);
+    timer.enter(region::phase3_3d_arrival{});
+    arrive(counter_at(p.counters, codes_done), 1u);
+    wait_for<timeout>(counter_at(p.counters, codes_done), N::ctas, "jitc: FC1 to FC2");
+    timer.exit(region::phase3_3d_arrival{});
+
+    timer.enter(region::phase3_3c_fc2_atomic{});
+    timer.enter(region::phase3_3c_fc2_last_iter{});
+    fc2_phase<C>(p, s, ring);
+    timer.exit(region::phase3_3c_fc2_last_iter{});
+    timer.exit(region::phase3_3c_fc2_atomic{});
+    timer.enter(region::epilogue_post_r10{});
+    if (depart(counter_at(p.counters, departures), N::ctas, s.flag())) {
+        for (u32 i = threadIdx.x; i < p.nat * N::kv_heads; i += N::threads) heads[i] = 0u;
+        if (threadIdx.x < first_head) *counter_at(p.counters, threadIdx.x) = 0u;
+    }
+    timer.exit(region::epilogue_post_r10{});
+}
+
+// The same phases as kernels of their own: nothing waits, so nothing has to be resident together.
+template <typename C>
+__device__ __forceinline__ void lite_attention(const Params& p) {
+    const Shared<C> s = shared_memory<C>();
+    if constexpr (C::input_norm) input_norm<C>(p, s.scratch());
+    const Cut cut = cut_positions<C>(p);
+#pragma unroll 1
+    for (u32 n = blockIdx.x; n < cut.units; n += gridDim.x) {
+        attend<C>(p, s.x(), s.small(), unit_at<C>(p, cut, n), cut.run, n);
+    }
+}
+
+template <typename C>
+__device__ __forceinline__ void lite_merge(const Params& p) {
+    const Shared<C> s = shared_memory<C>();
+    const Cut cut = cut_positions<C>(p);
+#pragma unroll 1
+    for (u32 n = blockIdx.x; n < cut.units; n += gridDim.x) {
+        const Unit u = unit_at<C>(p, cut, n);
+        if (u.runs > 1u) merge<C>(p, s.x(), s.small(), u);
+    }
+}
+
+template <typename C>
+__device__ __forceinline__ void lite_wo(const Params& p) {
+    using L = Layout<C>;
+    const Shared<C> s = shared_memory<C>();
+    Ring<C, L::mma, false, false> ring(p, s.ring());
+    if constexpr (L::mma) {
+        ring.start();
+    } else if constexpr (Chains<C>::staged) {
+        Chains<C>::ask(p, s.warp_ring(), 0u);
+    }
+    NoTimer timer;
+    wo_phase<C>(p, s, ring, timer);
+}
+
+template <typename C>
+__device__ __forceinline__ void lite_fc1(const Params& p) {
+    const Shared<C> s = shared_memory<C>();
+    Ring<C, false, true, false> ring(p, s.ring());
+    ring.start();
+    NoTimer timer;
+    fc1_phase<C>(p, s, ring, timer);
+}
+
+template <typename C>
+__device__ __forceinline__ void lite_fc2(const Params& p) {
+    const Shared<C> s = shared_memory<C>();
+    Ring<C, false, false, true> ring(p, s.ring());
+    ring.start();
+    fc2_phase<C>(p, s, ring);
+}
+
+}  // namespace beta
+}  // namespace jitc

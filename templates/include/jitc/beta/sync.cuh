@@ -1,0 +1,65 @@
+// Invariant: whatever a block wrote before `arrive` is visible to every thread of a block that left `wait_for` on the same
+// counter. The chain is: block barrier, release add by thread 0, acquire load by thread 0, block barrier; results of other
+// blocks are then read past L1 (load_l2), never through the read-only path.
+//
+// Counters start at zero and only grow while a launch runs. Every block leaves through `depart`; the last one, by which
+// time nobody can still be waiting, clears them all.
+#pragma once
+
+#include <jitc/grid_barrier.cuh>
+
+extern "C" __device__ void __assertfail(const char* message, const char* file, unsigned line, const char* function,
+                                        size_t char_size);
+
+namespace jitc {
+namespace beta {
+
+__device__ __forceinline__ u64 now_ns() {
+    u64 t;
+    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t));
+    return t;
+}
+
+// One spin. With a time-out the launch fails with the barrier's name instead of spinning for ever.
+template <u32 timeout_ms>
+__device__ __forceinline__ void spin_until(const u32* counter, u32 target, const char* name) {
+    if constexpr (timeout_ms == 0) {
+        while (load_acquire(counter) < target) {
+        }
+    } else {
+        const u64 start = now_ns();
+        while (load_acquire(counter) < target) {
+            if (now_ns() - start > u64(timeout_ms) * 1000000u) __assertfail(name, "beta/sync.cuh", 0u, "wait_for", 1);
+        }
+    }
+}
+
+__device__ __forceinline__ void arrive(u32* counter, u32 amount) {
+    __syncthreads();
+    if (threadIdx.x == 0) add_release(counter, amount);
+}
+
+template <u32 timeout_ms>
+__device__ __forceinline__ void wait_for(const u32* counter, u32 target, const char* name) {
+    if (threadIdx.x == 0) spin_until<timeout_ms>(counter, target, name);
+    __syncthreads();
+}
+
+// Counts this block out; true in every thread of the last one.
+__device__ __forceinline__ bool depart(u32* counter, u32 blocks, u32* flag) {
+    __syncthreads();
+    if (threadIdx.x == 0) *flag = add_release(counter, 1u) == blocks - 1u;
+    __syncthreads();
+    return *flag != 0u;
+}
+
+// Counters lie 128 bytes apart; those of (token, head) are packed behind them.
+constexpr u32 counter_stride = 32;
+enum Counter : u32 { rows_done = 0, sums_done = 1, codes_done = 2, departures = 3, first_head = 4 };
+
+__device__ __forceinline__ u32* counter_at(u32* counters, u32 which) { return counters + which * counter_stride; }
+
+__device__ __forceinline__ float load_l2(const float* p) { return __ldcg(p); }
+
+}  // namespace beta
+}  // namespace jitc

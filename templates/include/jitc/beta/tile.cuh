@@ -1,0 +1,259 @@
+// Invariant: acc += W * x for 16 rows of NVFP4 weights and up to eight tokens, with every product exact: a weight is
+// code * scale as f16 (times code_rest's reciprocal), an activation is f16 after a power of two that depends on its token
+// alone; sums are the tensor core's f32. The order of the sums is fixed by the shape, so the same inputs give the same bits.
+//
+// Lane t of a quad holds weights 16t..16t+15 of a run of 64: one scale group. Four of them, in the order 0 2 | 1 3, are its
+// part of one mma; activations are stored in that order.
+//
+// With one token the eight columns would be idle but for one. They hold a scale group each instead: column n of two runs of 64
+// sees only the activations of group n, so the accumulators are the groups' sums and are multiplied by the groups' scales
+// afterwards, four products for sixteen rows instead of one for every weight. With more tokens a weight meets its scale before
+// the product.
+#pragma once
+
+#include <jitc/beta/ring.cuh>
+
+namespace jitc {
+namespace beta {
+
+__device__ __forceinline__ void mma_f16(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+// A product of two codes' decodes carries 2^-14 of each; a code times its scale is a multiple of 2^-24 of at most six bits,
+// so f16 holds it exactly, as a subnormal if need be.
+constexpr float code_rest = 0x1p14f;
+
+// Byte t of a word of scales as an f16 pair; `pick` is scale_pick(t).
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+__device__ __forceinline__ u32 scale_pick(u32 t) { return t | t << 4; }
+__device__ __forceinline__ u32 scale_pair(u32 word, u32 pick) {
+    const u16 both = u16(__byte_perm(word, 0, pick));
+    u32 d;
+    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(d) : "h"(both));
+    return d;
+}
+#else
+__device__ __forceinline__ u32 scale_pick(u32 t) { return 0x0404u | t << 4 | t << 12; }
+__device__ __forceinline__ u32 scale_pair(u32 word, u32 pick) {
+    u32 h = __byte_perm(word, 0, pick);
+    return mul_f16x2(((h >> 1) & 0x3f803f80u) | (h & 0x80008000u), 0x5c005c00u);
+}
+#endif
+
+// Sixteen codes as the eight f16 pairs of four mma steps.
+__device__ __forceinline__ void decode16(uint2 codes, u32 (&out)[8]) {
+    const Fp4x8 a = fp4x8_to_f16(codes.x), b = fp4x8_to_f16(codes.y);
+    out[0] = a.even[0];
+    out[1] = a.odd[0];
+    out[2] = a.even[1];
+    out[3] = a.odd[1];
+    out[4] = b.even[0];
+    out[5] = b.odd[0];
+    out[6] = b.even[1];
+    out[7] = b.odd[1];
+}
+__device__ __forceinline__ void scale16(u32 scale, u32 (&x)[8]) {
+#pragma unroll
+    for (u32 i = 0; i < 8; ++i) x[i] = mul_f16x2(x[i], scale);
+}
+
+// Activations of one run of 64 for the eight columns.
+struct Column {
+    u32 pair[8];
+};
+
+// Which lanes hold activations of a run, and of which token: with one token lane (g, t) holds group t in column g.
+template <u32 tokens>
+__device__ __forceinline__ bool holds(u32 chunk, u32 g, u32 t) {
+    return tokens == 1u ? g == t + 4u * (chunk & 1u) : g < tokens;
+}
+
+// From rows of f16, permuted; `chunk` counts from the stage's start, `at` from the row's.
+template <u32 tokens>
+__device__ __forceinline__ Column column_f16(const u8* x, u32 pitch, u32 chunk, u32 at, u32 lane) {
+    Column c = {};
+    const u32 g = lane >> 2, t = lane & 3u;
+    if (holds<tokens>(chunk, g, t)) {
+        const uint4* from = reinterpret_cast<const uint4*>(x + (tokens == 1u ? 0u : g * pitch) + at * 128u + t * 32u);
+        const uint4 a = from[0], b = from[1];
+        c.pair[0] = a.x;
+        c.pair[1] = a.y;
+        c.pair[2] = a.z;
+        c.pair[3] = a.w;
+        c.pair[4] = b.x;
+        c.pair[5] = b.y;
+        c.pair[6] = b.z;
+        c.pair[7] = b.w;
+    }
+    return c;
+}
+
+// From rows of codes and scales.
+template <u32 tokens>
+__device__ __forceinline__ Column column_fp4(const u8* codes, u32 pitch, const u8* scales, u32 scale_pitch, u32 chunk, u32 at,
+                                             u32 lane, u32 pick) {
+    Column c = {};
+    const u32 g = lane >> 2, t = lane & 3u, row = tokens == 1u ? 0u : g;
+    if (holds<tokens>(chunk, g, t)) {
+        const uint2 w = *reinterpret_cast<const uint2*>(codes + row * pitch + at * 32u + t * 8u);
+        const u32 s = *reinterpret_cast<const u32*>(scales + row * scale_pitch + at * 4u);
+        decode16(w, c.pair);
+        scale16(scale_pair(s, pick), c.pair);
+    }
+    return c;
+}
+
+// A lane's sums for 16 rows: with one token those of rows g and g + 8 over its groups, else the accumulators themselves.
+template <u32 tokens>
+struct RowSums {
+    float even[4] = {}, odd[4] = {};
+};
+template <>
+struct RowSums<1u> {
+    float low = 0.0f, high = 0.0f;
+};
+
+// Hands every sum to `put(row, token, value)`, in whole warps.
+template <typename F>
+__device__ __forceinline__ void each_sum(const RowSums<1u>& s, u32 lane, F&& put) {
+    float low = s.low, high = s.high;
+#pragma unroll
+    for (u32 i = 1; i < 4; i *= 2) {
+        low = __fadd_rn(low, __shfl_xor_sync(~0u, low, i));
+        high = __fadd_rn(high, __shfl_xor_sync(~0u, high, i));
+    }
+    if ((lane & 3u) == 0u) {
+        put(lane >> 2, 0u, low);
+        put((lane >> 2) + 8u, 0u, high);
+    }
+}
+template <u32 tokens, typename F>
+__device__ __forceinline__ void each_sum(const RowSums<tokens>& s, u32 lane, F&& put) {
+#pragma unroll
+    for (u32 j = 0; j < 4; ++j) {
+        const u32 token = 2u * (lane & 3u) + (j & 1u);
+        if (token < tokens) put((lane >> 2) + (j >> 1) * 8u, token, __fadd_rn(s.even[j], s.odd[j]));
+    }
+}
+
+// Two scales of a word's half as floats.
+__device__ __forceinline__ float2 scale_floats(u32 half) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+    u32 d;
+    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(d) : "h"(u16(half)));
+    return widen_f16x2(d);
+#else
+    return make_float2(e4m3_to_f32(half & 0xffu), e4m3_to_f32(half >> 8));
+#endif
+}
+
+// One run of 64 weights of a stage into accumulators. Without `full` the tile has eight rows.
+template <typename L, bool full>
+__device__ __forceinline__ void group_chunk(const u8* stage, u32 chunk, const Column& x, float (&acc)[4], u32 lane) {
+    const u8* row = stage + (lane >> 2) * L::pitch + chunk * 32u + (lane & 3u) * 8u;
+    u32 a[8], b[8] = {};
+    decode16(*reinterpret_cast<const uint2*>(row), a);
+    if constexpr (full) decode16(*reinterpret_cast<const uint2*>(row + 8u * L::pitch), b);
+#pragma unroll
+    for (u32 i = 0; i < 4; ++i) {
+        mma_f16(acc, a[2u * i], b[2u * i], a[2u * i + 1u], b[2u * i + 1u], x.pair[2u * i], x.pair[2u * i + 1u]);
+    }
+}
+
+template <typename L, bool full>
+__device__ __forceinline__ void tile_chunk(const u8* stage, u32 chunk, const Column& x, float (&even)[4], float (&odd)[4],
+                                           u32 lane, u32 pick) {
+    const u32 g = lane >> 2, t = lane & 3u;
+    const u8* row = stage + g * L::pitch + chunk * 32u + t * 8u;
+    const u32* scale = reinterpret_cast<const u32*>(stage + 16u * L::pitch) + chunk * 16u + g;
+    u32 a[8], b[8] = {};
+    decode16(*reinterpret_cast<const uint2*>(row), a);
+    scale16(scale_pair(scale[0], pick), a);
+    if constexpr (full) {
+        decode16(*reinterpret_cast<const uint2*>(row + 8u * L::pitch), b);
+        scale16(scale_pair(scale[8], pick), b);
+    }
+    // Two chains of sums, so that a step need not wait for the one before it.
+    mma_f16(even, a[0], b[0], a[1], b[1], x.pair[0], x.pair[1]);
+    mma_f16(odd, a[2], b[2], a[3], b[3], x.pair[2], x.pair[3]);
+    mma_f16(even, a[4], b[4], a[5], b[5], x.pair[4], x.pair[5]);
+    mma_f16(odd, a[6], b[6], a[7], b[7], x.pair[6], x.pair[7]);
+}
+
+// One stage: `least` runs for certain, up to `size`.
+template <typename L, bool full, u32 least, u32 size>
+__device__ __forceinline__ void tile_stage(const u8* stage, const Column (&column)[size], u32 count, RowSums<1u>& sums, u32 lane,
+                                           u32) {
+    const u32 g = lane >> 2, t = lane & 3u;
+#pragma unroll
+    for (u32 c = 0; c < size; c += 2) {
+        float acc[4] = {};
+        if (c < least || c < count) group_chunk<L, full>(stage, c, column[c], acc, lane);
+        if (c + 1u < size && (c + 1u < least || c + 1u < count)) group_chunk<L, full>(stage, c + 1u, column[c + 1u], acc, lane);
+        // Lane (g, t) has groups 2t and 2t + 1 of the eight. Where the second run is missing its sums are zeros, and the
+        // scales that they meet are the first run's.
+        const u32 run = c + 1u < size && (c + 1u < least || c + 1u < count) ? c + (t >> 1) : c;
+        const u16* scale = reinterpret_cast<const u16*>(stage + 16u * L::pitch) + (run * 16u + g) * 2u + (t & 1u);
+        const float2 low = scale_floats(scale[0]);
+        if (c < least || c < count) {
+            sums.low = __fmaf_rn(acc[1], low.y, __fmaf_rn(acc[0], low.x, sums.low));
+            if constexpr (full) {
+                const float2 high = scale_floats(scale[16]);
+                sums.high = __fmaf_rn(acc[3], high.y, __fmaf_rn(acc[2], high.x, sums.high));
+            }
+        }
+    }
+}
+template <typename L, bool full, u32 least, u32 size, u32 tokens>
+__device__ __forceinline__ void tile_stage(const u8* stage, const Column (&column)[size], u32 count, RowSums<tokens>& sums,
+                                           u32 lane, u32 pick) {
+#pragma unroll
+    for (u32 c = 0; c < size; ++c) {
+        if (c < least || c < count) tile_chunk<L, full>(stage, c, column[c], sums.even, sums.odd, lane, pick);
+    }
+}
+
+// One part of the block's rows: a stage a tile of 16, the last tile of eight rows where they do not divide.
+template <typename L, Phase now, typename Sh, typename R, u32 tokens>
+__device__ __forceinline__ void row_tiles(R& ring, const Column (&column)[Sh::size], u32 count,
+                                          RowSums<tokens> (&sums)[L::row_tiles], u32 lane, u32 pick) {
+#pragma unroll
+    for (u32 tile = 0; tile < L::row_tiles; ++tile) {
+        const u8* stage = ring.take();
+        if (L::rows % 16u != 0 && tile + 1u == L::row_tiles) {
+            tile_stage<L, false, Sh::least>(stage, column, count, sums[tile], lane, pick);
+        } else {
+            tile_stage<L, true, Sh::least>(stage, column, count, sums[tile], lane, pick);
+        }
+        ring.template give<now>();
+    }
+}
+
+// A power of two that brings `peak` into [2^13, 2^14): f16 then keeps the eight bits of every bf16 down to 2^-30 of the
+// peak, and nothing overflows. A peak that is no finite number gives results that are none.
+__device__ __forceinline__ float activation_scale(float peak) {
+    const u32 e = __float_as_uint(peak) >> 23;  // biased; the peak is not negative
+    const u32 biased = e == 0u ? 127u : 267u - e;
+    return __uint_as_float((biased > 253u ? 253u : biased) << 23);
+}
+__device__ __forceinline__ float inverse_power(float power) { return __uint_as_float((254u << 23) - __float_as_uint(power)); }
+
+// Eight neighbouring activations to f16 in the permuted order.
+__device__ __forceinline__ uint4 permuted_f16(const float (&v)[8], float scale) {
+    u32 w[4];
+#pragma unroll
+    for (u32 i = 0; i < 2; ++i) {
+#pragma unroll
+        for (u32 j = 0; j < 2; ++j) {
+            const float a = __fmul_rn(v[4u * i + j], scale), b = __fmul_rn(v[4u * i + 2u + j], scale);
+            asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(w[2u * i + j]) : "f"(b), "f"(a));
+        }
+    }
+    return make_uint4(w[0], w[1], w[2], w[3]);
+}
+
+}  // namespace beta
+}  // namespace jitc
