@@ -27,3 +27,4 @@ pub mod template;
 pub mod timing;
 pub mod toolchain;
 pub mod tune;
+pub mod workspace;

@@ -69,6 +69,16 @@ pub enum SpecError {
         /// The oldest that will do.
         oldest: Arch,
     },
+    /// A preset that the family does not have.
+    #[error("{family}: preset ({origin}): {reason}")]
+    Preset {
+        /// The family.
+        family: String,
+        /// Where it was written.
+        origin: Source,
+        /// What was wrong and what there is.
+        reason: String,
+    },
     /// An arch that is none.
     #[error("arch ({origin}): {reason}")]
     Arch {
@@ -120,7 +130,7 @@ impl KernelSpec {
     /// that this family does not declare are left to other families; see
     /// [`check_names`].
     pub fn expand(family: &Arc<Family>, config: &Config, archs: &[Arch]) -> Result<Vec<Self>, SpecError> {
-        let mut product = vec![defaults(family)];
+        let mut product = vec![with_preset(family, config)?];
         for constant in family.constants.values() {
             let Some(Setting { value, source }) = config.constant(&constant.name, &constant.variables) else {
                 continue;
@@ -290,6 +300,28 @@ fn identity(family: &Family, constants: &BTreeMap<String, Value>, arch: Arch) ->
         field(&value.literal());
     }
     SpecId(hash.finalize().into())
+}
+
+/// Defaults, and the preset that was named over them. A family without presets
+/// leaves the name to others.
+fn with_preset(family: &Family, config: &Config) -> Result<Assigned, SpecError> {
+    let mut assigned = defaults(family);
+    let Some(setting) = config.preset().filter(|_| !family.presets.is_empty()) else {
+        return Ok(assigned);
+    };
+    let Some(preset) = family.preset(&setting.value) else {
+        let names: Vec<&str> = family.presets.iter().map(|p| p.name.as_str()).collect();
+        let hint = did_you_mean(&setting.value, names.iter().copied());
+        return Err(SpecError::Preset {
+            family: family.name.clone(),
+            origin: setting.source,
+            reason: format!("there is no `{}`{hint}; there are: {}", setting.value, names.join(", ")),
+        });
+    };
+    for (name, value) in &preset.constants {
+        assigned.insert(name.clone(), (value.clone(), Source::Preset(preset.name.clone())));
+    }
+    Ok(assigned)
 }
 
 fn defaults(family: &Family) -> Assigned {

@@ -99,6 +99,12 @@ pub(super) fn constants(command: Command, registry: &Registry) -> Command {
                 .help("Architectures, such as sm_90a,sm_100a"),
         )
         .arg(
+            Arg::new("preset")
+                .long("preset")
+                .value_name("NAME")
+                .help("A family's named set of constants; `jitc families` lists them"),
+        )
+        .arg(
             Arg::new("set")
                 .long("set")
                 .value_name("NAME=LIST")
@@ -168,6 +174,7 @@ pub(super) fn flags(matches: &ArgMatches, registry: &Registry) -> Result<Flags, 
             .collect(),
         nvrtc: path("nvrtc"),
         offline: matches.get_flag("offline"),
+        preset: matches.try_get_one::<String>("preset").ok().flatten().cloned(),
         templates: path("templates"),
         env_file: path("env-file"),
         config: path("config"),

@@ -13,6 +13,7 @@ mod regions_live;
 mod show;
 mod tune;
 mod verify;
+mod verify_layer;
 mod warm;
 mod why;
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::json;
 
-use super::{Answer, output};
+use super::{Answer, output, verify_layer};
 use crate::device::Context;
 use crate::jit::{Error, Jit};
 use crate::problem::WoProblem;
@@ -31,10 +31,10 @@ const MOST_TOKENS: usize = 4;
 
 pub(super) fn command(_: &Registry) -> Command {
     Command::new("verify")
-        .about("Run the W_O kernels on a GPU and hold them to the reference, bit for bit")
+        .about("Run kernels on a GPU and hold them to their references, W_O bit for bit")
         .arg(
             Arg::new("family")
-                .value_parser(["wo_gemv"])
+                .value_parser(["wo_gemv", "beta_coop", "beta_lite"])
                 .default_value("wo_gemv"),
         )
         .arg(
@@ -69,6 +69,11 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             return Ok(ExitCode::from(2));
         }
     };
+    if let Some(family) = matches.get_one::<String>("family")
+        && family != "wo_gemv"
+    {
+        return verify_layer::run(jit, &context, family, matches.get_flag("quick"), json);
+    }
     let sweep = Sweep {
         jit,
         context: &context,

@@ -75,6 +75,8 @@ pub enum Source {
         /// Line, from 1.
         line: usize,
     },
+    /// A preset, which whoever named it asked for.
+    Preset(String),
     /// Set by the program that embeds the library.
     Api,
     /// Nobody wrote it: the declared default.
@@ -90,6 +92,7 @@ impl fmt::Display for Source {
                 write!(f, "environment file {}, line {line}", path.display())
             }
             Self::ConfigFile { path, line } => write!(f, "{}, line {line}", path.display()),
+            Self::Preset(name) => write!(f, "preset {name}"),
             Self::Api => f.write_str("the embedding program"),
             Self::Default => f.write_str("default"),
         }
@@ -153,6 +156,8 @@ pub struct Flags {
     pub nvrtc: Option<PathBuf>,
     /// `--offline`.
     pub offline: bool,
+    /// `--preset`.
+    pub preset: Option<String>,
     /// `--templates`.
     pub templates: Option<PathBuf>,
     /// `--env-file`.
@@ -217,6 +222,17 @@ impl Config {
         }
         self.variable(variables)
             .or_else(|| self.file.as_ref()?.constant(name))
+    }
+
+    /// The preset: `--preset`, else `JITC_PRESET` or the original system's
+    /// `CUTE_MLP_TILE`.
+    #[must_use]
+    pub fn preset(&self) -> Option<Setting> {
+        let flag = self.flags.preset.as_ref().map(|name| Setting {
+            value: name.clone(),
+            source: Source::Flag("--preset".into()),
+        });
+        flag.or_else(|| self.variable(&["JITC_PRESET", "CUTE_MLP_TILE"]))
     }
 
     /// The first of these names that the environment sets, else that the

@@ -15,6 +15,7 @@ use crate::render::RenderError;
 use crate::spec::SpecError;
 use crate::template::TemplateError;
 use crate::toolchain::ToolchainError;
+use crate::workspace::WorkspaceError;
 
 /// Everything that can go wrong, by stage.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +108,9 @@ pub enum Error {
     /// Running a kernel.
     #[error(transparent)]
     Run(#[from] ProblemError),
+    /// Setting up or launching a decode layer.
+    #[error(transparent)]
+    Layer(#[from] WorkspaceError),
 }
 
 /// The stage at which something went wrong.
@@ -155,7 +159,7 @@ impl Error {
             Self::Region(_) => ErrorKind::Region,
             Self::Forbidden { .. } | Self::Drift { .. } | Self::Receipt { .. } => ErrorKind::Policy,
             Self::Device(_) => ErrorKind::Device,
-            Self::Run(_) => ErrorKind::Run,
+            Self::Run(_) | Self::Layer(_) => ErrorKind::Run,
         }
     }
 

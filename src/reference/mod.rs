@@ -8,6 +8,7 @@
 pub mod compare;
 pub mod e4m3;
 pub mod fp4;
+pub mod layer;
 mod rng;
 pub mod swizzle;
 mod wo;

@@ -30,6 +30,8 @@ pub struct Family {
     pub derived: Vec<Derived>,
     /// What must hold between constants.
     pub constraints: Vec<Constraint>,
+    /// Named sets of constants.
+    pub presets: Vec<Preset>,
     /// Entry points.
     pub entries: Vec<Entry>,
     /// The source before rendering.
@@ -55,6 +57,48 @@ pub struct Constraint {
     pub rule: String,
     /// Why, in one line.
     pub because: String,
+}
+
+/// A named set of constants: each holds where nobody set that constant otherwise.
+#[derive(Debug)]
+pub struct Preset {
+    /// Its name, `h200`.
+    pub name: String,
+    /// One line of help.
+    pub help: String,
+    /// Constants and their values.
+    pub constants: BTreeMap<String, Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PresetFile {
+    name: String,
+    help: String,
+    set: BTreeMap<String, toml::Value>,
+}
+
+impl PresetFile {
+    fn check(self, constants: &IndexMap<String, Constant>) -> Result<Preset, String> {
+        let mut set = BTreeMap::new();
+        for (name, value) in self.set {
+            let at = |e: String| format!("preset `{}`: constant `{name}`: {e}", self.name);
+            let Some(constant) = constants.get(&name) else {
+                let hint = did_you_mean(&name, constants.keys().map(String::as_str));
+                return Err(at(format!("nobody declares it{hint}")));
+            };
+            let text = match &value {
+                toml::Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            set.insert(name.clone(), constant.legal.parse(&text).map_err(at)?);
+        }
+        Ok(Preset {
+            name: self.name,
+            help: self.help,
+            constants: set,
+        })
+    }
 }
 
 /// An entry point and its launch geometry.
@@ -104,6 +148,8 @@ struct FamilyFile {
     derived: Vec<Derived>,
     #[serde(default)]
     constraints: Vec<Constraint>,
+    #[serde(default)]
+    presets: Vec<PresetFile>,
     entries: Vec<Entry>,
 }
 
@@ -128,6 +174,12 @@ impl Family {
                     .map_err(|e| in_toml(format!("constant `{name}`: {e}")))?;
                 Ok((name, checked))
             })
+            .collect::<Result<_, TemplateError>>()?;
+
+        let presets: Vec<Preset> = file
+            .presets
+            .into_iter()
+            .map(|preset| preset.check(&constants).map_err(in_toml))
             .collect::<Result<_, TemplateError>>()?;
 
         let mut known: BTreeSet<String> = constants.keys().cloned().collect();
@@ -187,6 +239,7 @@ impl Family {
             constants,
             derived: file.derived,
             constraints: file.constraints,
+            presets,
             entries: file.entries,
             source: source.to_owned(),
             expressions,
@@ -204,6 +257,12 @@ impl Family {
     #[must_use]
     pub fn source_name(&self) -> String {
         format!("{}.cu.tera", self.name)
+    }
+
+    /// The preset of this name.
+    #[must_use]
+    pub fn preset(&self, name: &str) -> Option<&Preset> {
+        self.presets.iter().find(|p| p.name == name)
     }
 
     /// Works out the derived constants.

@@ -25,6 +25,7 @@ const WALK: &[&str] = &[
     "tune",
     "reference",
     "problem",
+    "workspace",
     "jit",
     "cli",
 ];

@@ -58,8 +58,8 @@ struct Params {
     alignas(8) float rms_eps;
     alignas(8) float gate_up_global;
     alignas(8) float down_global;
-    alignas(8) u32 nat;
     alignas(8) u32 max_pages;
+    alignas(8) u32 nat;
 };
 static_assert(sizeof(Params) == 42 * 8, "the host writes 42 values");
 

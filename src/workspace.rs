@@ -1,0 +1,535 @@
+//! A decode layer's memory and its launch: tensors whose dtype, shape and
+//! alignment are checked once, and a workspace that is allocated once.
+//!
+//! Invariant: after [`Layer::bind`] a launch checks nothing but the number of
+//! tokens, and every address is stable, so that it can be captured in a graph. A
+//! workspace belongs to one launch at a time: streams that run at the same time
+//! need one each.
+
+use std::fmt;
+use std::sync::Arc;
+
+use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DriverError, sys};
+
+use crate::launch::{Arguments, LaunchError, Order, launch};
+use crate::load::LoadedKernel;
+use crate::spec::KernelSpec;
+
+/// Why a layer could not be set up or launched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkspaceError {
+    /// The spec is of another family.
+    #[error("`{0}` is no decode layer: expected beta_coop or beta_lite")]
+    Family(String),
+    /// A tensor is not what the layer takes.
+    #[error("tensor `{name}`: expected {expected}, got {found}")]
+    Tensor {
+        /// Its name, as in [`LayerTensors`].
+        name: &'static str,
+        /// What was expected.
+        expected: String,
+        /// What was given.
+        found: String,
+    },
+    /// More tokens than there is room for, or none.
+    #[error("{asked} tokens: this layer was bound for 1 to {room}")]
+    Tokens {
+        /// Tokens asked for.
+        asked: u32,
+        /// Tokens that there is room for.
+        room: u32,
+    },
+    /// The kernel left a counter that the next launch expects to be zero.
+    #[error("a launch left counter {index} at {value}: the next one would not wait for it")]
+    Counter {
+        /// Which one.
+        index: usize,
+        /// What it holds.
+        value: u32,
+    },
+    /// The launch did not happen.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// The driver said no.
+    #[error("the CUDA driver said {0:?}")]
+    Driver(#[from] DriverError),
+}
+
+/// An element's type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dtype {
+    /// bfloat16.
+    Bf16,
+    /// binary32.
+    F32,
+    /// Bytes: E4M3, or two E2M1 codes.
+    U8,
+    /// Signed 32-bit integers.
+    I32,
+}
+
+impl Dtype {
+    /// Bytes of an element.
+    #[must_use]
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::Bf16 => 2,
+            Self::F32 | Self::I32 => 4,
+            Self::U8 => 1,
+        }
+    }
+}
+
+/// A contiguous, row-major tensor in device memory. Plain facts: who made it keeps
+/// it alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tensor {
+    /// Its first byte.
+    pub address: sys::CUdeviceptr,
+    /// Its elements' type.
+    pub dtype: Dtype,
+    shape: [usize; 5],
+    rank: usize,
+}
+
+impl Tensor {
+    /// A tensor of up to five dimensions.
+    ///
+    /// # Panics
+    ///
+    /// With more dimensions than that.
+    #[must_use]
+    pub fn new(address: sys::CUdeviceptr, dtype: Dtype, shape: &[usize]) -> Self {
+        let mut all = [1; 5];
+        all[..shape.len()].copy_from_slice(shape);
+        Self {
+            address,
+            dtype,
+            shape: all,
+            rank: shape.len(),
+        }
+    }
+
+    /// Its dimensions.
+    #[must_use]
+    pub fn shape(&self) -> &[usize] {
+        &self.shape[..self.rank]
+    }
+}
+
+/// `bf16 [1, 5120]`.
+impl fmt::Display for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dtype = format!("{:?}", self.dtype).to_lowercase();
+        write!(f, "{dtype} {:?}", self.shape())
+    }
+}
+
+/// Bytes at which the kernels' widest loads start.
+const ALIGNMENT: u64 = 16;
+
+/// Sizes of a layer, from the constants of its spec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerDims {
+    /// Elements of a row of hidden state.
+    pub hidden: usize,
+    /// Elements of the MLP's middle.
+    pub intermediate: usize,
+    /// Query heads.
+    pub num_q_heads: usize,
+    /// Key/value heads.
+    pub num_kv_heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// Positions of a page.
+    pub page_size: usize,
+    /// Slots of `W_O`.
+    pub slots: usize,
+    /// Blocks of the grid.
+    pub num_ctas: usize,
+    /// Whether attention is gated.
+    pub output_gate: bool,
+    /// Whether the input norm is written.
+    pub input_norm: bool,
+}
+
+impl LayerDims {
+    /// The sizes of a spec of `beta_coop` or `beta_lite`.
+    pub fn of(spec: &KernelSpec) -> Result<Self, WorkspaceError> {
+        let family = || WorkspaceError::Family(spec.family.name.clone());
+        let number = |name: &str| {
+            let value = spec.constants.get(name).and_then(crate::constant::Value::as_u32);
+            value.map(|n| n as usize).ok_or_else(family)
+        };
+        let flag = |name: &str| match spec.constants.get(name) {
+            Some(crate::constant::Value::Bool(flag)) => Ok(*flag),
+            _ => Err(family()),
+        };
+        Ok(Self {
+            hidden: number("hidden")?,
+            intermediate: number("intermediate")?,
+            num_q_heads: number("num_q_heads")?,
+            num_kv_heads: number("num_kv_heads")?,
+            head_dim: number("head_dim")?,
+            page_size: number("page_size")?,
+            slots: number("num_kv_heads")? * number("wo_split")?,
+            num_ctas: number("num_ctas")?,
+            output_gate: flag("output_gate")?,
+            input_norm: flag("input_norm")?,
+        })
+    }
+
+    /// K, the elements of attention's result.
+    #[must_use]
+    pub fn k(&self) -> usize {
+        self.num_q_heads * self.head_dim
+    }
+
+    /// Floats that attention's units of work leave for each other.
+    fn partial_floats(&self, tokens: usize) -> usize {
+        let octets = (self.num_q_heads / self.num_kv_heads).div_ceil(8);
+        (self.num_ctas + tokens * self.num_kv_heads) * octets * (8 * self.head_dim + 16)
+    }
+}
+
+/// What a layer reads and writes, besides its workspace. All contiguous; rows are
+/// tokens, of which there is room for `max_tokens`.
+#[derive(Debug, Clone, Copy)]
+pub struct LayerTensors {
+    /// bf16 `[max_tokens, q_heads, D]`: projected, normed, rotated.
+    pub query: Tensor,
+    /// u8 (E4M3) `[pages, 2, page_size, kv_heads, D]`: keys, then values.
+    pub kv_cache: Tensor,
+    /// i32 `[max_tokens, max_pages]`.
+    pub page_table: Tensor,
+    /// i32 `[max_tokens]`.
+    pub seq_lens: Tensor,
+    /// bf16 `[max_tokens, K]`, where the spec has `output_gate`.
+    pub gate: Option<Tensor>,
+    /// u8 `[H, K/2]`.
+    pub wo_weight: Tensor,
+    /// u8, swizzled and padded: its length is all that is checked.
+    pub wo_scales: Tensor,
+    /// f32 `[1]`, multiplied.
+    pub wo_global_scale: Tensor,
+    /// bf16 `[max_tokens, H]`, where the spec has `input_norm`.
+    pub hidden_in: Option<Tensor>,
+    /// bf16 `[max_tokens, H]`.
+    pub residual_in: Tensor,
+    /// bf16 `[H]`, where the spec has `input_norm`.
+    pub input_gamma: Option<Tensor>,
+    /// bf16 `[H]`.
+    pub post_attn_gamma: Tensor,
+    /// u8 `[I, H/2]`.
+    pub gate_weight: Tensor,
+    /// u8, `I * H / 16` bytes, padded where swizzled.
+    pub gate_scales: Tensor,
+    /// u8 `[I, H/2]`.
+    pub up_weight: Tensor,
+    /// As `gate_scales`.
+    pub up_scales: Tensor,
+    /// u8 `[H, I/2]`.
+    pub down_weight: Tensor,
+    /// u8, `H * I / 16` bytes, padded where swizzled.
+    pub down_scales: Tensor,
+    /// bf16 `[max_tokens, H]`, where the spec has `input_norm`.
+    pub attn_input: Option<Tensor>,
+    /// bf16 `[max_tokens, H]`: the MLP's input.
+    pub attn_output: Tensor,
+    /// bf16 `[max_tokens, H]`.
+    pub residual_output: Tensor,
+    /// bf16 `[max_tokens, H]`.
+    pub mlp_output: Tensor,
+}
+
+/// The numbers that a launch takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LayerScales {
+    /// 1 / sqrt(D) as a rule.
+    pub softmax: f32,
+    /// Of the cache's keys.
+    pub k: f32,
+    /// Of the cache's values.
+    pub v: f32,
+    /// Of both norms.
+    pub rms_eps: f32,
+    /// Global scale of gate and up, multiplied.
+    pub gate_up: f32,
+    /// Global scale of down, multiplied.
+    pub down: f32,
+}
+
+/// Scratch of one launch at a time.
+#[derive(Debug)]
+pub struct Workspace {
+    /// `[max_tokens, slots, H]`: `W_O`'s partials; slot 0 ends as their sum.
+    pub wo_output: CudaSlice<f32>,
+    /// `[max_tokens, K]`: attention's result.
+    pub attn_rows: CudaSlice<u16>,
+    /// `[max_tokens, H]`: residual + `W_O`, not rounded.
+    pub summed: CudaSlice<f32>,
+    /// `[max_tokens, I]` bf16: the MLP's middle before requantisation. Written
+    /// where it was asked for.
+    pub middle: Option<CudaSlice<u16>>,
+    /// `[max_tokens, I/2]`.
+    pub codes: CudaSlice<u8>,
+    /// `[max_tokens, I/16]`.
+    pub code_scales: CudaSlice<u8>,
+    /// Zero before and after every launch.
+    pub counters: CudaSlice<u32>,
+    partials: CudaSlice<f32>,
+    max_tokens: usize,
+}
+
+/// Counters of the whole grid, 128 bytes apart; those of heads come behind them.
+const GRID_COUNTERS: usize = 4 * 32;
+
+impl Workspace {
+    /// Scratch for up to `max_tokens` tokens. `keep_middle` has the kernels write
+    /// the MLP's middle too, which only checks need.
+    pub fn new(
+        stream: &Arc<CudaStream>,
+        dims: &LayerDims,
+        max_tokens: usize,
+        keep_middle: bool,
+    ) -> Result<Self, WorkspaceError> {
+        let middle = max_tokens * dims.intermediate;
+        Ok(Self {
+            wo_output: stream.alloc_zeros(max_tokens * dims.slots * dims.hidden)?,
+            attn_rows: stream.alloc_zeros(max_tokens * dims.k())?,
+            summed: stream.alloc_zeros(max_tokens * dims.hidden)?,
+            middle: keep_middle.then(|| stream.alloc_zeros(middle)).transpose()?,
+            codes: stream.alloc_zeros(middle / 2)?,
+            code_scales: stream.alloc_zeros(middle / 16)?,
+            counters: stream.alloc_zeros(GRID_COUNTERS + max_tokens * dims.num_kv_heads)?,
+            partials: stream.alloc_zeros(dims.partial_floats(max_tokens))?,
+            max_tokens,
+        })
+    }
+}
+
+/// A layer's kernel with its sizes.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    kernel: Arc<LoadedKernel>,
+    dims: LayerDims,
+}
+
+/// Number of 64-bit values that the kernels' one parameter holds.
+const VALUES: usize = 42;
+
+/// A layer whose tensors were checked: ready to be launched again and again.
+#[derive(Debug, Clone)]
+pub struct BoundLayer {
+    kernel: Arc<LoadedKernel>,
+    arguments: Arguments<VALUES>,
+    max_tokens: u32,
+}
+
+impl Layer {
+    /// A loaded kernel of `beta_coop` or `beta_lite`, and its spec.
+    pub fn new(spec: &KernelSpec, kernel: Arc<LoadedKernel>) -> Result<Self, WorkspaceError> {
+        Ok(Self {
+            kernel,
+            dims: LayerDims::of(spec)?,
+        })
+    }
+
+    /// Its sizes.
+    #[must_use]
+    pub fn dims(&self) -> &LayerDims {
+        &self.dims
+    }
+
+    /// Checks every tensor and fixes the arguments. `region_timing` is the address
+    /// of the timing buffer, 0 without one.
+    pub fn bind(
+        &self,
+        stream: &Arc<CudaStream>,
+        tensors: &LayerTensors,
+        scales: &LayerScales,
+        workspace: &Workspace,
+        region_timing: sys::CUdeviceptr,
+    ) -> Result<BoundLayer, WorkspaceError> {
+        let (dims, t) = (&self.dims, tensors);
+        let tokens = workspace.max_tokens;
+        let (hidden, inner, k) = (dims.hidden, dims.intermediate, dims.k());
+        let max_pages = t.page_table.shape().get(1).copied().unwrap_or(0);
+        let pages = t.kv_cache.shape().first().copied().unwrap_or(0);
+        let row = |name, tensor, width| check(name, tensor, Dtype::Bf16, &[tokens, width]);
+        let weight = |name, tensor, rows, width| check(name, tensor, Dtype::U8, &[rows, width / 2]);
+        let scale_bytes = |name, tensor: &Tensor, rows: usize, width: usize| {
+            let bytes: usize = tensor.shape().iter().product();
+            let least = rows * width / 16;
+            if tensor.dtype == Dtype::U8 && bytes >= least && tensor.address % ALIGNMENT == 0 {
+                Ok(tensor.address)
+            } else {
+                Err(WorkspaceError::Tensor {
+                    name,
+                    expected: format!("u8, {least} bytes or more, aligned to {ALIGNMENT} bytes"),
+                    found: describe(tensor),
+                })
+            }
+        };
+        let maybe = |wanted: bool, name, tensor: &Option<Tensor>, shape: &[usize]| match tensor {
+            Some(tensor) if wanted => check(name, tensor, Dtype::Bf16, shape),
+            None if wanted => Err(WorkspaceError::Tensor {
+                name,
+                expected: format!("bf16 {shape:?}"),
+                found: "none".into(),
+            }),
+            _ => Ok(0),
+        };
+        let middle = workspace
+            .middle
+            .as_ref()
+            .map_or(0, |middle| middle.device_ptr(stream).0);
+        let query_shape = [tokens, dims.num_q_heads, dims.head_dim];
+        let cache_shape = [pages, 2, dims.page_size, dims.num_kv_heads, dims.head_dim];
+        let half = dims.page_size * dims.num_kv_heads * dims.head_dim;
+        let arguments = Arguments::<VALUES>::new()
+            .pointer(check("query", &t.query, Dtype::Bf16, &query_shape)?)
+            .pointer(check("kv_cache", &t.kv_cache, Dtype::U8, &cache_shape)?)
+            .pointer(check("page_table", &t.page_table, Dtype::I32, &[tokens, max_pages])?)
+            .pointer(check("seq_lens", &t.seq_lens, Dtype::I32, &[tokens])?)
+            .pointer(maybe(dims.output_gate, "gate", &t.gate, &[tokens, k])?)
+            .pointer(weight("wo_weight", &t.wo_weight, hidden, k)?)
+            .pointer(scale_bytes("wo_scales", &t.wo_scales, hidden, k)?)
+            .pointer(check("wo_global_scale", &t.wo_global_scale, Dtype::F32, &[1])?)
+            .pointer(maybe(dims.input_norm, "hidden_in", &t.hidden_in, &[tokens, hidden])?)
+            .pointer(row("residual_in", &t.residual_in, hidden)?)
+            .pointer(maybe(dims.input_norm, "input_gamma", &t.input_gamma, &[hidden])?)
+            .pointer(check("post_attn_gamma", &t.post_attn_gamma, Dtype::Bf16, &[hidden])?)
+            .pointer(weight("gate_weight", &t.gate_weight, inner, hidden)?)
+            .pointer(scale_bytes("gate_scales", &t.gate_scales, inner, hidden)?)
+            .pointer(weight("up_weight", &t.up_weight, inner, hidden)?)
+            .pointer(scale_bytes("up_scales", &t.up_scales, inner, hidden)?)
+            .pointer(weight("down_weight", &t.down_weight, hidden, inner)?)
+            .pointer(scale_bytes("down_scales", &t.down_scales, hidden, inner)?)
+            .pointer(maybe(dims.input_norm, "attn_input", &t.attn_input, &[tokens, hidden])?)
+            .pointer(row("attn_output", &t.attn_output, hidden)?)
+            .pointer(row("residual_output", &t.residual_output, hidden)?)
+            .pointer(row("mlp_output", &t.mlp_output, hidden)?)
+            .pointer(workspace.wo_output.device_ptr(stream).0)
+            .pointer(workspace.attn_rows.device_ptr(stream).0)
+            .pointer(workspace.partials.device_ptr(stream).0)
+            .pointer(workspace.summed.device_ptr(stream).0)
+            .pointer(middle)
+            .pointer(workspace.codes.device_ptr(stream).0)
+            .pointer(workspace.code_scales.device_ptr(stream).0)
+            .pointer(0)
+            .pointer(workspace.counters.device_ptr(stream).0)
+            .pointer(region_timing)
+            .u64(2 * half as u64)
+            .u64(half as u64)
+            .f32(scales.softmax)
+            .f32(scales.k)
+            .f32(scales.v)
+            .f32(scales.rms_eps)
+            .f32(scales.gate_up)
+            .f32(scales.down)
+            .u32(u32::try_from(max_pages).unwrap_or(u32::MAX));
+        Ok(BoundLayer {
+            kernel: Arc::clone(&self.kernel),
+            arguments,
+            max_tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
+        })
+    }
+}
+
+impl BoundLayer {
+    /// Launches the layer for the first `nat` tokens: one cooperative launch, or
+    /// the kernels of `beta_lite` in order.
+    ///
+    /// # Safety
+    ///
+    /// The tensors and the workspace are alive until the stream is done with
+    /// them and used by no other launch meanwhile; lengths and pages lie inside
+    /// the page table and the cache; the stream is of the kernel's context, which
+    /// is current on this thread.
+    pub unsafe fn launch(&self, nat: u32, stream: sys::CUstream) -> Result<(), WorkspaceError> {
+        if nat == 0 || nat > self.max_tokens {
+            return Err(WorkspaceError::Tokens {
+                asked: nat,
+                room: self.max_tokens,
+            });
+        }
+        for entry in self.kernel.entries() {
+            // The kernels take one struct by value, whose fields are these values
+            // side by side; of the pointers to them the driver reads the first.
+            let mut arguments = self.arguments.clone().u32(nat);
+            // SAFETY: the caller's promise, and `bind` checked what can be checked.
+            unsafe { launch(entry, nat, Order::Serial, stream, &mut arguments) }?;
+        }
+        Ok(())
+    }
+}
+
+fn describe(tensor: &Tensor) -> String {
+    format!("{tensor} at {:#x}", tensor.address)
+}
+
+fn check(
+    name: &'static str,
+    tensor: &Tensor,
+    dtype: Dtype,
+    shape: &[usize],
+) -> Result<sys::CUdeviceptr, WorkspaceError> {
+    // Numbers of four bytes are read one by one.
+    let alignment = if dtype.bytes() == 4 { 4 } else { ALIGNMENT };
+    let aligned = tensor.address % alignment == 0;
+    if tensor.dtype == dtype && tensor.shape() == shape && aligned && tensor.address != 0 {
+        return Ok(tensor.address);
+    }
+    Err(WorkspaceError::Tensor {
+        name,
+        expected: format!(
+            "{}, aligned to {alignment} bytes",
+            Tensor::new(0, dtype, shape)
+        ),
+        found: describe(tensor),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_tensor_is_named_with_what_was_expected() {
+        let good = Tensor::new(0x1000, Dtype::Bf16, &[2, 64]);
+        assert_eq!(check("query", &good, Dtype::Bf16, &[2, 64]).expect("good"), 0x1000);
+        let message = |tensor: Tensor| {
+            let error = check("query", &tensor, Dtype::Bf16, &[2, 64]).expect_err("wrong");
+            error.to_string()
+        };
+        let wrong_shape = message(Tensor::new(0x1000, Dtype::Bf16, &[64, 2]));
+        assert_eq!(
+            wrong_shape,
+            "tensor `query`: expected bf16 [2, 64], aligned to 16 bytes, got bf16 [64, 2] at 0x1000"
+        );
+        assert!(message(Tensor::new(0x1000, Dtype::F32, &[2, 64])).contains("got f32 [2, 64]"));
+        assert!(message(Tensor::new(0x1008, Dtype::Bf16, &[2, 64])).contains("at 0x1008"));
+        assert!(message(Tensor::new(0, Dtype::Bf16, &[2, 64])).contains("at 0x0"));
+    }
+
+    #[test]
+    fn partial_room_covers_every_unit_of_work() {
+        let dims = LayerDims {
+            hidden: 5120,
+            intermediate: 17408,
+            num_q_heads: 24,
+            num_kv_heads: 4,
+            head_dim: 256,
+            page_size: 64,
+            slots: 32,
+            num_ctas: 132,
+            output_gate: false,
+            input_norm: false,
+        };
+        // One unit a block, and one more a head where lengths do not divide.
+        assert_eq!(dims.partial_floats(2), (132 + 8) * (8 * 256 + 16));
+        assert_eq!(dims.k(), 6144);
+    }
+}
