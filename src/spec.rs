@@ -315,7 +315,11 @@ fn with_preset(family: &Family, config: &Config) -> Result<Assigned, SpecError> 
         return Err(SpecError::Preset {
             family: family.name.clone(),
             origin: setting.source,
-            reason: format!("there is no `{}`{hint}; there are: {}", setting.value, names.join(", ")),
+            reason: format!(
+                "there is no `{}`{hint}; there are: {}",
+                setting.value,
+                names.join(", ")
+            ),
         });
     };
     for (name, value) in &preset.constants {

@@ -98,6 +98,19 @@ pub(super) fn families(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             ]);
         }
         output::table(&rows);
+        for preset in &family.presets {
+            let set: Vec<String> = preset
+                .constants
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
+            output::line(format!(
+                "  preset {}: {} ({})",
+                preset.name,
+                set.join(" "),
+                preset.help
+            ));
+        }
         for constraint in &family.constraints {
             output::line(format!(
                 "  must hold: {} ({})",

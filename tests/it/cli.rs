@@ -49,7 +49,15 @@ pub(crate) fn events(output: &std::process::Output) -> Vec<serde_json::Value> {
 #[test]
 fn a_second_warm_builds_nothing_and_no_variant_spills() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let args = ["warm", "--wo-split", "1,8", "--arch", "sm_80,sm_90a", "--json"];
+    let args = [
+        "warm",
+        "wo_gemv",
+        "--wo-split",
+        "1,8",
+        "--arch",
+        "sm_80,sm_90a",
+        "--json",
+    ];
     let first = jitc(dir.path()).args(args).output().expect("ran");
     assert!(
         first.status.success(),

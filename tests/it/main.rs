@@ -13,6 +13,7 @@ mod cache_support;
 mod cli;
 mod interrupt;
 mod key;
+mod layer;
 mod policy;
 mod regions;
 mod regions_cli;

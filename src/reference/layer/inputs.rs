@@ -79,7 +79,7 @@ impl Matrix {
                 ScaleLayout::Swizzled => swizzle::offset(row, group, tiles),
             };
             let scale = e4m3::decode(self.scales[at]);
-            let from = (row * self.k + group * 16) / 2;
+            let from = row * (self.k / 2) + group * 8;
             for byte in &self.codes[from..from + 8] {
                 out.extend(fp4::unpack(*byte).map(|code| fp4::decode(code) * scale));
             }
@@ -200,7 +200,14 @@ impl LayerInputs {
 
     /// The D bytes of a position's key, or value, of a kv head.
     #[must_use]
-    pub fn kv_row(&self, shape: &LayerShape, token: usize, position: usize, value: bool, head: usize) -> &[u8] {
+    pub fn kv_row(
+        &self,
+        shape: &LayerShape,
+        token: usize,
+        position: usize,
+        value: bool,
+        head: usize,
+    ) -> &[u8] {
         let (page, slot) = (position / shape.page_size, position % shape.page_size);
         let page = usize::try_from(self.page_table[token * self.max_pages + page]).unwrap_or(0);
         let row = ((page * 2 + usize::from(value)) * shape.page_size + slot) * shape.num_kv_heads + head;

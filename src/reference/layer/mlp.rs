@@ -70,10 +70,7 @@ fn product(matrix: &Matrix, x: &[f64], nat: usize) -> Vec<f64> {
                 })
             })
             .collect();
-        workers
-            .into_iter()
-            .flat_map(|w| w.join().ok())
-            .collect()
+        workers.into_iter().filter_map(|w| w.join().ok()).collect()
     });
     let by_row: Vec<f64> = parts.into_iter().flatten().collect();
     (0..nat * matrix.rows)
@@ -107,7 +104,9 @@ mod tests {
 
     #[test]
     fn a_normed_row_has_mean_square_one_where_gamma_is_zero() {
-        let rows: Vec<f32> = (0..128).map(|i| f32::from(u8::try_from(i).expect("small")) - 3.0).collect();
+        let rows: Vec<f32> = (0..128)
+            .map(|i| f32::from(u8::try_from(i).expect("small")) - 3.0)
+            .collect();
         let normed = norm_f64(&rows, &[bf16::ZERO; 128], 0.0);
         let mean: f64 = normed.iter().map(|v| v * v).sum::<f64>() / 128.0;
         assert!((mean - 1.0).abs() < 1e-12);

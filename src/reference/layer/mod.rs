@@ -70,7 +70,10 @@ impl Errors {
             })
             .collect();
         all.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let at = |per_cent: usize| all.get(all.len().saturating_sub(1) * per_cent / 100).map_or(0.0, |x| x.0);
+        let at = |per_cent: usize| {
+            all.get(all.len().saturating_sub(1) * per_cent / 100)
+                .map_or(0.0, |x| x.0)
+        };
         Self {
             median: at(50),
             p99: at(99),

@@ -40,8 +40,13 @@ pub fn quantise(values: &[bf16]) -> Blocks {
     };
     for block in blocks {
         let (codes, scale) = quantise_block(&block.map(bf16::to_f32));
-        out.codes
-            .extend(codes.as_chunks::<2>().0.iter().map(|[even, odd]| fp4::pack(*even, *odd)));
+        out.codes.extend(
+            codes
+                .as_chunks::<2>()
+                .0
+                .iter()
+                .map(|[even, odd]| fp4::pack(*even, *odd)),
+        );
         out.scales.push(scale);
     }
     out

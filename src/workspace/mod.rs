@@ -6,7 +6,8 @@
 //! workspace belongs to one launch at a time: streams that run at the same time
 //! need one each.
 
-use std::fmt;
+mod tensor;
+
 use std::sync::Arc;
 
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DriverError, sys};
@@ -14,6 +15,9 @@ use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DriverError, sys};
 use crate::launch::{Arguments, LaunchError, Order, launch};
 use crate::load::LoadedKernel;
 use crate::spec::KernelSpec;
+
+pub use tensor::{Dtype, Tensor};
+use tensor::{check, maybe, scale_bytes};
 
 /// Why a layer could not be set up or launched.
 #[derive(Debug, thiserror::Error)]
@@ -55,79 +59,6 @@ pub enum WorkspaceError {
     #[error("the CUDA driver said {0:?}")]
     Driver(#[from] DriverError),
 }
-
-/// An element's type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dtype {
-    /// bfloat16.
-    Bf16,
-    /// binary32.
-    F32,
-    /// Bytes: E4M3, or two E2M1 codes.
-    U8,
-    /// Signed 32-bit integers.
-    I32,
-}
-
-impl Dtype {
-    /// Bytes of an element.
-    #[must_use]
-    pub const fn bytes(self) -> usize {
-        match self {
-            Self::Bf16 => 2,
-            Self::F32 | Self::I32 => 4,
-            Self::U8 => 1,
-        }
-    }
-}
-
-/// A contiguous, row-major tensor in device memory. Plain facts: who made it keeps
-/// it alive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tensor {
-    /// Its first byte.
-    pub address: sys::CUdeviceptr,
-    /// Its elements' type.
-    pub dtype: Dtype,
-    shape: [usize; 5],
-    rank: usize,
-}
-
-impl Tensor {
-    /// A tensor of up to five dimensions.
-    ///
-    /// # Panics
-    ///
-    /// With more dimensions than that.
-    #[must_use]
-    pub fn new(address: sys::CUdeviceptr, dtype: Dtype, shape: &[usize]) -> Self {
-        let mut all = [1; 5];
-        all[..shape.len()].copy_from_slice(shape);
-        Self {
-            address,
-            dtype,
-            shape: all,
-            rank: shape.len(),
-        }
-    }
-
-    /// Its dimensions.
-    #[must_use]
-    pub fn shape(&self) -> &[usize] {
-        &self.shape[..self.rank]
-    }
-}
-
-/// `bf16 [1, 5120]`.
-impl fmt::Display for Tensor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let dtype = format!("{:?}", self.dtype).to_lowercase();
-        write!(f, "{dtype} {:?}", self.shape())
-    }
-}
-
-/// Bytes at which the kernels' widest loads start.
-const ALIGNMENT: u64 = 16;
 
 /// Sizes of a layer, from the constants of its spec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -359,28 +290,6 @@ impl Layer {
         let pages = t.kv_cache.shape().first().copied().unwrap_or(0);
         let row = |name, tensor, width| check(name, tensor, Dtype::Bf16, &[tokens, width]);
         let weight = |name, tensor, rows, width| check(name, tensor, Dtype::U8, &[rows, width / 2]);
-        let scale_bytes = |name, tensor: &Tensor, rows: usize, width: usize| {
-            let bytes: usize = tensor.shape().iter().product();
-            let least = rows * width / 16;
-            if tensor.dtype == Dtype::U8 && bytes >= least && tensor.address % ALIGNMENT == 0 {
-                Ok(tensor.address)
-            } else {
-                Err(WorkspaceError::Tensor {
-                    name,
-                    expected: format!("u8, {least} bytes or more, aligned to {ALIGNMENT} bytes"),
-                    found: describe(tensor),
-                })
-            }
-        };
-        let maybe = |wanted: bool, name, tensor: &Option<Tensor>, shape: &[usize]| match tensor {
-            Some(tensor) if wanted => check(name, tensor, Dtype::Bf16, shape),
-            None if wanted => Err(WorkspaceError::Tensor {
-                name,
-                expected: format!("bf16 {shape:?}"),
-                found: "none".into(),
-            }),
-            _ => Ok(0),
-        };
         let middle = workspace
             .middle
             .as_ref()
@@ -391,23 +300,48 @@ impl Layer {
         let arguments = Arguments::<VALUES>::new()
             .pointer(check("query", &t.query, Dtype::Bf16, &query_shape)?)
             .pointer(check("kv_cache", &t.kv_cache, Dtype::U8, &cache_shape)?)
-            .pointer(check("page_table", &t.page_table, Dtype::I32, &[tokens, max_pages])?)
+            .pointer(check(
+                "page_table",
+                &t.page_table,
+                Dtype::I32,
+                &[tokens, max_pages],
+            )?)
             .pointer(check("seq_lens", &t.seq_lens, Dtype::I32, &[tokens])?)
-            .pointer(maybe(dims.output_gate, "gate", &t.gate, &[tokens, k])?)
+            .pointer(maybe(dims.output_gate, "gate", t.gate.as_ref(), &[tokens, k])?)
             .pointer(weight("wo_weight", &t.wo_weight, hidden, k)?)
             .pointer(scale_bytes("wo_scales", &t.wo_scales, hidden, k)?)
             .pointer(check("wo_global_scale", &t.wo_global_scale, Dtype::F32, &[1])?)
-            .pointer(maybe(dims.input_norm, "hidden_in", &t.hidden_in, &[tokens, hidden])?)
+            .pointer(maybe(
+                dims.input_norm,
+                "hidden_in",
+                t.hidden_in.as_ref(),
+                &[tokens, hidden],
+            )?)
             .pointer(row("residual_in", &t.residual_in, hidden)?)
-            .pointer(maybe(dims.input_norm, "input_gamma", &t.input_gamma, &[hidden])?)
-            .pointer(check("post_attn_gamma", &t.post_attn_gamma, Dtype::Bf16, &[hidden])?)
+            .pointer(maybe(
+                dims.input_norm,
+                "input_gamma",
+                t.input_gamma.as_ref(),
+                &[hidden],
+            )?)
+            .pointer(check(
+                "post_attn_gamma",
+                &t.post_attn_gamma,
+                Dtype::Bf16,
+                &[hidden],
+            )?)
             .pointer(weight("gate_weight", &t.gate_weight, inner, hidden)?)
             .pointer(scale_bytes("gate_scales", &t.gate_scales, inner, hidden)?)
             .pointer(weight("up_weight", &t.up_weight, inner, hidden)?)
             .pointer(scale_bytes("up_scales", &t.up_scales, inner, hidden)?)
             .pointer(weight("down_weight", &t.down_weight, hidden, inner)?)
             .pointer(scale_bytes("down_scales", &t.down_scales, hidden, inner)?)
-            .pointer(maybe(dims.input_norm, "attn_input", &t.attn_input, &[tokens, hidden])?)
+            .pointer(maybe(
+                dims.input_norm,
+                "attn_input",
+                t.attn_input.as_ref(),
+                &[tokens, hidden],
+            )?)
             .pointer(row("attn_output", &t.attn_output, hidden)?)
             .pointer(row("residual_output", &t.residual_output, hidden)?)
             .pointer(row("mlp_output", &t.mlp_output, hidden)?)
@@ -466,53 +400,9 @@ impl BoundLayer {
     }
 }
 
-fn describe(tensor: &Tensor) -> String {
-    format!("{tensor} at {:#x}", tensor.address)
-}
-
-fn check(
-    name: &'static str,
-    tensor: &Tensor,
-    dtype: Dtype,
-    shape: &[usize],
-) -> Result<sys::CUdeviceptr, WorkspaceError> {
-    // Numbers of four bytes are read one by one.
-    let alignment = if dtype.bytes() == 4 { 4 } else { ALIGNMENT };
-    let aligned = tensor.address % alignment == 0;
-    if tensor.dtype == dtype && tensor.shape() == shape && aligned && tensor.address != 0 {
-        return Ok(tensor.address);
-    }
-    Err(WorkspaceError::Tensor {
-        name,
-        expected: format!(
-            "{}, aligned to {alignment} bytes",
-            Tensor::new(0, dtype, shape)
-        ),
-        found: describe(tensor),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_wrong_tensor_is_named_with_what_was_expected() {
-        let good = Tensor::new(0x1000, Dtype::Bf16, &[2, 64]);
-        assert_eq!(check("query", &good, Dtype::Bf16, &[2, 64]).expect("good"), 0x1000);
-        let message = |tensor: Tensor| {
-            let error = check("query", &tensor, Dtype::Bf16, &[2, 64]).expect_err("wrong");
-            error.to_string()
-        };
-        let wrong_shape = message(Tensor::new(0x1000, Dtype::Bf16, &[64, 2]));
-        assert_eq!(
-            wrong_shape,
-            "tensor `query`: expected bf16 [2, 64], aligned to 16 bytes, got bf16 [64, 2] at 0x1000"
-        );
-        assert!(message(Tensor::new(0x1000, Dtype::F32, &[2, 64])).contains("got f32 [2, 64]"));
-        assert!(message(Tensor::new(0x1008, Dtype::Bf16, &[2, 64])).contains("at 0x1008"));
-        assert!(message(Tensor::new(0, Dtype::Bf16, &[2, 64])).contains("at 0x0"));
-    }
 
     #[test]
     fn partial_room_covers_every_unit_of_work() {

@@ -1,0 +1,96 @@
+//! The decode layer's families, as far as no GPU is needed.
+
+use jitc::spec::KernelSpec;
+use jitc::target::Arch;
+use jitc::template::Registry;
+use jitc::workspace::LayerDims;
+
+use crate::cli::{events, jitc};
+
+const FAMILIES: [&str; 2] = ["beta_coop", "beta_lite"];
+
+#[test]
+fn every_preset_is_a_kernel_whose_shared_memory_fits_its_gpu() {
+    let registry = Registry::load(None).expect("registry");
+    let arch: Arch = "sm_90a".parse().expect("arch");
+    let room = |preset: &str| match preset {
+        "a100" => 163 * 1024,
+        "gb10" => 99 * 1024,
+        _ => 227 * 1024,
+    };
+    for name in FAMILIES {
+        let family = registry.get(name).expect("family");
+        assert!(!family.presets.is_empty());
+        for preset in &family.presets {
+            for split in ["1", "8"] {
+                let texts: Vec<(String, String)> = preset
+                    .constants
+                    .iter()
+                    .map(|(n, v)| (n.clone(), v.to_string()))
+                    .collect();
+                let set = texts.iter().map(|(n, v)| (n.as_str(), v.as_str()));
+                let spec = KernelSpec::new(family, set.chain([("wo_split", split)]), arch).expect("kernel");
+                let shared = spec.derived["shared_bytes"];
+                assert!(shared <= room(&preset.name), "{} {}: {shared}", name, preset.name);
+                assert_eq!(
+                    LayerDims::of(&spec).expect("layer").slots,
+                    4 * split.parse::<usize>().expect("number")
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_preset_yields_to_a_flag_and_an_unknown_one_is_one_clear_line() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let render = |args: &[&str]| {
+        let output = jitc(dir.path())
+            .args(["render", "beta_coop", "--arch", "sm_90a"])
+            .args(args)
+            .output()
+            .expect("ran");
+        (
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let (source, _) = render(&["--preset", "b200", "--stages", "3"]);
+    assert!(source.contains("num_ctas = 148u;"), "{source}");
+    assert!(source.contains("stages = 3u;"), "{source}");
+    let (_, error) = render(&["--preset", "b201"]);
+    let line = error.lines().next().unwrap_or_default();
+    assert!(
+        line.starts_with("error: beta_coop: preset (flag --preset): there is no `b201` (did you mean `b200`?); there are: h200"),
+        "{error}"
+    );
+    let (_, error) = render(&["--preset", "gb10", "--num-q-heads", "64"]);
+    assert!(error.contains("stages = 3 (preset gb10)"), "{error}");
+}
+
+#[test]
+fn the_layer_compiles_without_spills() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let output = jitc(dir.path())
+        .args([
+            "warm",
+            "beta_coop",
+            "--wo-split",
+            "8",
+            "--arch",
+            "sm_90a,sm_121a",
+            "--json",
+        ])
+        .output()
+        .expect("ran");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let events = events(&output);
+    assert_eq!(events.len(), 3);
+    for event in &events[..2] {
+        assert_eq!(event["spill_bytes"], 0, "{event}");
+    }
+}
