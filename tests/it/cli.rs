@@ -118,7 +118,7 @@ fn bad_input_is_one_clear_line() {
             .stderr(contains(words));
     };
     refused(
-        &["warm", "--wo-split", "3"],
+        &["warm", "wo_gemv", "--wo-split", "3"],
         "wo_gemv: wo_split (flag --wo-split): `3` is not legal: expected one of 1, 2, 4, 8",
     );
     refused(

@@ -64,8 +64,48 @@ fn a_preset_yields_to_a_flag_and_an_unknown_one_is_one_clear_line() {
         line.starts_with("error: beta_coop: preset (flag --preset): there is no `b201` (did you mean `b200`?); there are: h200"),
         "{error}"
     );
-    let (_, error) = render(&["--preset", "gb10", "--num-q-heads", "64"]);
-    assert!(error.contains("stages = 3 (preset gb10)"), "{error}");
+}
+
+#[test]
+fn an_error_names_the_preset_that_set_a_value() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let toml = r#"
+summary = "a test"
+[constants.width]
+type = "u32"
+range = [1, 64]
+default = 1
+help = "width"
+[[presets]]
+name = "wide"
+help = "wide"
+set = { width = 48 }
+[[constraints]]
+rule = "width % 32 == 0 or width == 1"
+because = "rows are aligned"
+[[entries]]
+name = "own"
+grid = [1, 1, 1]
+block = 32
+"#;
+    fs_err::write(dir.path().join("own.toml"), toml).expect("write");
+    let source = "extern \"C\" __global__ void own(unsigned* x) { *x = {{ width }}; }";
+    fs_err::write(dir.path().join("own.cu.tera"), source).expect("write");
+    let output = jitc(dir.path())
+        .args([
+            "key",
+            "own",
+            "--arch",
+            "sm_90a",
+            "--preset",
+            "wide",
+            "--templates",
+            ".",
+        ])
+        .output()
+        .expect("ran");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("width = 48 (preset wide)"), "{error}");
 }
 
 #[test]
