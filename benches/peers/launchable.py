@@ -24,14 +24,14 @@ import tempfile
 import time
 
 
-def cupy_child(sources, family, entry):
+def cupy_child(sources, family, entry, include):
     import cupy
 
     cupy.zeros(1)
     cupy.cuda.Device().synchronize()
     code = open(f"{sources}/{family}.cu").read()
     meta = json.load(open(f"{sources}/{family}.json"))
-    include = tempfile.mkdtemp()
+    # The same folder in each process of a round: CuPy's key holds the option -I.
     for name, text in meta["headers"].items():
         path = os.path.join(include, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -143,7 +143,8 @@ def main():
                 for what in ["cold", "disk"]:
                     run(f"jitc {family}", what, [launchable, family, f"{folder}/jitc", *constants], folder)
                 for what in ["cold", "disk"]:
-                    run(f"cupy {family}", what, [*this, "--cupy", sources, family, entry], folder)
+                    headers = f"{folder}/headers-{family}"
+                    run(f"cupy {family}", what, [*this, "--cupy", sources, family, entry, headers], folder)
             for what in ["cold", "disk"]:
                 run("triton gemv", what, [*this, "--triton"], folder)
             shutil.rmtree(folder)

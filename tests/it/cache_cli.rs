@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;
 use serde_json::Value;
 
@@ -174,6 +175,14 @@ fn why_names_what_differs_from_the_nearest_entry_and_the_tier_of_a_hit() {
         (&"constant".into(), &"unroll".into())
     );
     assert_eq!((&first["here"], &first["there"]), (&"8u".into(), &"4u".into()));
+    // The same explanation is in the log of a miss, at debug level.
+    let logged = jitc(dir.path())
+        .args(["warm", "stream", "--arch", "sm_80", "--unroll", "8", "-vv"])
+        .assert();
+    let words = "constant unroll: 8u here, 4u there";
+    logged
+        .success()
+        .stderr(contains("why it missed").and(contains(words)));
     // A read-only folder is a tier, by flag and by variable; writes go elsewhere.
     let ro = dir.path().to_str().expect("a path");
     let hit = json(other.path(), &[&asked[..], &["--cache-ro", ro]].concat(), 0);

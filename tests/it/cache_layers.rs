@@ -121,3 +121,30 @@ fn a_tier_that_is_no_folder_serves_and_keeps() {
     let hit = make().get_or_build(&subject(1), never).expect("hit");
     assert_eq!(hit.provenance.label(), "hit");
 }
+
+#[test]
+fn what_dead_writers_left_and_old_quarantine_are_collected() {
+    let root = filled(1);
+    let store = root.store();
+    let version = root.path().join("v1");
+    let age = |folder: &str, minutes: u64| {
+        let path = version.join(folder);
+        fs_err::create_dir_all(&path).expect("folder");
+        let then = std::time::SystemTime::now() - std::time::Duration::from_mins(minutes);
+        let opened = fs_err::File::open(&path).expect("folder");
+        opened.file().set_modified(then).expect("a time");
+        opened
+    };
+    age(".staging/dead.1.1", 2);
+    age(".staging/fresh.2.2", 0);
+    // Its writer lives, slowly: it holds the lock that a writer holds.
+    let writer = age(".staging/slow.3.3", 2);
+    let shared = rustix::fs::FlockOperation::LockShared;
+    rustix::fs::flock(writer.file(), shared).expect("locked");
+    age(&format!(".quarantine/{}.1000.1.1", subject(1).key), 0);
+    let pruned = store.prune(&Limits::NONE, false).expect("pruned");
+    assert_eq!((pruned.staging, pruned.quarantined), (1, 1));
+    assert!(version.join(".staging/fresh.2.2").exists());
+    assert!(version.join(".staging/slow.3.3").exists());
+    assert_eq!(pruned.kept_entries, 1);
+}
