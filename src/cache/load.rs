@@ -65,17 +65,23 @@ impl Store {
             Err(Errno::NOTDIR | Errno::LOOP) => return Load::Bad(Fault::NotAFolder),
             Err(e) => return Load::Unavailable(self.io("open", key, e)),
         };
+        self.examine(key, &shard, &entry, stamp)
+    }
+
+    /// Reads and verifies an entry's opened folder, which may meanwhile have been
+    /// pruned.
+    fn examine(&self, key: &CacheKey, shard: &Dir, entry: &Dir, stamp: bool) -> Load {
         // Held until the end: a prune leaves an entry alone that is
         // being read. Where there are no locks, a vanishing file is a miss.
-        if matches!(lock::try_shared(&entry), Ok(false)) {
+        if matches!(lock::try_shared(entry), Ok(false)) {
             return Load::Absent;
         }
-        let _held = lock::Release::later(&entry);
-        let fault = match self.read_entry(&entry) {
+        let _held = lock::Release::later(entry);
+        let fault = match self.read_entry(entry) {
             Ok((files, stat)) => match Entry::verify(key, files) {
                 Ok(found) => {
                     if stamp {
-                        self.stamp(&entry, &stat);
+                        self.stamp(entry, &stat);
                     }
                     return Load::Found(Box::new(found));
                 }
@@ -86,7 +92,7 @@ impl Store {
         };
         // A prune may have taken the entry out of its name, and its files, between
         // the opening and the lock: then it is gone, not bad.
-        match (entry.stat(), shard.stat_of(&hex)) {
+        match (entry.stat(), shard.stat_of(&key.hex())) {
             (Ok(opened), Ok(named)) if (opened.st_ino, opened.st_dev) != (named.st_ino, named.st_dev) => {
                 Load::Absent
             }
@@ -182,4 +188,39 @@ fn untrusted(file: &str, why: Distrust) -> ReadError {
         file: file.to_owned(),
         why,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Limits;
+    use super::super::sample;
+    use super::*;
+
+    #[test]
+    fn an_entry_that_is_pruned_between_opening_and_reading_is_absent_and_not_bad() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::new(folder.path().join("cache"));
+        let subject = sample::subject_of(0);
+        let kept = Entry::new(&subject, &sample::artifact());
+        let hex = subject.key.hex();
+        for published_again in [false, true] {
+            store.publish(&kept).expect("published");
+            let shard = store.open_shard(&hex[..2]).expect("opened").expect("a shard");
+            let entry = shard.open(&hex).expect("an entry");
+            assert!(matches!(
+                store.examine(&subject.key, &shard, &entry, false),
+                Load::Found(_)
+            ));
+            let none = Limits {
+                max_entries: 0,
+                ..Limits::NONE
+            };
+            assert_eq!(store.prune(&none, false).expect("pruned").keys.len(), 1);
+            if published_again {
+                store.publish(&kept).expect("published");
+            }
+            let found = store.examine(&subject.key, &shard, &entry, false);
+            assert!(matches!(found, Load::Absent), "{found:?}");
+        }
+    }
 }
