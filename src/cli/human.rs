@@ -39,6 +39,14 @@ impl Style {
         format!("{}.{} {unit}", tenths / 10, tenths % 10)
     }
 
+    /// A number of bytes within a sentence, with its unit in any case.
+    pub(super) fn size(self, bytes: u64) -> String {
+        match self {
+            Self::Human if bytes >= 1024 => self.bytes(bytes),
+            _ => format!("{bytes} bytes"),
+        }
+    }
+
     /// A point in time, in milliseconds since 1970.
     pub(super) fn time(self, unix_ms: u64) -> String {
         match self {
@@ -91,7 +99,14 @@ mod tests {
         ] {
             assert_eq!(Style::Human.bytes(bytes), human);
             assert_eq!(Style::Plain.bytes(bytes), bytes.to_string());
+            assert_eq!(Style::Plain.size(bytes), format!("{bytes} bytes"));
         }
+    }
+
+    #[test]
+    fn a_size_in_a_sentence_has_a_unit() {
+        assert_eq!(Style::Human.size(12), "12 bytes");
+        assert_eq!(Style::Human.size(2048), "2.0 KiB");
     }
 
     #[test]

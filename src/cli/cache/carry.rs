@@ -63,9 +63,9 @@ pub(super) fn export(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
         output::json(&json!({"file": path, "exported": exported}));
     } else {
         output::line(format!(
-            "{} entries in {} bytes: {}",
+            "{} entries in {}: {}",
             exported.entries,
-            Style::of_stdout().bytes(exported.bytes),
+            Style::of_stdout().size(exported.bytes),
             path.display()
         ));
     }

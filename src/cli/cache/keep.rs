@@ -182,12 +182,12 @@ pub(super) fn prune(jit: &Jit, store: &Store, matches: &ArgMatches, json: bool) 
     }
     let would = if dry_run { "would be " } else { "" };
     output::line(format!(
-        "{} entries of {} bytes {would}removed, {} in use left alone; {} entries of {} bytes stay",
+        "{} entries ({}) {would}removed, {} in use left alone; {} entries ({}) stay",
         pruned.keys.len(),
-        style.bytes(pruned.bytes),
+        style.size(pruned.bytes),
         pruned.in_use,
         pruned.kept_entries,
-        style.bytes(pruned.kept_bytes)
+        style.size(pruned.kept_bytes)
     ));
     if !dry_run {
         output::line(format!(

@@ -132,7 +132,7 @@ fn summary(jit: &Jit, entry: &Entry, tier: &TierName, json: bool) {
         );
     }
     field("compile", style.millis(manifest.compile_us));
-    field("size", style.bytes(bytes));
+    field("size", style.size(bytes));
     field(
         "created",
         format!(
@@ -147,12 +147,7 @@ fn summary(jit: &Jit, entry: &Entry, tier: &TierName, json: bool) {
     for file in &manifest.files {
         field(
             "file",
-            format!(
-                "{} {} sha256 {}",
-                file.name,
-                style.bytes(file.length),
-                file.sha256
-            ),
+            format!("{} {} sha256 {}", file.name, style.size(file.length), file.sha256),
         );
     }
 }
