@@ -1,0 +1,25 @@
+// Invariant: out = W x per token, the parts of mma_rows.cuh summed first to last; bits depend on the shape and part_len.
+#pragma once
+
+#include <jitc/mma_rows.cuh>
+
+namespace jitc {
+
+template <typename C, typename Out>
+__device__ __forceinline__ void gemv(const u16* x, const u8* weight, const u8* scales, const float* global_scale,
+                                     Out* output, u32 nat) {
+    using L = MmaRows<C>;
+    static_assert(C::shared_bytes >= L::bytes, "shared_bytes in the family's TOML is too small");
+    static_assert(C::block_threads == L::threads, "threads follow from the warps");
+    extern __shared__ __align__(128) u8 shared[];
+    if constexpr (C::dependent) dependents_may_start();
+    for (u32 first_token = 0; first_token < nat; first_token += C::tokens) {
+        mma_rows<C>(x, weight, scales, global_scale, shared, blockIdx.x, first_token, nat);
+        __syncthreads();
+        mma_gather<C, L::parts>(x, weight, scales, global_scale, shared, static_cast<float*>(nullptr), output,
+                                blockIdx.x, first_token, nat);
+        __syncthreads();
+    }
+}
+
+}  // namespace jitc
