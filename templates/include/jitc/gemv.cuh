@@ -5,9 +5,18 @@
 
 namespace jitc {
 
-template <typename C, typename Out>
+template <Output type>
+struct OutputOf {
+    using Type = float;
+};
+template <>
+struct OutputOf<Output::bf16> {
+    using Type = u16;
+};
+
+template <typename C>
 __device__ __forceinline__ void gemv(const u16* x, const u8* weight, const u8* scales, const float* global_scale,
-                                     Out* output, u32 nat) {
+                                     void* output, u32 nat) {
     using L = MmaRows<C>;
     static_assert(C::shared_bytes >= L::bytes, "shared_bytes in the family's TOML is too small");
     static_assert(C::block_threads == L::threads, "threads follow from the warps");
@@ -16,8 +25,8 @@ __device__ __forceinline__ void gemv(const u16* x, const u8* weight, const u8* s
     for (u32 first_token = 0; first_token < nat; first_token += C::tokens) {
         mma_rows<C>(x, weight, scales, global_scale, shared, blockIdx.x, first_token, nat);
         __syncthreads();
-        mma_gather<C, L::parts>(x, weight, scales, global_scale, shared, static_cast<float*>(nullptr), output,
-                                blockIdx.x, first_token, nat);
+        mma_gather<C, L::parts>(x, weight, scales, global_scale, shared, static_cast<float*>(nullptr),
+                                static_cast<typename OutputOf<C::output>::Type*>(output), blockIdx.x, first_token, nat);
         __syncthreads();
     }
 }

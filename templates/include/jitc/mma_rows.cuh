@@ -73,13 +73,6 @@ struct MmaRows {
     }
 };
 
-struct True {
-    static constexpr bool value = true;
-};
-struct False {
-    static constexpr bool value = false;
-};
-
 // What a lane has in flight: two rows' weights of a piece, and scales (plain: four groups of both rows; packed: the
 // lane's own two of either row).
 template <u32 ring>
@@ -347,8 +340,8 @@ __device__ __forceinline__ void mma_rows(const u16* x, const u8* weight, const u
             if ((two || t < 2u) && !(is_half && (t & 1u))) mine[(part * L::tokens + n) * L::cta_rows + tile * 16u] = v;
         }
     };
-    auto step = [&](auto half, u32 tile, u32 j, u32 slot) {
-        constexpr bool is_half = decltype(half)::value;
+    // is_half is a constant wherever this is called.
+    auto step = [&](bool is_half, u32 tile, u32 j, u32 slot) {
         const bool split_here = L::part_halves % 2u == 1u && (2u * j + 1u) % L::part_halves == 0u;
         const bool ends_here = (2u * j + 2u) % L::part_halves == 0u;
         if (split_here) {
@@ -364,7 +357,11 @@ __device__ __forceinline__ void mma_rows(const u16* x, const u8* weight, const u
         }
         const uint2 s = r.scale[slot];
         const u32 bytes = C::packed ? (is_half ? s.x : s.x | s.y << 16) : __byte_perm(s.x, s.y, is_half ? half_bytes : full_bytes);
-        mma_piece<C, is_half>(r.weight[slot], bytes, x_at + j * 256u, own, b, sum);
+        if (is_half) {
+            mma_piece<C, true>(r.weight[slot], bytes, x_at + j * 256u, own, b, sum);
+        } else {
+            mma_piece<C, false>(r.weight[slot], bytes, x_at + j * 256u, own, b, sum);
+        }
         if (split_here) {
 #pragma unroll
             for (u32 i = 0; i < 2; ++i) {
@@ -399,7 +396,7 @@ __device__ __forceinline__ void mma_rows(const u16* x, const u8* weight, const u
 #pragma unroll
                 for (u32 i = 0; i < L::run; ++i) {
                     const u32 j = first + i, slot = (f * L::pieces + i) % L::ring;
-                    step(False{}, tile, j, slot);
+                    step(false, tile, j, slot);
                     const bool rest_of_tile = j + L::ring < L::pieces;
                     MmaFrom from;  // chosen field by field: a choice between structures would put them into memory
                     from.weight = rest_of_tile ? here.weight : there.weight;
@@ -420,7 +417,7 @@ __device__ __forceinline__ void mma_rows(const u16* x, const u8* weight, const u
 #pragma unroll
             for (u32 i = 0; i < L::run; ++i) {
                 const u32 j = first + i;
-                step(True{}, L::tiles, j, i % L::ring);
+                step(true, L::tiles, j, i % L::ring);
                 if (j + L::ring < L::pieces) lane.ask(r, i % L::ring, here, j + L::ring);
             }
         }

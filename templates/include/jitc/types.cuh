@@ -6,6 +6,8 @@ namespace jitc {
 
 enum class Accumulate { fma, mul_add, mma };
 enum class Geometry { tiled, original };
+enum class WeightLayout { nvfp4, packed };
+enum class Output { f32, bf16 };
 
 using u8 = unsigned char;
 using u16 = unsigned short;

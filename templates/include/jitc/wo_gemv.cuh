@@ -1,8 +1,9 @@
 // Invariant: output = the slots' partials summed in slot order, whatever the geometry; partials hold the chains of
-// wo_chain.cuh bit for bit. Which body runs is decided at compile time.
+// wo_chain.cuh bit for bit, in mma mode the sums of mma_rows.cuh. Which body runs is decided at compile time.
 #pragma once
 
 #include <jitc/region.cuh>
+#include <jitc/wo_mma.cuh>
 #include <jitc/wo_original.cuh>
 #include <jitc/wo_tiled.cuh>
 
@@ -18,7 +19,9 @@ __device__ __forceinline__ void wo_gemv(const u16* attn, const u8* weight, const
         // The grid has a layer a token for the original's sake; one layer keeps its weights and walks all tokens.
     } else {
         timer.enter(region::phase1_wo_gemv{});
-        if constexpr (C::staged) {
+        if constexpr (C::by_mma) {
+            wo_mma<C>(attn, weight, scales, global_scale, partials, output, nat);
+        } else if constexpr (C::staged) {
             wo_tiled<C>(attn, weight, scales, global_scale, partials, output, nat);
         } else {
             wo_tiled_scalar<C>(attn, weight, scales, global_scale, partials, output, nat);

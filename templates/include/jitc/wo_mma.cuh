@@ -14,10 +14,10 @@ struct WoMma {
     static constexpr u32 k_total = C::num_q_heads * C::head_dim;
     static constexpr u32 part_len = C::part_len;
     static constexpr u32 k_warps = C::k_warps;
-    static constexpr u32 rows_per_cta = C::rows_per_cta;
+    static constexpr u32 rows_per_cta = C::mma_rows;
     static constexpr u32 tokens = C::tokens;
     static constexpr u32 ring = C::ring;
-    static constexpr u32 x_sets = C::x_sets;
+    static constexpr u32 x_sets = 1;
     static constexpr bool dependent = C::dependent;
     static constexpr bool packed = C::packed;
 };
