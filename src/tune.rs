@@ -109,6 +109,9 @@ pub fn heuristic(gpu: &Gpu, problem: &Problem) -> Geometry {
         return Geometry::new();
     };
     let (k, slots) = (q_heads * head_dim, kv_heads * split);
+    if problem.family == "wo_gemv" && problem.constants.get("accumulate").is_some_and(|a| a == "mma") {
+        return mma_heuristic(gpu, problem.tokens, hidden);
+    }
     if !plain || problem.family != "wo_gemv" || k % (64 * slots) != 0 {
         return Geometry::new();
     }
@@ -137,6 +140,16 @@ pub fn heuristic(gpu: &Gpu, problem: &Problem) -> Geometry {
     set(&[("rows_per_cta", rows), ("tokens", tokens)])
 }
 
+/// Tensor cores: one block a multiprocessor, rows by eight, and all tokens in one decode.
+fn mma_heuristic(gpu: &Gpu, tokens: u32, hidden: u32) -> Geometry {
+    let rows = (hidden.div_ceil(8).div_ceil(gpu.sm_count.max(1)) * 8).clamp(8, 512);
+    let tokens = tokens.next_power_of_two().min(8);
+    Geometry::from([
+        ("mma_rows".to_owned(), rows.to_string()),
+        ("tokens".to_owned(), tokens.to_string()),
+    ])
+}
+
 /// What `jitc tune` tries: the product of these lists, or of `given` where it names
 /// the constant. Combinations that the family forbids are the caller's to drop.
 #[must_use]
@@ -145,7 +158,12 @@ pub fn space(accumulate: &str, tokens: usize, given: &[(String, Vec<String>)]) -
     let mut declare = |name: &'static str, values: &[u32]| {
         lists.push((name, values.iter().map(u32::to_string).collect()));
     };
-    if accumulate != "mma" {
+    if accumulate == "mma" {
+        declare("mma_rows", &[16, 24, 40]);
+        declare("mma_warps", &[8, 16]);
+        declare("mma_ring", &[0, 3, 6]);
+        declare("tokens", if tokens > 1 { &[1, 2, 4, 8] } else { &[1] });
+    } else {
         declare("rows_per_cta", &[16, 20, 24, 40, 48]);
         declare("rows_per_thread", &[1, 2]);
         declare("row_groups", &[1, 2, 5, 10]);

@@ -14,6 +14,7 @@ mod show;
 mod tune;
 mod verify;
 mod verify_layer;
+mod verify_mma;
 mod warm;
 mod why;
 

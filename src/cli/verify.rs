@@ -8,7 +8,7 @@ use std::time::Instant;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::json;
 
-use super::{Answer, output, verify_layer};
+use super::{Answer, output, verify_layer, verify_mma};
 use crate::device::Context;
 use crate::jit::{Error, Jit};
 use crate::problem::WoProblem;
@@ -86,21 +86,27 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     for shape in &SHAPES[skipped..] {
         sweep.shape(*shape, &mut tally)?;
     }
+    let mma = verify_mma::run(jit, &context, json, sweep.seeds)?;
     let device = &context.device().name;
     let (cases, wrong) = (tally.cases, tally.wrong);
     let seconds = started.elapsed().as_secs_f64();
     if json {
         output::json(
             &json!({"event": "summary", "device": device, "cases": cases, "wrong": wrong,
-            "elapsed_ms": seconds * 1e3}),
+            "mma_cases": mma.cases, "mma_wrong": mma.wrong, "elapsed_ms": seconds * 1e3}),
         );
     } else {
         output::table(&tally.table());
         output::line(format!(
             "\n{device}: {cases} cases, {wrong} with a differing bit, in {seconds:.1} s"
         ));
+        output::line(format!(
+            "mma: {} cases, {} with bits that depend on geometry or more than twice the exact mode's distance \
+             from float64",
+            mma.cases, mma.wrong
+        ));
     }
-    Ok(ExitCode::from(u8::from(wrong > 0)))
+    Ok(ExitCode::from(u8::from(wrong + mma.wrong > 0)))
 }
 
 struct Sweep<'a> {
@@ -115,7 +121,7 @@ impl Sweep<'_> {
         let (hidden, q_heads, head_dim) = shape;
         let kv_heads: Vec<usize> = KV_HEADS.into_iter().filter(|kv| q_heads % kv == 0).collect();
         let specs = self.specs(shape, &kv_heads)?;
-        self.prepare(specs.values())?;
+        prepare(self.jit, specs.values())?;
         let plain = WoShape {
             hidden,
             k: q_heads * head_dim,
@@ -205,27 +211,6 @@ impl Sweep<'_> {
         Ok(specs)
     }
 
-    /// Compiles what the cache lacks, on all cores, before the GPU has to wait.
-    fn prepare<'s>(&self, specs: impl Iterator<Item = &'s KernelSpec>) -> Result<(), Error> {
-        let specs: Vec<_> = specs.collect();
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let parts = specs.chunks(specs.len().div_ceil(threads).max(1));
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = parts
-                .map(|part| {
-                    scope.spawn(move || part.iter().try_for_each(|spec| self.jit.prepare(spec).map(drop)))
-                })
-                .collect();
-            for worker in workers {
-                match worker.join() {
-                    Ok(prepared) => prepared?,
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-            Ok(())
-        })
-    }
-
     fn report(&self, spec: &KernelSpec, set: &Set<'_>, case: &Case) {
         let (nat, seed, global_scale) = (case.nat, set.seed, set.inputs.global_scale);
         if self.json {
@@ -258,6 +243,25 @@ impl Sweep<'_> {
             }
         }
     }
+}
+
+/// Compiles what the cache lacks, on all cores, before the GPU has to wait.
+pub(super) fn prepare<'s>(jit: &Jit, specs: impl Iterator<Item = &'s KernelSpec>) -> Result<(), Error> {
+    let specs: Vec<_> = specs.collect();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let parts = specs.chunks(specs.len().div_ceil(threads).max(1));
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = parts
+            .map(|part| scope.spawn(move || part.iter().try_for_each(|spec| jit.prepare(spec).map(drop))))
+            .collect();
+        for worker in workers {
+            match worker.join() {
+                Ok(prepared) => prepared?,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        Ok(())
+    })
 }
 
 /// JSON has no infinity: a NaN on either side shows as null.

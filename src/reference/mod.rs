@@ -9,6 +9,8 @@ pub mod compare;
 pub mod e4m3;
 pub mod fp4;
 pub mod layer;
+pub mod mma;
+pub mod packed;
 mod rng;
 pub mod swizzle;
 mod wo;

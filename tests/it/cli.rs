@@ -284,10 +284,17 @@ fn cache_show_finds_an_entry_by_the_first_digits_of_its_key() {
 fn the_built_in_families_compile_without_spills_on_every_tested_arch() {
     let dir = tempfile::tempdir().expect("tempdir");
     let archs = "sm_80,sm_86,sm_89,sm_90,sm_90a,sm_100a,sm_103a,sm_120a,sm_121a";
-    for args in [
-        &["wo_gemv", "--wo-split", "1,8", "--accumulate", "fma,mul_add"][..],
-        &["wo_gemv", "--wo-split", "8", "--geometry", "original"],
-        &["stream"],
+    // Of each kind of code that tensor cores take: scales by bits, by conversion, and with dependent launches.
+    let kinds = "sm_80,sm_89,sm_90a";
+    for (archs, args) in [
+        (
+            archs,
+            &["wo_gemv", "--wo-split", "1,8", "--accumulate", "fma,mul_add"][..],
+        ),
+        (archs, &["wo_gemv", "--wo-split", "8", "--geometry", "original"]),
+        (kinds, &["wo_gemv", "--wo-split", "8", "--accumulate", "mma"]),
+        (kinds, &["gemv", "--weight-layout", "packed"]),
+        (archs, &["stream"]),
     ] {
         let output = jitc(dir.path())
             .args(["warm", "--json", "--arch", archs])

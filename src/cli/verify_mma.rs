@@ -1,0 +1,240 @@
+//! `jitc verify wo_gemv`, tensor cores: bits that do not depend on geometry, layout or
+//! launch, and a distance from float64 within twice the exact mode's.
+
+use std::sync::Arc;
+
+use cudarc::driver::CudaStream;
+use half::bf16;
+use serde_json::json;
+
+use super::output;
+use super::verify::prepare;
+use crate::device::Context;
+use crate::jit::{Error, Jit};
+use crate::problem::WoProblem;
+use crate::reference::mma::{Accuracy, quantise};
+use crate::reference::packed::{self, Weight};
+use crate::reference::{Rng, WoInputs, WoOutput, WoShape, matmul_f64, split_order};
+use crate::spec::KernelSpec;
+use crate::target::Arch;
+
+/// hidden, query heads, head dim, kv heads: small, with slots of whole 64 weights.
+const SHAPES: [(usize, usize, usize, usize); 2] = [(200, 24, 256, 4), (72, 16, 128, 4)];
+const SPLITS: [usize; 4] = [1, 2, 4, 8];
+const TOKENS: usize = 4;
+const LAYOUTS: [&str; 2] = ["nvfp4", "packed"];
+
+/// Geometries whose bits have to agree.
+const GEOMETRIES: [&[(&str, &str)]; 3] = [
+    &[],
+    &[("mma_rows", "24"), ("tokens", "4")],
+    &[("mma_rows", "8"), ("tokens", "2"), ("dependent", "true")],
+];
+
+/// Names of the inputs: normal weights and activations, and hard ones.
+const INPUTS: [&str; 5] = ["normal", "bytes", "cancelling", "all equal", "extreme scales"];
+
+/// Cases, and how many of them were refused.
+#[derive(Default)]
+pub(super) struct Verdict {
+    pub cases: usize,
+    pub wrong: usize,
+}
+
+pub(super) fn run(jit: &Jit, context: &Context, as_json: bool, seeds: u64) -> Result<Verdict, Error> {
+    let stream = context.cuda().default_stream();
+    let specs = every_spec(jit, context)?;
+    prepare(jit, specs.iter())?;
+    let mut verdict = Verdict::default();
+    for (hidden, q_heads, head_dim, num_kv_heads) in SHAPES {
+        for wo_split in SPLITS {
+            let shape = WoShape {
+                hidden,
+                k: q_heads * head_dim,
+                num_kv_heads,
+                wo_split,
+            };
+            for seed in 0..seeds {
+                for name in INPUTS {
+                    let inputs = inputs(&shape, name, 977 + seed);
+                    let sweep = Sweep {
+                        jit,
+                        context,
+                        stream: &stream,
+                        q_heads,
+                        shape: &shape,
+                        as_json,
+                    };
+                    sweep.case(name, seed, &inputs, &mut verdict)?;
+                }
+            }
+        }
+    }
+    Ok(verdict)
+}
+
+struct Sweep<'a> {
+    jit: &'a Jit,
+    context: &'a Context,
+    stream: &'a Arc<CudaStream>,
+    q_heads: usize,
+    shape: &'a WoShape,
+    as_json: bool,
+}
+
+impl Sweep<'_> {
+    fn case(&self, name: &str, seed: u64, inputs: &WoInputs, verdict: &mut Verdict) -> Result<(), Error> {
+        let shape = self.shape;
+        let exact = split_order(shape, inputs, true).output;
+        let yardstick = matmul_f64(shape, inputs);
+        let largest = yardstick.iter().fold(0.0_f64, |m, v| m.max(v.abs()));
+        let mut first: Option<WoOutput> = None;
+        for layout in LAYOUTS {
+            let mut held = inputs.clone();
+            if layout == "packed" {
+                let plain = Weight {
+                    codes: std::mem::take(&mut held.weight),
+                    scales: std::mem::take(&mut held.scales),
+                };
+                // The shapes above are whole blocks.
+                if let Ok(weight) = packed::pack(&plain, shape.hidden, shape.k) {
+                    (held.weight, held.scales) = (weight.codes, weight.scales);
+                }
+            }
+            let mut problem = WoProblem::new(self.stream, shape, shape.num_slots(), &held)?;
+            for geometry in GEOMETRIES {
+                let spec = spec(self.jit, self.context, self.shape, self.q_heads, layout, geometry)?;
+                let kernel = self.jit.load(&spec, self.context)?;
+                let actual = problem.run(&kernel, TOKENS, shape.num_slots())?;
+                let again = problem.run(&kernel, TOKENS, shape.num_slots())?;
+                let accuracy = Accuracy::of(&actual.output, &exact, &yardstick);
+                let same = same_bits(&actual, &again) && first.as_ref().is_none_or(|f| same_bits(f, &actual));
+                let passes = same && gathered(shape, &actual) && accuracy.passes(largest);
+                verdict.cases += 1;
+                verdict.wrong += usize::from(!passes);
+                if self.as_json {
+                    output::json(&json!({"event": "mma", "variant": spec.variant(), "inputs": name,
+                        "seed": seed, "passes": passes, "same_bits": same,
+                        "relative_l2": accuracy.mma.relative_l2,
+                        "relative_l2_exact": accuracy.exact.relative_l2,
+                        "max_abs": accuracy.mma.max_abs, "max_abs_exact": accuracy.exact.max_abs}));
+                }
+                if !passes {
+                    output::note(format!(
+                        "wrong: {} {name} seed={seed}: distance from float64 {:.2e} (exact mode {:.2e}), bits {}",
+                        spec.variant(),
+                        accuracy.mma.relative_l2,
+                        accuracy.exact.relative_l2,
+                        if same { "agree" } else { "differ" },
+                    ));
+                }
+                first.get_or_insert(actual);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn spec(
+    jit: &Jit,
+    context: &Context,
+    shape: &WoShape,
+    q_heads: usize,
+    layout: &str,
+    geometry: &[(&str, &str)],
+) -> Result<KernelSpec, Error> {
+    let device = context.device();
+    let arch = Arch::of_device(device.major, device.minor);
+    let numbers = [
+        ("hidden", shape.hidden),
+        ("num_q_heads", q_heads),
+        ("head_dim", shape.k / q_heads),
+        ("num_kv_heads", shape.num_kv_heads),
+        ("wo_split", shape.wo_split),
+    ]
+    .map(|(name, n)| (name, n.to_string()));
+    let set = numbers
+        .iter()
+        .map(|(name, n)| (*name, n.as_str()))
+        .chain([("accumulate", "mma"), ("weight_layout", layout)])
+        .chain(geometry.iter().copied());
+    Ok(KernelSpec::new(jit.registry().get("wo_gemv")?, set, arch)?)
+}
+
+fn every_spec(jit: &Jit, context: &Context) -> Result<Vec<KernelSpec>, Error> {
+    let mut specs = Vec::new();
+    for (hidden, q_heads, head_dim, num_kv_heads) in SHAPES {
+        for wo_split in SPLITS {
+            let shape = WoShape {
+                hidden,
+                k: q_heads * head_dim,
+                num_kv_heads,
+                wo_split,
+            };
+            for layout in LAYOUTS {
+                for geometry in GEOMETRIES {
+                    specs.push(spec(jit, context, &shape, q_heads, layout, geometry)?);
+                }
+            }
+        }
+    }
+    Ok(specs)
+}
+
+fn same_bits(a: &WoOutput, b: &WoOutput) -> bool {
+    let equal = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
+    equal(&a.partials, &b.partials) && equal(&a.output, &b.output)
+}
+
+/// Whether the output is the partials summed in slot order, to the bit.
+fn gathered(shape: &WoShape, out: &WoOutput) -> bool {
+    let slots = shape.num_slots();
+    out.output.iter().enumerate().all(|(i, value)| {
+        let (token, row) = (i / shape.hidden, i % shape.hidden);
+        let partial = |slot: usize| out.partials[(token * slots + slot) * shape.hidden + row];
+        let sum = (0..slots).fold(0.0_f32, |sum, slot| sum + partial(slot));
+        sum.to_bits() == value.to_bits()
+    })
+}
+
+/// Inputs of a kind, for the most tokens.
+fn inputs(shape: &WoShape, name: &str, seed: u64) -> WoInputs {
+    let mut inputs = WoInputs::random(shape, TOKENS, 0.0123, seed);
+    let mut rng = Rng::new(seed ^ 0x5eed);
+    match name {
+        // As a checkpoint has them: codes of normal weights under their own scales.
+        "normal" => {
+            let normal = rng.normal_bf16(shape.hidden * shape.k);
+            let weights: Vec<f32> = normal.iter().map(|w| w.to_f32()).collect();
+            let quantised = quantise(&weights, shape.hidden, shape.k, inputs.global_scale);
+            (inputs.weight, inputs.scales) = quantised;
+        }
+        // The second half of K takes most of the first half back.
+        "cancelling" => {
+            let half = shape.k / 2;
+            for row in inputs.weight.chunks_mut(half) {
+                let (first, second) = row.split_at_mut(half / 2);
+                second.copy_from_slice(first);
+            }
+            inputs.scales.fill(0x38);
+            for token in inputs.attn.chunks_mut(shape.k) {
+                for k in 0..half {
+                    token[half + k] = bf16::from_f32(-token[k].to_f32() * 1.01);
+                }
+            }
+        }
+        "all equal" => {
+            inputs.weight.fill(0x77);
+            inputs.scales.fill(0x7e);
+            inputs.attn.fill(bf16::ONE);
+        }
+        "extreme scales" => {
+            let ends = [0x7e, 0xfe, 0x01, 0x81, 0x00, 0x80];
+            for scale in &mut inputs.scales {
+                *scale = ends[usize::from(*scale) % ends.len()];
+            }
+        }
+        _ => {}
+    }
+    inputs
+}
