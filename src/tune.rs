@@ -395,7 +395,22 @@ mod tests {
                 .iter()
                 .all(|g| g["rows_per_cta"] == "40" && declared.contains(g))
         );
-        assert_eq!(space("mma", 1, &given), [rows("40")]);
+        assert!(
+            space("mma", 1, &[])
+                .iter()
+                .all(|g| !g.contains_key("rows_per_cta"))
+        );
+    }
+
+    #[test]
+    fn by_rule_tensor_cores_decode_once_for_all_tokens_and_have_a_block_a_multiprocessor() {
+        let mut asked = problem(8, 3);
+        asked.constants.insert("accumulate".into(), "mma".into());
+        let geometry = heuristic(&gpu(132), &asked);
+        assert_eq!(
+            (geometry["mma_rows"].as_str(), geometry["tokens"].as_str()),
+            ("40", "4")
+        );
     }
 
     #[test]
