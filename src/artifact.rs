@@ -50,7 +50,8 @@ impl Artifact {
 /// Reads the `ptxas -v` part of a compile log.
 ///
 /// The report names a function on one line and gives its numbers on the next
-/// ones; lines that say nothing of interest are passed over.
+/// ones; lines that say nothing of interest are passed over. Functions that an
+/// entry calls are reported after it: their spills are its own.
 #[must_use]
 pub fn parse_ptxas_report(log: &str) -> Vec<Resources> {
     let mut out: Vec<Resources> = Vec::new();
@@ -65,8 +66,9 @@ pub fn parse_ptxas_report(log: &str) -> Vec<Resources> {
             continue;
         };
         if line.contains("bytes stack frame") {
-            current.stack_bytes = number_before(line, " bytes stack frame").unwrap_or(0);
-            current.spill_bytes = number_before(line, " bytes spill stores").unwrap_or(0)
+            let stack_bytes = number_before(line, " bytes stack frame").unwrap_or(0);
+            current.stack_bytes = current.stack_bytes.max(stack_bytes);
+            current.spill_bytes += number_before(line, " bytes spill stores").unwrap_or(0)
                 + number_before(line, " bytes spill loads").unwrap_or(0);
         }
         if let Some(rest) = line.split("Used ").nth(1) {
@@ -103,6 +105,8 @@ ptxas info    : Function properties for wo_gemv
     16 bytes stack frame, 12 bytes spill stores, 8 bytes spill loads
 ptxas info    : Used 64 registers, used 1 barriers, 1028 bytes smem
 ptxas info    : Compile time = 41.000 ms
+ptxas info    : Function properties for _ZN4jitc5chainEv
+    0 bytes stack frame, 4 bytes spill stores, 0 bytes spill loads
 ptxas info    : Compiling entry function 'wo_gather' for 'sm_90a'
 ptxas info    : Function properties for wo_gather
     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
@@ -115,7 +119,7 @@ ptxas info    : Used 20 registers, used 0 barriers
         assert_eq!(report.len(), 2);
         assert_eq!(report[0].entry, "wo_gemv");
         assert_eq!(report[0].registers, 64);
-        assert_eq!(report[0].spill_bytes, 20);
+        assert_eq!(report[0].spill_bytes, 24, "with the function that it calls");
         assert_eq!(report[0].stack_bytes, 16);
         assert_eq!(report[0].shared_bytes, 1028);
         assert_eq!(report[1].entry, "wo_gather");

@@ -62,8 +62,15 @@ fn changing_any_single_constant_or_the_arch_changes_the_key() {
         let mut keys = BTreeSet::from([key_of(&[], arch).expect("defaults go together")]);
         for constant in family.constants.values() {
             let others = others(constant);
-            // The first value that no constraint forbids beside the defaults.
-            let changed = others.iter().find_map(|v| key_of(&[(&constant.name, v)], arch));
+            // The first value that no constraint forbids beside the defaults, or beside tensor cores.
+            let beside = |base: &[(&str, &str)]| {
+                others.iter().find_map(|v| {
+                    let key = key_of(&[base, &[(&constant.name, v)]].concat(), arch)?;
+                    assert_ne!(Some(&key), key_of(base, arch).as_ref(), "{}", constant.name);
+                    Some(key)
+                })
+            };
+            let changed = beside(&[]).or_else(|| beside(&[("accumulate", "mma")]));
             let name = format!("{}.{}", family.name, constant.name);
             match changed {
                 Some(key) => assert!(keys.insert(key), "{name} does not change the key"),
