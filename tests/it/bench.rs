@@ -77,3 +77,16 @@ fn tune_refuses_what_it_could_not_try() {
             .stderr(contains(word));
     }
 }
+
+#[test]
+fn shapes_that_nothing_divides_stay_legal() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    for (q_heads, head_dim) in [("8", "24"), ("16", "40"), ("16", "17")] {
+        jitc(dir.path())
+            .args(["key", "wo_gemv", "--hidden", "130", "--num-q-heads", q_heads])
+            .args(["--head-dim", head_dim, "--num-kv-heads", "1,8"])
+            .args(["--wo-split", "1,8", "--accumulate", "fma", "--arch", "sm_90a"])
+            .assert()
+            .success();
+    }
+}
