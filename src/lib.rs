@@ -11,6 +11,7 @@ pub mod compile;
 pub mod config;
 pub mod constant;
 pub mod device;
+pub mod dispatch;
 mod expression;
 pub mod jit;
 pub mod key;

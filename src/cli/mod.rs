@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod cache;
+mod dispatch;
 mod doctor;
 mod extract;
 mod human;
@@ -48,6 +49,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "cache", command: cache::command, run: cache::run },
     Verb { name: "toolchain", command: doctor::toolchain_command, run: doctor::toolchain },
     Verb { name: "doctor", command: doctor::doctor_command, run: doctor::doctor },
+    Verb { name: "dispatch", command: dispatch::command, run: dispatch::run },
     Verb { name: "verify", command: verify::command, run: verify::run },
     Verb { name: "regions", command: regions::command, run: regions::run },
     Verb { name: "extract", command: extract::command, run: extract::run },

@@ -2,13 +2,13 @@
 //! holds every stage to its reference.
 
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DeviceRepr};
 use half::bf16;
 use serde_json::json;
-
-use std::sync::Arc;
 
 use super::{Answer, output};
 use crate::device::Context;
@@ -149,6 +149,7 @@ pub(super) fn run(jit: &Jit, context: &Context, family: &str, quick: bool, json:
     let started = Instant::now();
     let stream = context.cuda().default_stream();
     let (mut count, mut wrong) = (0, 0);
+    prepare(jit, context, family, &cases(quick))?;
     let mut rows = vec![
         [
             "variant", "lengths", "inputs", "stage", "median", "p99", "max", "",
@@ -209,6 +210,32 @@ pub(super) fn run(jit: &Jit, context: &Context, family: &str, quick: bool, json:
         ));
     }
     Ok(ExitCode::from(u8::from(wrong > 0)))
+}
+
+/// Compiles what the cache lacks, on all cores, before the GPU has to wait.
+fn prepare(jit: &Jit, context: &Context, family: &str, cases: &[Case]) -> Result<(), Error> {
+    let mut specs = Vec::new();
+    for case in cases {
+        specs.push(spec_of(jit, context, family, case)?);
+        if family == "beta_lite" {
+            specs.push(spec_of(jit, context, "beta_coop", case)?);
+        }
+    }
+    let next = AtomicUsize::new(0);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let work = || {
+            while let Some(spec) = specs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                jit.prepare(spec)?;
+            }
+            Ok(())
+        };
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| match worker.join() {
+            Ok(prepared) => prepared,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    })
 }
 
 fn spec_of(jit: &Jit, context: &Context, family: &str, case: &Case) -> Result<KernelSpec, Error> {

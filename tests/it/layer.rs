@@ -134,3 +134,29 @@ fn the_layer_compiles_without_spills() {
         assert_eq!(event["spill_bytes"], 0, "{event}");
     }
 }
+
+#[test]
+fn dispatch_says_what_it_chose_and_why_without_a_gpu() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let run = |args: &[&str]| {
+        let output = jitc(dir.path())
+            .args(["dispatch", "--wo-split", "8", "--device", "h200", "--json"])
+            .args(args)
+            .output()
+            .expect("ran");
+        (output.status.code(), events(&output))
+    };
+    let (code, said) = run(&["--nat", "4", "--explain"]);
+    assert_eq!(code, Some(0));
+    assert_eq!(said[0]["kind"], "coop");
+    assert_eq!(said[0]["reason"], "its grid is resident at once");
+    assert_eq!(said[1]["resident"], 132);
+    let (code, said) = run(&["--path", "coop", "--num-ctas", "264"]);
+    assert_eq!(code, Some(1));
+    let reason = said[0]["reason"].as_str().expect("reason");
+    assert!(reason.contains("264 blocks is over the 132"), "{reason}");
+    let (code, said) = run(&["--num-ctas", "264"]);
+    assert_eq!((code, &said[0]["kind"]), (Some(0), &"lite".into()));
+    let (code, said) = run(&["--layers", "3,7", "--layer", "4"]);
+    assert_eq!((code, &said[0]["variant"]), (Some(1), &serde_json::Value::Null));
+}

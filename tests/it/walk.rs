@@ -19,6 +19,7 @@ const WALK: &[&str] = &[
     "compile",
     "cache",
     "device",
+    "dispatch",
     "load",
     "launch",
     "timing",

@@ -1,0 +1,436 @@
+//! Which prepared variant runs a decode step, and why.
+//!
+//! Invariant: choosing is pure, allocates nothing and takes no lock; a forced
+//! cooperative launch that does not fit is refused, never replaced by another
+//! path. Nothing here compiles: what was not prepared cannot be chosen.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Serialize;
+
+use crate::device::Device;
+
+/// The path that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Path {
+    /// Cooperative where it fits, else lite.
+    #[default]
+    Auto,
+    /// Cooperative or nothing.
+    Coop,
+    /// Always lite.
+    Lite,
+}
+
+impl FromStr for Path {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "auto" => Ok(Self::Auto),
+            "coop" => Ok(Self::Coop),
+            "lite" => Ok(Self::Lite),
+            _ => Err(format!("path `{text}`: expected auto, coop or lite")),
+        }
+    }
+}
+
+/// Which layers take part.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Layers(Option<Vec<u32>>);
+
+impl Layers {
+    /// Every layer.
+    #[must_use]
+    pub fn all() -> Self {
+        Self(None)
+    }
+
+    /// These, from a list such as `3,7`. An empty list is every layer.
+    pub fn parse(list: &str) -> Result<Self, String> {
+        if list.trim().is_empty() {
+            return Ok(Self::all());
+        }
+        let mut layers: Vec<u32> = list
+            .split(',')
+            .map(|text| {
+                (text.trim().parse()).map_err(|_| format!("layer `{text}`: expected numbers, such as 3,7"))
+            })
+            .collect::<Result<_, _>>()?;
+        layers.sort_unstable();
+        Ok(Self(Some(layers)))
+    }
+
+    fn allow(&self, layer: u32) -> bool {
+        (self.0.as_ref()).is_none_or(|layers| layers.binary_search(&layer).is_ok())
+    }
+}
+
+/// What does not change from step to step.
+#[derive(Debug, Clone, Default)]
+pub struct Policy {
+    /// The path asked for.
+    pub path: Path,
+    /// Which layers take part.
+    pub layers: Layers,
+    /// Rows that the workspace has.
+    pub max_tokens: u32,
+}
+
+/// One decode step of one layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Problem {
+    /// Tokens.
+    pub nat: u32,
+    /// The layer.
+    pub layer: u32,
+    /// Whether every sequence of the step decodes.
+    pub decode_only: bool,
+}
+
+/// How a variant is launched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// One cooperative launch.
+    Coop,
+    /// Ordinary launches.
+    Lite,
+}
+
+/// A variant that is ready to be launched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Variant {
+    /// How it is launched.
+    pub kind: Kind,
+    /// Tokens that share one pass over its weights.
+    pub tokens: u32,
+    /// Blocks of its grid that do not depend on the tokens.
+    pub blocks: u32,
+    /// Whether the grid has as many blocks again for every token.
+    pub per_token: bool,
+    /// Blocks that are resident on the whole GPU at once, by true occupancy.
+    pub capacity: u32,
+}
+
+impl Variant {
+    /// Blocks of the grid for `nat` tokens.
+    #[must_use]
+    pub fn grid_blocks(&self, nat: u32) -> u64 {
+        u64::from(self.blocks) * if self.per_token { u64::from(nat) } else { 1 }
+    }
+
+    /// Whether it may be launched: waiting blocks have to be resident together.
+    #[must_use]
+    pub fn fits(&self, nat: u32) -> bool {
+        self.kind == Kind::Lite || self.grid_blocks(nat) <= u64::from(self.capacity)
+    }
+}
+
+/// Why a choice is what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Cooperative, and its grid is resident.
+    Fits,
+    /// Lite, because that was asked for.
+    Asked,
+    /// Lite, because no cooperative variant fits: the blocks of the one that
+    /// needs fewest, and the capacity.
+    OverCapacity {
+        /// Blocks.
+        blocks: u64,
+        /// Resident blocks.
+        capacity: u32,
+    },
+    /// Lite, because no cooperative variant was prepared.
+    NoneCooperative,
+    /// Nothing: a sequence does not decode.
+    NotDecoding,
+    /// Nothing: the layer does not take part.
+    Layer,
+    /// Nothing: more tokens than the workspace has rows, or none.
+    Tokens,
+    /// Nothing: cooperative was forced and does not fit.
+    ForcedOverCapacity {
+        /// Blocks.
+        blocks: u64,
+        /// Resident blocks.
+        capacity: u32,
+    },
+    /// Nothing: no variant of the path was prepared.
+    NotPrepared,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fits => f.write_str("its grid is resident at once"),
+            Self::Asked => f.write_str("lite was asked for"),
+            Self::OverCapacity { blocks, capacity } => {
+                write!(
+                    f,
+                    "a cooperative grid of {blocks} blocks is over the {capacity} that are resident at once"
+                )
+            }
+            Self::NoneCooperative => f.write_str("no cooperative variant was prepared"),
+            Self::NotDecoding => f.write_str("not every sequence of the step decodes"),
+            Self::Layer => f.write_str("the layer is not among those that take part"),
+            Self::Tokens => f.write_str("the workspace has no room for that many tokens, or there are none"),
+            Self::ForcedOverCapacity { blocks, capacity } => write!(
+                f,
+                "cooperative was forced, and its grid of {blocks} blocks is over the {capacity} that are resident at once"
+            ),
+            Self::NotPrepared => f.write_str("no variant of that path was prepared"),
+        }
+    }
+}
+
+/// What was chosen: the index of a variant, or nothing; and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice {
+    /// Index into the prepared variants.
+    pub variant: Option<usize>,
+    /// Why.
+    pub reason: Reason,
+}
+
+impl Choice {
+    fn none(reason: Reason) -> Self {
+        Self {
+            variant: None,
+            reason,
+        }
+    }
+}
+
+/// Chooses among prepared variants.
+#[must_use]
+pub fn select(variants: &[Variant], policy: &Policy, problem: &Problem) -> Choice {
+    if !problem.decode_only {
+        return Choice::none(Reason::NotDecoding);
+    }
+    if !policy.layers.allow(problem.layer) {
+        return Choice::none(Reason::Layer);
+    }
+    let nat = problem.nat;
+    if nat == 0 || nat > policy.max_tokens {
+        return Choice::none(Reason::Tokens);
+    }
+    let lite = best(variants, Kind::Lite, nat);
+    if policy.path == Path::Lite {
+        return Choice {
+            variant: lite,
+            reason: if lite.is_some() {
+                Reason::Asked
+            } else {
+                Reason::NotPrepared
+            },
+        };
+    }
+    if let Some(coop) = best(variants, Kind::Coop, nat) {
+        return Choice {
+            variant: Some(coop),
+            reason: Reason::Fits,
+        };
+    }
+    let smallest = variants
+        .iter()
+        .filter(|v| v.kind == Kind::Coop)
+        .map(|v| (v.grid_blocks(nat), v.capacity))
+        .min();
+    match (policy.path, smallest) {
+        (Path::Coop, Some((blocks, capacity))) => {
+            Choice::none(Reason::ForcedOverCapacity { blocks, capacity })
+        }
+        (Path::Coop, None) => Choice::none(Reason::NotPrepared),
+        (_, smallest) if lite.is_some() => Choice {
+            variant: lite,
+            reason: smallest.map_or(Reason::NoneCooperative, |(blocks, capacity)| {
+                Reason::OverCapacity { blocks, capacity }
+            }),
+        },
+        _ => Choice::none(Reason::NotPrepared),
+    }
+}
+
+/// The variant of a kind that needs fewest passes over the weights, and among
+/// those the one for fewest tokens.
+fn best(variants: &[Variant], kind: Kind, nat: u32) -> Option<usize> {
+    (0..variants.len())
+        .filter(|at| variants[*at].kind == kind && variants[*at].fits(nat))
+        .min_by_key(|at| (nat.div_ceil(variants[*at].tokens.max(1)), variants[*at].tokens))
+}
+
+/// Blocks of a kernel that are resident on the whole GPU at once, worked out from
+/// its resources as the driver does: registers come in 256 a warp, shared memory
+/// in 128 bytes with 1 KiB of the system's a block. For a GPU that is not here;
+/// where it is, the driver is asked.
+#[must_use]
+pub fn capacity(device: &Device, registers: u32, threads: u32, shared_mem_bytes: u32) -> u32 {
+    let warps = threads.div_ceil(32).max(1);
+    let warp_registers = (registers * 32).next_multiple_of(256).max(256);
+    // Each of the four schedulers has a quarter of the registers to itself.
+    let by_registers = (device.registers_per_sm / 4 / warp_registers * 4) / warps;
+    let block_bytes = (shared_mem_bytes + 1024).next_multiple_of(128);
+    let by_shared = device.shared_mem_per_sm / block_bytes;
+    let by_threads = device.threads_per_sm / (warps * 32);
+    by_registers.min(by_shared).min(by_threads).min(32) * device.sm_count
+}
+
+/// Facts of a GPU that need not be here, by a short name.
+#[must_use]
+pub fn known_device(name: &str) -> Option<Device> {
+    let (full, capability, sm_count, shared_kib, block_kib, threads_per_sm, l2_mib) =
+        match name.to_ascii_lowercase().as_str() {
+            "a100" => ("NVIDIA A100", (8, 0), 108, 164, 163, 2048, 40),
+            "h100" => ("NVIDIA H100 80GB HBM3", (9, 0), 132, 228, 227, 2048, 50),
+            "h200" => ("NVIDIA H200", (9, 0), 132, 228, 227, 2048, 60),
+            "b200" => ("NVIDIA B200", (10, 0), 148, 228, 227, 2048, 126),
+            "gb10" => ("NVIDIA GB10", (12, 1), 48, 100, 99, 1536, 24),
+            _ => return None,
+        };
+    Some(Device {
+        ordinal: 0,
+        name: full.to_owned(),
+        major: capability.0,
+        minor: capability.1,
+        sm_count,
+        shared_mem_per_sm: shared_kib * 1024,
+        shared_mem_per_block: block_kib * 1024,
+        registers_per_sm: 65_536,
+        threads_per_sm,
+        l2_bytes: l2_mib << 20,
+        cooperative: true,
+    })
+}
+
+/// The names of [`known_device`].
+pub const KNOWN_DEVICES: [&str; 5] = ["a100", "h100", "h200", "b200", "gb10"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEP: Problem = Problem {
+        nat: 1,
+        layer: 3,
+        decode_only: true,
+    };
+
+    fn variant(kind: Kind, tokens: u32, per_token: bool, blocks: u32, capacity: u32) -> Variant {
+        Variant {
+            kind,
+            tokens,
+            blocks,
+            per_token,
+            capacity,
+        }
+    }
+
+    /// The original's grid, 64 blocks a token, where 96 are resident; and lite.
+    fn original() -> [Variant; 2] {
+        [
+            variant(Kind::Coop, 1, true, 64, 96),
+            variant(Kind::Lite, 1, true, 64, 96),
+        ]
+    }
+
+    fn choose(variants: &[Variant], path: Path, nat: u32) -> (Option<usize>, Reason) {
+        let policy = Policy {
+            path,
+            layers: Layers::all(),
+            max_tokens: 8,
+        };
+        let choice = select(variants, &policy, &Problem { nat, ..STEP });
+        (choice.variant, choice.reason)
+    }
+
+    #[test]
+    fn the_selection_table_is_the_originals() {
+        let over = |blocks| Reason::OverCapacity { blocks, capacity: 96 };
+        assert_eq!(choose(&original(), Path::Auto, 1), (Some(0), Reason::Fits));
+        assert_eq!(choose(&original(), Path::Auto, 2), (Some(1), over(128)));
+        assert_eq!(choose(&original(), Path::Coop, 1), (Some(0), Reason::Fits));
+        assert_eq!(choose(&original(), Path::Lite, 1), (Some(1), Reason::Asked));
+        assert_eq!(choose(&original(), Path::Lite, 2), (Some(1), Reason::Asked));
+    }
+
+    #[test]
+    fn forced_coop_over_capacity_is_nothing_and_says_by_how_much() {
+        let (variant, reason) = choose(&original(), Path::Coop, 2);
+        assert_eq!(variant, None);
+        assert_eq!(
+            reason.to_string(),
+            "cooperative was forced, and its grid of 128 blocks is over the 96 that are resident at once"
+        );
+    }
+
+    #[test]
+    fn what_was_not_prepared_is_not_chosen() {
+        let [coop, lite] = original();
+        assert_eq!(choose(&[coop], Path::Auto, 2), (None, Reason::NotPrepared));
+        assert_eq!(choose(&[coop], Path::Lite, 1), (None, Reason::NotPrepared));
+        assert_eq!(choose(&[lite], Path::Coop, 1), (None, Reason::NotPrepared));
+        assert_eq!(choose(&[lite], Path::Auto, 1), (Some(0), Reason::NoneCooperative));
+        assert_eq!(choose(&[], Path::Auto, 1), (None, Reason::NotPrepared));
+    }
+
+    #[test]
+    fn an_inactive_step_chooses_nothing() {
+        let policy = Policy {
+            path: Path::Auto,
+            layers: Layers::parse("7, 3").expect("list"),
+            max_tokens: 4,
+        };
+        let reason = |problem| select(&original(), &policy, &problem).reason;
+        assert_eq!(reason(STEP), Reason::Fits);
+        assert_eq!(reason(Problem { layer: 4, ..STEP }), Reason::Layer);
+        assert_eq!(reason(Problem { nat: 5, ..STEP }), Reason::Tokens);
+        assert_eq!(reason(Problem { nat: 0, ..STEP }), Reason::Tokens);
+        let prefill = Problem {
+            decode_only: false,
+            ..STEP
+        };
+        assert_eq!(reason(prefill), Reason::NotDecoding);
+    }
+
+    #[test]
+    fn the_fewest_passes_win_and_then_the_smallest_variant() {
+        let spread: Vec<Variant> = [1, 2, 4]
+            .into_iter()
+            .map(|tokens| variant(Kind::Coop, tokens, false, 132, 132))
+            .collect();
+        let chosen: Vec<_> = (1..=8)
+            .map(|nat| spread[choose(&spread, Path::Auto, nat).0.expect("fits")].tokens)
+            .collect();
+        assert_eq!(chosen, [1, 2, 4, 4, 4, 4, 4, 4]);
+        assert_eq!(choose(&spread, Path::Auto, 8), (Some(2), Reason::Fits));
+    }
+
+    #[test]
+    fn layers_and_paths_are_read_strictly() {
+        assert_eq!(Layers::parse(" ").expect("empty"), Layers::all());
+        assert!(Layers::parse("3,x").expect_err("bad").contains("`x`"));
+        assert_eq!("COOP".parse(), Ok(Path::Coop));
+        assert_eq!(
+            "fast".parse::<Path>().expect_err("bad"),
+            "path `fast`: expected auto, coop or lite"
+        );
+    }
+
+    #[test]
+    fn capacity_follows_registers_threads_and_shared_memory() {
+        let h200 = known_device("H200").expect("known");
+        assert_eq!(capacity(&h200, 128, 512, 227_328), 132);
+        assert_eq!(capacity(&h200, 128, 512, 100_000), 132);
+        assert_eq!(capacity(&h200, 64, 512, 100_000), 2 * 132);
+        assert_eq!(capacity(&h200, 255, 512, 1000), 0);
+        assert_eq!(capacity(&h200, 32, 128, 0), 16 * 132);
+        let gb10 = known_device("gb10").expect("known");
+        // The original's estimate from shared memory alone.
+        assert_eq!(capacity(&gb10, 60, 128, 45_568), 96);
+        assert!(known_device("h300").is_none());
+    }
+}
