@@ -6,6 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::json;
 
 use super::{Answer, args, output};
+use crate::constant::Value;
 use crate::device::{self, Device};
 use crate::dispatch::{
     KNOWN_DEVICES, Kind, Layers, Path, Policy, Problem, Variant, capacity, known_device, select,
@@ -222,8 +223,11 @@ fn candidates(jit: &Jit, device: &Device) -> Result<Vec<Candidate>, Error> {
             let variant = Variant {
                 kind,
                 tokens: number("tokens"),
-                blocks: number("num_ctas"),
-                per_token: false,
+                blocks: match kind {
+                    Kind::Coop => number("grid_x") * number("grid_y"),
+                    Kind::Lite => number("num_ctas"),
+                },
+                per_token: spec.constants.get("geometry").and_then(Value::as_name) == Some("original"),
                 capacity: resident,
             };
             all.push(Candidate {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DriverError, sys};
 
-use crate::launch::{Arguments, LaunchError, Order, launch};
+use crate::launch::{Arguments, LaunchError, Order, launch_grid};
 use crate::load::LoadedKernel;
 use crate::spec::KernelSpec;
 
@@ -77,8 +77,10 @@ pub struct LayerDims {
     pub page_size: usize,
     /// Slots of `W_O`.
     pub slots: usize,
-    /// Blocks of the grid.
+    /// Blocks of the spread grid.
     pub num_ctas: usize,
+    /// Slice groups of the original geometry; 0 in the spread one.
+    pub slice_ctas: usize,
     /// Whether attention is gated.
     pub output_gate: bool,
     /// Whether the input norm is written.
@@ -106,6 +108,14 @@ impl LayerDims {
             page_size: number("page_size")?,
             slots: number("num_kv_heads")? * number("wo_split")?,
             num_ctas: number("num_ctas")?,
+            slice_ctas: match spec
+                .constants
+                .get("geometry")
+                .and_then(crate::constant::Value::as_name)
+            {
+                Some("original") => number("slice_ctas")?,
+                _ => 0,
+            },
             output_gate: flag("output_gate")?,
             input_norm: flag("input_norm")?,
         })
@@ -210,11 +220,16 @@ pub struct Workspace {
     /// Zero before and after every launch.
     pub counters: CudaSlice<u32>,
     partials: CudaSlice<f32>,
+    /// `[max_tokens, slice_ctas, H]`: FC2's partials, in the original geometry.
+    mlp_partials: Option<CudaSlice<f32>>,
     max_tokens: usize,
 }
 
-/// Counters of the whole grid, 128 bytes apart; those of heads come behind them.
+/// Counters of the whole grid, 128 bytes apart; those of tokens come behind them.
 const GRID_COUNTERS: usize = 4 * 32;
+
+/// Counters of a token: one a head, or those of the original geometry.
+const TOKEN_COUNTERS: usize = 64;
 
 impl Workspace {
     /// Scratch for up to `max_tokens` tokens. `keep_middle` has the kernels write
@@ -233,8 +248,11 @@ impl Workspace {
             middle: keep_middle.then(|| stream.alloc_zeros(middle)).transpose()?,
             codes: stream.alloc_zeros(middle / 2)?,
             code_scales: stream.alloc_zeros(middle / 16)?,
-            counters: stream.alloc_zeros(GRID_COUNTERS + max_tokens * dims.num_kv_heads)?,
+            counters: stream.alloc_zeros(GRID_COUNTERS + max_tokens * TOKEN_COUNTERS)?,
             partials: stream.alloc_zeros(dims.partial_floats(max_tokens))?,
+            mlp_partials: (dims.slice_ctas > 0)
+                .then(|| stream.alloc_zeros(max_tokens * dims.slice_ctas * dims.hidden))
+                .transpose()?,
             max_tokens,
         })
     }
@@ -256,6 +274,8 @@ pub struct BoundLayer {
     kernel: Arc<LoadedKernel>,
     arguments: Arguments<VALUES>,
     max_tokens: u32,
+    /// Whether the grid has a layer of blocks a token.
+    per_token: bool,
 }
 
 impl Layer {
@@ -294,6 +314,10 @@ impl Layer {
             .middle
             .as_ref()
             .map_or(0, |middle| middle.device_ptr(stream).0);
+        let mlp_partials = workspace
+            .mlp_partials
+            .as_ref()
+            .map_or(0, |partials| partials.device_ptr(stream).0);
         let query_shape = [tokens, dims.num_q_heads, dims.head_dim];
         let cache_shape = [pages, 2, dims.page_size, dims.num_kv_heads, dims.head_dim];
         let half = dims.page_size * dims.num_kv_heads * dims.head_dim;
@@ -352,7 +376,7 @@ impl Layer {
             .pointer(middle)
             .pointer(workspace.codes.device_ptr(stream).0)
             .pointer(workspace.code_scales.device_ptr(stream).0)
-            .pointer(0)
+            .pointer(mlp_partials)
             .pointer(workspace.counters.device_ptr(stream).0)
             .pointer(region_timing)
             .u64(2 * half as u64)
@@ -368,6 +392,7 @@ impl Layer {
             kernel: Arc::clone(&self.kernel),
             arguments,
             max_tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
+            per_token: dims.slice_ctas > 0,
         })
     }
 }
@@ -393,8 +418,10 @@ impl BoundLayer {
             // The kernels take one struct by value, whose fields are these values
             // side by side; of the pointers to them the driver reads the first.
             let mut arguments = self.arguments.clone().u32(nat);
+            let [x, y, z] = entry.grid(nat);
+            let grid = [x, y, if self.per_token { nat } else { z }];
             // SAFETY: the caller's promise, and `bind` checked what can be checked.
-            unsafe { launch(entry, nat, Order::Serial, stream, &mut arguments) }?;
+            unsafe { launch_grid(entry, grid, Order::Serial, stream, &mut arguments) }?;
         }
         Ok(())
     }
@@ -415,6 +442,7 @@ mod tests {
             page_size: 64,
             slots: 32,
             num_ctas: 132,
+            slice_ctas: 0,
             output_gate: false,
             input_norm: false,
         };

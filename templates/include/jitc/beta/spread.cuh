@@ -35,28 +35,30 @@ __device__ __forceinline__ Shared<C> shared_memory() {
     return Shared<C>{shared};
 }
 
-// The original's phase 0: RMSNorm of hidden + residual. A token a block.
+// The original's phase 0: RMSNorm of hidden + residual, by one block.
+template <typename C>
+__device__ __forceinline__ void input_norm_row(const Params& p, float* scratch, u32 token) {
+    using N = Dims<C>;
+    const u64 row = u64(token) * N::H;
+    const auto sum = [&](u32 i) { return __fadd_rn(bf16_to_f32(p.hidden_in[row + i]), bf16_to_f32(p.residual_in[row + i])); };
+    float square = 0.0f;
+    for (u32 i = threadIdx.x; i < N::H; i += N::threads) square = __fmaf_rn(sum(i), sum(i), square);
+    for (u32 i = 16; i > 0; i /= 2) square = __fadd_rn(square, __shfl_xor_sync(~0u, square, i));
+    if ((threadIdx.x & 31u) == 0u) scratch[threadIdx.x / 32u] = square;
+    __syncthreads();
+    square = scratch[0];
+    for (u32 w = 1; w < N::warps; ++w) square = __fadd_rn(square, scratch[w]);
+    const float inverse = rsqrtf(__fadd_rn(__fdiv_rn(square, float(N::H)), p.rms_eps));
+    for (u32 i = threadIdx.x; i < N::H; i += N::threads) {
+        p.attn_input[row + i] = to_bf16(__fmul_rn(__fmul_rn(sum(i), inverse), __fadd_rn(1.0f, bf16_to_f32(p.input_gamma[i]))));
+    }
+    __syncthreads();
+}
+
+// A token a block, from the last block on: the first ones have most of attention to do.
 template <typename C>
 __device__ __forceinline__ void input_norm(const Params& p, float* scratch) {
-    using N = Dims<C>;
-    for (u32 token = gridDim.x - 1u - blockIdx.x; token < p.nat; token += gridDim.x) {
-        float square = 0.0f;
-        for (u32 i = threadIdx.x; i < N::H; i += N::threads) {
-            const float v = __fadd_rn(bf16_to_f32(p.hidden_in[u64(token) * N::H + i]), bf16_to_f32(p.residual_in[u64(token) * N::H + i]));
-            square = __fmaf_rn(v, v, square);
-        }
-        for (u32 i = 16; i > 0; i /= 2) square = __fadd_rn(square, __shfl_xor_sync(~0u, square, i));
-        if ((threadIdx.x & 31u) == 0u) scratch[threadIdx.x / 32u] = square;
-        __syncthreads();
-        square = scratch[0];
-        for (u32 w = 1; w < N::warps; ++w) square = __fadd_rn(square, scratch[w]);
-        const float inverse = rsqrtf(__fadd_rn(__fdiv_rn(square, float(N::H)), p.rms_eps));
-        for (u32 i = threadIdx.x; i < N::H; i += N::threads) {
-            const float v = __fadd_rn(bf16_to_f32(p.hidden_in[u64(token) * N::H + i]), bf16_to_f32(p.residual_in[u64(token) * N::H + i]));
-            p.attn_input[u64(token) * N::H + i] = to_bf16(__fmul_rn(__fmul_rn(v, inverse), __fadd_rn(1.0f, bf16_to_f32(p.input_gamma[i]))));
-        }
-        __syncthreads();
-    }
+    for (u32 token = gridDim.x - 1u - blockIdx.x; token < p.nat; token += gridDim.x) input_norm_row<C>(p, scratch, token);
 }
 
 // Times nothing: for kernels without regions.

@@ -1,12 +1,15 @@
 //! `jitc verify beta_coop` and `beta_lite`: runs the decode layer on a GPU and
 //! holds every stage to its reference.
 
+mod buffers;
+mod cases;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DeviceRepr};
+use cudarc::driver::CudaStream;
 use half::bf16;
 use serde_json::json;
 
@@ -14,25 +17,17 @@ use super::{Answer, output};
 use crate::device::Context;
 use crate::jit::{Error, Jit};
 use crate::reference::layer::{
-    self, Errors, Kv, LayerInputs, LayerShape, Lengths, Matrix, ScaleLayout, attention_f64, middle_f64,
-    norm_f64, output_f64,
+    self, Errors, LayerInputs, LayerShape, Lengths, ScaleLayout, attention_f64, middle_f64, norm_f64,
+    output_f64,
 };
 use crate::reference::{WoInputs, WoShape, compare, matmul_f64, split_order};
 use crate::spec::KernelSpec;
 use crate::target::Arch;
-use crate::workspace::{Dtype, Layer, LayerScales, LayerTensors, Tensor, Workspace, WorkspaceError};
+use crate::workspace::Layer;
 
-/// One variant over one set of inputs.
-struct Case {
-    /// hidden, intermediate, query heads, kv heads, head dim, page size.
-    shape: [usize; 6],
-    set: Vec<(&'static str, &'static str)>,
-    lengths: Vec<usize>,
-    kv: Kv,
-    global_scale: f32,
-}
+use buffers::{Written, run_once};
+use cases::{Case, cases};
 
-const MODEL: [usize; 6] = [5120, 17408, 24, 4, 256, 64];
 const SHAPE_NAMES: [&str; 6] = [
     "hidden",
     "intermediate",
@@ -42,114 +37,11 @@ const SHAPE_NAMES: [&str; 6] = [
     "page_size",
 ];
 
-fn cases(quick: bool) -> Vec<Case> {
-    let mut all = Vec::new();
-    let mut add = |shape, set: &[(&'static str, &'static str)], lengths: &[usize], kv, global_scale| {
-        all.push(Case {
-            shape,
-            set: set.to_vec(),
-            lengths: lengths.to_vec(),
-            kv,
-            global_scale,
-        });
-    };
-    // Small shapes: every head size, page size, grouping, layout and option.
-    let small = [256, 320, 4, 2, 64, 16];
-    for (split, mode) in [("1", "fma"), ("2", "mul_add"), ("4", "fma"), ("8", "mul_add")] {
-        let set = [("wo_split", split), ("accumulate", mode), ("num_ctas", "6")];
-        add(small, &set, &[17], Kv::ConstantV, 1.0);
-        add(small, &set, &[0, 15, 83], Kv::EqualScores, 0.0123);
-        add(small, &set, &[700, 1, 33, 257], Kv::Random, -3.7e-4);
-    }
-    let many: Vec<usize> = (0..9).map(|i| 40 * i + 1).collect();
-    add(small, &[("num_ctas", "6")], &many, Kv::Random, 0.0123);
-    let gated = [
-        ("accumulate", "mul_add"),
-        ("tokens", "4"),
-        ("scale_layout", "linear"),
-        ("output_gate", "true"),
-        ("input_norm", "true"),
-        ("num_ctas", "5"),
-        ("num_threads", "128"),
-        ("stages", "6"),
-    ];
-    add(
-        [512, 1088, 6, 1, 128, 32],
-        &gated,
-        &[0, 31, 163],
-        Kv::Random,
-        0.0123,
-    );
-    let tensor = [
-        ("accumulate", "mma"),
-        ("wo_split", "4"),
-        ("tokens", "8"),
-        ("num_ctas", "7"),
-        ("num_threads", "256"),
-        ("stages", "3"),
-    ];
-    for lengths in [&[65][..], &[64, 63, 0, 300], &many] {
-        add([384, 704, 8, 1, 256, 64], &tensor, lengths, Kv::Random, 0.0123);
-    }
-    let two = [
-        ("accumulate", "mma"),
-        ("wo_split", "8"),
-        ("tokens", "2"),
-        ("num_ctas", "9"),
-        ("stages", "3"),
-    ];
-    add([640, 512, 24, 4, 256, 128], &two, &[129, 1, 128], Kv::Random, 1.0);
-    let five = [("tokens", "2"), ("num_ctas", "11"), ("stages", "2")];
-    add([512, 640, 40, 8, 128, 64], &five, &[63, 200], Kv::Random, 0.0123);
-    let wide = [("accumulate", "mma"), ("num_ctas", "3"), ("stage_chunks", "4")];
-    add(
-        [256, 192, 16, 1, 64, 16],
-        &wide,
-        &[15, 16, 17],
-        Kv::Random,
-        0.0123,
-    );
-    add(
-        [256, 192, 32, 8, 128, 32],
-        &[("num_ctas", "4")],
-        &[33],
-        Kv::Random,
-        0.0123,
-    );
-    if quick {
-        return all;
-    }
-    // The model's shape.
-    for split in ["1", "2", "4", "8"] {
-        for mode in ["fma", "mul_add", "mma"] {
-            let set = [("wo_split", split), ("accumulate", mode)];
-            add(MODEL, &set, &[4096], Kv::Random, 0.0123);
-        }
-        add(MODEL, &[("wo_split", split)], &[65], Kv::ConstantV, 1.0);
-    }
-    let eight = [("wo_split", "8")];
-    for lengths in [&[0][..], &[1, 63], &[64, 65, 1000], &[32_768], &[4096, 5, 0, 129]] {
-        add(MODEL, &eight, lengths, Kv::Random, 0.0123);
-    }
-    let batch = [
-        ("wo_split", "8"),
-        ("accumulate", "mma"),
-        ("tokens", "4"),
-        ("stages", "3"),
-    ];
-    add(MODEL, &batch, &[4096, 100, 8000, 64], Kv::Random, 0.0123);
-    add(MODEL, &batch, &[1, 2, 3, 4, 5, 6, 7, 8], Kv::Random, 0.0123);
-    // Tensor-parallel shards of the model.
-    add([5120, 8704, 12, 2, 256, 64], &eight, &[777], Kv::Random, 0.0123);
-    add([5120, 4352, 6, 1, 256, 64], &eight, &[777], Kv::Random, 0.0123);
-    all
-}
-
 pub(super) fn run(jit: &Jit, context: &Context, family: &str, quick: bool, json: bool) -> Answer {
     let started = Instant::now();
     let stream = context.cuda().default_stream();
     let (mut count, mut wrong) = (0, 0);
-    prepare(jit, context, family, &cases(quick))?;
+    prepare(jit, context, family, &cases(family, quick))?;
     let mut rows = vec![
         [
             "variant", "lengths", "inputs", "stage", "median", "p99", "max", "",
@@ -157,7 +49,7 @@ pub(super) fn run(jit: &Jit, context: &Context, family: &str, quick: bool, json:
         .map(str::to_owned)
         .to_vec(),
     ];
-    for case in cases(quick) {
+    for case in cases(family, quick) {
         let spec = spec_of(jit, context, family, &case)?;
         let stages = judge(jit, context, &stream, &spec, &case)?;
         count += 1;
@@ -281,21 +173,6 @@ fn exact<T: PartialEq + Copy + std::fmt::Debug>(name: &'static str, actual: &[T]
             format!("at {at}: {:?} instead of {:?}", actual[at], expected[at])
         }),
     }
-}
-
-/// What a launch wrote.
-#[derive(PartialEq)]
-struct Written {
-    attn_rows: Vec<u16>,
-    wo_output: Vec<u32>,
-    summed: Vec<u32>,
-    residual_output: Vec<u16>,
-    attn_output: Vec<u16>,
-    attn_input: Vec<u16>,
-    middle: Vec<u16>,
-    codes: Vec<u8>,
-    code_scales: Vec<u8>,
-    mlp_output: Vec<u16>,
 }
 
 fn judge(
@@ -480,7 +357,6 @@ fn check(
     stages
 }
 
-/// One launch with outputs poisoned before it.
 fn launched(
     jit: &Jit,
     context: &Context,
@@ -490,119 +366,4 @@ fn launched(
 ) -> Result<Written, Error> {
     let layer = Layer::new(spec, jit.load(spec, context)?)?;
     run_once(&layer, stream, inputs).map_err(Error::from)
-}
-
-fn run_once(
-    layer: &Layer,
-    stream: &Arc<CudaStream>,
-    inputs: &LayerInputs,
-) -> Result<Written, WorkspaceError> {
-    let (d, nat) = (*layer.dims(), inputs.nat);
-    let put_bf16 = |values: &[bf16]| -> Result<CudaSlice<u16>, WorkspaceError> {
-        let bits: Vec<u16> = values.iter().map(|v| v.to_bits()).collect();
-        Ok(stream.clone_htod(&bits)?)
-    };
-    let poison = |count: usize| stream.clone_htod(&vec![0xffff_u16; count]);
-    let query = put_bf16(&inputs.query)?;
-    let kv_cache = stream.clone_htod(&inputs.kv_cache)?;
-    let page_table = stream.clone_htod(&inputs.page_table)?;
-    let seq_lens = stream.clone_htod(&inputs.seq_lens)?;
-    let gate = put_bf16(&inputs.gate)?;
-    let wo_global = stream.clone_htod(&[inputs.wo_global])?;
-    let hidden_in = put_bf16(&inputs.hidden_in)?;
-    let residual_in = put_bf16(&inputs.residual_in)?;
-    let input_gamma = put_bf16(&inputs.input_gamma)?;
-    let post_gamma = put_bf16(&inputs.post_gamma)?;
-    let matrix =
-        |m: &Matrix| Ok::<_, WorkspaceError>((stream.clone_htod(&m.codes)?, stream.clone_htod(&m.scales)?));
-    let (wo, gate_proj) = (matrix(&inputs.wo)?, matrix(&inputs.gate_proj)?);
-    let (up_proj, down_proj) = (matrix(&inputs.up_proj)?, matrix(&inputs.down_proj)?);
-    let rows = nat * d.hidden;
-    let (attn_input, attn_output) = (poison(rows)?, poison(rows)?);
-    let (residual_output, mlp_output) = (poison(rows)?, poison(rows)?);
-    let mut workspace = Workspace::new(stream, &d, nat, true)?;
-    workspace.wo_output = stream.clone_htod(&vec![f32::NAN; workspace.wo_output.len()])?;
-    workspace.attn_rows = poison(nat * d.k())?;
-    workspace.summed = stream.clone_htod(&vec![f32::NAN; rows])?;
-    workspace.middle = Some(poison(nat * d.intermediate)?);
-
-    let pages = inputs.kv_cache.len() / (2 * d.page_size * d.num_kv_heads * d.head_dim);
-    let tensors = LayerTensors {
-        query: tensor(stream, &query, Dtype::Bf16, &[nat, d.num_q_heads, d.head_dim]),
-        kv_cache: tensor(
-            stream,
-            &kv_cache,
-            Dtype::U8,
-            &[pages, 2, d.page_size, d.num_kv_heads, d.head_dim],
-        ),
-        page_table: tensor(stream, &page_table, Dtype::I32, &[nat, inputs.max_pages]),
-        seq_lens: tensor(stream, &seq_lens, Dtype::I32, &[nat]),
-        gate: Some(tensor(stream, &gate, Dtype::Bf16, &[nat, d.k()])),
-        wo_weight: tensor(stream, &wo.0, Dtype::U8, &[d.hidden, d.k() / 2]),
-        wo_scales: tensor(stream, &wo.1, Dtype::U8, &[inputs.wo.scales.len()]),
-        wo_global_scale: tensor(stream, &wo_global, Dtype::F32, &[1]),
-        hidden_in: Some(tensor(stream, &hidden_in, Dtype::Bf16, &[nat, d.hidden])),
-        residual_in: tensor(stream, &residual_in, Dtype::Bf16, &[nat, d.hidden]),
-        input_gamma: Some(tensor(stream, &input_gamma, Dtype::Bf16, &[d.hidden])),
-        post_attn_gamma: tensor(stream, &post_gamma, Dtype::Bf16, &[d.hidden]),
-        gate_weight: tensor(stream, &gate_proj.0, Dtype::U8, &[d.intermediate, d.hidden / 2]),
-        gate_scales: tensor(stream, &gate_proj.1, Dtype::U8, &[inputs.gate_proj.scales.len()]),
-        up_weight: tensor(stream, &up_proj.0, Dtype::U8, &[d.intermediate, d.hidden / 2]),
-        up_scales: tensor(stream, &up_proj.1, Dtype::U8, &[inputs.up_proj.scales.len()]),
-        down_weight: tensor(stream, &down_proj.0, Dtype::U8, &[d.hidden, d.intermediate / 2]),
-        down_scales: tensor(stream, &down_proj.1, Dtype::U8, &[inputs.down_proj.scales.len()]),
-        attn_input: Some(tensor(stream, &attn_input, Dtype::Bf16, &[nat, d.hidden])),
-        attn_output: tensor(stream, &attn_output, Dtype::Bf16, &[nat, d.hidden]),
-        residual_output: tensor(stream, &residual_output, Dtype::Bf16, &[nat, d.hidden]),
-        mlp_output: tensor(stream, &mlp_output, Dtype::Bf16, &[nat, d.hidden]),
-    };
-    let scales = LayerScales {
-        softmax: inputs.softmax_scale,
-        k: inputs.k_scale,
-        v: inputs.v_scale,
-        rms_eps: inputs.rms_eps,
-        gate_up: inputs.gate_up_global,
-        down: inputs.down_global,
-    };
-    let bound = layer.bind(stream, &tensors, &scales, &workspace, 0)?;
-    let count = u32::try_from(nat).unwrap_or(u32::MAX);
-    // SAFETY: all buffers live to the end of this function, which waits for the
-    // stream; lengths and pages come from `LayerInputs`, which keeps them inside.
-    unsafe { bound.launch(count, stream.cu_stream()) }?;
-    let bits = |values: Vec<f32>| values.iter().map(|v| v.to_bits()).collect();
-    let middle = workspace
-        .middle
-        .as_ref()
-        .map(|m| stream.clone_dtoh(m))
-        .transpose()?;
-    let written = Written {
-        attn_rows: stream.clone_dtoh(&workspace.attn_rows)?,
-        wo_output: bits(stream.clone_dtoh(&workspace.wo_output)?),
-        summed: bits(stream.clone_dtoh(&workspace.summed)?),
-        residual_output: stream.clone_dtoh(&residual_output)?,
-        attn_output: stream.clone_dtoh(&attn_output)?,
-        attn_input: stream.clone_dtoh(&attn_input)?,
-        middle: middle.unwrap_or_default(),
-        codes: stream.clone_dtoh(&workspace.codes)?,
-        code_scales: stream.clone_dtoh(&workspace.code_scales)?,
-        mlp_output: stream.clone_dtoh(&mlp_output)?,
-    };
-    let counters = stream.clone_dtoh(&workspace.counters)?;
-    stream.synchronize()?;
-    match counters.iter().position(|c| *c != 0) {
-        None => Ok(written),
-        Some(at) => Err(WorkspaceError::Counter {
-            index: at,
-            value: counters[at],
-        }),
-    }
-}
-
-fn tensor<T: DeviceRepr>(
-    stream: &Arc<CudaStream>,
-    slice: &CudaSlice<T>,
-    dtype: Dtype,
-    shape: &[usize],
-) -> Tensor {
-    Tensor::new(slice.device_ptr(stream).0, dtype, shape)
 }

@@ -1,0 +1,182 @@
+//! What `jitc verify` runs of the decode layer.
+
+use crate::reference::layer::Kv;
+
+/// One variant over one set of inputs.
+pub(super) struct Case {
+    /// hidden, intermediate, query heads, kv heads, head dim, page size.
+    pub(super) shape: [usize; 6],
+    pub(super) set: Vec<(&'static str, &'static str)>,
+    pub(super) lengths: Vec<usize>,
+    pub(super) kv: Kv,
+    pub(super) global_scale: f32,
+}
+
+const MODEL: [usize; 6] = [5120, 17408, 24, 4, 256, 64];
+
+/// Cases in order, gathered.
+#[derive(Default)]
+struct Cases(Vec<Case>);
+
+impl Cases {
+    fn add(
+        &mut self,
+        shape: [usize; 6],
+        set: &[(&'static str, &'static str)],
+        lengths: &[usize],
+        kv: Kv,
+        gs: f32,
+    ) {
+        self.0.push(Case {
+            shape,
+            set: set.to_vec(),
+            lengths: lengths.to_vec(),
+            kv,
+            global_scale: gs,
+        });
+    }
+}
+
+pub(super) fn cases(family: &str, quick: bool) -> Vec<Case> {
+    let mut all = Cases::default();
+    small_cases(&mut all);
+    if family == "beta_coop" {
+        original_cases(&mut all, quick);
+    }
+    if !quick {
+        model_cases(&mut all);
+    }
+    all.0
+}
+
+const SMALL: [usize; 6] = [256, 320, 4, 2, 64, 16];
+
+/// Every head size, page size, grouping, layout and option.
+fn small_cases(all: &mut Cases) {
+    for (split, mode) in [("1", "fma"), ("2", "mul_add"), ("4", "fma"), ("8", "mul_add")] {
+        let set = [("wo_split", split), ("accumulate", mode), ("num_ctas", "6")];
+        all.add(SMALL, &set, &[17], Kv::ConstantV, 1.0);
+        all.add(SMALL, &set, &[0, 15, 83], Kv::EqualScores, 0.0123);
+        all.add(SMALL, &set, &[700, 1, 33, 257], Kv::Random, -3.7e-4);
+    }
+    let many: Vec<usize> = (0..9).map(|i| 40 * i + 1).collect();
+    all.add(SMALL, &[("num_ctas", "6")], &many, Kv::Random, 0.0123);
+    let gated = [
+        ("accumulate", "mul_add"),
+        ("tokens", "4"),
+        ("scale_layout", "linear"),
+        ("output_gate", "true"),
+        ("input_norm", "true"),
+        ("num_ctas", "5"),
+        ("num_threads", "128"),
+        ("stages", "6"),
+    ];
+    all.add(
+        [512, 1088, 6, 1, 128, 32],
+        &gated,
+        &[0, 31, 163],
+        Kv::Random,
+        0.0123,
+    );
+    let tensor = [
+        ("accumulate", "mma"),
+        ("wo_split", "4"),
+        ("tokens", "8"),
+        ("num_ctas", "7"),
+        ("num_threads", "256"),
+        ("stages", "3"),
+    ];
+    for lengths in [&[65][..], &[64, 63, 0, 300], &many] {
+        all.add([384, 704, 8, 1, 256, 64], &tensor, lengths, Kv::Random, 0.0123);
+    }
+    let two = [
+        ("accumulate", "mma"),
+        ("wo_split", "8"),
+        ("tokens", "2"),
+        ("num_ctas", "9"),
+        ("stages", "3"),
+    ];
+    all.add([640, 512, 24, 4, 256, 128], &two, &[129, 1, 128], Kv::Random, 1.0);
+    let five = [("tokens", "2"), ("num_ctas", "11"), ("stages", "2")];
+    all.add([512, 640, 40, 8, 128, 64], &five, &[63, 200], Kv::Random, 0.0123);
+    let wide = [("accumulate", "mma"), ("num_ctas", "3"), ("stage_chunks", "4")];
+    all.add(
+        [256, 192, 16, 1, 64, 16],
+        &wide,
+        &[15, 16, 17],
+        Kv::Random,
+        0.0123,
+    );
+    all.add(
+        [256, 192, 32, 8, 128, 32],
+        &[("num_ctas", "4")],
+        &[33],
+        Kv::Random,
+        0.0123,
+    );
+}
+
+/// The original's grids: chains only, and one block a head attends.
+fn original_cases(all: &mut Cases, quick: bool) {
+    let original = [("geometry", "original"), ("tile_k", "128"), ("tile_s", "64")];
+    for (split, lengths) in [("1", &[17][..]), ("2", &[0, 15, 83]), ("8", &[700, 1, 33])] {
+        let set: Vec<_> = original.into_iter().chain([("wo_split", split)]).collect();
+        all.add(SMALL, &set, lengths, Kv::Random, 0.0123);
+    }
+    let odd = [
+        ("geometry", "original"),
+        ("tile_k", "64"),
+        ("slice_ctas", "3"),
+        ("wo_split", "2"),
+        ("accumulate", "mul_add"),
+        ("scale_layout", "linear"),
+        ("output_gate", "true"),
+        ("input_norm", "true"),
+    ];
+    all.add(
+        [512, 1088, 6, 1, 128, 32],
+        &odd,
+        &[31, 163],
+        Kv::EqualScores,
+        0.0123,
+    );
+    if quick {
+        return;
+    }
+    for (tile_s, tile_k, slice_ctas) in [("64", "640", "8"), ("128", "640", "16"), ("256", "1280", "8")] {
+        let set = [
+            ("geometry", "original"),
+            ("tile_s", tile_s),
+            ("tile_k", tile_k),
+            ("slice_ctas", slice_ctas),
+            ("wo_split", "8"),
+        ];
+        all.add(MODEL, &set, &[1000], Kv::Random, 0.0123);
+    }
+}
+
+/// The model's shape, and tensor-parallel shards of it.
+fn model_cases(all: &mut Cases) {
+    for split in ["1", "2", "4", "8"] {
+        for mode in ["fma", "mul_add", "mma"] {
+            let set = [("wo_split", split), ("accumulate", mode)];
+            all.add(MODEL, &set, &[4096], Kv::Random, 0.0123);
+        }
+        all.add(MODEL, &[("wo_split", split)], &[65], Kv::ConstantV, 1.0);
+    }
+    let eight = [("wo_split", "8")];
+    for lengths in [&[0][..], &[1, 63], &[64, 65, 1000], &[32_768], &[4096, 5, 0, 129]] {
+        all.add(MODEL, &eight, lengths, Kv::Random, 0.0123);
+    }
+    let batch = [
+        ("wo_split", "8"),
+        ("accumulate", "mma"),
+        ("tokens", "4"),
+        ("stages", "3"),
+    ];
+    all.add(MODEL, &batch, &[4096, 100, 8000, 64], Kv::Random, 0.0123);
+    all.add(MODEL, &batch, &[1, 2, 3, 4, 5, 6, 7, 8], Kv::Random, 0.0123);
+    // Tensor-parallel shards of the model.
+    all.add([5120, 8704, 12, 2, 256, 64], &eight, &[777], Kv::Random, 0.0123);
+    all.add([5120, 4352, 6, 1, 256, 64], &eight, &[777], Kv::Random, 0.0123);
+}
