@@ -10,6 +10,7 @@ mod human;
 mod output;
 mod plan;
 mod regions;
+mod regions_layer;
 mod regions_live;
 mod show;
 mod tune;

@@ -385,11 +385,12 @@ pub(super) fn print_run(run: &Run) {
     }
     if let Some(cost) = &run.cost {
         output::line(format!(
-            "{}: {:.2} us without regions, {:.2} us with them ({:+.2} %); medians, nothing in L2; equal to the reference in every bit",
+            "{}: {:.2} us without regions, {:.2} us with them ({:+.2} %); medians, nothing in L2; {}",
             cost.device,
             cost.off_us,
             cost.on_us,
-            100.0 * (cost.on_us / cost.off_us - 1.0)
+            100.0 * (cost.on_us / cost.off_us - 1.0),
+            cost.held_to
         ));
     }
     for warning in region::warnings(reduced) {

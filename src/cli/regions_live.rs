@@ -7,6 +7,7 @@
 use cudarc::driver::{CudaSlice, DevicePtrMut, sys};
 
 use super::regions::Run;
+use super::regions_layer;
 use crate::constant::Value;
 use crate::device::Context;
 use crate::jit::{Error, Jit};
@@ -18,8 +19,8 @@ use crate::spec::KernelSpec;
 use crate::template::{Legal, Size};
 
 /// Launches before the first that counts, and launches that count, of each kind.
-const WARMUPS: usize = 3;
-const SAMPLES: usize = 21;
+pub(super) const WARMUPS: usize = 3;
+pub(super) const SAMPLES: usize = 21;
 
 /// Written before each launch, so that nothing of the last one is in L2.
 const FLUSH_BYTES: usize = 256 << 20;
@@ -32,13 +33,14 @@ pub(super) struct Cost {
     pub(super) on_us: f64,
     /// The GPU.
     pub(super) device: String,
+    /// What it was held to before.
+    pub(super) held_to: &'static str,
 }
 
 /// The launches that the constants ask for; or one line on why there are none.
 pub(super) fn runs(jit: &Jit, family: &str, nat: u32) -> Result<Result<Vec<Run>, String>, Error> {
-    if family != "wo_gemv" {
-        let known = "wo_gemv";
-        return Ok(Err(format!("--live {family}: expected {known}")));
+    if !["wo_gemv", "beta_coop"].contains(&family) {
+        return Ok(Err(format!("--live {family}: expected wo_gemv or beta_coop")));
     }
     let context = match Context::new(0) {
         Ok(context) => context,
@@ -54,6 +56,13 @@ pub(super) fn runs(jit: &Jit, family: &str, nat: u32) -> Result<Result<Vec<Run>,
         .alloc_zeros::<u8>(FLUSH_BYTES)
         .map_err(ProblemError::from)?;
     for spec in super::specs(jit, &[family.to_owned()])? {
+        if family == "beta_coop" {
+            match regions_layer::one(jit, &context, &spec, nat, &mut scratch)? {
+                Ok(run) => runs.push(run),
+                Err(reason) => return Ok(Err(reason)),
+            }
+            continue;
+        }
         let shape = shape(&spec);
         // Weights do not depend on the split: most variants share them.
         let same = |p: &(WoShape, WoInputs, WoProblem)| p.0.hidden == shape.hidden && p.0.k == shape.k;
@@ -83,10 +92,7 @@ fn one(
     scratch: &mut CudaSlice<u8>,
 ) -> Result<Result<Run, String>, Error> {
     let off = with_regions(spec, 0)?;
-    let count = match number(spec, "num_regions") {
-        0 => most_regions(spec),
-        count => count,
-    };
+    let count = chosen(spec);
     let on = with_regions(spec, count)?;
     let (on_kernel, off_kernel) = (jit.load(&on, context)?, jit.load(&off, context)?);
     let table = Table::of(&on.family.name, count)?;
@@ -136,11 +142,7 @@ fn one(
     without.sort_by(f64::total_cmp);
     with.sort_by(|a, b| a.0.total_cmp(&b.0));
     let (on_us, read) = &with[SAMPLES / 2];
-    let source = match &on.constants["tick_source"] {
-        Value::Enum { name, .. } => TickSource::of(name).unwrap_or_default(),
-        _ => TickSource::default(),
-    };
-    let mut ticks = Ticks::from_words(table, geometry, source, read)?;
+    let mut ticks = Ticks::from_words(table, geometry, source(&on), read)?;
     ticks.launch_us = Some(*on_us);
     ticks.label = format!("{} {}", off.family.name, off.variant());
     let mut run = Run::new(ticks);
@@ -148,6 +150,7 @@ fn one(
         off_us: without[SAMPLES / 2],
         on_us: *on_us,
         device: context.device().name.clone(),
+        held_to: "equal to the reference in every bit",
     });
     Ok(Ok(run))
 }
@@ -176,7 +179,7 @@ fn timed(
 }
 
 /// The same variant with another number of regions.
-fn with_regions(spec: &KernelSpec, count: u32) -> Result<KernelSpec, Error> {
+pub(super) fn with_regions(spec: &KernelSpec, count: u32) -> Result<KernelSpec, Error> {
     let count = count.to_string();
     let texts: Vec<(&str, String)> = spec
         .constants
@@ -190,6 +193,22 @@ fn with_regions(spec: &KernelSpec, count: u32) -> Result<KernelSpec, Error> {
     Ok(KernelSpec::new(&spec.family, set, spec.arch)?)
 }
 
+/// The clock of a variant.
+pub(super) fn source(spec: &KernelSpec) -> TickSource {
+    match spec.constants.get("tick_source") {
+        Some(Value::Enum { name, .. }) => TickSource::of(name).unwrap_or_default(),
+        _ => TickSource::default(),
+    }
+}
+
+/// The regions asked for, else the largest set.
+pub(super) fn chosen(spec: &KernelSpec) -> u32 {
+    match number(spec, "num_regions") {
+        0 => most_regions(spec),
+        count => count,
+    }
+}
+
 /// The largest set that the family has.
 fn most_regions(spec: &KernelSpec) -> u32 {
     match spec.family.constants.get("num_regions").map(|c| &c.legal) {
@@ -198,7 +217,7 @@ fn most_regions(spec: &KernelSpec) -> u32 {
     }
 }
 
-fn number(spec: &KernelSpec, name: &str) -> u32 {
+pub(super) fn number(spec: &KernelSpec, name: &str) -> u32 {
     spec.size(&Size::Named(name.to_owned())).unwrap_or(0)
 }
 
@@ -213,7 +232,7 @@ fn shape(spec: &KernelSpec) -> WoShape {
 }
 
 /// The grid as the account sees it.
-fn geometry(spec: &KernelSpec, kernel: &LoadedKernel, nat: usize) -> Geometry {
+pub(super) fn geometry(spec: &KernelSpec, kernel: &LoadedKernel, nat: usize) -> Geometry {
     let tokens = u32::try_from(nat).unwrap_or(u32::MAX);
     let [slice_ctas, num_k_tiles, num_seqs] = kernel.entries()[0].grid(tokens);
     let original =

@@ -277,18 +277,3 @@ fn thousand_rows_scroll(browser: &Browser) {
     assert!(text(&said).starts_with("CTA 1055: "), "{said}");
     assert!(number(&browser.script(state)[2]) > 2000.0);
 }
-
-/// Draws the picture that the documentation shows. Not a test of anything.
-#[test]
-#[ignore = "writes docs/regions.png: run it after the page has changed"]
-fn the_documentations_picture() {
-    let Some(browser) = browser() else { return };
-    let dir = tempfile::tempdir().expect("tempdir");
-    let path = dir.path().join("page.html");
-    write(&path, &runs(Geometry::default(), &[1, 8]));
-    browser.prefer("light");
-    browser.resize(1360, 1480);
-    browser.open(&path);
-    let file = std::env::temp_dir().join("regions.png.base64");
-    fs_err::write(&file, browser.screenshot()).expect("written");
-}

@@ -141,18 +141,6 @@ impl Browser {
     pub(crate) fn console(&self) -> Value {
         self.post("/se/log", &json!({"type": "browser"}))
     }
-
-    /// The window as a PNG, as base64.
-    pub(crate) fn screenshot(&self) -> String {
-        let path = format!("{}/screenshot", self.session);
-        let answer = self.request("GET", &path, None).expect("a picture");
-        answer.as_str().expect("text").to_owned()
-    }
-
-    /// Makes the window this large.
-    pub(crate) fn resize(&self, width: u32, height: u32) {
-        self.post("/window/rect", &json!({"width": width, "height": height}));
-    }
 }
 
 impl Drop for Browser {
