@@ -63,6 +63,27 @@ fn tune_lists_legal_candidates_without_a_gpu() {
 }
 
 #[test]
+fn packed_weights_are_another_problem_to_tune() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let output = jitc(dir.path())
+        .args([
+            "tune",
+            "wo_gemv",
+            "--accumulate",
+            "mma",
+            "--weight-layout",
+            "packed",
+        ])
+        .args(["--dry-run", "--json"])
+        .output()
+        .expect("ran");
+    let all = events(&output);
+    assert!(!all.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(all.iter().all(|c| c["problem"]["weight_layout"] == "packed"));
+    assert!(all.iter().all(|c| c["constants"].get("weight_layout").is_none()));
+}
+
+#[test]
 fn tune_refuses_what_it_could_not_try() {
     let dir = tempfile::tempdir().expect("tempdir");
     for (args, word) in [

@@ -10,10 +10,20 @@ use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DriverError, sys};
 use crate::device::Context;
 use crate::launch::{Arguments, LaunchError, Order, launch};
 use crate::load::EntryPoint;
+use crate::reference::packed::{Weight, pack};
 use crate::reference::{WoInputs, WoOutput, WoShape};
 
 /// Bytes between two uses of a set: several times any L2 of today.
 const COLD_BYTES: usize = 200 << 20;
+
+/// How weights lie, and how many sets of them there are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Layout {
+    /// Sets take turns, so that none lies in L2.
+    pub cold: bool,
+    /// Packed for tensor cores.
+    pub packed: bool,
+}
 
 /// Inputs, outputs and their addresses.
 pub(super) struct Buffers {
@@ -49,13 +59,17 @@ impl Buffers {
         shape: &WoShape,
         inputs: &WoInputs,
         seed: u64,
-        cold: bool,
+        layout: Layout,
         most_slots: usize,
-    ) -> Result<Self, DriverError> {
+    ) -> Result<Self, super::BenchError> {
         let stream = context.cuda().default_stream();
         let set_len = inputs.weight.len() + inputs.scales.len();
         let wanted = COLD_BYTES.max(4 * usize::try_from(context.device().l2_bytes).unwrap_or(0));
-        let count = if cold { wanted.div_ceil(set_len).max(2) } else { 1 };
+        let count = if layout.cold {
+            wanted.div_ceil(set_len).max(2)
+        } else {
+            1
+        };
         let mut sets = Vec::with_capacity(count);
         for i in 0..count {
             let other;
@@ -65,9 +79,15 @@ impl Buffers {
                 other = WoInputs::random(shape, 1, 1.0, seed.wrapping_add(i as u64));
                 &other
             };
-            let mut bytes = from.weight.clone();
-            bytes.extend_from_slice(&from.scales);
-            sets.push(stream.clone_htod(&bytes)?);
+            let mut weight = Weight {
+                codes: from.weight.clone(),
+                scales: from.scales.clone(),
+            };
+            if layout.packed {
+                weight = pack(&weight, shape.hidden, shape.k)?;
+            }
+            weight.codes.extend_from_slice(&weight.scales);
+            sets.push(stream.clone_htod(&weight.codes)?);
         }
         let attn_bits: Vec<u16> = inputs.attn.iter().map(|x| x.to_bits()).collect();
         let attn = stream.clone_htod(&attn_bits)?;

@@ -37,6 +37,8 @@ pub(super) struct Case {
     pub global_scale: f32,
     /// Blocks along x in the original geometry.
     pub slice_ctas: usize,
+    /// Whether weights are packed for tensor cores.
+    pub packed: bool,
     /// Seed of the inputs.
     pub seed: u64,
 }
@@ -85,7 +87,7 @@ impl Case {
             "cache_key": cache.map(|c| c.0), "cache_status_first_event": cache.map(|c| c.1),
             "diagnostic_no_cooperative": false, "image_id": null, "torch_version": null,
             "python_version": null, "effective_bytes_formula": FORMULA,
-            "accumulate": self.accumulate, "geometry": self.geometry, "global_scale": self.global_scale,
+            "weight_layout": if self.packed { "packed" } else { "nvfp4" }, "accumulate": self.accumulate, "geometry": self.geometry, "global_scale": self.global_scale,
             "method": plan.method, "launches_per_sample": plan.launches_per_graph,
         })
     }
@@ -185,6 +187,7 @@ mod tests {
             nat: 1,
             global_scale: 1.0,
             slice_ctas: 8,
+            packed: false,
             seed: 4242,
         }
     }

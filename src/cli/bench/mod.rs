@@ -7,6 +7,7 @@ mod buffers;
 mod files;
 mod ncu;
 mod plot;
+mod report;
 mod request;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
-use serde_json::{Value, json};
 
 use super::{Answer, args, output};
 use crate::device::{Context, DeviceError};
@@ -26,7 +26,7 @@ use crate::template::Registry;
 use crate::timing::{Method, Plan, Summary, TimingError, sample};
 use crate::tune::{Choice, Gpu, Record, choose};
 
-use buffers::Buffers;
+use buffers::{Buffers, Layout};
 use files::Case;
 pub(super) use request::{Request, Variant};
 
@@ -44,6 +44,8 @@ pub(super) enum BenchError {
     Timing(#[from] TimingError),
     #[error(transparent)]
     Launch(#[from] crate::launch::LaunchError),
+    #[error(transparent)]
+    Pack(#[from] crate::reference::packed::PackError),
     #[error("the CUDA driver said {0:?}")]
     Driver(#[from] cudarc::driver::DriverError),
     #[error("{0}")]
@@ -178,7 +180,7 @@ fn measure(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<ExitCode, Benc
     session.out = matches.get_one::<PathBuf>("out").cloned();
     session.ncu = matches.get_flag("ncu");
     if matches.get_flag("under-ncu") {
-        return under_ncu(&session, &variants);
+        return ncu::child(&session, &variants);
     }
     let mut all = Vec::new();
     for gs in &session.request.global_scales {
@@ -190,10 +192,10 @@ fn measure(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<ExitCode, Benc
             }
         }
     }
-    let summary = report(&session, &all, json);
+    let summary = report::print(&session, &all, json);
     if let Some(out) = &session.out {
         files::write_json(out, "summary.json", &summary)?;
-        files::write(out, "plot.svg", &picture(&session, &all))?;
+        files::write(out, "plot.svg", &report::picture(&session, &all))?;
     }
     let refused = all.iter().filter(|m| !m.passes).count();
     Ok(ExitCode::from(u8::from(refused > 0)))
@@ -258,6 +260,13 @@ impl<'a> Session<'a> {
         choose(&self.record, &self.gpu(), &problem, &self.request.forced)
     }
 
+    fn layout(&self) -> Layout {
+        Layout {
+            cold: self.cold,
+            packed: self.request.packed(),
+        }
+    }
+
     fn arch(&self) -> Arch {
         let device = self.context.device();
         Arch::of_device(device.major, device.minor)
@@ -284,7 +293,7 @@ impl<'a> Session<'a> {
                 .or_insert_with(|| split_order(&self.request.wo_shape(variant.wo_split), &inputs, fused));
         }
         let slots = shape.num_slots();
-        let buffers = Buffers::new(&self.context, &shape, &inputs, self.seed, self.cold, slots)?;
+        let buffers = Buffers::new(&self.context, &shape, &inputs, self.seed, self.layout(), slots)?;
         let plan = Plan {
             launches_per_graph: self.plan.launches_per_graph.max(buffers.sets()),
             ..self.plan
@@ -333,6 +342,7 @@ impl<'a> Session<'a> {
             nat,
             global_scale: gs,
             slice_ctas: self.request.slice_ctas(),
+            packed: self.request.packed(),
             seed: self.seed,
         };
         let dir = self.out.as_ref().map(|out| out.join(case.folder()));
@@ -423,151 +433,4 @@ impl<'a> Session<'a> {
 
 fn same_bits(a: &[f32], b: &[f32]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
-}
-
-/// One cold launch of each variant, for ncu to count.
-fn under_ncu(session: &Session, variants: &[Variant]) -> Result<ExitCode, BenchError> {
-    let nat = session.request.tokens.iter().copied().max().unwrap_or(1);
-    for variant in variants {
-        let shape = session.request.wo_shape(variant.wo_split);
-        let gs = session.request.global_scales.first().copied().unwrap_or(1.0);
-        let inputs = WoInputs::random(&shape, nat, gs, session.seed);
-        let mut buffers = Buffers::new(
-            &session.context,
-            &shape,
-            &inputs,
-            session.seed,
-            true,
-            shape.num_slots(),
-        )?;
-        let choice = session.choose(variant, nat);
-        let kernel = session
-            .jit
-            .load(&session.spec(variant, &choice)?, &session.context)?;
-        // The sets after the first were uploaded later: nothing of the first is in L2.
-        buffers.run(&kernel.entries()[0], &shape, u32::try_from(nat).unwrap_or(1))?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn geometry_text(choice: &Choice) -> String {
-    let set: Vec<String> = choice.geometry.iter().map(|(n, v)| format!("{n}={v}")).collect();
-    let set = if set.is_empty() {
-        "defaults".into()
-    } else {
-        set.join(" ")
-    };
-    format!("{:?}: {set}", choice.origin)
-}
-
-fn report(session: &Session, all: &[Measured], json: bool) -> Value {
-    let mut rows = vec![
-        [
-            "split",
-            "mode",
-            "geometry",
-            "tokens",
-            "scale",
-            "gate",
-            "median us",
-            "p5",
-            "p95",
-            "GB/s",
-            "x stream",
-            "constants",
-        ]
-        .map(str::to_owned)
-        .to_vec(),
-    ];
-    let mut values = Vec::new();
-    for m in all {
-        let number =
-            |value: Option<f64>, digits: usize| value.map_or("-".into(), |v| format!("{v:.digits$}"));
-        let summary = m.summary;
-        let median = summary.map(|s| s.median);
-        let gbps = median.map(|us| files::gigabytes_per_second(m.case.payload_bytes(), us));
-        rows.push(vec![
-            m.case.shape.wo_split.to_string(),
-            m.case.accumulate.clone(),
-            m.case.geometry.clone(),
-            m.case.nat.to_string(),
-            m.case.global_scale.to_string(),
-            if m.passes { "passes".into() } else { "FAILS".into() },
-            number(median, 2),
-            number(summary.map(|s| s.p5), 2),
-            number(summary.map(|s| s.p95), 2),
-            number(gbps, 0),
-            number(median.map(|us| us / m.floor), 2),
-            geometry_text(&m.choice),
-        ]);
-        values.push(json!({"event": "variant", "wo_split": m.case.shape.wo_split, "accumulate": m.case.accumulate,
-            "geometry": m.case.geometry, "tokens": m.case.nat, "global_scale": m.case.global_scale,
-            "passes": m.passes, "max_abs": m.max_abs.to_string(), "relative_l2_vs_float64": m.drift.relative_l2.to_string(),
-            "origin": m.choice.origin, "constants": m.choice.geometry, "provenance": m.how,
-            "summary": summary, "payload_bytes": m.case.payload_bytes(), "payload_gbps": gbps,
-            "stream_us": m.floor, "over_stream": median.map(|us| us / m.floor), "ncu": m.counters}));
-    }
-    let device = session.context.device();
-    if json {
-        for value in &values {
-            output::json(value);
-        }
-    } else {
-        output::table(&rows);
-        let floors: Vec<String> = floors(all).iter().map(|f| format!("{f:.2}")).collect();
-        output::line(format!(
-            "\nstreaming the same bytes, same method: {} us; {}, {} samples, {} launches a sample",
-            floors.join(", "),
-            device.name,
-            session.plan.samples,
-            if session.plan.method == Method::Graph {
-                session.plan.launches_per_graph
-            } else {
-                1
-            },
-        ));
-        for m in all {
-            if let Some(counters) = &m.counters {
-                output::line(format!("{}: {}", m.case.folder(), counters.verdict()));
-            }
-        }
-    }
-    json!({"device": device, "plan": session.plan, "variants": values})
-}
-
-/// The floors of the global scales, each once.
-fn floors(all: &[Measured]) -> Vec<f64> {
-    let mut floors: Vec<f64> = all.iter().map(|m| m.floor).collect();
-    floors.dedup();
-    floors
-}
-
-fn picture(session: &Session, all: &[Measured]) -> String {
-    let mut series: Vec<plot::Series> = Vec::new();
-    for m in all {
-        let Some(summary) = m.summary else { continue };
-        let case = &m.case;
-        let name = format!(
-            "{} {}, {} token{}, scale {}",
-            case.geometry,
-            case.accumulate,
-            case.nat,
-            if case.nat == 1 { "" } else { "s" },
-            case.global_scale
-        );
-        let point = (u32::try_from(case.shape.wo_split).unwrap_or(0), summary.median);
-        match series.iter_mut().find(|s| s.name == name) {
-            Some(one) => one.points.push(point),
-            None => series.push(plot::Series {
-                name,
-                points: vec![point],
-            }),
-        }
-    }
-    let floor = all.iter().map(|m| m.floor).fold(f64::INFINITY, f64::min);
-    let title = format!(
-        "wo_gemv on {}, median microseconds a launch",
-        session.context.device().name
-    );
-    plot::svg(&title, &series, floor)
 }

@@ -5,13 +5,14 @@
 //! memory's speed is not bound by memory.
 
 use std::collections::BTreeMap;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use serde::Serialize;
 
 use super::files::Case;
-use super::{BenchError, Choice};
+use super::{BenchError, Buffers, Choice, Session, Variant};
 use crate::config::Config;
+use crate::reference::WoInputs;
 
 /// From here on a unit counts as full.
 const FULL: f64 = 60.0;
@@ -120,6 +121,9 @@ pub(super) fn run(case: &Case, choice: &Choice, config: &Config) -> Result<Optio
         .args(["--set", &format!("num_q_heads={}", case.heads.0)])
         .args(["--set", &format!("head_dim={}", case.heads.1)])
         .args(["--set", &format!("num_kv_heads={}", case.shape.num_kv_heads)]);
+    if case.packed {
+        command.args(["--set", "weight_layout=packed"]);
+    }
     for (name, value) in &choice.geometry {
         command.args(["--set", &format!("{name}={value}")]);
     }
@@ -147,6 +151,31 @@ pub(super) fn run(case: &Case, choice: &Choice, config: &Config) -> Result<Optio
         super::output::note(format!("no counters: ncu said {}", last.unwrap_or("nothing")));
     }
     Ok(counters)
+}
+
+/// One cold launch of each variant, for ncu to count.
+pub(super) fn child(session: &Session, variants: &[Variant]) -> Result<ExitCode, BenchError> {
+    let nat = session.request.tokens.iter().copied().max().unwrap_or(1);
+    for variant in variants {
+        let shape = session.request.wo_shape(variant.wo_split);
+        let gs = session.request.global_scales.first().copied().unwrap_or(1.0);
+        let inputs = WoInputs::random(&shape, nat, gs, session.seed);
+        let mut buffers = Buffers::new(
+            &session.context,
+            &shape,
+            &inputs,
+            session.seed,
+            session.layout(),
+            shape.num_slots(),
+        )?;
+        let choice = session.choose(variant, nat);
+        let kernel = session
+            .jit
+            .load(&session.spec(variant, &choice)?, &session.context)?;
+        // The sets after the first were uploaded later: nothing of the first is in L2.
+        buffers.run(&kernel.entries()[0], &shape, u32::try_from(nat).unwrap_or(1))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Reads ncu's raw page: names, units, then a row a launch.

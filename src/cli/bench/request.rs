@@ -18,8 +18,8 @@ use crate::tune::{Geometry, Problem};
 /// Constants that say what is worked out; all others only lay it out.
 const SHAPE: [&str; 4] = ["hidden", "num_q_heads", "num_kv_heads", "head_dim"];
 const MEASURED: [&str; 3] = ["accumulate", "geometry", "wo_split"];
-/// Constants that change what a launch writes or how the original is laid out.
-const FIXED: [&str; 2] = ["num_regions", "slice_ctas"];
+/// Constants that change what a launch reads or writes, or how the original is laid out.
+const FIXED: [&str; 3] = ["num_regions", "slice_ctas", "weight_layout"];
 
 /// The lists and single values of a request.
 #[derive(Debug, Clone)]
@@ -108,6 +108,11 @@ impl Request {
     /// Blocks along x in the original geometry.
     pub(in crate::cli) fn slice_ctas(&self) -> usize {
         self.number("slice_ctas")
+    }
+
+    /// Whether the kernels take packed weights.
+    pub(in crate::cli) fn packed(&self) -> bool {
+        self.shape.get("weight_layout").is_some_and(|l| l == "packed")
     }
 
     /// The shape at a split.
