@@ -97,6 +97,22 @@ fn a_preset_yields_to_a_flag_and_an_unknown_one_is_one_clear_line() {
 }
 
 #[test]
+fn the_originals_variable_names_a_preset_for_both_families() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    for (family, words) in [
+        ("beta_coop", "LayerGeometry::original"),
+        ("beta_lite", "num_ctas = 132u"),
+    ] {
+        jitc(dir.path())
+            .env("CUTE_MLP_TILE", "decode-mini")
+            .args(["render", family, "--arch", "sm_90a"])
+            .assert()
+            .success()
+            .stdout(predicates::str::contains(words));
+    }
+}
+
+#[test]
 fn an_error_names_the_preset_that_set_a_value() {
     let dir = tempfile::tempdir().expect("tempdir");
     let toml = r#"
