@@ -474,7 +474,7 @@ __device__ __forceinline__ void mma_gather(const u16* x, const u8* weight, const
         const float* from = sums + local_token * L::cta_rows + local;
         float* to = partials == nullptr ? nullptr : partials + u64(token) * slots * L::rows + row;
         float total = 0.0f;
-#pragma unroll 8
+#pragma unroll 32
         for (u32 slot = 0; slot < slots; ++slot) {
             float v = from[slot * slot_parts * pitch];
 #pragma unroll 8
