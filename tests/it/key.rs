@@ -87,6 +87,35 @@ fn changing_any_single_constant_or_the_arch_changes_the_key() {
     }
 }
 
+#[test]
+fn odd_shapes_have_a_variant_in_every_mode_and_split() {
+    let jit = jit(None);
+    let family = jit.registry().get("wo_gemv").expect("family");
+    let arch: Arch = "sm_90a".parse().expect("arch");
+    let shapes = [
+        ["72", "8", "24"],
+        ["130", "16", "40"],
+        ["33", "1", "16"],
+        ["100", "24", "64"],
+        ["200", "16", "17"],
+    ];
+    for [hidden, q_heads, head_dim] in shapes {
+        for accumulate in ["fma", "mul_add", "mma"] {
+            for wo_split in ["1", "2", "4", "8"] {
+                let set = [
+                    ("hidden", hidden),
+                    ("num_q_heads", q_heads),
+                    ("num_kv_heads", "1"),
+                    ("head_dim", head_dim),
+                    ("accumulate", accumulate),
+                    ("wo_split", wo_split),
+                ];
+                KernelSpec::new(family, set, arch).unwrap_or_else(|e| panic!("{set:?}: {e}"));
+            }
+        }
+    }
+}
+
 /// The example family, written under a folder, perhaps with one text replaced.
 fn copy(into: &Path, edit: Option<(&str, &str)>) -> CacheKey {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/family");
