@@ -238,3 +238,42 @@ fn inputs(shape: &WoShape, name: &str, seed: u64) -> WoInputs {
     }
     inputs
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: WoShape = WoShape {
+        hidden: 8,
+        k: 256,
+        num_kv_heads: 2,
+        wo_split: 2,
+    };
+
+    #[test]
+    fn every_kind_of_input_packs_and_has_a_finite_result_of_its_own() {
+        let mut seen: Vec<Vec<u64>> = Vec::new();
+        for name in INPUTS {
+            let inputs = inputs(&SHAPE, name, 5);
+            let plain = Weight {
+                codes: inputs.weight.clone(),
+                scales: inputs.scales.clone(),
+            };
+            packed::pack(&plain, SHAPE.hidden, SHAPE.k).expect("whole blocks");
+            let result = matmul_f64(&SHAPE, &inputs);
+            assert!(result.iter().all(|v| v.is_finite()), "{name}");
+            seen.push(result.iter().map(|v| v.to_bits()).collect());
+        }
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), INPUTS.len());
+    }
+
+    #[test]
+    fn an_output_that_is_not_its_partials_in_slot_order_is_not_gathered() {
+        let mut out = split_order(&SHAPE, &inputs(&SHAPE, "bytes", 6), true);
+        assert!(gathered(&SHAPE, &out));
+        out.output[3] = out.output[3].next_up();
+        assert!(!gathered(&SHAPE, &out));
+    }
+}

@@ -465,6 +465,7 @@ __device__ __forceinline__ void mma_gather(const u16* x, const u8* weight, const
                                            u32 nat) {
     using L = MmaRows<C>;
     constexpr u32 slots = L::parts / slot_parts, pitch = L::tokens * L::cta_rows;
+    constexpr u32 at_once = L::tokens == 1 ? 32 : 8;
     const float* sums = reinterpret_cast<const float*>(shared + L::sums_at);
     for (u32 i = threadIdx.x; i < L::tokens * L::cta_rows; i += L::threads) {
         const u32 local_token = i / L::cta_rows, token = first_token + local_token;
@@ -474,7 +475,7 @@ __device__ __forceinline__ void mma_gather(const u16* x, const u8* weight, const
         const float* from = sums + local_token * L::cta_rows + local;
         float* to = partials == nullptr ? nullptr : partials + u64(token) * slots * L::rows + row;
         float total = 0.0f;
-#pragma unroll 32
+#pragma unroll at_once
         for (u32 slot = 0; slot < slots; ++slot) {
             float v = from[slot * slot_parts * pitch];
 #pragma unroll 8
