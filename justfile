@@ -13,6 +13,15 @@ check:
 test:
     cargo test --locked
 
+# What takes a GPU: its tests, none skipped, and every bit of the kernels.
+gpu:
+    JITC_REQUIRE_GPU=1 cargo test --locked --test gpu
+    cargo run --release --locked -- verify
+
+# Times of the host's side: cache, keys, a cold warm.
+bench:
+    cargo bench --locked
+
 # 3,000 writers of the cache killed at random and at every step of publishing.
 crash:
     cargo test --locked --lib three_thousand -- --ignored
