@@ -39,6 +39,11 @@ enum ReadError {
     Errno(Errno),
 }
 
+/// How often an entry that somebody holds for itself is looked at, and the pause
+/// between: no prune takes as long, and a reader must not wait for a stuck one.
+const BUSY_LOOKS: u32 = 25;
+const BUSY_PAUSE: Duration = Duration::from_millis(2);
+
 impl Store {
     /// Reads and verifies the entry of a key, and marks it as used.
     #[must_use]
@@ -59,22 +64,29 @@ impl Store {
             Ok(None) => return Load::Absent,
             Err(e) => return Load::Unavailable(e),
         };
-        let entry = match shard.open(&hex) {
-            Ok(entry) => entry,
-            Err(Errno::NOENT) => return Load::Absent,
-            Err(Errno::NOTDIR | Errno::LOOP) => return Load::Bad(Fault::NotAFolder),
-            Err(e) => return Load::Unavailable(self.io("open", key, e)),
-        };
-        self.examine(key, &shard, &entry, stamp)
+        for _ in 0..BUSY_LOOKS {
+            let entry = match shard.open(&hex) {
+                Ok(entry) => entry,
+                Err(Errno::NOENT) => return Load::Absent,
+                Err(Errno::NOTDIR | Errno::LOOP) => return Load::Bad(Fault::NotAFolder),
+                Err(e) => return Load::Unavailable(self.io("open", key, e)),
+            };
+            if let Some(load) = self.examine(key, &shard, &entry, stamp) {
+                return load;
+            }
+            // Somebody has it for itself: a prune, so that it is gone in a moment.
+            std::thread::sleep(BUSY_PAUSE);
+        }
+        Load::Absent
     }
 
     /// Reads and verifies an entry's opened folder, which may meanwhile have been
-    /// pruned.
-    fn examine(&self, key: &CacheKey, shard: &Dir, entry: &Dir, stamp: bool) -> Load {
+    /// pruned. `None`: somebody holds it for itself alone.
+    fn examine(&self, key: &CacheKey, shard: &Dir, entry: &Dir, stamp: bool) -> Option<Load> {
         // Held until the end: a prune leaves an entry alone that is
         // being read. Where there are no locks, a vanishing file is a miss.
         if matches!(lock::try_shared(entry), Ok(false)) {
-            return Load::Absent;
+            return None;
         }
         let _held = lock::Release::later(entry);
         let fault = match self.read_entry(entry) {
@@ -83,22 +95,22 @@ impl Store {
                     if stamp {
                         self.stamp(entry, &stat);
                     }
-                    return Load::Found(Box::new(found));
+                    return Some(Load::Found(Box::new(found)));
                 }
                 Err(fault) => fault,
             },
             Err(ReadError::Fault(fault)) => fault,
-            Err(ReadError::Errno(e)) => return Load::Unavailable(self.io("read", key, e)),
+            Err(ReadError::Errno(e)) => return Some(Load::Unavailable(self.io("read", key, e))),
         };
         // A prune may have taken the entry out of its name, and its files, between
         // the opening and the lock: then it is gone, not bad.
-        match (entry.stat(), shard.stat_of(&key.hex())) {
+        Some(match (entry.stat(), shard.stat_of(&key.hex())) {
             (Ok(opened), Ok(named)) if (opened.st_ino, opened.st_dev) != (named.st_ino, named.st_dev) => {
                 Load::Absent
             }
             (_, Err(Errno::NOENT)) => Load::Absent,
             _ => Load::Bad(fault),
-        }
+        })
     }
 
     /// Opens `v1`; `None` if there is none.
@@ -209,7 +221,7 @@ mod tests {
             let entry = shard.open(&hex).expect("an entry");
             assert!(matches!(
                 store.examine(&subject.key, &shard, &entry, false),
-                Load::Found(_)
+                Some(Load::Found(_))
             ));
             let none = Limits {
                 max_entries: 0,
@@ -220,7 +232,7 @@ mod tests {
                 store.publish(&kept).expect("published");
             }
             let found = store.examine(&subject.key, &shard, &entry, false);
-            assert!(matches!(found, Load::Absent), "{found:?}");
+            assert!(matches!(found, Some(Load::Absent)), "{found:?}");
         }
     }
 }

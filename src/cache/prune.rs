@@ -187,9 +187,14 @@ pub(super) fn sweep_staging(version: &Dir, age: Duration) -> u64 {
             let changed = u64::try_from(stat.st_mtime).unwrap_or(0);
             Duration::from_secs((now_unix_ms() / 1000).saturating_sub(changed))
         });
+        // A young one is not even tried: the lock would follow the folder to the
+        // name under which its writer is about to publish it.
+        if age_of_folder < age {
+            continue;
+        }
         let folder = staging.open(&name);
         let dead = match folder.as_ref().map(lock::try_exclusive) {
-            Ok(Ok(free)) => free && age_of_folder >= age,
+            Ok(Ok(free)) => free,
             Ok(Err(_)) => age_of_folder >= age * WITHOUT_LOCKS,
             // No folder: nothing of ours.
             Err(_) => true,
