@@ -134,7 +134,7 @@ def main():
         begun = time.perf_counter()
         done_rounds = 0
         for _ in range(rounds):
-            # A round takes about 20 s; the machine may be lent for a short time.
+            # A round takes about 20 s; a call of a minute is enough for medians.
             if time.perf_counter() - begun > 50:
                 break
             done_rounds += 1

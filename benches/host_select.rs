@@ -1,0 +1,50 @@
+//! Selecting among prepared variants: what a serving loop pays at every step.
+
+use std::hint::black_box;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use jitc::dispatch::{Kind, Layers, Path, Policy, Problem, Variant, select};
+
+/// A cooperative and a lite variant for each of 1, 2, 4 and 8 tokens a pass.
+fn variants() -> Vec<Variant> {
+    [1, 2, 4, 8]
+        .into_iter()
+        .flat_map(|tokens| {
+            [Kind::Coop, Kind::Lite].map(|kind| Variant {
+                kind,
+                tokens,
+                blocks: 132,
+                per_token: false,
+                capacity: 132,
+            })
+        })
+        .collect()
+}
+
+fn selecting(c: &mut Criterion) {
+    let variants = variants();
+    let every_fourth = (3..64).step_by(4).map(|n: u32| n.to_string());
+    let layers = Layers::parse(&every_fourth.collect::<Vec<_>>().join(",")).expect("layers");
+    for (name, path) in [("auto", Path::Auto), ("lite", Path::Lite)] {
+        let policy = Policy {
+            path,
+            layers: layers.clone(),
+            max_tokens: 8,
+        };
+        let mut nat = 0;
+        c.bench_function(&format!("select among 8, {name}"), |b| {
+            b.iter(|| {
+                nat = nat % 8 + 1;
+                let problem = Problem {
+                    nat,
+                    layer: 31,
+                    decode_only: true,
+                };
+                select(black_box(&variants), black_box(&policy), &problem)
+            });
+        });
+    }
+}
+
+criterion_group!(benches, selecting);
+criterion_main!(benches);
