@@ -250,7 +250,10 @@ impl Jit {
                 Some(toolchain) => toolchain,
                 None => toolchain::install(&self.config)?,
             };
-            let nvrtc = Nvrtc::open(&toolchain).map_err(|e| ToolchainError::Fetch(e.to_string()))?;
+            let nvrtc = Nvrtc::open(&toolchain).map_err(|e| ToolchainError::Unopenable {
+                path: toolchain.nvrtc.clone(),
+                reason: e.to_string(),
+            })?;
             let _ = self.compiler.set(Box::new(nvrtc));
         }
         match self.compiler.get() {

@@ -58,6 +58,14 @@ pub enum ToolchainError {
     /// pip did not deliver.
     #[error("fetching nvidia-cuda-nvrtc {PINNED_VERSION} with `python3 -m pip download` failed: {0}")]
     Fetch(String),
+    /// What was found cannot be opened as a library.
+    #[error("the NVRTC at {path} cannot be opened: {reason}")]
+    Unopenable {
+        /// libnvrtc.
+        path: PathBuf,
+        /// The loader's words.
+        reason: String,
+    },
     /// What was delivered is not what is pinned.
     #[error("{path}: SHA-256 is {actual}, pinned is {expected}")]
     Hash {

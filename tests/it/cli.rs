@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use assert_cmd::Command;
+use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;
 
 /// jitc with an empty cache of its own and nothing of the caller's settings.
@@ -253,6 +254,24 @@ fn offline_without_nvrtc_says_what_to_do_instead() {
         text.contains("no NVRTC found, and --offline (JITC_OFFLINE) forbids fetching it"),
         "{text}"
     );
+}
+
+#[test]
+fn an_nvrtc_that_cannot_be_opened_is_named_and_not_taken_for_a_failed_fetch() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    for name in ["libnvrtc.so.13", "libnvrtc-builtins.so.13.0"] {
+        fs_err::write(dir.path().join(name), "no library").expect("write");
+    }
+    jitc(dir.path())
+        .args(["warm", "stream", "--arch", "sm_90a", "--nvrtc"])
+        .arg(dir.path())
+        .assert()
+        .code(2)
+        .stderr(contains(format!(
+            "the NVRTC at {} cannot be opened: ",
+            dir.path().join("libnvrtc.so.13").display()
+        )))
+        .stderr(contains("pip download").not());
 }
 
 #[test]
