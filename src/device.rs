@@ -93,6 +93,17 @@ pub fn list() -> Result<Vec<Device>, DeviceError> {
         .collect()
 }
 
+/// The GPU at this place in the driver's order.
+pub fn get(ordinal: u32) -> Result<Device, DeviceError> {
+    let mut devices = list()?;
+    let count = devices.len();
+    match usize::try_from(ordinal).unwrap_or(usize::MAX) {
+        _ if count == 0 => Err(DeviceError::NoGpu),
+        at if at < count => Ok(devices.swap_remove(at)),
+        _ => Err(DeviceError::NoSuchGpu { ordinal, count }),
+    }
+}
+
 fn describe(ordinal: i32) -> Result<Device, result::DriverError> {
     let device = result::device::get(ordinal)?;
     let attribute = |which| {
@@ -130,16 +141,8 @@ pub struct Context {
 impl Context {
     /// Opens a GPU, and makes its context current on this thread.
     pub fn new(ordinal: u32) -> Result<Self, DeviceError> {
-        let mut devices = list()?;
-        if devices.is_empty() {
-            return Err(DeviceError::NoGpu);
-        }
+        let device = Arc::new(get(ordinal)?);
         let at = usize::try_from(ordinal).unwrap_or(usize::MAX);
-        if at >= devices.len() {
-            let count = devices.len();
-            return Err(DeviceError::NoSuchGpu { ordinal, count });
-        }
-        let device = Arc::new(devices.swap_remove(at));
         let cuda = CudaContext::new(at).map_err(DeviceError::Driver)?;
         Ok(Self { device, cuda })
     }

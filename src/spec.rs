@@ -230,19 +230,23 @@ impl KernelSpec {
         }
     }
 
+    /// A declared or derived constant as a number; `None` if there is no such one.
+    #[must_use]
+    pub fn number(&self, name: &str) -> Option<u32> {
+        (self.derived.get(name).copied()).or_else(|| match self.constants.get(name)? {
+            Value::U32(number) => Some(*number),
+            Value::Bool(flag) => Some(u32::from(*flag)),
+            _ => None,
+        })
+    }
+
     /// A size of the launch geometry; `None` for the run-time parameter `nat`.
     #[must_use]
     pub fn size(&self, size: &Size) -> Option<u32> {
         match size {
             Size::Fixed(number) => Some(*number),
             Size::Flag(flag) => Some(u32::from(*flag)),
-            Size::Named(name) => {
-                (self.derived.get(name).copied()).or_else(|| match self.constants.get(name)? {
-                    Value::U32(number) => Some(*number),
-                    Value::Bool(flag) => Some(u32::from(*flag)),
-                    _ => None,
-                })
-            }
+            Size::Named(name) => self.number(name),
         }
     }
 }

@@ -33,16 +33,18 @@ pub(super) fn command(registry: &Registry) -> Command {
         .subcommands(super::VERBS.iter().map(|verb| common((verb.command)(registry))))
 }
 
+/// A flag that takes a path.
+pub(super) fn path(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .value_name("PATH")
+        .value_parser(value_parser!(PathBuf))
+        .help(help)
+}
+
 /// Flags that every verb takes.
 fn common(command: Command) -> Command {
-    let path = |name: &'static str, help: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .value_name("PATH")
-            .value_parser(value_parser!(PathBuf))
-            .global(true)
-            .help(help)
-    };
+    let path = |name, help| path(name, help).global(true);
     command.args([
         path("cache-dir", "The cache's folder"),
         path(

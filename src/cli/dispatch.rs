@@ -173,23 +173,14 @@ fn asked(jit: &Jit, matches: &ArgMatches) -> Result<(Device, Policy), String> {
         max_tokens: matches.get_one::<u32>("max-tokens").copied().unwrap_or(64),
     };
     let name = matches.get_one::<String>("device").map_or("0", String::as_str);
-    let device = match (name.parse::<usize>(), known_device(name)) {
+    let device = match (name.parse::<u32>(), known_device(name)) {
         (_, Some(known)) => known,
-        (Ok(ordinal), None) => {
-            let mut here = device::list().map_err(|e| {
-                format!(
-                    "{e}; name one that need not be here: --device {}",
-                    KNOWN_DEVICES.join(", ")
-                )
-            })?;
-            if ordinal >= here.len() {
-                return Err(format!(
-                    "there is no GPU {ordinal}: the driver shows {}",
-                    here.len()
-                ));
-            }
-            here.swap_remove(ordinal)
-        }
+        (Ok(ordinal), None) => device::get(ordinal).map_err(|e| {
+            format!(
+                "{e}; name one that need not be here: --device {}",
+                KNOWN_DEVICES.join(", ")
+            )
+        })?,
         _ => {
             return Err(format!(
                 "device `{name}`: expected an ordinal or one of {}",
@@ -208,10 +199,7 @@ fn candidates(jit: &Jit, device: &Device) -> Result<Vec<Candidate>, Error> {
     for (name, kind) in [("beta_coop", Kind::Coop), ("beta_lite", Kind::Lite)] {
         let family = jit.registry().get(name)?;
         for spec in KernelSpec::expand(family, jit.config(), &[arch])? {
-            let number = |name: &str| {
-                spec.size(&crate::template::Size::Named(name.to_owned()))
-                    .unwrap_or(0)
-            };
+            let number = |name: &str| spec.number(name).unwrap_or(0);
             let artifact = jit.prepare(&spec)?.fetched.artifact;
             let registers = artifact.registers();
             let shared = number("shared_bytes");

@@ -12,7 +12,7 @@ use regex::RegexBuilder;
 use serde_json::json;
 
 use super::regions::{Run, refused};
-use super::{Answer, output};
+use super::{Answer, args, output};
 use crate::jit::Jit;
 use crate::region::{self, Bare, Geometry, RegionRow, TickSource, Ticks};
 use crate::template::Registry;
@@ -26,13 +26,7 @@ const ALONG_K: [(&str, &str); 4] = [
 ];
 
 pub(super) fn command(_: &Registry) -> Command {
-    let path = |name: &'static str, help: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .value_name("PATH")
-            .value_parser(value_parser!(PathBuf))
-            .help(help)
-    };
+    let path = args::path;
     let number = |name: &'static str, default: &'static str, help: &'static str| {
         Arg::new(name)
             .long(name)

@@ -31,13 +31,7 @@ impl Run {
 }
 
 pub(super) fn command(registry: &Registry) -> Command {
-    let path = |name: &'static str, help: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .value_name("PATH")
-            .value_parser(value_parser!(PathBuf))
-            .help(help)
-    };
+    let path = args::path;
     let microseconds = |name: &'static str, help: &'static str| {
         Arg::new(name)
             .long(name)

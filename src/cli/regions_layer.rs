@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceRepr, DriverError, sys};
+use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DriverError, sys};
 use half::bf16;
 
 use super::regions::Run;
-use super::regions_live::{Cost, SAMPLES, WARMUPS, chosen, geometry, source, with_regions};
+use super::regions_live::{chosen, geometry, measure, source, with_regions};
 use crate::device::Context;
 use crate::jit::{Error, Jit};
 use crate::reference::layer::{Kv, LayerInputs, LayerShape, Lengths, Matrix, ScaleLayout};
@@ -79,58 +79,27 @@ pub(super) fn one(
         return Ok(Err(format!("{}: {reason}: nothing was timed", on.variant())));
     }
 
-    let (mut without, mut with) = (Vec::new(), Vec::new());
-    for i in 0..WARMUPS + SAMPLES {
-        let off_us = timed(context, scratch, &bound_off, nat)?;
-        let on_us = timed(context, scratch, &bound_on, nat)?;
-        if i >= WARMUPS {
-            let read = stream.clone_dtoh(&words).map_err(WorkspaceError::from)?;
-            stream.synchronize().map_err(WorkspaceError::from)?;
-            without.push(off_us);
-            with.push((on_us, read));
-        }
-    }
-    without.sort_by(f64::total_cmp);
-    with.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let (on_us, read) = &with[SAMPLES / 2];
-    let mut ticks = Ticks::from_words(table, geometry, source(&on), read)?;
-    ticks.launch_us = Some(*on_us);
-    ticks.label = format!("{} {}", off.family.name, off.variant());
-    let mut run = Run::new(ticks);
-    run.cost = Some(Cost {
-        off_us: without[SAMPLES / 2],
-        on_us: *on_us,
-        device: context.device().name.clone(),
-        held_to: "equal to the kernel without regions in every bit",
-    });
-    Ok(Ok(run))
+    let against = "equal to the kernel without regions in every bit";
+    let account = |words: &[u64]| Ticks::from_words(table, geometry, source(&on), words);
+    measure(
+        context,
+        scratch,
+        &words,
+        &off,
+        against,
+        &account,
+        &mut |regions| {
+            let bound = if regions { &bound_on } else { &bound_off };
+            Ok(launch(bound, nat, &stream)?)
+        },
+    )
+    .map(Ok)
 }
 
 fn launch(bound: &BoundLayer, nat: u32, stream: &CudaStream) -> Result<(), WorkspaceError> {
     // SAFETY: the caller keeps a `Memory` with every tensor alive and waits for the
     // stream; its lengths and pages come from `LayerInputs`, which keeps them inside.
     unsafe { bound.launch(nat, stream.cu_stream()) }
-}
-
-/// One launch between two events, after L2 was written full of something else.
-fn timed(
-    context: &Context,
-    scratch: &mut CudaSlice<u8>,
-    bound: &BoundLayer,
-    nat: u32,
-) -> Result<f64, WorkspaceError> {
-    let stream = context.cuda().default_stream();
-    let event = || {
-        context
-            .cuda()
-            .new_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT))
-    };
-    let (start, end) = (event()?, event()?);
-    stream.memset_zeros(scratch)?;
-    start.record(&stream)?;
-    launch(bound, nat, &stream)?;
-    end.record(&stream)?;
-    Ok(1000.0 * f64::from(start.elapsed_ms(&end)?))
 }
 
 impl Memory {
@@ -159,7 +128,7 @@ impl Memory {
         let mut put = |values: &[bf16], shape: &[usize]| -> Result<Tensor, DriverError> {
             let bits: Vec<u16> = values.iter().map(|v| v.to_bits()).collect();
             halves.push(stream.clone_htod(&bits)?);
-            Ok(at(stream, &halves[halves.len() - 1], Dtype::Bf16, shape))
+            Ok(Tensor::of(stream, &halves[halves.len() - 1], Dtype::Bf16, shape))
         };
         let row = [nat, d.hidden];
         let nothing = vec![bf16::NAN; nat * d.hidden];
@@ -177,7 +146,7 @@ impl Memory {
         let mut bytes = Vec::new();
         let mut keep = |values: &[u8], shape: &[usize]| -> Result<Tensor, DriverError> {
             bytes.push(stream.clone_htod(values)?);
-            Ok(at(stream, &bytes[bytes.len() - 1], Dtype::U8, shape))
+            Ok(Tensor::of(stream, &bytes[bytes.len() - 1], Dtype::U8, shape))
         };
         let pages = inputs.kv_cache.len() / (2 * d.page_size * d.num_kv_heads * d.head_dim);
         let kv_cache = keep(
@@ -203,12 +172,12 @@ impl Memory {
             tensors: LayerTensors {
                 query,
                 kv_cache,
-                page_table: at(stream, &numbers[0], Dtype::I32, &[nat, inputs.max_pages]),
-                seq_lens: at(stream, &numbers[1], Dtype::I32, &[nat]),
+                page_table: Tensor::of(stream, &numbers[0], Dtype::I32, &[nat, inputs.max_pages]),
+                seq_lens: Tensor::of(stream, &numbers[1], Dtype::I32, &[nat]),
                 gate: Some(gate),
                 wo_weight,
                 wo_scales,
-                wo_global_scale: at(stream, &global, Dtype::F32, &[1]),
+                wo_global_scale: Tensor::of(stream, &global, Dtype::F32, &[1]),
                 hidden_in: Some(hidden_in),
                 residual_in,
                 input_gamma: Some(input_gamma),
@@ -261,13 +230,4 @@ impl Memory {
         }
         Ok(())
     }
-}
-
-fn at<T: DeviceRepr>(
-    stream: &Arc<CudaStream>,
-    slice: &CudaSlice<T>,
-    dtype: Dtype,
-    shape: &[usize],
-) -> Tensor {
-    Tensor::new(slice.device_ptr(stream).0, dtype, shape)
 }

@@ -14,13 +14,13 @@ use crate::jit::{Error, Jit};
 use crate::load::LoadedKernel;
 use crate::problem::{ProblemError, WoProblem};
 use crate::reference::{WoInputs, WoShape, compare, split_order};
-use crate::region::{self, Geometry, Layout, RegionBuffer, Table, TickSource, Ticks};
+use crate::region::{self, Geometry, Layout, RegionBuffer, RegionError, Table, TickSource, Ticks};
 use crate::spec::KernelSpec;
-use crate::template::{Legal, Size};
+use crate::template::Legal;
 
 /// Launches before the first that counts, and launches that count, of each kind.
-pub(super) const WARMUPS: usize = 3;
-pub(super) const SAMPLES: usize = 21;
+const WARMUPS: usize = 3;
+const SAMPLES: usize = 21;
 
 /// Written before each launch, so that nothing of the last one is in L2.
 const FLUSH_BYTES: usize = 256 << 20;
@@ -110,7 +110,7 @@ fn one(
     };
     let timing = region::argument(Some(&buffer), &on.family.name, count, &geometry)?;
 
-    let fused = matches!(&on.constants["accumulate"], Value::Enum { name, .. } if name == "fma");
+    let fused = on.constants["accumulate"].as_name() == Some("fma");
     let expected = split_order(&shape, inputs, fused);
     let actual = problem.run_timed(&on_kernel, nat, shape.num_slots(), timing)?;
     for (what, compared) in [
@@ -127,22 +127,54 @@ fn one(
         }
     }
 
+    let against = "equal to the reference in every bit";
+    let account = |words: &[u64]| Ticks::from_words(table, geometry, source(&on), words);
+    measure(
+        context,
+        scratch,
+        &words,
+        &off,
+        against,
+        &account,
+        &mut |regions| {
+            let (kernel, timing) = if regions {
+                (&on_kernel, timing)
+            } else {
+                (&off_kernel, 0)
+            };
+            Ok(problem.launch(&kernel.entries()[0], nat, timing)?)
+        },
+    )
+    .map(Ok)
+}
+
+/// Times a variant without regions and with them, launch by launch in turn. The
+/// account kept is that of the launch with the median time.
+pub(super) fn measure(
+    context: &Context,
+    scratch: &mut CudaSlice<u8>,
+    words: &CudaSlice<u64>,
+    off: &KernelSpec,
+    held_to: &'static str,
+    account: &dyn Fn(&[u64]) -> Result<Ticks, RegionError>,
+    launch: &mut dyn FnMut(bool) -> Result<(), Error>,
+) -> Result<Run, Error> {
+    let stream = context.cuda().default_stream();
     let (mut without, mut with) = (Vec::new(), Vec::new());
     for i in 0..WARMUPS + SAMPLES {
-        let off_us = timed(context, scratch, problem, &off_kernel, nat, 0)?;
-        let on_us = timed(context, scratch, problem, &on_kernel, nat, timing)?;
-        if i < WARMUPS {
-            continue;
+        let off_us = timed(context, scratch, &mut || launch(false))?;
+        let on_us = timed(context, scratch, &mut || launch(true))?;
+        if i >= WARMUPS {
+            let read = stream.clone_dtoh(words).map_err(ProblemError::from)?;
+            stream.synchronize().map_err(ProblemError::from)?;
+            without.push(off_us);
+            with.push((on_us, read));
         }
-        let read = stream.clone_dtoh(&words).map_err(ProblemError::from)?;
-        stream.synchronize().map_err(ProblemError::from)?;
-        without.push(off_us);
-        with.push((on_us, read));
     }
     without.sort_by(f64::total_cmp);
     with.sort_by(|a, b| a.0.total_cmp(&b.0));
     let (on_us, read) = &with[SAMPLES / 2];
-    let mut ticks = Ticks::from_words(table, geometry, source(&on), read)?;
+    let mut ticks = account(read)?;
     ticks.launch_us = Some(*on_us);
     ticks.label = format!("{} {}", off.family.name, off.variant());
     let mut run = Run::new(ticks);
@@ -150,32 +182,30 @@ fn one(
         off_us: without[SAMPLES / 2],
         on_us: *on_us,
         device: context.device().name.clone(),
-        held_to: "equal to the reference in every bit",
+        held_to,
     });
-    Ok(Ok(run))
+    Ok(run)
 }
 
-/// One launch between two events, after L2 was written full of something else.
+/// One launch between two events, after L2 was written full of something else;
+/// microseconds.
 fn timed(
     context: &Context,
     scratch: &mut CudaSlice<u8>,
-    problem: &mut WoProblem,
-    kernel: &LoadedKernel,
-    nat: usize,
-    timing: sys::CUdeviceptr,
-) -> Result<f64, ProblemError> {
+    launch: &mut dyn FnMut() -> Result<(), Error>,
+) -> Result<f64, Error> {
     let stream = context.cuda().default_stream();
     let event = || {
-        context
-            .cuda()
-            .new_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT))
+        let timing = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
+        context.cuda().new_event(timing).map_err(ProblemError::from)
     };
     let (start, end) = (event()?, event()?);
-    stream.memset_zeros(scratch)?;
-    start.record(&stream)?;
-    problem.launch(&kernel.entries()[0], nat, timing)?;
-    end.record(&stream)?;
-    Ok(1000.0 * f64::from(start.elapsed_ms(&end)?))
+    stream.memset_zeros(scratch).map_err(ProblemError::from)?;
+    start.record(&stream).map_err(ProblemError::from)?;
+    launch()?;
+    end.record(&stream).map_err(ProblemError::from)?;
+    let elapsed_ms = start.elapsed_ms(&end).map_err(ProblemError::from)?;
+    Ok(1000.0 * f64::from(elapsed_ms))
 }
 
 /// The same variant with another number of regions.
@@ -195,10 +225,8 @@ pub(super) fn with_regions(spec: &KernelSpec, count: u32) -> Result<KernelSpec, 
 
 /// The clock of a variant.
 pub(super) fn source(spec: &KernelSpec) -> TickSource {
-    match spec.constants.get("tick_source") {
-        Some(Value::Enum { name, .. }) => TickSource::of(name).unwrap_or_default(),
-        _ => TickSource::default(),
-    }
+    let name = spec.constants.get("tick_source").and_then(Value::as_name);
+    name.and_then(TickSource::of).unwrap_or_default()
 }
 
 /// The regions asked for, else the largest set.
@@ -218,7 +246,7 @@ fn most_regions(spec: &KernelSpec) -> u32 {
 }
 
 pub(super) fn number(spec: &KernelSpec, name: &str) -> u32 {
-    spec.size(&Size::Named(name.to_owned())).unwrap_or(0)
+    spec.number(name).unwrap_or(0)
 }
 
 fn shape(spec: &KernelSpec) -> WoShape {
@@ -235,8 +263,7 @@ fn shape(spec: &KernelSpec) -> WoShape {
 pub(super) fn geometry(spec: &KernelSpec, kernel: &LoadedKernel, nat: usize) -> Geometry {
     let tokens = u32::try_from(nat).unwrap_or(u32::MAX);
     let [slice_ctas, num_k_tiles, num_seqs] = kernel.entries()[0].grid(tokens);
-    let original =
-        matches!(spec.constants.get("geometry"), Some(Value::Enum { name, .. }) if name == "original");
+    let original = spec.constants.get("geometry").and_then(Value::as_name) == Some("original");
     Geometry {
         slice_ctas,
         num_k_tiles,

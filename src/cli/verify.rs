@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -248,19 +249,20 @@ impl Sweep<'_> {
 /// Compiles what the cache lacks, on all cores, before the GPU has to wait.
 pub(super) fn prepare<'s>(jit: &Jit, specs: impl Iterator<Item = &'s KernelSpec>) -> Result<(), Error> {
     let specs: Vec<_> = specs.collect();
+    let next = AtomicUsize::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let parts = specs.chunks(specs.len().div_ceil(threads).max(1));
     std::thread::scope(|scope| {
-        let workers: Vec<_> = parts
-            .map(|part| scope.spawn(move || part.iter().try_for_each(|spec| jit.prepare(spec).map(drop))))
-            .collect();
-        for worker in workers {
-            match worker.join() {
-                Ok(prepared) => prepared?,
-                Err(panic) => std::panic::resume_unwind(panic),
+        let work = || {
+            while let Some(spec) = specs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                jit.prepare(spec)?;
             }
-        }
-        Ok(())
+            Ok(())
+        };
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| match worker.join() {
+            Ok(prepared) => prepared,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use cudarc::driver::sys;
+use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DeviceRepr, sys};
 
 use super::WorkspaceError;
 
@@ -44,6 +44,21 @@ pub struct Tensor {
 }
 
 impl Tensor {
+    /// The tensor that lies at the start of a slice, which is used on this stream.
+    ///
+    /// # Panics
+    ///
+    /// As [`Tensor::new`].
+    #[must_use]
+    pub fn of<T: DeviceRepr>(
+        stream: &CudaStream,
+        slice: &CudaSlice<T>,
+        dtype: Dtype,
+        shape: &[usize],
+    ) -> Self {
+        Self::new(slice.device_ptr(stream).0, dtype, shape)
+    }
+
     /// A tensor of up to five dimensions.
     ///
     /// # Panics

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DeviceRepr};
+use cudarc::driver::{CudaSlice, CudaStream};
 use half::bf16;
 
 use crate::reference::layer::{LayerInputs, Matrix};
@@ -60,33 +60,33 @@ pub(super) fn run_once(
 
     let pages = inputs.kv_cache.len() / (2 * d.page_size * d.num_kv_heads * d.head_dim);
     let tensors = LayerTensors {
-        query: tensor(stream, &query, Dtype::Bf16, &[nat, d.num_q_heads, d.head_dim]),
-        kv_cache: tensor(
+        query: Tensor::of(stream, &query, Dtype::Bf16, &[nat, d.num_q_heads, d.head_dim]),
+        kv_cache: Tensor::of(
             stream,
             &kv_cache,
             Dtype::U8,
             &[pages, 2, d.page_size, d.num_kv_heads, d.head_dim],
         ),
-        page_table: tensor(stream, &page_table, Dtype::I32, &[nat, inputs.max_pages]),
-        seq_lens: tensor(stream, &seq_lens, Dtype::I32, &[nat]),
-        gate: Some(tensor(stream, &gate, Dtype::Bf16, &[nat, d.k()])),
-        wo_weight: tensor(stream, &wo.0, Dtype::U8, &[d.hidden, d.k() / 2]),
-        wo_scales: tensor(stream, &wo.1, Dtype::U8, &[inputs.wo.scales.len()]),
-        wo_global_scale: tensor(stream, &wo_global, Dtype::F32, &[1]),
-        hidden_in: Some(tensor(stream, &hidden_in, Dtype::Bf16, &[nat, d.hidden])),
-        residual_in: tensor(stream, &residual_in, Dtype::Bf16, &[nat, d.hidden]),
-        input_gamma: Some(tensor(stream, &input_gamma, Dtype::Bf16, &[d.hidden])),
-        post_attn_gamma: tensor(stream, &post_gamma, Dtype::Bf16, &[d.hidden]),
-        gate_weight: tensor(stream, &gate_proj.0, Dtype::U8, &[d.intermediate, d.hidden / 2]),
-        gate_scales: tensor(stream, &gate_proj.1, Dtype::U8, &[inputs.gate_proj.scales.len()]),
-        up_weight: tensor(stream, &up_proj.0, Dtype::U8, &[d.intermediate, d.hidden / 2]),
-        up_scales: tensor(stream, &up_proj.1, Dtype::U8, &[inputs.up_proj.scales.len()]),
-        down_weight: tensor(stream, &down_proj.0, Dtype::U8, &[d.hidden, d.intermediate / 2]),
-        down_scales: tensor(stream, &down_proj.1, Dtype::U8, &[inputs.down_proj.scales.len()]),
-        attn_input: Some(tensor(stream, &attn_input, Dtype::Bf16, &[nat, d.hidden])),
-        attn_output: tensor(stream, &attn_output, Dtype::Bf16, &[nat, d.hidden]),
-        residual_output: tensor(stream, &residual_output, Dtype::Bf16, &[nat, d.hidden]),
-        mlp_output: tensor(stream, &mlp_output, Dtype::Bf16, &[nat, d.hidden]),
+        page_table: Tensor::of(stream, &page_table, Dtype::I32, &[nat, inputs.max_pages]),
+        seq_lens: Tensor::of(stream, &seq_lens, Dtype::I32, &[nat]),
+        gate: Some(Tensor::of(stream, &gate, Dtype::Bf16, &[nat, d.k()])),
+        wo_weight: Tensor::of(stream, &wo.0, Dtype::U8, &[d.hidden, d.k() / 2]),
+        wo_scales: Tensor::of(stream, &wo.1, Dtype::U8, &[inputs.wo.scales.len()]),
+        wo_global_scale: Tensor::of(stream, &wo_global, Dtype::F32, &[1]),
+        hidden_in: Some(Tensor::of(stream, &hidden_in, Dtype::Bf16, &[nat, d.hidden])),
+        residual_in: Tensor::of(stream, &residual_in, Dtype::Bf16, &[nat, d.hidden]),
+        input_gamma: Some(Tensor::of(stream, &input_gamma, Dtype::Bf16, &[d.hidden])),
+        post_attn_gamma: Tensor::of(stream, &post_gamma, Dtype::Bf16, &[d.hidden]),
+        gate_weight: Tensor::of(stream, &gate_proj.0, Dtype::U8, &[d.intermediate, d.hidden / 2]),
+        gate_scales: Tensor::of(stream, &gate_proj.1, Dtype::U8, &[inputs.gate_proj.scales.len()]),
+        up_weight: Tensor::of(stream, &up_proj.0, Dtype::U8, &[d.intermediate, d.hidden / 2]),
+        up_scales: Tensor::of(stream, &up_proj.1, Dtype::U8, &[inputs.up_proj.scales.len()]),
+        down_weight: Tensor::of(stream, &down_proj.0, Dtype::U8, &[d.hidden, d.intermediate / 2]),
+        down_scales: Tensor::of(stream, &down_proj.1, Dtype::U8, &[inputs.down_proj.scales.len()]),
+        attn_input: Some(Tensor::of(stream, &attn_input, Dtype::Bf16, &[nat, d.hidden])),
+        attn_output: Tensor::of(stream, &attn_output, Dtype::Bf16, &[nat, d.hidden]),
+        residual_output: Tensor::of(stream, &residual_output, Dtype::Bf16, &[nat, d.hidden]),
+        mlp_output: Tensor::of(stream, &mlp_output, Dtype::Bf16, &[nat, d.hidden]),
     };
     let scales = LayerScales {
         softmax: inputs.softmax_scale,
@@ -128,13 +128,4 @@ pub(super) fn run_once(
             value: counters[at],
         }),
     }
-}
-
-fn tensor<T: DeviceRepr>(
-    stream: &Arc<CudaStream>,
-    slice: &CudaSlice<T>,
-    dtype: Dtype,
-    shape: &[usize],
-) -> Tensor {
-    Tensor::new(slice.device_ptr(stream).0, dtype, shape)
 }

@@ -6,7 +6,6 @@ mod cases;
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use cudarc::driver::CudaStream;
@@ -113,21 +112,7 @@ fn prepare(jit: &Jit, context: &Context, family: &str, cases: &[Case]) -> Result
             specs.push(spec_of(jit, context, "beta_coop", case)?);
         }
     }
-    let next = AtomicUsize::new(0);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        let work = || {
-            while let Some(spec) = specs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                jit.prepare(spec)?;
-            }
-            Ok(())
-        };
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().try_for_each(|worker| match worker.join() {
-            Ok(prepared) => prepared,
-            Err(panic) => std::panic::resume_unwind(panic),
-        })
-    })
+    super::verify::prepare(jit, specs.iter())
 }
 
 fn spec_of(jit: &Jit, context: &Context, family: &str, case: &Case) -> Result<KernelSpec, Error> {
