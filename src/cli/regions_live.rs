@@ -39,8 +39,8 @@ pub(super) struct Cost {
 
 /// The launches that the constants ask for; or one line on why there are none.
 pub(super) fn runs(jit: &Jit, family: &str, nat: u32) -> Result<Result<Vec<Run>, String>, Error> {
-    if !["wo_gemv", "beta_coop"].contains(&family) {
-        return Ok(Err(format!("--live {family}: expected wo_gemv or beta_coop")));
+    if !["wo_gemv", "beta_coop", "beta_lite"].contains(&family) {
+        return Ok(Err(format!("--live {family}: expected wo_gemv, beta_coop or beta_lite")));
     }
     let context = match Context::new(0) {
         Ok(context) => context,
@@ -56,7 +56,7 @@ pub(super) fn runs(jit: &Jit, family: &str, nat: u32) -> Result<Result<Vec<Run>,
         .alloc_zeros::<u8>(FLUSH_BYTES)
         .map_err(ProblemError::from)?;
     for spec in super::specs(jit, &[family.to_owned()])? {
-        if family == "beta_coop" {
+        if family != "wo_gemv" {
             match regions_layer::one(jit, &context, &spec, nat, &mut scratch)? {
                 Ok(run) => runs.push(run),
                 Err(reason) => return Ok(Err(reason)),

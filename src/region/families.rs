@@ -63,6 +63,18 @@ const LAYER_20: [Region; 20] = [
     region(19, "phase3_post_loop_atomic", Phase3, All, PerLaunch),
 ];
 
+/// jitc's own: also the wait between FC1 and FC2, which the original does not have
+/// and which its tables, where a kernel has it, hold as arrival.
+const LAYER_21: [Region; 21] = {
+    let mut regions = [region(20, "phase3_fc2_wait", BarrierWait, All, PerLaunch); 21];
+    let mut i = 0;
+    while i < 20 {
+        regions[i] = LAYER_20[i];
+        i += 1;
+    }
+    regions
+};
+
 /// The `W_O` GEMV on its own. Unlike the layer, every block takes part in the
 /// gather, so it is no region of an elected block and has a name of its own.
 #[rustfmt::skip]
@@ -76,8 +88,8 @@ const WO: [Region; 4] = [
 type Sets = &'static [&'static [Region]];
 
 const FAMILIES: [(&str, Sets); 3] = [
-    ("beta_coop", &[&LAYER_13, &LAYER_20]),
-    ("beta_lite", &[&LAYER_13, &LAYER_20]),
+    ("beta_coop", &[&LAYER_13, &LAYER_20, &LAYER_21]),
+    ("beta_lite", &[&LAYER_13, &LAYER_20, &LAYER_21]),
     ("wo_gemv", &[&WO]),
 ];
 

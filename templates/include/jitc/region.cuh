@@ -15,6 +15,9 @@
 //     for (...) { timer.enter(region::phase3_3a_fc1_silu{}, fc1); ...; timer.exit(region::phase3_3a_fc1_silu{}, fc1); }
 //     timer.sum(region::phase3_3a_fc1_silu_per_call{}, fc1);
 //
+// A region may begin in one kernel and end in the next of the same stream, where nothing else shares the buffer: that is the
+// wait at a kernel's boundary. It needs globaltimer, since the block's next multiprocessor may be another one.
+//
 // A region that the compiled set lacks costs nothing, so both of two sets' names may stand side by side. Calls hold no
 // barrier: put them where thread 0 passes, and put the block barrier inside or outside the region as is meant.
 #pragma once
@@ -50,12 +53,15 @@ struct RegionSum<C, true> {
 
 template <typename C, bool on = (C::num_regions != 0u)>
 struct RegionTimer {
-    __device__ __forceinline__ explicit RegionTimer(u64*) {}
+    __device__ __forceinline__ explicit RegionTimer(u64*, bool = true) {}
+    template <typename R> __device__ __forceinline__ void enter_at_start(R) {}
     template <typename R> __device__ __forceinline__ void enter(R) {}
     template <typename R> __device__ __forceinline__ void exit(R) {}
     template <typename R> __device__ __forceinline__ void enter(R, RegionSum<C>&) {}
     template <typename R> __device__ __forceinline__ void exit(R, RegionSum<C>&) {}
     template <typename R> __device__ __forceinline__ void sum(R, const RegionSum<C>&) {}
+    template <typename R> __device__ __forceinline__ void leave_kernel(R) {}
+    template <typename R> __device__ __forceinline__ void come_from_kernel(R) {}
     __device__ __forceinline__ void join() {}
 };
 
@@ -63,18 +69,30 @@ template <typename C>
 struct RegionTimer<C, true> {
     static_assert(C::num_regions == region_count, "the kernel's num_regions and its region table disagree");
     u64* row;
+    u64 start;
 
-    __device__ __forceinline__ explicit RegionTimer(u64* buffer) {
+    // `first`: of the kernels that share the buffer, the one that runs first and zeroes the rows.
+    __device__ __forceinline__ explicit RegionTimer(u64* buffer, bool first = true) : start(read_ticks<C::tick_source>()) {
         const u64 cta = (u64(blockIdx.z) * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
         const u64 ctas = u64(gridDim.x) * gridDim.y * gridDim.z;
         row = buffer + cta * (2u * region_count);
+        if (!first) return;
+        if (threadIdx.x < 32u) {
+            for (u32 i = threadIdx.x; i < 2u * region_count; i += 32u) row[i] = 0u;
+            __syncwarp();
+        }
         if (threadIdx.x == 0u) {
-            for (u32 i = 0; i < 2u * region_count; ++i) row[i] = 0u;
             u32 sm;
             asm volatile("mov.u32 %0, %%smid;" : "=r"(sm));
             u64* after = buffer + ctas * (2u * region_count);
             after[cta] = sm;
             if (cta == 0u) after[ctas] = region_identity;
+        }
+    }
+    // From the kernel's first instruction on, the zeroing of the rows included.
+    template <typename R> __device__ __forceinline__ void enter_at_start(R) {
+        if constexpr (R::id != region_absent) {
+            if (threadIdx.x == 0u) row[2u * R::id] = start;
         }
     }
     template <typename R> __device__ __forceinline__ void enter(R) {
@@ -99,6 +117,15 @@ struct RegionTimer<C, true> {
                 row[2u * R::id + 1u] = t;
                 sum.total += t - sum.entry;
             }
+        }
+    }
+    // As enter and exit, for a region that spans two kernels.
+    template <typename R> __device__ __forceinline__ void leave_kernel(R r) {
+        if constexpr (C::tick_source == TickSource::globaltimer) enter(r);
+    }
+    template <typename R> __device__ __forceinline__ void come_from_kernel(R) {
+        if constexpr (C::tick_source == TickSource::globaltimer && R::id != region_absent) {
+            if (threadIdx.x == 0u) row[2u * R::id + 1u] = start;
         }
     }
     // Waits for the block, so that what follows is the block's time and not thread 0's. Only with regions.

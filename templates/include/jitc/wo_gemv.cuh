@@ -18,11 +18,13 @@ __device__ __forceinline__ void wo_gemv(const u16* attn, const u8* weight, const
     } else if (blockIdx.z != 0u) {
         // The grid has a layer a token for the original's sake; one layer keeps its weights and walks all tokens.
     } else {
-        timer.enter(region::phase1_wo_gemv{});
+        if constexpr (C::staged && !C::by_mma) {
+            wo_tiled<C>(attn, weight, scales, global_scale, partials, output, nat, timer);
+            return;
+        }
+        timer.enter_at_start(region::phase1_wo_gemv{});
         if constexpr (C::by_mma) {
             wo_mma<C>(attn, weight, scales, global_scale, partials, output, nat);
-        } else if constexpr (C::staged) {
-            wo_tiled<C>(attn, weight, scales, global_scale, partials, output, nat);
         } else {
             wo_tiled_scalar<C>(attn, weight, scales, global_scale, partials, output, nat);
         }

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <jitc/copy.cuh>
+#include <jitc/region.cuh>
 #include <jitc/wo_chain.cuh>
 
 namespace jitc {
@@ -276,7 +277,8 @@ __device__ __forceinline__ void tiled_gather(const float* sums, float* output, u
 
 template <typename C>
 __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, const u8* scales, const float* global_scale,
-                                         float* partials, float* output, u32 nat) {
+                                         float* partials, float* output, u32 nat, RegionTimer<C>& timer) {
+    timer.enter_at_start(region::phase1_wo_stage{});
     using L = TiledLayout<C>;
     using S = Shape<C>;
     static_assert(C::shared_bytes >= L::bytes, "shared_bytes in the family's TOML is too small");
@@ -322,6 +324,7 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
     }
     copy16_wait();
     far = sync_first_any<L::workers>(far);
+    timer.exit(region::phase1_wo_stage{});
     for (u32 first_token = 0; first_token < nat; first_token += C::tokens) {
         if (first_token != 0u) {
             far = sync_first_any<L::workers>(
@@ -334,6 +337,7 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
             sync_first<L::workers>();
         }
         constexpr u32 items = S::slots * L::lanes;
+        timer.enter(region::phase1_wo_gemv{});
         // Whole warps stay together: lanes past the end repeat the last item and store nothing.
         for (u32 base = threadIdx.x & ~31u; base < items; base += L::workers) {
             const bool live = base + (threadIdx.x & 31u) < items;
@@ -386,8 +390,11 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
             }
         }
         sync_first<L::workers>();
+        timer.exit(region::phase1_wo_gemv{});
+        timer.enter(region::phase1_gather{});
         tiled_gather<C>(sums, output, first_unit, first_token, nat);
         sync_first<L::workers>();
+        timer.exit(region::phase1_gather{});
     }
     if constexpr (has_bulk_copy) {
         // Nothing may still be in flight into this block's shared memory when it ends.

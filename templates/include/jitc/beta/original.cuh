@@ -122,9 +122,9 @@ __device__ __forceinline__ void original_gather(const Params& p, float* scratch,
 // One slice: tile_s elements of the middle into shared memory, quantised in place.
 template <typename C, typename T>
 __device__ __forceinline__ void original_slice(const Params& p, const float* x, float* middle, float* values, u32 token,
-                                               u32 slice, T& timer) {
+                                               u32 slice, T& timer, RegionSum<C>& fc1, RegionSum<C>& quant) {
     using N = Dims<C>;
-    timer.enter(region::phase3_3a_fc1_silu{});
+    timer.enter(region::phase3_3a_fc1_silu{}, fc1);
     for (u32 j = threadIdx.x / 32u; j < C::tile_s; j += N::warps) {
         const u32 row = slice * C::tile_s + j;
         const float gate = row_dot<C>(p.gate_weight, p.gate_scales, x, p.gate_up_global, row);
@@ -132,8 +132,8 @@ __device__ __forceinline__ void original_slice(const Params& p, const float* x, 
         if ((threadIdx.x & 31u) == 0u) middle[j] = bf16_to_f32(to_bf16(__fmul_rn(__fmul_rn(gate, sigmoid(gate)), up)));
     }
     __syncthreads();
-    timer.exit(region::phase3_3a_fc1_silu{});
-    timer.enter(region::phase3_3b_quant{});
+    timer.exit(region::phase3_3a_fc1_silu{}, fc1);
+    timer.enter(region::phase3_3b_quant{}, quant);
     for (u32 base = threadIdx.x & ~31u; base < C::tile_s; base += N::threads) {
         // tile_s is a multiple of 32: whole warps.
         const u32 j = base + (threadIdx.x & 31u), at = slice * C::tile_s + j;
@@ -151,7 +151,7 @@ __device__ __forceinline__ void original_slice(const Params& p, const float* x, 
         }
     }
     __syncthreads();
-    timer.exit(region::phase3_3b_quant{});
+    timer.exit(region::phase3_3b_quant{}, quant);
 }
 
 template <typename C>
@@ -171,7 +171,7 @@ __device__ __forceinline__ void layer_original(const Params& p) {
     const u32 token = blockIdx.z, bx = blockIdx.x, by = blockIdx.y, blocks = C::slice_ctas * C::num_k_tiles;
     u32* counters = p.counters + counter_stride * first_head + token * token_counters;
     RegionTimer<C> timer(p.region_timing);
-    timer.enter(region::prologue_pre_r0{});
+    timer.enter_at_start(region::prologue_pre_r0{});
     timer.exit(region::prologue_pre_r0{});
     timer.enter(region::phase0_pre_attn{});
     if (C::input_norm && bx == 0u && by == 0u) input_norm_row<C>(p, scratch, token);
@@ -221,10 +221,11 @@ __device__ __forceinline__ void layer_original(const Params& p) {
     float* partial = p.mlp_partials + (u64(token) * C::slice_ctas + bx) * N::H;
     for (u32 r = row_begin + threadIdx.x; r < row_end; r += N::threads) partial[r] = 0.0f;
     timer.exit(region::phase3_partial_reset{});
+    RegionSum<C> fc1, quant, fc2;
     for (u32 slice = first; slice < last; ++slice) {
-        original_slice<C>(p, x, middle, values, token, slice, timer);
+        original_slice<C>(p, x, middle, values, token, slice, timer, fc1, quant);
         timer.enter(region::phase3_3c_fc2_atomic{});
-        timer.enter(region::phase3_3c_fc2_last_iter{});
+        timer.enter(region::phase3_3c_fc2_last_iter{}, fc2);
         for (u32 r = row_begin + threadIdx.x; r < row_end; r += N::threads) {
             const u8* bytes = p.down_weight + u64(r) * (N::I / 2u) + slice * (C::tile_s / 2u);
             float acc = 0.0f;
@@ -239,8 +240,11 @@ __device__ __forceinline__ void layer_original(const Params& p) {
             partial[r] = __fadd_rn(partial[r], acc);
         }
         __syncthreads();
-        timer.exit(region::phase3_3c_fc2_last_iter{});
+        timer.exit(region::phase3_3c_fc2_last_iter{}, fc2);
     }
+    timer.sum(region::phase3_3a_fc1_silu_per_call{}, fc1);
+    timer.sum(region::phase3_3b_quant_per_call{}, quant);
+    timer.sum(region::phase3_3c_fc2_per_call{}, fc2);
     timer.enter(region::phase3_post_loop_atomic{});
     const bool elected = last_to_arrive(counters + first_tile + by, C::slice_ctas, flag);
     timer.exit(region::phase3_post_loop_atomic{});

@@ -61,12 +61,6 @@ __device__ __forceinline__ void input_norm(const Params& p, float* scratch) {
     for (u32 token = gridDim.x - 1u - blockIdx.x; token < p.nat; token += gridDim.x) input_norm_row<C>(p, scratch, token);
 }
 
-// Times nothing: for kernels without regions.
-struct NoTimer {
-    template <typename R> __device__ __forceinline__ void enter(R) {}
-    template <typename R> __device__ __forceinline__ void exit(R) {}
-};
-
 template <typename C, typename R, typename T>
 __device__ __forceinline__ void wo_phase(const Params& p, const Shared<C>& s, R& ring, T& timer) {
     using N = Dims<C>;
@@ -93,25 +87,33 @@ __device__ __forceinline__ void wo_phase(const Params& p, const Shared<C>& s, R&
 template <typename C, typename R, typename T>
 __device__ __forceinline__ void fc1_phase(const Params& p, const Shared<C>& s, R& ring, T& timer) {
     using N = Dims<C>;
+    RegionSum<C> passes;
 #pragma unroll 1
     for (u32 first = 0; first < p.nat; first += N::tokens) {
         timer.enter(region::phase3_load_x{});
         norm_rows<C>(p, s.x(), s.undo(), s.scratch(), first);
         timer.exit(region::phase3_load_x{});
-        timer.enter(region::phase3_3a_fc1_silu{});
+        timer.enter(region::phase3_3a_fc1_silu{}, passes);
         fc1<C>(p, s.x(), s.undo(), reinterpret_cast<float*>(s.x() + Layout<C>::fc1_sums_at), ring, first);
-        timer.exit(region::phase3_3a_fc1_silu{});
+        timer.exit(region::phase3_3a_fc1_silu{}, passes);
     }
+    timer.sum(region::phase3_3a_fc1_silu_per_call{}, passes);
 }
 
-template <typename C, typename R>
-__device__ __forceinline__ void fc2_phase(const Params& p, const Shared<C>& s, R& ring) {
+template <typename C, typename R, typename T>
+__device__ __forceinline__ void fc2_phase(const Params& p, const Shared<C>& s, R& ring, T& timer) {
     using N = Dims<C>;
+    RegionSum<C> passes;
 #pragma unroll 1
     for (u32 first = 0; first < p.nat; first += N::tokens) {
+        timer.enter(region::phase3_3c_fc2_atomic{});
+        timer.enter(region::phase3_3c_fc2_last_iter{}, passes);
         load_codes<C>(p, s.x(), first);
         fc2<C>(p, s.x(), s.sums(), ring, first);
+        timer.exit(region::phase3_3c_fc2_last_iter{}, passes);
+        timer.exit(region::phase3_3c_fc2_atomic{});
     }
+    timer.sum(region::phase3_3c_fc2_per_call{}, passes);
 }
 
 template <typename C>
@@ -120,7 +122,7 @@ __device__ __forceinline__ void layer_spread(const Params& p) {
     using L = Layout<C>;
     constexpr u32 timeout = C::timeout_ms;
     RegionTimer<C> timer(p.region_timing);
-    timer.enter(region::prologue_pre_r0{});
+    timer.enter_at_start(region::prologue_pre_r0{});
     const Shared<C> s = shared_memory<C>();
     Ring<C, L::mma, true, true> ring(p, s.ring());
     if constexpr (L::mma) {
@@ -166,16 +168,16 @@ __device__ __forceinline__ void layer_spread(const Params& p) {
     timer.exit(region::grid_barrier_wait{});
 
     fc1_phase<C>(p, s, ring, timer);
-    timer.enter(region::phase3_3d_arrival{});
+    // The original has no wait here, so its tables have no region for it: in them it counts as the arrival.
+    constexpr bool own = region::phase3_fc2_wait::id != region_absent;
+    if constexpr (!own) timer.enter(region::phase3_3d_arrival{});
+    timer.enter(region::phase3_fc2_wait{});
     arrive(counter_at(p.counters, codes_done), 1u);
     wait_for<timeout>(counter_at(p.counters, codes_done), N::ctas, "jitc: FC1 to FC2");
-    timer.exit(region::phase3_3d_arrival{});
+    timer.exit(region::phase3_fc2_wait{});
+    if constexpr (!own) timer.exit(region::phase3_3d_arrival{});
 
-    timer.enter(region::phase3_3c_fc2_atomic{});
-    timer.enter(region::phase3_3c_fc2_last_iter{});
-    fc2_phase<C>(p, s, ring);
-    timer.exit(region::phase3_3c_fc2_last_iter{});
-    timer.exit(region::phase3_3c_fc2_atomic{});
+    fc2_phase<C>(p, s, ring, timer);
     timer.enter(region::epilogue_post_r10{});
     if (depart(counter_at(p.counters, departures), N::ctas, s.flag())) {
         for (u32 i = threadIdx.x; i < p.nat * N::kv_heads; i += N::threads) heads[i] = 0u;
@@ -184,20 +186,31 @@ __device__ __forceinline__ void layer_spread(const Params& p) {
     timer.exit(region::epilogue_post_r10{});
 }
 
-// The same phases as kernels of their own: nothing waits, so nothing has to be resident together.
+// The same phases as kernels of their own: nothing waits, so nothing has to be resident together. What the fused kernel
+// waits for is here the boundary of two kernels, and timed as that.
 template <typename C>
 __device__ __forceinline__ void lite_attention(const Params& p) {
+    RegionTimer<C> timer(p.region_timing);
+    timer.enter_at_start(region::prologue_pre_r0{});
     const Shared<C> s = shared_memory<C>();
+    timer.exit(region::prologue_pre_r0{});
+    timer.enter(region::phase0_pre_attn{});
     if constexpr (C::input_norm) input_norm<C>(p, s.scratch());
+    timer.exit(region::phase0_pre_attn{});
+    timer.enter(region::phase1_attn_pre_wo{});
     const Cut cut = cut_positions<C>(p);
 #pragma unroll 1
     for (u32 n = blockIdx.x; n < cut.units; n += gridDim.x) {
         attend<C>(p, s.x(), s.small(), unit_at<C>(p, cut, n), cut.run, n);
     }
+    timer.join();
+    timer.exit(region::phase1_attn_pre_wo{});
 }
 
 template <typename C>
 __device__ __forceinline__ void lite_merge(const Params& p) {
+    RegionTimer<C> timer(p.region_timing, false);
+    timer.enter_at_start(region::phase1_wo_post{});
     const Shared<C> s = shared_memory<C>();
     const Cut cut = cut_positions<C>(p);
 #pragma unroll 1
@@ -205,11 +218,16 @@ __device__ __forceinline__ void lite_merge(const Params& p) {
         const Unit u = unit_at<C>(p, cut, n);
         if (u.runs > 1u) merge<C>(p, s.x(), s.small(), u);
     }
+    timer.join();
+    timer.exit(region::phase1_wo_post{});
+    timer.leave_kernel(region::phase1_pre_wo_wait{});
 }
 
 template <typename C>
 __device__ __forceinline__ void lite_wo(const Params& p) {
     using L = Layout<C>;
+    RegionTimer<C> timer(p.region_timing, false);
+    timer.come_from_kernel(region::phase1_pre_wo_wait{});
     const Shared<C> s = shared_memory<C>();
     Ring<C, L::mma, false, false> ring(p, s.ring());
     if constexpr (L::mma) {
@@ -217,25 +235,29 @@ __device__ __forceinline__ void lite_wo(const Params& p) {
     } else if constexpr (Chains<C>::staged) {
         Chains<C>::ask(p, s.warp_ring(), 0u);
     }
-    NoTimer timer;
     wo_phase<C>(p, s, ring, timer);
+    timer.leave_kernel(region::grid_barrier_wait{});
 }
 
 template <typename C>
 __device__ __forceinline__ void lite_fc1(const Params& p) {
+    RegionTimer<C> timer(p.region_timing, false);
+    timer.come_from_kernel(region::grid_barrier_wait{});
     const Shared<C> s = shared_memory<C>();
     Ring<C, false, true, false> ring(p, s.ring());
     ring.start();
-    NoTimer timer;
     fc1_phase<C>(p, s, ring, timer);
+    timer.leave_kernel(region::phase3_fc2_wait{});
 }
 
 template <typename C>
 __device__ __forceinline__ void lite_fc2(const Params& p) {
+    RegionTimer<C> timer(p.region_timing, false);
+    timer.come_from_kernel(region::phase3_fc2_wait{});
     const Shared<C> s = shared_memory<C>();
     Ring<C, false, false, true> ring(p, s.ring());
     ring.start();
-    fc2_phase<C>(p, s, ring);
+    fc2_phase<C>(p, s, ring, timer);
 }
 
 }  // namespace beta
