@@ -40,7 +40,9 @@ pub(super) struct Cost {
 /// The launches that the constants ask for; or one line on why there are none.
 pub(super) fn runs(jit: &Jit, family: &str, nat: u32) -> Result<Result<Vec<Run>, String>, Error> {
     if !["wo_gemv", "beta_coop", "beta_lite"].contains(&family) {
-        return Ok(Err(format!("--live {family}: expected wo_gemv, beta_coop or beta_lite")));
+        return Ok(Err(format!(
+            "--live {family}: expected wo_gemv, beta_coop or beta_lite"
+        )));
     }
     let context = match Context::new(0) {
         Ok(context) => context,
