@@ -130,8 +130,8 @@ fn describe(ordinal: i32) -> Result<Device, result::DriverError> {
     })
 }
 
-/// One GPU's primary context, which this process shares with every other CUDA
-/// library in it. Cloning is cheap.
+/// A context of one GPU: as a rule the primary one, which this process shares with
+/// every other CUDA library in it. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Context {
     device: Arc<Device>,
@@ -145,6 +145,19 @@ impl Context {
         let at = usize::try_from(ordinal).unwrap_or(usize::MAX);
         let cuda = CudaContext::new(at).map_err(DeviceError::Driver)?;
         Ok(Self { device, cuda })
+    }
+
+    /// A context that is there already, such as one that is not the GPU's primary.
+    pub fn of(cuda: Arc<CudaContext>) -> Result<Self, DeviceError> {
+        let ordinal = u32::try_from(cuda.ordinal()).unwrap_or(u32::MAX);
+        let device = Arc::new(get(ordinal)?);
+        Ok(Self { device, cuda })
+    }
+
+    /// What tells contexts apart; two GPUs have two, and one GPU may have several.
+    #[must_use]
+    pub fn id(&self) -> usize {
+        self.cuda.cu_ctx().addr()
     }
 
     /// Facts of its GPU.

@@ -52,7 +52,8 @@ pub struct Jit {
     toolchain: Mutex<Option<Toolchain>>,
     compiler: OnceLock<Box<dyn Compiler>>,
     opening: Mutex<()>,
-    loaded: DashMap<(SpecId, u32), Slot>,
+    /// By context: a module belongs to one, and its holder keeps that alive.
+    loaded: DashMap<(SpecId, usize), Slot>,
 }
 
 /// The place of one loaded kernel: filled once, however many threads ask.
@@ -177,7 +178,7 @@ impl Jit {
     /// An artifact from the cache that the driver rejects is moved away, and
     /// built and loaded anew, once.
     pub fn load(&self, spec: &KernelSpec, context: &Context) -> Result<Arc<LoadedKernel>, Error> {
-        let place = (spec.id(), context.device().ordinal);
+        let place = (spec.id(), context.id());
         // Looked up by reference first: an entry for writing would lock others out.
         let slot = match self.loaded.get(&place) {
             Some(slot) => Arc::clone(&slot),

@@ -106,6 +106,12 @@ impl<const N: usize> Arguments<N> {
         self
     }
 
+    /// The values in order, each in the low bytes of its word.
+    #[must_use]
+    pub fn words(&self) -> &[u64] {
+        &self.values[..self.count]
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -53,6 +53,24 @@ pub(super) fn command(_: &Registry) -> Command {
                 .help("The small odd shapes only"),
         )
         .arg(
+            Arg::new("soak")
+                .long("soak")
+                .value_name("LAUNCHES")
+                .value_parser(value_parser!(usize))
+                .help(
+                    "Of beta_coop and beta_lite: this many random launches instead, and replays of a graph",
+                ),
+        )
+        .arg(
+            Arg::new("streams")
+                .long("streams")
+                .value_name("COUNT")
+                .value_parser(clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64))
+                .default_value("4")
+                .requires("soak")
+                .help("Streams that a soak launches on at once"),
+        )
+        .arg(
             Arg::new("device")
                 .long("device")
                 .value_parser(value_parser!(u32))
@@ -73,7 +91,15 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     if let Some(family) = matches.get_one::<String>("family")
         && family != "wo_gemv"
     {
-        return verify_layer::run(jit, &context, family, matches.get_flag("quick"), json);
+        let streams = matches.get_one::<usize>("streams").copied().unwrap_or(1);
+        let soak = matches
+            .get_one::<usize>("soak")
+            .map(|launches| (*launches, streams));
+        return verify_layer::run(jit, &context, family, matches.get_flag("quick"), soak, json);
+    }
+    if matches.contains_id("soak") {
+        output::error("--soak: wo_gemv has none; name beta_coop or beta_lite");
+        return Ok(ExitCode::from(2));
     }
     let sweep = Sweep {
         jit,

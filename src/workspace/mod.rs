@@ -6,6 +6,7 @@
 //! workspace belongs to one launch at a time: streams that run at the same time
 //! need one each.
 
+mod problem;
 mod tensor;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::launch::{Arguments, LaunchError, Order, launch_grid};
 use crate::load::LoadedKernel;
 use crate::spec::KernelSpec;
 
+pub use problem::{LayerProblem, LayerWeights, Room, Written};
 pub use tensor::{Dtype, Tensor};
 use tensor::{check, maybe, scale_bytes};
 
@@ -36,6 +38,18 @@ pub enum WorkspaceError {
         /// What was given.
         found: String,
     },
+    /// The workspace was made for a smaller layer.
+    #[error(
+        "workspace: `{name}` has {found} elements, and this layer takes {least}: make it for the largest variant"
+    )]
+    Small {
+        /// Which part.
+        name: &'static str,
+        /// Its elements.
+        found: usize,
+        /// Elements that the layer takes.
+        least: usize,
+    },
     /// More tokens than there is room for, or none.
     #[error("{asked} tokens: this layer was bound for 1 to {room}")]
     Tokens {
@@ -55,6 +69,9 @@ pub enum WorkspaceError {
     /// The launch did not happen.
     #[error(transparent)]
     Launch(#[from] LaunchError),
+    /// A launch that was to become a graph left none.
+    #[error("the launch was captured, and no graph came of it")]
+    NoGraph,
     /// The driver said no.
     #[error("the CUDA driver said {0:?}")]
     Driver(#[from] DriverError),
@@ -85,6 +102,8 @@ pub struct LayerDims {
     pub output_gate: bool,
     /// Whether the input norm is written.
     pub input_norm: bool,
+    /// Whether the MLP's scales lie in padded tiles.
+    pub swizzled: bool,
 }
 
 impl LayerDims {
@@ -118,6 +137,9 @@ impl LayerDims {
             },
             output_gate: flag("output_gate")?,
             input_norm: flag("input_norm")?,
+            swizzled: (spec.constants.get("scale_layout"))
+                .and_then(crate::constant::Value::as_name)
+                .is_none_or(|layout| layout != "linear"),
         })
     }
 
@@ -256,6 +278,26 @@ impl Workspace {
             max_tokens,
         })
     }
+
+    /// Whether it was made for a layer as large as this one: one workspace may
+    /// serve several variants in turn, if it was made for the largest.
+    fn check(&self, dims: &LayerDims) -> Result<(), WorkspaceError> {
+        let n = self.max_tokens;
+        let mlp_partials = self.mlp_partials.as_ref().map_or(0, CudaSlice::len);
+        for (name, found, least) in [
+            ("wo_output", self.wo_output.len(), n * dims.slots * dims.hidden),
+            ("attn_rows", self.attn_rows.len(), n * dims.k()),
+            ("summed", self.summed.len(), n * dims.hidden),
+            ("codes", self.codes.len(), n * dims.intermediate / 2),
+            ("attn_partials", self.partials.len(), dims.partial_floats(n)),
+            ("mlp_partials", mlp_partials, n * dims.slice_ctas * dims.hidden),
+        ] {
+            if found < least {
+                return Err(WorkspaceError::Small { name, found, least });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A layer's kernel with its sizes.
@@ -266,7 +308,7 @@ pub struct Layer {
 }
 
 /// Number of 64-bit values that the kernels' one parameter holds.
-const VALUES: usize = 42;
+pub const VALUES: usize = 42;
 
 /// A layer whose tensors were checked: ready to be launched again and again.
 #[derive(Debug, Clone)]
@@ -305,10 +347,12 @@ impl Layer {
     ) -> Result<BoundLayer, WorkspaceError> {
         let (dims, t) = (&self.dims, tensors);
         let tokens = workspace.max_tokens;
+        workspace.check(dims)?;
         let (hidden, inner, k) = (dims.hidden, dims.intermediate, dims.k());
         let max_pages = t.page_table.shape().get(1).copied().unwrap_or(0);
         let pages = t.kv_cache.shape().first().copied().unwrap_or(0);
         let row = |name, tensor, width| check(name, tensor, Dtype::Bf16, &[tokens, width]);
+        let normed = |name, tensor, shape: &[usize]| maybe(dims.input_norm, name, tensor, shape);
         let weight = |name, tensor, rows, width| check(name, tensor, Dtype::U8, &[rows, width / 2]);
         let middle = workspace
             .middle
@@ -333,21 +377,11 @@ impl Layer {
             .pointer(check("seq_lens", &t.seq_lens, Dtype::I32, &[tokens])?)
             .pointer(maybe(dims.output_gate, "gate", t.gate.as_ref(), &[tokens, k])?)
             .pointer(weight("wo_weight", &t.wo_weight, hidden, k)?)
-            .pointer(scale_bytes("wo_scales", &t.wo_scales, hidden, k)?)
+            .pointer(scale_bytes("wo_scales", &t.wo_scales, hidden, k, true)?)
             .pointer(check("wo_global_scale", &t.wo_global_scale, Dtype::F32, &[1])?)
-            .pointer(maybe(
-                dims.input_norm,
-                "hidden_in",
-                t.hidden_in.as_ref(),
-                &[tokens, hidden],
-            )?)
+            .pointer(normed("hidden_in", t.hidden_in.as_ref(), &[tokens, hidden])?)
             .pointer(row("residual_in", &t.residual_in, hidden)?)
-            .pointer(maybe(
-                dims.input_norm,
-                "input_gamma",
-                t.input_gamma.as_ref(),
-                &[hidden],
-            )?)
+            .pointer(normed("input_gamma", t.input_gamma.as_ref(), &[hidden])?)
             .pointer(check(
                 "post_attn_gamma",
                 &t.post_attn_gamma,
@@ -355,17 +389,30 @@ impl Layer {
                 &[hidden],
             )?)
             .pointer(weight("gate_weight", &t.gate_weight, inner, hidden)?)
-            .pointer(scale_bytes("gate_scales", &t.gate_scales, inner, hidden)?)
-            .pointer(weight("up_weight", &t.up_weight, inner, hidden)?)
-            .pointer(scale_bytes("up_scales", &t.up_scales, inner, hidden)?)
-            .pointer(weight("down_weight", &t.down_weight, hidden, inner)?)
-            .pointer(scale_bytes("down_scales", &t.down_scales, hidden, inner)?)
-            .pointer(maybe(
-                dims.input_norm,
-                "attn_input",
-                t.attn_input.as_ref(),
-                &[tokens, hidden],
+            .pointer(scale_bytes(
+                "gate_scales",
+                &t.gate_scales,
+                inner,
+                hidden,
+                dims.swizzled,
             )?)
+            .pointer(weight("up_weight", &t.up_weight, inner, hidden)?)
+            .pointer(scale_bytes(
+                "up_scales",
+                &t.up_scales,
+                inner,
+                hidden,
+                dims.swizzled,
+            )?)
+            .pointer(weight("down_weight", &t.down_weight, hidden, inner)?)
+            .pointer(scale_bytes(
+                "down_scales",
+                &t.down_scales,
+                hidden,
+                inner,
+                dims.swizzled,
+            )?)
+            .pointer(normed("attn_input", t.attn_input.as_ref(), &[tokens, hidden])?)
             .pointer(row("attn_output", &t.attn_output, hidden)?)
             .pointer(row("residual_output", &t.residual_output, hidden)?)
             .pointer(row("mlp_output", &t.mlp_output, hidden)?)
@@ -398,6 +445,19 @@ impl Layer {
 }
 
 impl BoundLayer {
+    /// Its kernels, in the order of their launches.
+    #[must_use]
+    pub fn kernel(&self) -> &LoadedKernel {
+        &self.kernel
+    }
+
+    /// The one parameter that each of them takes by value, as words: for who
+    /// launches them in another way.
+    #[must_use]
+    pub fn parameter(&self, nat: u32) -> Arguments<VALUES> {
+        self.arguments.clone().u32(nat)
+    }
+
     /// Launches the layer for the first `nat` tokens: one cooperative launch, or
     /// the kernels of `beta_lite` in order.
     ///
@@ -417,7 +477,7 @@ impl BoundLayer {
         for entry in self.kernel.entries() {
             // The kernels take one struct by value, whose fields are these values
             // side by side; of the pointers to them the driver reads the first.
-            let mut arguments = self.arguments.clone().u32(nat);
+            let mut arguments = self.parameter(nat);
             let [x, y, z] = entry.grid(nat);
             let grid = [x, y, if self.per_token { nat } else { z }];
             // SAFETY: the caller's promise, and `bind` checked what can be checked.
@@ -445,6 +505,7 @@ mod tests {
             slice_ctas: 0,
             output_gate: false,
             input_norm: false,
+            swizzled: true,
         };
         // One unit a block, and one more a head where lengths do not divide.
         assert_eq!(dims.partial_floats(2), (132 + 8) * (8 * 256 + 16));

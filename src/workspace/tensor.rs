@@ -135,16 +135,24 @@ pub(super) fn maybe(
     }
 }
 
-/// Scales of `[rows, k]` weights: bytes, at least one for 16 weights.
+/// Scales of `[rows, k]` weights: bytes, at least one for 16 weights; swizzled ones
+/// lie in whole tiles of 128 rows by 4 groups.
 pub(super) fn scale_bytes(
     name: &'static str,
     tensor: &Tensor,
     rows: usize,
     k: usize,
+    swizzled: bool,
 ) -> Result<sys::CUdeviceptr, WorkspaceError> {
     let bytes: usize = tensor.shape().iter().product();
-    let least = rows * k / 16;
-    if tensor.dtype == Dtype::U8 && bytes >= least && tensor.address.is_multiple_of(ALIGNMENT) {
+    let groups = k.div_ceil(16);
+    let least = if swizzled {
+        rows.next_multiple_of(128) * groups.next_multiple_of(4)
+    } else {
+        rows * groups
+    };
+    let aligned = tensor.address.is_multiple_of(ALIGNMENT);
+    if tensor.dtype == Dtype::U8 && bytes >= least && aligned && tensor.address != 0 {
         return Ok(tensor.address);
     }
     Err(WorkspaceError::Tensor {
@@ -191,8 +199,14 @@ mod tests {
 
     #[test]
     fn too_few_scales_are_refused() {
-        let scales = Tensor::new(0x1000, Dtype::U8, &[255]);
-        let error = scale_bytes("wo_scales", &scales, 64, 64).expect_err("too few");
+        let scales = |bytes| Tensor::new(0x1000, Dtype::U8, &[bytes]);
+        let error = scale_bytes("wo_scales", &scales(255), 64, 64, false).expect_err("too few");
         assert!(error.to_string().contains("256 bytes or more"), "{error}");
+        let error = scale_bytes("up_scales", &scales(256), 64, 64, true).expect_err("half a tile");
+        assert!(error.to_string().contains("512 bytes or more"), "{error}");
+        assert!(scale_bytes("up_scales", &scales(512), 64, 64, true).is_ok());
+        let null = Tensor::new(0, Dtype::U8, &[512]);
+        let error = scale_bytes("up_scales", &null, 64, 64, true).expect_err("null");
+        assert!(error.to_string().contains("at 0x0"), "{error}");
     }
 }

@@ -12,7 +12,7 @@ pub(super) struct Case {
     pub(super) global_scale: f32,
 }
 
-const MODEL: [usize; 6] = [5120, 17408, 24, 4, 256, 64];
+pub(super) const MODEL: [usize; 6] = [5120, 17408, 24, 4, 256, 64];
 
 /// Cases in order, gathered.
 #[derive(Default)]
@@ -49,7 +49,7 @@ pub(super) fn cases(family: &str, quick: bool) -> Vec<Case> {
     all.0
 }
 
-const SMALL: [usize; 6] = [256, 320, 4, 2, 64, 16];
+pub(super) const SMALL: [usize; 6] = [256, 320, 4, 2, 64, 16];
 
 /// Every head size, page size, grouping, layout and option.
 fn small_cases(all: &mut Cases) {

@@ -3,6 +3,7 @@
 
 mod buffers;
 mod cases;
+mod soak;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -22,9 +23,9 @@ use crate::reference::layer::{
 use crate::reference::{WoInputs, WoShape, compare, matmul_f64, split_order};
 use crate::spec::KernelSpec;
 use crate::target::Arch;
-use crate::workspace::Layer;
+use crate::workspace::{Layer, Written};
 
-use buffers::{Written, run_once};
+use buffers::run_once;
 use cases::{Case, cases};
 
 const SHAPE_NAMES: [&str; 6] = [
@@ -36,7 +37,25 @@ const SHAPE_NAMES: [&str; 6] = [
     "page_size",
 ];
 
-pub(super) fn run(jit: &Jit, context: &Context, family: &str, quick: bool, json: bool) -> Answer {
+/// `soak`: launches and streams, instead of the cases.
+pub(super) fn run(
+    jit: &Jit,
+    context: &Context,
+    family: &str,
+    quick: bool,
+    soak: Option<(usize, usize)>,
+    json: bool,
+) -> Answer {
+    if let Some((launches, streams)) = soak {
+        let request = soak::Request {
+            family,
+            small: quick,
+            launches,
+            streams,
+        };
+        let differing = soak::run(jit, context, request, json)?;
+        return Ok(ExitCode::from(u8::from(differing > 0)));
+    }
     let started = Instant::now();
     let stream = context.cuda().default_stream();
     let (mut count, mut wrong) = (0, 0);

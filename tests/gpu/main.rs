@@ -1,6 +1,8 @@
 //! What only a GPU can show. Without one every test says why it skips;
 //! `JITC_REQUIRE_GPU=1` turns a skip into a failure.
 
+mod layer;
+
 use std::io::Write;
 use std::sync::Arc;
 
@@ -29,11 +31,15 @@ fn gpu() -> Option<Context> {
                 std::env::var_os("JITC_REQUIRE_GPU").is_none_or(|v| v != "1"),
                 "JITC_REQUIRE_GPU=1, and there is no GPU: {reason}"
             );
-            // Past the test harness, which shows what a test prints only if it fails.
-            let _ = writeln!(std::io::stderr(), "skipped, no GPU: {reason}");
+            say(&format!("skipped, no GPU: {reason}"));
             None
         }
     }
+}
+
+/// Past the test harness, which shows what a test prints only if it fails.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// A facade with the caller's NVRTC and a cache of its own.
