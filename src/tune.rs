@@ -1,7 +1,10 @@
 //! The geometry of a variant: asked for, measured on this GPU, or worked out.
 //!
 //! Invariant: choosing is pure, never fails and always says which of the three it
-//! was; geometry changes times, never bits, so a stale record costs microseconds.
+//! was; geometry changes times, so a stale record costs microseconds. It never
+//! changes bits, but for a decode layer's `wo_split`, which orders the sums of `W_O`.
+
+mod layer;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,6 +13,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::device::Device;
+
+pub use layer::{LAYER_GEOMETRY, layer_space};
 
 /// Of the record's file; another format is no record.
 const FORMAT: u32 = 1;
@@ -97,6 +102,9 @@ pub fn choose(record: &Record, gpu: &Gpu, problem: &Problem, forced: &Geometry) 
 #[must_use]
 pub fn heuristic(gpu: &Gpu, problem: &Problem) -> Geometry {
     let number = |name| problem.number(name);
+    if problem.family.starts_with("beta_") {
+        return layer::heuristic(gpu, problem);
+    }
     let plain = problem.constants.get("geometry").is_none_or(|g| g == "tiled")
         && problem.constants.get("accumulate").is_none_or(|a| a != "mma");
     let (Some(hidden), Some(q_heads), Some(head_dim), Some(kv_heads), Some(split)) = (

@@ -1,0 +1,157 @@
+//! A decode layer's geometry: its rule, and what there is to try.
+//!
+//! Invariant: `wo_split` is among whatever either of them gives. The rule's is one
+//! that the mode allows; of what there is to try, the caller drops what it forbids.
+
+use super::{Geometry, Gpu, Problem};
+use crate::spec::KernelSpec;
+
+/// Constants that lay a decode layer out; its others say what is worked out.
+pub const LAYER_GEOMETRY: [&str; 6] = [
+    "wo_split",
+    "tokens",
+    "num_ctas",
+    "stage_chunks",
+    "stages",
+    "num_threads",
+];
+
+impl Problem {
+    /// What a spec of a decode layer works out for so many tokens.
+    #[must_use]
+    pub fn of_layer(spec: &KernelSpec, tokens: u32) -> Self {
+        let fixed = (spec.constants.iter()).filter(|(name, _)| !LAYER_GEOMETRY.contains(&name.as_str()));
+        Self {
+            family: spec.family.name.clone(),
+            constants: fixed.map(|(n, v)| (n.clone(), v.to_string())).collect(),
+            tokens,
+        }
+    }
+}
+
+/// A decode layer (docs/LAYER.md): the most slots that its mode allows, a block a
+/// multiprocessor, up to four tokens to a pass; and rings that shared memory holds.
+pub(super) fn heuristic(gpu: &Gpu, problem: &Problem) -> Geometry {
+    let number = |name| problem.number(name).unwrap_or(1);
+    let is = |name: &str, value: &str| problem.constants.get(name).is_some_and(|v| v == value);
+    let k_head = number("num_q_heads") * number("head_dim") / number("num_kv_heads").max(1);
+    let allowed = |split: &u32| {
+        (!is("accumulate", "mma") || k_head.is_multiple_of(64 * split))
+            && (!is("geometry", "original") || *split <= number("slice_ctas"))
+    };
+    let split = [8, 4, 2].into_iter().find(allowed).unwrap_or(1);
+    let mut set = vec![("wo_split", split)];
+    if !is("geometry", "original") {
+        set.push(("tokens", problem.tokens.next_power_of_two().min(4)));
+        set.push(("num_ctas", gpu.sm_count.clamp(1, 1024)));
+        let kib = gpu.shared_mem_per_block >> 10;
+        if kib < 160 {
+            set.extend([("stages", 3), ("num_threads", 256), ("stage_chunks", 3)]);
+        } else if kib < 224 {
+            set.extend([("stages", 5), ("num_threads", 256)]);
+        }
+    }
+    set.into_iter()
+        .map(|(n, v)| (n.to_owned(), v.to_string()))
+        .collect()
+}
+
+/// What `jitc tune` tries of a decode layer: the splits, how many tokens share a
+/// pass, and a grid of all multiprocessors or of just those that own rows.
+#[must_use]
+pub fn layer_space(gpu: &Gpu, problem: &Problem) -> Vec<Geometry> {
+    let all = gpu.sm_count.clamp(1, 1024);
+    let hidden = problem.number("hidden").unwrap_or(1);
+    let owners = hidden.div_ceil((hidden.div_ceil(all * 8) * 8).max(1));
+    let mut grids = vec![all];
+    if owners < all {
+        grids.push(owners);
+    }
+    let most = problem.tokens.next_power_of_two().min(8);
+    let mut geometries = Vec::new();
+    for split in [1, 2, 4, 8] {
+        for tokens in [1, 2, 4, 8].into_iter().filter(|tokens| *tokens <= most) {
+            for grid in &grids {
+                let mut geometry = heuristic(gpu, problem);
+                for (name, value) in [("wo_split", split), ("tokens", tokens), ("num_ctas", *grid)] {
+                    geometry.insert(name.to_owned(), value.to_string());
+                }
+                geometries.push(geometry);
+            }
+        }
+    }
+    geometries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Origin, Record, Winner, choose};
+    use super::*;
+
+    fn gpu(sm_count: u32) -> Gpu {
+        Gpu {
+            name: "NVIDIA H200".into(),
+            compute_capability: "9.0".into(),
+            sm_count,
+            shared_mem_per_block: 232_448,
+        }
+    }
+
+    fn problem(tokens: u32) -> Problem {
+        let constants = [
+            ("hidden", 5120),
+            ("num_q_heads", 24),
+            ("head_dim", 256),
+            ("num_kv_heads", 4),
+        ];
+        Problem {
+            family: "beta_coop".into(),
+            constants: constants.map(|(n, v)| (n.into(), v.to_string())).into(),
+            tokens,
+        }
+    }
+
+    #[test]
+    fn by_rule_a_layer_has_the_most_slots_that_its_mode_allows() {
+        let mut layer = problem(3);
+        let set = |problem: &Problem| {
+            let geometry = heuristic(&gpu(132), problem);
+            ["wo_split", "tokens", "num_ctas"].map(|name| geometry[name].clone())
+        };
+        assert_eq!(set(&layer), ["8", "4", "132"]);
+        // Slots of the tensor-core mode are whole runs of 64 weights.
+        layer.constants.insert("accumulate".into(), "mma".into());
+        layer.constants.insert("head_dim".into(), "64".into());
+        assert_eq!(set(&layer), ["2", "4", "132"]);
+        let small = Gpu {
+            shared_mem_per_block: 101_376,
+            ..gpu(48)
+        };
+        assert_eq!(heuristic(&small, &layer)["stages"], "3");
+    }
+
+    #[test]
+    fn a_layers_record_decides_its_split_until_somebody_sets_one() {
+        let layer = problem(1);
+        let split = |split: &str| Geometry::from([("wo_split".to_owned(), split.to_owned())]);
+        let mut record = Record::default();
+        record.put(Winner {
+            gpu: gpu(132),
+            problem: layer.clone(),
+            geometry: split("4"),
+            median_us: 90.0,
+            tried: 8,
+        });
+        let chosen = |forced: &Geometry| choose(&record, &gpu(132), &layer, forced);
+        assert_eq!(chosen(&Geometry::new()).origin, Origin::Tuned);
+        assert_eq!(chosen(&Geometry::new()).geometry, split("4"));
+        assert_eq!(chosen(&split("2")).origin, Origin::Forced);
+        let space = layer_space(&gpu(132), &layer);
+        assert_eq!(space.len(), 4 * 2);
+        assert!(
+            space
+                .iter()
+                .any(|g| g["num_ctas"] == "128" && g["wo_split"] == "8")
+        );
+    }
+}
