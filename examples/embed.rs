@@ -12,7 +12,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DriverError};
 use jitc::config::{Config, Environment, Flags, MissPolicy};
 use jitc::device::Context;
-use jitc::dispatch::{Kind, Policy, Problem, Variant, capacity, known_device, select};
+use jitc::dispatch::{Policy, Problem, Variant, capacity, known_device, select};
 use jitc::jit::Jit;
 use jitc::spec::KernelSpec;
 use jitc::target::Arch;
@@ -31,20 +31,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Start: everything that may be launched is made now, or found in the cache.
     let jit = Jit::new(config()?)?;
     let (mut specs, mut variants) = (Vec::new(), Vec::new());
-    for (name, kind) in [("beta_coop", Kind::Coop), ("beta_lite", Kind::Lite)] {
-        for (tokens, text) in [(1, "1"), (4, "4")] {
+    for name in ["beta_coop", "beta_lite"] {
+        for tokens in ["1", "4"] {
             let blocks = device.sm_count.to_string();
-            let set = [("wo_split", "8"), ("tokens", text), ("num_ctas", &blocks)];
+            let set = [("wo_split", "8"), ("tokens", tokens), ("num_ctas", &blocks)];
             let spec = KernelSpec::new(jit.registry().get(name)?, set, arch)?;
             let registers = jit.prepare(&spec)?.fetched.artifact.registers();
             let [threads, shared] = ["block_threads", "shared_bytes"].map(|n| spec.derived[n]);
-            variants.push(Variant {
-                kind,
-                tokens,
-                blocks: device.sm_count,
-                per_token: false,
-                capacity: capacity(&device, registers, threads, shared),
-            });
+            let resident = match &context {
+                Some(context) => jit.load(&spec, context)?.entries()[0].capacity,
+                None => capacity(&device, registers, threads, shared),
+            };
+            variants.push(Variant::of(&spec, resident).ok_or("a decode layer")?);
             specs.push(spec);
         }
     }

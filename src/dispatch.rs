@@ -9,7 +9,9 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
+use crate::constant::Value;
 use crate::device::Device;
+use crate::spec::KernelSpec;
 
 /// The path that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -116,6 +118,30 @@ pub struct Variant {
 }
 
 impl Variant {
+    /// A variant of `beta_coop` or `beta_lite`; nothing of another family. Of the
+    /// capacity: [`crate::load::EntryPoint::capacity`] where the GPU is, else
+    /// [`capacity`].
+    #[must_use]
+    pub fn of(spec: &KernelSpec, capacity: u32) -> Option<Self> {
+        let kind = match spec.family.name.as_str() {
+            "beta_coop" => Kind::Coop,
+            "beta_lite" => Kind::Lite,
+            _ => return None,
+        };
+        let blocks = match kind {
+            Kind::Coop => spec.number("grid_x")? * spec.number("grid_y")?,
+            Kind::Lite => spec.number("num_ctas")?,
+        };
+        let geometry = spec.constants.get("geometry").and_then(Value::as_name);
+        Some(Self {
+            kind,
+            tokens: spec.number("tokens")?,
+            blocks,
+            per_token: geometry == Some("original"),
+            capacity,
+        })
+    }
+
     /// Blocks of the grid for `nat` tokens.
     #[must_use]
     pub fn grid_blocks(&self, nat: u32) -> u64 {

@@ -126,6 +126,17 @@ impl KernelSpec {
         Self::validate(family, &assigned, arch)
     }
 
+    /// This spec with other values for some of its constants.
+    pub fn with<'a>(&self, set: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, SpecError> {
+        let own = self.constants.iter();
+        let mut assigned: Assigned = own.map(|(n, v)| (n.clone(), (v.clone(), Source::Api))).collect();
+        for (name, text) in set {
+            let value = parse(&self.family, name, text, &Source::Api)?;
+            assigned.insert(name.to_owned(), (value, Source::Api));
+        }
+        Self::validate(&self.family, &assigned, self.arch)
+    }
+
     /// Every spec that the settings ask for: the product of all lists. Constants
     /// that this family does not declare are left to other families; see
     /// [`check_names`].

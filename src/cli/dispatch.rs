@@ -6,15 +6,17 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::json;
 
 use super::{Answer, args, output};
+use crate::config::Config;
 use crate::constant::Value;
-use crate::device::{self, Device};
+use crate::device::{Context, Device};
 use crate::dispatch::{
     KNOWN_DEVICES, Kind, Layers, Path, Policy, Problem, Variant, capacity, known_device, select,
 };
 use crate::jit::{Error, Jit};
 use crate::spec::KernelSpec;
 use crate::target::Arch;
-use crate::template::Registry;
+use crate::template::{Family, Registry};
+use crate::tune::{self, Geometry, Gpu, LAYER_GEOMETRY, Origin, Record, choose, heuristic};
 
 pub(super) fn command(registry: &Registry) -> Command {
     let command = Command::new("dispatch")
@@ -64,24 +66,49 @@ pub(super) fn command(registry: &Registry) -> Command {
     args::constants(command, registry)
 }
 
+/// A GPU, and a hold on it if it is here.
+struct Target {
+    device: Device,
+    context: Option<Context>,
+}
+
+impl Candidate {
+    /// `8, tuned`.
+    fn split(&self) -> String {
+        format!("{}, {}", self.spec.constants["wo_split"], origin(self.origin))
+    }
+}
+
+fn origin(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Forced => "set",
+        Origin::Tuned => "tuned",
+        Origin::Heuristic => "by rule",
+    }
+}
+
 /// A variant with what `explain` shows of it.
 struct Candidate {
     spec: KernelSpec,
+    /// Where its `wo_split` comes from.
+    origin: Origin,
     variant: Variant,
     registers: u32,
 }
 
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
-    let (device, policy) = match asked(jit, matches) {
+    let (target, policy) = match asked(jit, matches) {
         Ok(asked) => asked,
         Err(reason) => {
             output::error(reason);
             return Ok(ExitCode::from(2));
         }
     };
-    let candidates = candidates(jit, &device)?;
+    let nat = matches.get_one::<u32>("nat").copied().unwrap_or(1);
+    let candidates = candidates(jit, &target, nat)?;
+    let device = target.device;
     let problem = Problem {
-        nat: matches.get_one::<u32>("nat").copied().unwrap_or(1),
+        nat,
         layer: matches.get_one::<u32>("layer").copied().unwrap_or(0),
         decode_only: true,
     };
@@ -93,6 +120,8 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             &json!({"event": "choice", "device": device.name, "nat": problem.nat,
             "layer": problem.layer, "path": policy.path, "kind": chosen.map(|c| c.variant.kind),
             "family": chosen.map(|c| &c.spec.family.name), "variant": chosen.map(|c| c.spec.variant()),
+            "wo_split": chosen.map(|c| &c.spec.constants["wo_split"]).map(Value::to_json),
+            "origin": chosen.map(|c| c.origin),
             "reason": choice.reason.to_string()}),
         );
     }
@@ -107,6 +136,9 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             "{}, {} tokens: {what}: {}",
             device.name, problem.nat, choice.reason
         ));
+        if let Some(c) = chosen {
+            output::line(format!("wo_split {}", c.split()));
+        }
     }
     Ok(ExitCode::from(u8::from(chosen.is_none())))
 }
@@ -116,6 +148,7 @@ fn explain(candidates: &[Candidate], nat: u32, json: bool) {
         [
             "family",
             "variant",
+            "wo_split",
             "blocks",
             "resident",
             "registers",
@@ -130,7 +163,7 @@ fn explain(candidates: &[Candidate], nat: u32, json: bool) {
         let shared = c.spec.derived.get("shared_bytes").copied().unwrap_or(0);
         if json {
             output::json(&json!({"event": "candidate", "family": c.spec.family.name,
-                "variant": c.spec.variant(), "blocks": blocks, "resident": c.variant.capacity,
+                "variant": c.spec.variant(), "origin": c.origin, "blocks": blocks, "resident": c.variant.capacity,
                 "registers": c.registers, "shared_bytes": shared, "tokens": c.variant.tokens, "fits": fits}));
         }
         let needs = if c.variant.kind == Kind::Lite {
@@ -141,6 +174,7 @@ fn explain(candidates: &[Candidate], nat: u32, json: bool) {
         rows.push(vec![
             c.spec.family.name.clone(),
             c.spec.variant(),
+            c.split(),
             blocks.to_string(),
             if needs.is_empty() {
                 c.variant.capacity.to_string()
@@ -158,7 +192,7 @@ fn explain(candidates: &[Candidate], nat: u32, json: bool) {
     }
 }
 
-fn asked(jit: &Jit, matches: &ArgMatches) -> Result<(Device, Policy), String> {
+fn asked(jit: &Jit, matches: &ArgMatches) -> Result<(Target, Policy), String> {
     let text = |flag: &str, names: [&str; 2]| {
         (matches.get_one::<String>(flag).cloned()).or_else(|| jit.config().variable(&names).map(|s| s.value))
     };
@@ -173,14 +207,23 @@ fn asked(jit: &Jit, matches: &ArgMatches) -> Result<(Device, Policy), String> {
         max_tokens: matches.get_one::<u32>("max-tokens").copied().unwrap_or(64),
     };
     let name = matches.get_one::<String>("device").map_or("0", String::as_str);
-    let device = match (name.parse::<u32>(), known_device(name)) {
-        (_, Some(known)) => known,
-        (Ok(ordinal), None) => device::get(ordinal).map_err(|e| {
-            format!(
-                "{e}; name one that need not be here: --device {}",
-                KNOWN_DEVICES.join(", ")
-            )
-        })?,
+    let target = match (name.parse::<u32>(), known_device(name)) {
+        (_, Some(device)) => Target {
+            device,
+            context: None,
+        },
+        (Ok(ordinal), None) => {
+            let context = Context::new(ordinal).map_err(|e| {
+                format!(
+                    "{e}; name one that need not be here: --device {}",
+                    KNOWN_DEVICES.join(", ")
+                )
+            })?;
+            Target {
+                device: context.device().clone(),
+                context: Some(context),
+            }
+        }
         _ => {
             return Err(format!(
                 "device `{name}`: expected an ordinal or one of {}",
@@ -188,42 +231,90 @@ fn asked(jit: &Jit, matches: &ArgMatches) -> Result<(Device, Policy), String> {
             ));
         }
     };
-    Ok((device, policy))
+    Ok((target, policy))
 }
 
-/// Every variant that the settings ask for; those of several token counts where
-/// none is set. Compiles what the cache lacks, for the registers that they use.
-fn candidates(jit: &Jit, device: &Device) -> Result<Vec<Candidate>, Error> {
+/// Every variant that the settings ask for, laid out as was set, measured, or by
+/// rule. Compiles what the cache lacks, for the registers that they use; the
+/// capacity is the driver's own where the GPU is here.
+fn candidates(jit: &Jit, target: &Target, nat: u32) -> Result<Vec<Candidate>, Error> {
+    let device = &target.device;
     let arch = Arch::of_device(device.major, device.minor);
+    let record = jit
+        .config()
+        .cache_dir()
+        .map(|dir| Record::load(&Record::path(&dir)));
+    let record = record.unwrap_or_default();
     let mut all = Vec::new();
-    for (name, kind) in [("beta_coop", Kind::Coop), ("beta_lite", Kind::Lite)] {
+    for name in ["beta_coop", "beta_lite"] {
         let family = jit.registry().get(name)?;
-        for spec in KernelSpec::expand(family, jit.config(), &[arch])? {
-            let number = |name: &str| spec.number(name).unwrap_or(0);
+        let set = set_geometry(jit.config(), family);
+        for asked in KernelSpec::expand(family, jit.config(), &[arch])? {
+            let (spec, origin) = laid_out(&record, device, &asked, nat, &set)?;
             let artifact = jit.prepare(&spec)?.fetched.artifact;
-            let registers = artifact.registers();
-            let shared = number("shared_bytes");
-            let resident = if shared > device.shared_mem_per_block {
-                0
-            } else {
-                capacity(device, registers, number("block_threads"), shared)
+            let number = |name: &str| spec.number(name).unwrap_or(0);
+            let (registers, shared) = (artifact.registers(), number("shared_bytes"));
+            let resident = match &target.context {
+                _ if shared > device.shared_mem_per_block => 0,
+                Some(context) => jit.load(&spec, context)?.entries()[0].capacity,
+                None => capacity(device, registers, number("block_threads"), shared),
             };
-            let variant = Variant {
-                kind,
-                tokens: number("tokens"),
-                blocks: match kind {
-                    Kind::Coop => number("grid_x") * number("grid_y"),
-                    Kind::Lite => number("num_ctas"),
-                },
-                per_token: spec.constants.get("geometry").and_then(Value::as_name) == Some("original"),
-                capacity: resident,
+            let Some(variant) = Variant::of(&spec, resident) else {
+                continue;
             };
             all.push(Candidate {
                 spec,
+                origin,
                 variant,
                 registers,
             });
         }
     }
     Ok(all)
+}
+
+/// Constants of a layer's geometry that a flag, a variable, a file or a preset sets.
+pub(super) fn set_geometry(config: &Config, family: &Family) -> Vec<&'static str> {
+    let preset = config.preset().and_then(|name| family.preset(&name.value));
+    let is_set = |name: &&str| {
+        let constant = family.constants.get(*name);
+        constant.is_some_and(|c| config.constant(name, &c.variables).is_some())
+            || preset.is_some_and(|p| p.constants.contains_key(*name))
+    };
+    LAYER_GEOMETRY.into_iter().filter(is_set).collect()
+}
+
+/// A spec in its geometry, and where its `wo_split` comes from. What does not fit
+/// into shared memory gives up tokens.
+fn laid_out(
+    record: &Record,
+    device: &Device,
+    asked: &KernelSpec,
+    nat: u32,
+    set: &[&str],
+) -> Result<(KernelSpec, Origin), Error> {
+    let (gpu, problem) = (Gpu::from(device), tune::Problem::of_layer(asked, nat));
+    let forced: Geometry = (set.iter())
+        .filter(|name| **name == "wo_split")
+        .map(|name| ((*name).to_owned(), asked.constants[*name].to_string()))
+        .collect();
+    let choice = choose(record, &gpu, &problem, &forced);
+    let mut geometry = match choice.origin {
+        // The split alone was set: the rest by rule.
+        Origin::Forced => heuristic(&gpu, &problem),
+        _ => choice.geometry,
+    };
+    geometry.retain(|name, _| !set.contains(&name.as_str()));
+    loop {
+        let laid = asked.with(geometry.iter().map(|(n, v)| (n.as_str(), v.as_str())));
+        let shared = laid.as_ref().ok().and_then(|spec| spec.number("shared_bytes"));
+        let fits = shared.is_some_and(|bytes| bytes <= device.shared_mem_per_block);
+        let tokens = geometry.get("tokens").and_then(|n| n.parse::<u32>().ok());
+        match tokens {
+            Some(tokens) if !fits && tokens > 1 => {
+                geometry.insert("tokens".into(), (tokens / 2).to_string());
+            }
+            _ => return Ok((laid?, choice.origin)),
+        }
+    }
 }

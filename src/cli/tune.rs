@@ -1,8 +1,10 @@
-//! `jitc tune wo_gemv`: tries a declared space of geometries on this GPU and keeps
+//! `jitc tune`: of `wo_gemv`, here, and of the decode layer ([`layer`]): tries a declared space of geometries on this GPU and keeps
 //! the fastest of each problem beside the cache.
 //!
 //! Invariant: only a geometry that the gate lets through is timed, and a record is
 //! written only after every candidate of its problem was.
+
+mod layer;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -22,7 +24,7 @@ pub(super) fn command(registry: &Registry) -> clap::Command {
         .about("Try geometries on this GPU, and keep the fastest beside the cache")
         .arg(
             Arg::new("family")
-                .value_parser(["wo_gemv"])
+                .value_parser(["wo_gemv", "beta_coop", "beta_lite"])
                 .default_value("wo_gemv"),
         )
         .arg(
@@ -37,12 +39,28 @@ pub(super) fn command(registry: &Registry) -> clap::Command {
                 .long("dry-run")
                 .action(ArgAction::SetTrue)
                 .help("List the candidates; needs no GPU"),
+        )
+        .arg(
+            Arg::new("context")
+                .long("context")
+                .value_name("POSITIONS")
+                .value_parser(clap::value_parser!(usize))
+                .default_value("4096")
+                .help("Of a decode layer: the length of every sequence"),
         );
     args::constants(super::bench::measuring(tune), registry)
 }
 
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
-    match tune(jit, matches, json) {
+    let family = matches
+        .get_one::<String>("family")
+        .map_or("wo_gemv", String::as_str);
+    let tuned = if family == "wo_gemv" {
+        tune(jit, matches, json)
+    } else {
+        layer::tune(jit, matches, family, json)
+    };
+    match tuned {
         Ok(code) => Ok(code),
         Err(BenchError::Jit(error)) => Err(error),
         Err(error) => {

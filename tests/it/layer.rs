@@ -1,8 +1,10 @@
 //! The decode layer's families, as far as no GPU is needed.
 
+use jitc::dispatch::known_device;
 use jitc::spec::KernelSpec;
 use jitc::target::Arch;
 use jitc::template::Registry;
+use jitc::tune::{Gpu, Problem, Record, Winner};
 use jitc::workspace::LayerDims;
 
 use crate::cli::{events, jitc};
@@ -197,12 +199,90 @@ fn dispatch_says_what_it_chose_and_why_without_a_gpu() {
     assert_eq!(said[0]["kind"], "coop");
     assert_eq!(said[0]["reason"], "its grid is resident at once");
     assert_eq!(said[1]["resident"], 132);
-    let (code, said) = run(&["--path", "coop", "--num-ctas", "264"]);
+    assert_eq!(
+        (&said[0]["wo_split"], &said[0]["origin"]),
+        (&8.into(), &"Forced".into())
+    );
+    let (code, said) = run(&["--nat", "4", "--path", "coop", "--num-ctas", "264"]);
     assert_eq!(code, Some(1));
     let reason = said[0]["reason"].as_str().expect("reason");
     assert!(reason.contains("264 blocks is over the 132"), "{reason}");
-    let (code, said) = run(&["--num-ctas", "264"]);
+    let (code, said) = run(&["--nat", "4", "--num-ctas", "264"]);
     assert_eq!((code, &said[0]["kind"]), (Some(0), &"lite".into()));
-    let (code, said) = run(&["--layers", "3,7", "--layer", "4"]);
+    let (code, said) = run(&["--nat", "4", "--layers", "3,7", "--layer", "4"]);
     assert_eq!((code, &said[0]["variant"]), (Some(1), &serde_json::Value::Null));
+}
+
+/// A shape that compiles fast.
+const SMALL: [&str; 10] = [
+    "--hidden",
+    "256",
+    "--intermediate",
+    "192",
+    "--num-q-heads",
+    "4",
+    "--num-kv-heads",
+    "2",
+    "--head-dim",
+    "64",
+];
+
+#[test]
+fn the_split_is_what_was_set_else_what_was_tuned_else_by_rule() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let cache = dir.path().join("kept");
+    let run = |args: &[&str]| {
+        let output = jitc(dir.path())
+            .args(["dispatch", "--device", "h200", "--json", "--path", "coop"])
+            .arg("--cache-dir")
+            .arg(&cache)
+            .args(SMALL)
+            .args(args)
+            .output()
+            .expect("ran");
+        let said = events(&output).swap_remove(0);
+        (said["wo_split"].clone(), said["origin"].clone())
+    };
+    assert_eq!(run(&[]), (8.into(), "Heuristic".into()));
+    let registry = Registry::load(None).expect("registry");
+    let shape = SMALL
+        .chunks(2)
+        .map(|pair| (pair[0][2..].replace('-', "_"), pair[1]));
+    let shape: Vec<(String, &str)> = shape.collect();
+    let set = shape.iter().map(|(name, value)| (name.as_str(), *value));
+    let arch: Arch = "sm_90a".parse().expect("arch");
+    let spec = KernelSpec::new(registry.get("beta_coop").expect("family"), set, arch).expect("legal");
+    let mut record = Record::default();
+    record.put(Winner {
+        gpu: Gpu::from(&known_device("h200").expect("known")),
+        problem: Problem::of_layer(&spec, 1),
+        geometry: [("wo_split".to_owned(), "4".to_owned())].into(),
+        median_us: 9.0,
+        tried: 8,
+    });
+    record.save(&Record::path(&cache)).expect("kept");
+    assert_eq!(run(&[]), (4.into(), "Tuned".into()));
+    assert_eq!(run(&["--wo-split", "2"]), (2.into(), "Forced".into()));
+}
+
+#[test]
+fn tuning_a_layer_lists_its_candidates_without_a_gpu() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let list = |args: &[&str]| {
+        let output = jitc(dir.path())
+            .args(["tune", "beta_coop", "--dry-run", "--json"])
+            .args(args)
+            .output()
+            .expect("ran");
+        events(&output)
+    };
+    let all = list(&["--tokens", "1,4"]);
+    assert_eq!(all.len(), 4 * 2 + 4 * 2 * 3);
+    assert!(
+        all.iter()
+            .any(|c| c["tokens"] == 4 && c["constants"]["tokens"] == "2")
+    );
+    let some = list(&["--space", "wo_split=4,8", "--space", "num_ctas=132"]);
+    assert_eq!(some.len(), 2);
+    assert_eq!(some[0]["constants"]["wo_split"], "4");
 }

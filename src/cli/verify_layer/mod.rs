@@ -122,6 +122,26 @@ pub(super) fn run(
     Ok(ExitCode::from(u8::from(wrong > 0)))
 }
 
+/// Whether a variant passes for sequences of these lengths; else the first stage
+/// that is wrong, and how.
+pub(super) fn gate(
+    jit: &Jit,
+    context: &Context,
+    spec: &KernelSpec,
+    lengths: Vec<usize>,
+) -> Result<Result<(), String>, Error> {
+    let case = Case {
+        shape: SHAPE_NAMES.map(|name| spec.number(name).unwrap_or(0) as usize),
+        set: Vec::new(),
+        lengths,
+        kv: layer::Kv::Random,
+        global_scale: 0.0123,
+    };
+    let stages = judge(jit, context, &context.cuda().default_stream(), spec, &case)?;
+    let wrong = stages.into_iter().find(|stage| !stage.good);
+    Ok(wrong.map_or(Ok(()), |stage| Err(format!("{}: {}", stage.name, stage.detail))))
+}
+
 /// Compiles what the cache lacks, on all cores, before the GPU has to wait.
 fn prepare(jit: &Jit, context: &Context, family: &str, cases: &[Case]) -> Result<(), Error> {
     let mut specs = Vec::new();
@@ -244,7 +264,9 @@ fn judge(
         detail: "has other bits".into(),
     });
     if spec.family.name == "beta_lite" {
-        let coop = spec_of(jit, context, "beta_coop", case)?;
+        let texts: Vec<(&String, String)> = spec.constants.iter().map(|(n, v)| (n, v.to_string())).collect();
+        let set = texts.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let coop = KernelSpec::new(jit.registry().get("beta_coop")?, set, spec.arch)?;
         let coop = launched(jit, context, stream, &coop, &inputs)?;
         stages.push(Stage {
             name: "beta_coop",

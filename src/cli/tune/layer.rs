@@ -1,0 +1,288 @@
+//! `jitc tune beta_coop` and `beta_lite`.
+//!
+//! Invariant: every stage of a candidate passed its reference before it is timed,
+//! and the weights and caches of its launches take turns, so that none lie in L2.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::ArgMatches;
+use cudarc::driver::sys;
+use serde_json::json;
+
+use super::super::bench::BenchError;
+use super::super::dispatch::set_geometry;
+use super::super::{output, verify, verify_layer};
+use super::{given, text};
+use crate::config::Config;
+use crate::device::{Context, Device};
+use crate::dispatch::known_device;
+use crate::jit::{Error, Jit};
+use crate::launch::LaunchError;
+use crate::reference::layer::{Kv, LayerInputs, LayerShape, Lengths, ScaleLayout};
+use crate::spec::KernelSpec;
+use crate::target::Arch;
+use crate::timing::{Method, Plan, Summary, sample};
+use crate::tune::{Geometry, Gpu, Problem, Record, Winner, layer_space};
+use crate::workspace::{Layer, LayerProblem, LayerWeights, Room, WorkspaceError};
+
+/// Bytes between two uses of the same weights, at least.
+const COLD_BYTES: usize = 300 << 20;
+
+pub(super) fn tune(
+    jit: &Jit,
+    matches: &ArgMatches,
+    family: &str,
+    json: bool,
+) -> Result<ExitCode, BenchError> {
+    let context = if matches.get_flag("dry-run") {
+        None
+    } else {
+        Some(Context::new(0)?)
+    };
+    let here = context.as_ref().map(|c| c.device().clone());
+    // Candidates follow from the number of multiprocessors.
+    let device = (here.or_else(|| known_device("h200")))
+        .ok_or_else(|| BenchError::Request("no GPU to list candidates for".into()))?;
+    let mut untuned = 0;
+    for (base, problem) in problems(jit, &device, family)? {
+        let candidates = candidates(jit, matches, &device, &base, &problem)?;
+        let Some(context) = &context else {
+            for (_, geometry) in &candidates {
+                say(json, &problem, geometry, None);
+            }
+            continue;
+        };
+        let Some(path) = jit.config().cache_dir().map(|dir| Record::path(&dir)) else {
+            return Err(BenchError::Request(
+                "there is no cache folder to keep the record beside".into(),
+            ));
+        };
+        verify::prepare(jit, candidates.iter().map(|(spec, _)| spec))?;
+        let Some(winner) = best(jit, context, matches, &problem, &candidates, json)? else {
+            untuned += 1;
+            output::error(format!("{family} tokens={}: no candidate passed", problem.tokens));
+            continue;
+        };
+        // Read again: another process may have tuned something else meanwhile.
+        let mut record = Record::load(&path);
+        record.put(winner);
+        record.save(&path).map_err(BenchError::File)?;
+    }
+    Ok(ExitCode::from(u8::from(untuned > 0)))
+}
+
+/// What is worked out, once for every number of tokens: `--tokens` is those of a
+/// launch; the constant of that name is what is tuned.
+fn problems(jit: &Jit, device: &Device, family: &str) -> Result<Vec<(KernelSpec, Problem)>, BenchError> {
+    let family = jit.registry().get(family).map_err(Error::from)?;
+    let arch = Arch::of_device(device.major, device.minor);
+    let mut problems: Vec<(KernelSpec, Problem)> = Vec::new();
+    for spec in KernelSpec::expand(family, jit.config(), &[arch])? {
+        for tokens in tokens(jit.config())? {
+            let problem = Problem::of_layer(&spec, tokens);
+            if problems.iter().all(|(_, other)| *other != problem) {
+                problems.push((spec.clone(), problem));
+            }
+        }
+    }
+    Ok(problems)
+}
+
+fn tokens(config: &Config) -> Result<Vec<u32>, BenchError> {
+    let flags = config.flag_constants();
+    let Some(flag) = flags.iter().find(|f| f.name == "tokens") else {
+        return Ok(vec![1]);
+    };
+    (flag.value.split(','))
+        .map(|text| match text.trim().parse() {
+            Ok(0) | Err(_) => Err(BenchError::Request(format!(
+                "{} {}: expected numbers of tokens, such as 1,4",
+                flag.flag, flag.value
+            ))),
+            Ok(tokens) => Ok(tokens),
+        })
+        .collect()
+}
+
+/// Geometries that the family allows and the GPU has shared memory for; constants
+/// that somebody set are as they were set.
+fn candidates(
+    jit: &Jit,
+    matches: &ArgMatches,
+    device: &Device,
+    base: &KernelSpec,
+    problem: &Problem,
+) -> Result<Vec<(KernelSpec, Geometry)>, BenchError> {
+    let set = set_geometry(jit.config(), &base.family);
+    let lists = given(&base.family, matches)?;
+    let mut all: Vec<(KernelSpec, Geometry)> = Vec::new();
+    for declared in layer_space(&Gpu::from(device), problem) {
+        for mut geometry in product(declared, &lists) {
+            geometry.retain(|name, _| name == "tokens" || !set.contains(&name.as_str()));
+            let spec = base.with(geometry.iter().map(|(n, v)| (n.as_str(), v.as_str())));
+            let Ok(spec) = spec else { continue };
+            let fits = spec.number("shared_bytes") <= Some(device.shared_mem_per_block);
+            if fits && all.iter().all(|(_, other)| *other != geometry) {
+                all.push((spec, geometry));
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// A geometry with every value of the lists in the place of its own.
+fn product(geometry: Geometry, lists: &[(String, Vec<String>)]) -> Vec<Geometry> {
+    let mut all = vec![geometry];
+    for (name, values) in lists {
+        let with = |geometry: &Geometry, value: &String| {
+            let mut geometry = geometry.clone();
+            geometry.insert(name.clone(), value.clone());
+            geometry
+        };
+        all = (values.iter())
+            .flat_map(|value| all.iter().map(move |geometry| with(geometry, value)))
+            .collect();
+    }
+    all
+}
+
+fn best(
+    jit: &Jit,
+    context: &Context,
+    matches: &ArgMatches,
+    problem: &Problem,
+    candidates: &[(KernelSpec, Geometry)],
+    json: bool,
+) -> Result<Option<Winner>, BenchError> {
+    let Some((first, _)) = candidates.first() else {
+        return Ok(None);
+    };
+    let length = matches.get_one::<usize>("context").copied().unwrap_or(4096);
+    let lengths = vec![length; problem.tokens as usize];
+    let mut most = Layer::new(first, jit.load(first, context)?)
+        .map_err(Error::from)?
+        .dims()
+        .to_owned();
+    most.slots = most.num_kv_heads * 8;
+    most.num_ctas = 1024;
+    let sets = Sets::new(context, &most, first, &lengths)?;
+    let samples = matches.get_one::<usize>("launches").copied().unwrap_or(50).max(1);
+    let (mut winner, mut tried) = (None::<Winner>, 0);
+    for (spec, geometry) in candidates {
+        if let Err(reason) = verify_layer::gate(jit, context, spec, lengths.clone())? {
+            output::error(format!("{}: not timed: {reason}", spec.variant()));
+            continue;
+        }
+        let layer = Layer::new(spec, jit.load(spec, context)?).map_err(Error::from)?;
+        let median = sets.time(context, &layer, problem.tokens, samples)?;
+        tried += 1;
+        say(json, problem, geometry, Some(median));
+        if winner.as_ref().is_none_or(|w| median < w.median_us) {
+            winner = Some(Winner {
+                gpu: Gpu::from(context.device()),
+                problem: problem.clone(),
+                geometry: geometry.clone(),
+                median_us: median,
+                tried,
+            });
+        }
+    }
+    if let Some(winner) = &mut winner {
+        winner.tried = tried;
+        if !json {
+            output::line(format!(
+                "{} tokens={}: {} of {tried}, {:.1} us",
+                problem.family,
+                problem.tokens,
+                text(&winner.geometry),
+                winner.median_us
+            ));
+        }
+    }
+    Ok(winner)
+}
+
+/// Layers that take turns: one after another of a model.
+struct Sets(Vec<LayerProblem>);
+
+impl Sets {
+    fn new(
+        context: &Context,
+        most: &crate::workspace::LayerDims,
+        spec: &KernelSpec,
+        lengths: &[usize],
+    ) -> Result<Self, BenchError> {
+        let stream = context.cuda().default_stream();
+        let shape = LayerShape {
+            hidden: most.hidden,
+            intermediate: most.intermediate,
+            num_q_heads: most.num_q_heads,
+            num_kv_heads: most.num_kv_heads,
+            head_dim: most.head_dim,
+            page_size: most.page_size,
+        };
+        let layout = match spec.constants["scale_layout"].to_string().as_str() {
+            "linear" => ScaleLayout::Linear,
+            _ => ScaleLayout::Swizzled,
+        };
+        let lengths = Lengths(lengths.to_vec());
+        let inputs = LayerInputs::with_layout(&shape, &lengths, Kv::Random, layout, 4242);
+        let bytes = most.hidden * (most.k() + 3 * most.intermediate) / 2;
+        let count = COLD_BYTES.div_ceil(bytes.max(1)).clamp(2, 64);
+        let one = || -> Result<LayerProblem, WorkspaceError> {
+            let weights = Arc::new(LayerWeights::new(&stream, &inputs)?);
+            let mut problem = LayerProblem::new(&stream, most, Room::of(most, &inputs), &weights, false)?;
+            problem.put(&inputs)?;
+            Ok(problem)
+        };
+        let sets = (0..count).map(|_| one()).collect::<Result<_, _>>();
+        stream.synchronize()?;
+        Ok(Self(sets.map_err(Error::from)?))
+    }
+
+    /// Median, microseconds a launch.
+    fn time(&self, context: &Context, layer: &Layer, nat: u32, samples: usize) -> Result<f64, BenchError> {
+        let bound = self.0.iter().map(|problem| problem.bind(layer));
+        let bound = bound.collect::<Result<Vec<_>, _>>().map_err(Error::from)?;
+        let plan = Plan {
+            method: Method::Graph,
+            launches_per_graph: 2 * bound.len(),
+            warmups: 3,
+            samples,
+        };
+        let samples = sample(context, &plan, &mut |at, stream| {
+            launch(&bound[at % bound.len()], nat, stream)
+        })?;
+        Ok(Summary::of(&samples).map_or(f64::NAN, |s| s.median))
+    }
+}
+
+fn launch(bound: &crate::workspace::BoundLayer, nat: u32, stream: sys::CUstream) -> Result<(), LaunchError> {
+    // SAFETY: `Sets` keeps the memory, one launch follows the other, and `sample`
+    // waits for them; lengths and pages come from `LayerInputs`.
+    match unsafe { bound.launch(nat, stream) } {
+        Err(WorkspaceError::Launch(error)) => Err(error),
+        // The sets were made for this many tokens: nothing else is refused.
+        other => {
+            debug_assert!(other.is_ok(), "{other:?}");
+            Ok(())
+        }
+    }
+}
+
+fn say(json: bool, problem: &Problem, geometry: &Geometry, median_us: Option<f64>) {
+    if json {
+        output::json(&json!({"event": "candidate", "family": problem.family,
+            "problem": problem.constants, "tokens": problem.tokens, "constants": geometry,
+            "median_us": median_us}));
+        return;
+    }
+    let median = median_us.map_or(String::new(), |us| format!("{us:8.1} us  "));
+    output::line(format!(
+        "{median}{} tokens={}  {}",
+        problem.family,
+        problem.tokens,
+        text(geometry)
+    ));
+}
