@@ -474,7 +474,28 @@ impl BoundLayer {
                 room: self.max_tokens,
             });
         }
-        for entry in self.kernel.entries() {
+        // SAFETY: the caller's promise.
+        unsafe { self.launch_entries(0..self.kernel.entries().len(), nat, stream) }
+    }
+
+    /// Launches only these of the layer's kernels, in order: for measurements of a
+    /// part of `beta_lite`.
+    ///
+    /// # Panics
+    ///
+    /// If there are not so many.
+    ///
+    /// # Safety
+    ///
+    /// As for [`launch`](Self::launch); what the kernels left out would have written
+    /// was written before.
+    pub unsafe fn launch_entries(
+        &self,
+        which: std::ops::Range<usize>,
+        nat: u32,
+        stream: sys::CUstream,
+    ) -> Result<(), WorkspaceError> {
+        for entry in &self.kernel.entries()[which] {
             // The kernels take one struct by value, whose fields are these values
             // side by side; of the pointers to them the driver reads the first.
             let mut arguments = self.parameter(nat);

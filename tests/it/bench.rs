@@ -25,17 +25,39 @@ fn bench_refuses_a_request_that_it_could_not_measure_before_it_looks_for_a_gpu()
 }
 
 #[test]
+fn bench_of_the_layer_names_the_flag_that_is_wrong() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    for (args, word) in [
+        (
+            ["--context", "4096,0"],
+            "--context: `0` is no number of at least 1",
+        ),
+        (["--nat", "many"], "--nat: `many` is no number of at least 1"),
+        (["--path", "coop,fast"], "`fast` is none of coop, lite, separate"),
+    ] {
+        jitc(dir.path())
+            .args(["bench", "layer"])
+            .args(args)
+            .assert()
+            .code(2)
+            .stderr(contains(word));
+    }
+}
+
+#[test]
 fn bench_without_a_gpu_says_so() {
     if jitc::device::list().is_ok_and(|devices| !devices.is_empty()) {
         let _ = writeln!(std::io::stderr(), "skipped: there is a GPU here");
         return;
     }
     let dir = tempfile::tempdir().expect("tempdir");
-    jitc(dir.path())
-        .args(["bench", "wo_gemv", "--wo-split", "1,8"])
-        .assert()
-        .code(2)
-        .stderr(contains("measuring takes a GPU"));
+    for family in ["wo_gemv", "layer"] {
+        jitc(dir.path())
+            .args(["bench", family, "--wo-split", "1,8"])
+            .assert()
+            .code(2)
+            .stderr(contains("measuring takes a GPU"));
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod buffers;
 mod files;
+mod layer;
 mod ncu;
 mod plot;
 mod report;
@@ -43,6 +44,8 @@ pub(super) enum BenchError {
     #[error(transparent)]
     Timing(#[from] TimingError),
     #[error(transparent)]
+    Layer(#[from] crate::workspace::WorkspaceError),
+    #[error(transparent)]
     Launch(#[from] crate::launch::LaunchError),
     #[error(transparent)]
     Pack(#[from] crate::reference::packed::PackError),
@@ -62,11 +65,12 @@ impl From<crate::spec::SpecError> for BenchError {
 
 pub(super) fn command(registry: &Registry) -> clap::Command {
     let bench = clap::Command::new("bench")
-        .about("Hold the W_O kernels to the reference on a GPU, then time them")
+        .about("Hold the W_O kernels, or the decode layer, to the reference on a GPU, then time them")
         .arg(
             Arg::new("family")
-                .value_parser(["wo_gemv"])
-                .default_value("wo_gemv"),
+                .value_parser(["wo_gemv", "layer"])
+                .default_value("wo_gemv")
+                .help("wo_gemv, or layer: beta_coop, beta_lite and separate kernels side by side"),
         )
         .arg(
             Arg::new("out")
@@ -87,7 +91,7 @@ pub(super) fn command(registry: &Registry) -> clap::Command {
                 .action(ArgAction::SetTrue)
                 .hide(true),
         );
-    args::constants(measuring(bench), registry)
+    args::constants(layer::args(measuring(bench)), registry)
 }
 
 /// Flags of everything that measures.
@@ -137,7 +141,13 @@ pub(super) fn measuring(command: clap::Command) -> clap::Command {
 }
 
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
-    match measure(jit, matches, json) {
+    let layer = matches.get_one::<String>("family").is_some_and(|f| f == "layer");
+    let measured = if layer {
+        layer::measure(jit, matches, json)
+    } else {
+        measure(jit, matches, json)
+    };
+    match measured {
         Ok(code) => Ok(code),
         Err(BenchError::Jit(error)) => Err(error),
         Err(error) => {

@@ -1,4 +1,4 @@
-//! A plot of times against splits: SVG, with nothing but lines and text.
+//! A plot of times against splits, or contexts: SVG, with nothing but lines and text.
 //!
 //! Invariant: the floor is drawn on the same axis as everything else, and the axis
 //! is logarithmic, so equal ratios look equal.
@@ -10,7 +10,7 @@ use std::fmt::Write;
 pub(super) struct Series {
     /// Its name.
     pub name: String,
-    /// Split and microseconds.
+    /// Split or context, and microseconds.
     pub points: Vec<(u32, f64)>,
 }
 
@@ -24,14 +24,15 @@ const COLOURS: [&str; 8] = [
     "#1b6ca8", "#c8553d", "#3a7d44", "#8e5aa3", "#b8860b", "#4f6d7a", "#d1495b", "#00798c",
 ];
 
-/// Draws. `floor`: the streaming kernel, microseconds.
-pub(super) fn svg(title: &str, series: &[Series], floor: f64) -> String {
+/// Draws, with the name of the axis below. `floor`: the streaming kernel, microseconds,
+/// where it is the same everywhere.
+pub(super) fn svg(title: &str, axis: &str, series: &[Series], floor: Option<f64>) -> String {
     let mut splits: Vec<u32> = series.iter().flat_map(|s| s.points.iter().map(|p| p.0)).collect();
     splits.sort_unstable();
     splits.dedup();
     let times = || series.iter().flat_map(|s| s.points.iter().map(|p| p.1));
-    let least = times().fold(floor, f64::min) * 0.8;
-    let most = times().fold(floor, f64::max) * 1.25;
+    let least = times().fold(floor.unwrap_or(f64::INFINITY), f64::min) * 0.8;
+    let most = times().fold(floor.unwrap_or(0.0), f64::max) * 1.25;
     let x = |split: u32| {
         let at = splits.iter().position(|s| *s == split).unwrap_or(0);
         let steps = f64::from(u32::try_from(splits.len().max(2) - 1).unwrap_or(1));
@@ -68,20 +69,23 @@ pub(super) fn svg(title: &str, series: &[Series], floor: f64) -> String {
     }
     let _ = writeln!(
         out,
-        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">wo_split</text>\
+        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\
          <text x=\"{LEFT}\" y=\"34\" text-anchor=\"end\">us</text>",
         LEFT + (WIDTH - LEFT - RIGHT) / 2.0,
-        HEIGHT - 10.0
+        HEIGHT - 10.0,
+        escape(axis)
     );
-    let at = y(floor);
-    let _ = writeln!(
-        out,
-        "<line x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"#222\" stroke-dasharray=\"6 4\"/>\
+    if let Some(floor) = floor {
+        let at = y(floor);
+        let _ = writeln!(
+            out,
+            "<line x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"#222\" stroke-dasharray=\"6 4\"/>\
          <text x=\"{:.1}\" y=\"{:.1}\">streaming the bytes: {floor:.2}</text>",
-        WIDTH - RIGHT,
-        WIDTH - RIGHT + 6.0,
-        at + 4.0
-    );
+            WIDTH - RIGHT,
+            WIDTH - RIGHT + 6.0,
+            at + 4.0
+        );
+    }
     for (i, one) in series.iter().enumerate() {
         let colour = COLOURS[i % COLOURS.len()];
         let path: Vec<String> = one
@@ -155,7 +159,7 @@ mod tests {
                 points: vec![(1, 18.5), (2, 13.0), (8, 9.0)],
             },
         ];
-        let text = svg("times", &series, 5.5);
+        let text = svg("times", "wo_split", &series, Some(5.5));
         assert!(text.contains("a &lt; b") && text.contains("streaming the bytes: 5.50"));
         let numbers = |name: &str| -> Vec<f64> {
             text.split(&format!("{name}=\""))

@@ -129,5 +129,5 @@ pub(super) fn picture(session: &Session, all: &[Measured]) -> String {
         "wo_gemv on {}, median microseconds a launch",
         session.context.device().name
     );
-    plot::svg(&title, &series, floor)
+    plot::svg(&title, "wo_split", &series, Some(floor))
 }

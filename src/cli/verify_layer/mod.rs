@@ -26,7 +26,8 @@ use crate::target::Arch;
 use crate::workspace::{Layer, Written};
 
 use buffers::run_once;
-use cases::{Case, cases};
+pub(super) use cases::Case;
+use cases::cases;
 
 const SHAPE_NAMES: [&str; 6] = [
     "hidden",
@@ -164,11 +165,11 @@ fn spec_of(jit: &Jit, context: &Context, family: &str, case: &Case) -> Result<Ke
 }
 
 /// What came of one stage.
-struct Stage {
-    name: &'static str,
-    good: bool,
+pub(in crate::cli) struct Stage {
+    pub(in crate::cli) name: &'static str,
+    pub(in crate::cli) good: bool,
     errors: Option<Errors>,
-    detail: String,
+    pub(in crate::cli) detail: String,
 }
 
 fn near(name: &'static str, actual: &[f32], reference: &[f64], rtol: f64, atol: f64) -> Stage {
@@ -199,7 +200,7 @@ fn exact<T: PartialEq + Copy + std::fmt::Debug>(name: &'static str, actual: &[T]
     }
 }
 
-fn judge(
+pub(in crate::cli) fn judge(
     jit: &Jit,
     context: &Context,
     stream: &Arc<CudaStream>,

@@ -1,0 +1,185 @@
+//! The layer as kernels of their own, one after another: attention as `beta_lite` has
+//! it, `wo_gemv`, and `gemv` for gate and up together and for down. Norm, activation
+//! and requantisation are left out, so a complete layer of separate kernels takes longer.
+//!
+//! Invariant: weights are two copies in turn, as the layer's are.
+
+use std::sync::Arc;
+
+use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, sys};
+
+use super::super::{BenchError, Session};
+use super::sets::launched;
+use crate::jit::Error;
+use crate::launch::{Arguments, LaunchError, Order, launch};
+use crate::load::LoadedKernel;
+use crate::reference::layer::LayerInputs;
+use crate::spec::KernelSpec;
+use crate::timing::{Plan, sample};
+use crate::tune::{Geometry, Gpu, Problem, choose};
+use crate::workspace::{BoundLayer, LayerDims};
+
+/// Kernels of `beta_lite` that are attention.
+const ATTENTION: std::ops::Range<usize> = 0..2;
+
+/// Codes and scales of `W_O`, of gate and up, of down.
+type Copy = [(CudaSlice<u8>, CudaSlice<u8>); 3];
+
+pub(super) struct Separate {
+    stream: Arc<CudaStream>,
+    dims: LayerDims,
+    copies: Vec<Copy>,
+    x: CudaSlice<u16>,
+    global: CudaSlice<f32>,
+    out: CudaSlice<f32>,
+    partials: CudaSlice<f32>,
+    counters: CudaSlice<u32>,
+}
+
+impl Separate {
+    pub(super) fn new(session: &Session, dims: &LayerDims, inputs: &LayerInputs) -> Result<Self, BenchError> {
+        let stream = session.context.cuda().default_stream();
+        let widest = dims.k().max(dims.intermediate).max(dims.hidden);
+        let both = |a: &[u8], b: &[u8]| [a, b].concat();
+        let gate_up = (
+            both(&inputs.gate_proj.codes, &inputs.up_proj.codes),
+            both(&inputs.gate_proj.scales, &inputs.up_proj.scales),
+        );
+        let mut copies = Vec::new();
+        for _ in 0..2 {
+            copies.push([
+                (
+                    stream.clone_htod(&inputs.wo.codes)?,
+                    stream.clone_htod(&inputs.wo.scales)?,
+                ),
+                (stream.clone_htod(&gate_up.0)?, stream.clone_htod(&gate_up.1)?),
+                (
+                    stream.clone_htod(&inputs.down_proj.codes)?,
+                    stream.clone_htod(&inputs.down_proj.scales)?,
+                ),
+            ]);
+        }
+        let row: Vec<u16> = inputs
+            .query
+            .iter()
+            .cycle()
+            .take(inputs.nat * widest)
+            .map(|v| v.to_bits())
+            .collect();
+        Ok(Self {
+            x: stream.clone_htod(&row)?,
+            global: stream.clone_htod(&[inputs.wo_global])?,
+            out: stream.alloc_zeros(inputs.nat * 2 * widest)?,
+            partials: stream.alloc_zeros(inputs.nat * dims.slots * dims.hidden)?,
+            counters: stream.alloc_zeros(1024 * inputs.nat)?,
+            copies,
+            dims: *dims,
+            stream,
+        })
+    }
+
+    /// All kernels in order, a launch after another.
+    pub(super) fn sample(
+        &self,
+        session: &Session,
+        plan: &Plan,
+        attention: &[BoundLayer],
+        spec: &KernelSpec,
+        nat: u32,
+    ) -> Result<Vec<f64>, BenchError> {
+        let d = &self.dims;
+        let wo = Self::wo(session, spec, nat)?;
+        let gate_up = gemv(session, 2 * d.intermediate, d.hidden, nat)?;
+        let down = gemv(session, d.hidden, d.intermediate, nat)?;
+        Ok(sample(&session.context, plan, &mut |i, stream| {
+            // SAFETY: as in `Sets::launch`.
+            launched(unsafe { attention[i % attention.len()].launch_entries(ATTENTION, nat, stream) })?;
+            let [w, g, o] = &self.copies[i % self.copies.len()];
+            self.launch_wo(&wo, w, nat, stream)?;
+            self.launch_gemv(&gate_up, g, nat, stream)?;
+            self.launch_gemv(&down, o, nat, stream)
+        })?)
+    }
+
+    fn wo(session: &Session, spec: &KernelSpec, nat: u32) -> Result<Arc<LoadedKernel>, BenchError> {
+        let names = [
+            "hidden",
+            "num_q_heads",
+            "num_kv_heads",
+            "head_dim",
+            "wo_split",
+            "accumulate",
+        ];
+        let mut constants: Geometry = names
+            .iter()
+            .map(|name| ((*name).to_owned(), spec.constants[*name].to_string()))
+            .collect();
+        let problem = Problem {
+            family: "wo_gemv".into(),
+            constants: constants.clone(),
+            tokens: nat,
+        };
+        let gpu = Gpu::from(session.context.device());
+        constants.extend(choose(&session.record, &gpu, &problem, &Geometry::new()).geometry);
+        let family = session.jit.registry().get("wo_gemv").map_err(Error::from)?;
+        let set = constants.iter().map(|(n, v)| (n.as_str(), v.as_str()));
+        let spec = KernelSpec::new(family, set, session.arch())?;
+        Ok(session.jit.load(&spec, &session.context)?)
+    }
+
+    fn at<T>(&self, slice: &CudaSlice<T>) -> sys::CUdeviceptr {
+        slice.device_ptr(&self.stream).0
+    }
+
+    fn launch_wo(
+        &self,
+        kernel: &LoadedKernel,
+        (codes, scales): &(CudaSlice<u8>, CudaSlice<u8>),
+        nat: u32,
+        stream: sys::CUstream,
+    ) -> Result<(), LaunchError> {
+        let mut arguments = Arguments::<9>::new()
+            .pointer(self.at(&self.x))
+            .pointer(self.at(codes))
+            .pointer(self.at(scales))
+            .pointer(self.at(&self.global))
+            .pointer(self.at(&self.partials))
+            .pointer(self.at(&self.out))
+            .pointer(self.at(&self.counters))
+            .pointer(0)
+            .u32(nat);
+        // SAFETY: the arguments are those of `wo_gemv`, in buffers of at least its sizes.
+        unsafe { launch(&kernel.entries()[0], nat, Order::Serial, stream, &mut arguments) }
+    }
+
+    fn launch_gemv(
+        &self,
+        kernel: &LoadedKernel,
+        (codes, scales): &(CudaSlice<u8>, CudaSlice<u8>),
+        nat: u32,
+        stream: sys::CUstream,
+    ) -> Result<(), LaunchError> {
+        let mut arguments = Arguments::<6>::new()
+            .pointer(self.at(&self.x))
+            .pointer(self.at(codes))
+            .pointer(self.at(scales))
+            .pointer(self.at(&self.global))
+            .pointer(self.at(&self.out))
+            .u32(nat);
+        // SAFETY: the arguments are those of `gemv`, in buffers of at least its sizes.
+        unsafe { launch(&kernel.entries()[0], nat, Order::Serial, stream, &mut arguments) }
+    }
+}
+
+fn gemv(session: &Session, rows: usize, k: usize, nat: u32) -> Result<Arc<LoadedKernel>, BenchError> {
+    let family = session.jit.registry().get("gemv").map_err(Error::from)?;
+    let (rows, k) = (rows.to_string(), k.to_string());
+    let tokens = nat.next_power_of_two().min(4).to_string();
+    let set = [
+        ("rows", rows.as_str()),
+        ("k_total", k.as_str()),
+        ("tokens", tokens.as_str()),
+    ];
+    let spec = KernelSpec::new(family, set, session.arch())?;
+    Ok(session.jit.load(&spec, &session.context)?)
+}

@@ -1,0 +1,132 @@
+//! Two copies of a layer's memory that take turns.
+//!
+//! Invariant: a copy is larger than any L2 of today, so a launch finds nothing of
+//! its own there.
+
+use std::sync::Arc;
+
+use cudarc::driver::{CudaSlice, DevicePtr, sys};
+
+use super::super::{BenchError, Session};
+use crate::launch::{Arguments, LaunchError, Order, launch};
+use crate::reference::layer::LayerInputs;
+use crate::spec::KernelSpec;
+use crate::timing::{Plan, Summary, sample};
+use crate::workspace::{
+    BoundLayer, Layer, LayerDims, LayerProblem, LayerWeights, Room, WorkspaceError, Written,
+};
+
+const COPIES: usize = 2;
+
+pub(super) struct Sets {
+    copies: Vec<LayerProblem>,
+    weight_bytes: usize,
+    /// Bytes of one position of one sequence.
+    position_bytes: usize,
+    /// What the streaming kernel reads; as many of each copy's bytes.
+    streamed: Vec<CudaSlice<u8>>,
+    result: CudaSlice<u32>,
+}
+
+impl Sets {
+    pub(super) fn new(session: &Session, dims: &LayerDims, inputs: &LayerInputs) -> Result<Self, BenchError> {
+        let stream = session.context.cuda().default_stream();
+        let mut copies = Vec::new();
+        for _ in 0..COPIES {
+            let weights = Arc::new(LayerWeights::new(&stream, inputs)?);
+            let mut problem = LayerProblem::new(&stream, dims, Room::of(dims, inputs), &weights, false)?;
+            problem.put(inputs)?;
+            copies.push(problem);
+        }
+        let matrices = [&inputs.wo, &inputs.gate_proj, &inputs.up_proj, &inputs.down_proj];
+        let weight_bytes = matrices.iter().map(|m| m.codes.len() + m.scales.len()).sum();
+        let position_bytes = 2 * dims.num_kv_heads * dims.head_dim;
+        let room = weight_bytes + inputs.kv_cache.len();
+        let streamed = (0..COPIES)
+            .map(|_| stream.alloc_zeros(room))
+            .collect::<Result<_, _>>()?;
+        let result = stream.alloc_zeros(1024)?;
+        stream.synchronize()?;
+        Ok(Self {
+            copies,
+            weight_bytes,
+            position_bytes,
+            streamed,
+            result,
+        })
+    }
+
+    /// Bytes of weights, scales and cache that a launch has to read.
+    pub(super) fn bytes(&self, context: usize, nat: usize) -> usize {
+        self.weight_bytes + nat * context * self.position_bytes
+    }
+
+    /// A layer over each copy.
+    pub(super) fn bind(&self, layer: &Layer) -> Result<Vec<BoundLayer>, WorkspaceError> {
+        self.copies.iter().map(|copy| copy.bind(layer)).collect()
+    }
+
+    /// One launch over copy `number` modulo their count.
+    pub(super) fn launch(
+        bound: &[BoundLayer],
+        number: usize,
+        nat: u32,
+        stream: sys::CUstream,
+    ) -> Result<(), LaunchError> {
+        // SAFETY: the memory is that of `copies`, which the caller keeps until the
+        // stream is done, and nothing else runs meanwhile.
+        launched(unsafe { bound[number % bound.len()].launch(nat, stream) })
+    }
+
+    /// What a launch over the first copy writes into memory of NaN.
+    pub(super) fn written(
+        &mut self,
+        bound: &[BoundLayer],
+        nat: u32,
+        slots: usize,
+    ) -> Result<Written, BenchError> {
+        let copy = &mut self.copies[0];
+        copy.poison()?;
+        // SAFETY: the first of `bound` was bound to this copy; the context is current.
+        unsafe { copy.launch(&bound[0], nat) }?;
+        Ok(copy.read(nat as usize, slots)?)
+    }
+
+    /// The streaming kernel over so many bytes.
+    pub(super) fn floor(&self, session: &Session, plan: &Plan, bytes: usize) -> Result<f64, BenchError> {
+        let ctas = (8 * session.context.device().sm_count).to_string();
+        let set = [("num_ctas", ctas.as_str()), ("num_threads", "256")];
+        let family = session
+            .jit
+            .registry()
+            .get("stream")
+            .map_err(crate::jit::Error::from)?;
+        let spec = KernelSpec::new(family, set, session.arch())?;
+        let kernel = session.jit.load(&spec, &session.context)?;
+        let entry = &kernel.entries()[0];
+        let own = session.context.cuda().default_stream();
+        let result = self.result.device_ptr(&own).0;
+        let from: Vec<_> = self.streamed.iter().map(|s| s.device_ptr(&own).0).collect();
+        let samples = sample(&session.context, plan, &mut |i, stream| {
+            let mut arguments = Arguments::<3>::new()
+                .pointer(from[i % from.len()])
+                .u64(bytes as u64)
+                .pointer(result);
+            // SAFETY: the arguments are those of `stream`; each buffer holds these bytes.
+            unsafe { launch(entry, 1, Order::Serial, stream, &mut arguments) }
+        })?;
+        Ok(Summary::of(&samples).map_or(f64::NAN, |s| s.median))
+    }
+}
+
+/// The launch's own error; what else there is was seen when the gate launched.
+pub(super) fn launched(result: Result<(), WorkspaceError>) -> Result<(), LaunchError> {
+    match result {
+        Ok(()) => Ok(()),
+        Err(WorkspaceError::Launch(error)) => Err(error),
+        Err(other) => Err(LaunchError::Driver {
+            entry: other.to_string(),
+            reason: cudarc::driver::DriverError(sys::CUresult::CUDA_ERROR_INVALID_VALUE),
+        }),
+    }
+}
