@@ -1,0 +1,158 @@
+#!/usr/bin/env python3
+"""Times the decode layer as separate kernels of others, by the method of `jitc bench layer`, and merges both tables.
+
+The layer: attention of every query head over a cache of its own length, W_O, residual, RMSNorm, gate and up, SiLU, down.
+Cold: two copies of weights and cache take turns, each larger than the L2. Ten layers are one CUDA graph; a sample is a
+replay's time over ten. Nothing is fetched; a peer that is not installed, or refuses a shape, is a row that says so.
+
+torch has no attention over a paged FP8 cache, so its cache is bf16, contiguous, and holds twice the bytes.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from peers import measure
+
+H, I, HEADS, KV, D = 5120, 17408, 24, 4, 256
+COPIES, PER_GRAPH = 2, 10
+
+
+def attention(context, nat):
+    """SDPA over bf16, grouped; the fastest of torch's own backends is its choice."""
+    q = torch.randn(nat, HEADS, 1, D, device="cuda", dtype=torch.bfloat16)
+    caches = [torch.randn(2, nat, KV, context, D, device="cuda", dtype=torch.bfloat16) for _ in range(COPIES)]
+
+    def run(i):
+        k, v = caches[i % COPIES]
+        return F.scaled_dot_product_attention(q, k, v, enable_gqa=True).reshape(nat, HEADS * D)
+
+    return run
+
+
+def bf16_linear(n, k):
+    weights = [torch.randn(n, k, device="cuda", dtype=torch.bfloat16) for _ in range(COPIES)]
+    return lambda i, x: F.linear(x, weights[i % COPIES])
+
+
+def fp8_linear(n, k):
+    weights = [torch.randn(n, k, device="cuda").to(torch.float8_e4m3fn).t() for _ in range(COPIES)]
+    one = torch.ones((), device="cuda")
+
+    def run(i, x):
+        return torch._scaled_mm(x.to(torch.float8_e4m3fn), weights[i % COPIES], one, one, out_dtype=torch.bfloat16,
+                                use_fast_accum=True)
+
+    return run
+
+
+def humming_linear(n, k):
+    from humming.layer import HummingLayer
+
+    config = {"dtype": "float4e2m1", "scale_dtype": "float8e4m3", "group_size": 16, "scale_2_type": "tensor"}
+    layers = []
+    for _ in range(COPIES):
+        layer = HummingLayer(shape_n=n, shape_k=k, weight_config=dict(config), torch_dtype=torch.bfloat16).cuda()
+        layer.load_from_unquantized(torch.randn(n, k, device="cuda", dtype=torch.bfloat16))
+        layer.transform()
+        layers.append(layer)
+    return lambda i, x: layers[i % COPIES](x)
+
+
+LINEARS = {"torch bf16": bf16_linear, "torch FP8": fp8_linear, "Humming NVFP4": humming_linear}
+
+
+def rows(contexts, nats, samples):
+    made = {}
+    for name, make in LINEARS.items():
+        try:
+            made[name] = (make(H, HEADS * D), make(2 * I, H), make(H, I))
+        except Exception as error:
+            made[name] = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+    gamma = torch.ones(H, device="cuda", dtype=torch.bfloat16)
+    for context in contexts:
+        for nat in nats:
+            try:
+                attend = attention(context, nat)
+            except Exception as error:
+                yield {"context": context, "nat": nat, "what": "attention", "error": str(error).splitlines()[0][:160]}
+                continue
+            residual = torch.randn(nat, H, device="cuda", dtype=torch.bfloat16)
+            for name, linears in made.items():
+                row = {"context": context, "nat": nat, "what": f"{name}, torch SDPA over bf16"}
+                try:
+                    if isinstance(linears, str):
+                        raise RuntimeError(linears)
+                    wo, gate_up, down = linears
+
+                    def launch(i):
+                        summed = residual + wo(i, attend(i))
+                        both = gate_up(i, F.rms_norm(summed, (H,), gamma, 1e-6))
+                        return down(i, F.silu(both[:, :I]) * both[:, I:])
+
+                    times = sorted(measure(launch, PER_GRAPH, samples, PER_GRAPH))
+                    row.update(median_us=statistics.median(times), p5_us=times[len(times) // 20],
+                               p95_us=times[-1 - len(times) // 20])
+                except Exception as error:
+                    row["error"] = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+                yield row
+            alone = {"context": context, "nat": nat, "what": "torch SDPA over bf16 alone"}
+            times = sorted(measure(attend, PER_GRAPH, samples, PER_GRAPH))
+            alone.update(median_us=statistics.median(times), p5_us=times[len(times) // 20],
+                         p95_us=times[-1 - len(times) // 20])
+            yield alone
+            del attend
+            torch.cuda.empty_cache()
+
+
+def rows_of_jitc(path):
+    floors = set()
+    for p in json.loads(path.read_text())["points"]:
+        if p.get("summary") is None:
+            continue
+        s = p["summary"]
+        yield {"context": p["context"], "nat": p["nat"], "what": f"jitc {p['path']}, {p['variant']}",
+               "median_us": s["median"], "p5_us": s["p5"], "p95_us": s["p95"]}
+        if (p["context"], p["nat"]) not in floors:
+            floors.add((p["context"], p["nat"]))
+            yield {"context": p["context"], "nat": p["nat"], "what": "streaming the bytes", "median_us": p["stream_us"],
+                   "p5_us": p["stream_us"], "p95_us": p["stream_us"]}
+
+
+def table(all_rows):
+    lines = ["| context | tokens | what | median us | p5 | p95 |", "|---|---|---|---|---|---|"]
+    for r in sorted(all_rows, key=lambda r: (r["context"], r["nat"], r.get("median_us", float("inf")))):
+        if "error" in r:
+            lines.append(f"| {r['context']} | {r['nat']} | {r['what']} | not run: {r['error']} | | |")
+        else:
+            lines.append(f"| {r['context']} | {r['nat']} | {r['what']} | {r['median_us']:.1f} | {r['p5_us']:.1f} "
+                         f"| {r['p95_us']:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--jitc", type=Path, action="append", default=[], help="summary.json of `jitc bench layer --out`")
+    parser.add_argument("--context", default="1024,4096,16384,32768")
+    parser.add_argument("--nat", default="1,2,4,8")
+    parser.add_argument("--samples", type=int, default=15)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    numbers = lambda text: [int(n) for n in text.split(",")]
+    found = [row for path in args.jitc for row in rows_of_jitc(path)]
+    found += rows(numbers(args.context), numbers(args.nat), args.samples)
+    args.out.mkdir(parents=True, exist_ok=True)
+    versions = {"torch": torch.__version__, "device": torch.cuda.get_device_name(0)}
+    (args.out / "layer.json").write_text(json.dumps({"versions": versions, "rows": found}, indent=1) + "\n")
+    text = table(found)
+    (args.out / "layer.md").write_text(text)
+    sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()
