@@ -157,7 +157,8 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, as_json: bool) -> Answer {
             if let Some(cost) = &run.cost {
                 output::json(
                     &json!({"schema": "jitc.regions-cost.v1", "label": run.ticks.label,
-                    "device": cost.device, "off_us": cost.off_us, "on_us": cost.on_us}),
+                    "device": cost.device, "off_us": cost.off_us, "on_us": cost.on_us,
+                    "more_us": cost.more_us, "events_us": cost.events_us}),
                 );
             }
         } else {
@@ -374,23 +375,49 @@ pub(super) fn print_run(run: &Run) {
         shown(busiest.work),
         shown(busiest.wait),
     ));
+    print_rest(run, &shown);
     if globaltimer {
         output::line(format!("the clock moves in steps of {} ns", reduced.step));
     }
     if let Some(cost) = &run.cost {
         output::line(format!(
-            "{}: {:.2} us without regions, {:.2} us with them ({:+.2} %); medians, nothing in L2; {}",
+            "{}: {:.2} us without regions, {:.2} us with them; {:+.2} us ({:+.2} %) from one launch to the next; medians, \
+             nothing in L2; {}",
             cost.device,
             cost.off_us,
             cost.on_us,
-            100.0 * (cost.on_us / cost.off_us - 1.0),
+            cost.more_us,
+            100.0 * cost.more_us / cost.off_us,
             cost.held_to
+        ));
+        output::line(format!(
+            "the events around a launch are {:.2} us apart without one",
+            cost.events_us
         ));
     }
     for warning in region::warnings(reduced) {
         output::note(format!("warning: {}: {warning}", ticks.label));
     }
     output::line("");
+}
+
+/// What no region of the busiest block holds, by place.
+fn print_rest(run: &Run, shown: &dyn Fn(i64) -> String) {
+    let rest = &run.reduced.rest;
+    let parts = [
+        (
+            rest.outside,
+            "before the first tick of any block and after the last one",
+        ),
+        (rest.before, "before its own first tick"),
+        (rest.after, "after its own last one"),
+        (Some(rest.between), "between its regions"),
+    ];
+    let parts: Vec<String> = parts
+        .iter()
+        .filter_map(|(ticks, place)| Some(format!("{} {place}", shown((*ticks)?))))
+        .collect();
+    output::line(format!("not in its regions: {}", parts.join("; ")));
 }
 
 fn print_diff(before: &Run, after: &Run, diff: &Diff, as_json: bool) {

@@ -21,7 +21,7 @@ pub use diff::{CLUSTER, Diff, DiffRow, diff, thousands};
 pub use geometry::{Geometry, Layout};
 pub use npy::{Array, NpyError};
 pub use page::page;
-pub use reduce::{CtaAccount, Reduced, RegionRow, reduce};
+pub use reduce::{CtaAccount, Reduced, RegionRow, Rest, reduce};
 pub use report::{COLUMNS, csv, to_json, warnings};
 pub use synthetic::synthetic;
 pub use table::{Active, Class, Region, Scope, Table, header};

@@ -5,7 +5,7 @@
 //! percentiles interpolate linearly. Waiting and elected regions are never given
 //! as a share of the kernel.
 
-use super::{Class, Region, TickSource, Ticks};
+use super::{Active, Class, Layout, Region, TickSource, Ticks};
 
 /// One region's row.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,6 +16,11 @@ pub struct RegionRow {
     pub n_active: usize,
     /// Blocks that run it in one launch; more than these are stale.
     pub expected: usize,
+    /// Blocks outside of its mask whose row is not zero; they never count.
+    pub outside: usize,
+    /// Blocks inside its mask whose row is zero: they did not get there, or nobody
+    /// wrote it down.
+    pub silent: usize,
     /// Mean of their ticks; 0 where nobody ran it, as everywhere below.
     pub mean: f64,
     /// Median of their ticks.
@@ -43,6 +48,23 @@ pub struct CtaAccount {
     pub wait: i64,
     /// From its first tick to its last.
     pub span: i64,
+    /// Its first tick and its last.
+    pub ends: (i64, i64),
+}
+
+/// Where the launch's time is that no region of the busiest block holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rest {
+    /// Before the first tick of any block and after the last one: from the launch's
+    /// measured start to the kernel's first instruction, and from its last to the
+    /// measured end. `None` without a measured launch, or with cycles.
+    pub outside: Option<i64>,
+    /// From the first tick of any block to the first of this one; `None` for cycles.
+    pub before: Option<i64>,
+    /// From the last tick of this block to the last of any; `None` for cycles.
+    pub after: Option<i64>,
+    /// Between two regions of this block.
+    pub between: i64,
 }
 
 /// A launch's account.
@@ -62,6 +84,8 @@ pub struct Reduced {
     /// From the first tick of any block to the last; `None` for a clock that
     /// blocks do not share.
     pub window: Option<i64>,
+    /// What the busiest block's regions leave unexplained, by place.
+    pub rest: Rest,
 }
 
 impl Reduced {
@@ -107,6 +131,8 @@ pub fn reduce(ticks: &Ticks) -> Reduced {
                 region: *region,
                 n_active: deltas.len(),
                 expected: ticks.geometry.expected(region.active),
+                outside: rows_where(ticks, region, false, true),
+                silent: silent(ticks, region),
                 mean: if deltas.is_empty() {
                     0.0
                 } else {
@@ -130,22 +156,56 @@ pub fn reduce(ticks: &Ticks) -> Reduced {
     let ctas: Vec<CtaAccount> = (0..ticks.geometry.ctas())
         .map(|cta| account(ticks, &accounted, cta))
         .collect();
+    let busiest = ctas
+        .iter()
+        .copied()
+        .max_by_key(|c| (c.work, std::cmp::Reverse(c.cta)))
+        .unwrap_or(CtaAccount {
+            cta: 0,
+            work: 0,
+            wait: 0,
+            span: 0,
+            ends: (0, 0),
+        });
+    let whole = globaltimer.then(|| ends((0..ticks.geometry.ctas()).flat_map(|cta| moments(ticks, cta))));
+    let window = whole.map(|(first, last)| last - first);
     Reduced {
         rows,
-        busiest: ctas
-            .iter()
-            .copied()
-            .max_by_key(|c| (c.work, std::cmp::Reverse(c.cta)))
-            .unwrap_or(CtaAccount {
-                cta: 0,
-                work: 0,
-                wait: 0,
-                span: 0,
-            }),
+        busiest,
         work: ctas.iter().map(|c| c.work).sum(),
         wait: ctas.iter().map(|c| c.wait).sum(),
         step: if globaltimer { step(ticks) } else { 0 },
-        window: globaltimer.then(|| span((0..ticks.geometry.ctas()).flat_map(|cta| moments(ticks, cta)))),
+        window,
+        rest: Rest {
+            outside: window
+                .zip(total_us)
+                .map(|(window, us)| rounded(us * 1000.0) - window),
+            before: whole.map(|(first, _)| busiest.ends.0 - first),
+            after: whole.map(|(_, last)| last - busiest.ends.1),
+            between: busiest.span - busiest.work - busiest.wait,
+        },
+    }
+}
+
+/// Rows in (or out of) a region's mask that are not zero (or are).
+fn rows_where(ticks: &Ticks, region: &Region, inside: bool, written: bool) -> usize {
+    (0..ticks.geometry.ctas())
+        .filter(|&cta| ticks.geometry.is_active(region.active, cta) == inside)
+        .filter(|&cta| (ticks.pair(cta, region.id) != [0, 0]) == written)
+        .count()
+}
+
+/// Blocks that should have written a region and did not. An elected block may be any;
+/// and where every block does a part of everything, a block without a share of the
+/// launch, or a region that the kernel has no place for, is none.
+fn silent(ticks: &Ticks, region: &Region) -> usize {
+    match (region.active, ticks.geometry.layout) {
+        (Active::Elected | Active::ElectedPerTile, _) => 0,
+        (_, Layout::Slots) => rows_where(ticks, region, true, false),
+        (_, Layout::Tiles) if rows_where(ticks, region, true, true) == 0 => 0,
+        (_, Layout::Tiles) => (0..ticks.geometry.ctas())
+            .filter(|&cta| moments(ticks, cta).next().is_some() && ticks.pair(cta, region.id) == [0, 0])
+            .count(),
     }
 }
 
@@ -157,11 +217,13 @@ fn account(ticks: &Ticks, accounted: &[&'static Region], cta: usize) -> CtaAccou
             .filter_map(|r| ticks.delta(cta, r.id))
             .sum()
     };
+    let (first, last) = ends(moments(ticks, cta));
     CtaAccount {
         cta,
         work: time(false),
         wait: time(true),
-        span: span(moments(ticks, cta)),
+        span: last - first,
+        ends: (first, last),
     }
 }
 
@@ -187,9 +249,15 @@ fn common_divisor(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { common_divisor(b, a % b) }
 }
 
-fn span(moments: impl Iterator<Item = i64>) -> i64 {
+/// The first and the last; 0 and 0 where there are none.
+fn ends(moments: impl Iterator<Item = i64>) -> (i64, i64) {
     let (first, last) = moments.fold((i64::MAX, i64::MIN), |(a, b), t| (a.min(t), b.max(t)));
-    if first > last { 0 } else { last - first }
+    if first > last { (0, 0) } else { (first, last) }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a launch's nanoseconds")]
+fn rounded(ticks: f64) -> i64 {
+    ticks.round() as i64
 }
 
 fn median(sorted: &[i64]) -> f64 {

@@ -79,6 +79,12 @@ pub fn to_json(ticks: &Ticks, reduced: &Reduced) -> Value {
             "window_ticks": reduced.window,
             "step_ticks": reduced.step,
             "explained": reduced.explained(ticks),
+            "rest": {
+                "outside_ticks": reduced.rest.outside,
+                "before_ticks": reduced.rest.before,
+                "after_ticks": reduced.rest.after,
+                "between_ticks": reduced.rest.between,
+            },
         },
         "warnings": warnings(reduced),
     })
@@ -92,6 +98,8 @@ fn row_json(ticks: &Ticks, row: &RegionRow) -> Value {
         "scope": row.region.scope,
         "n_active_ctas": row.n_active,
         "expected_ctas": row.expected,
+        "outside_ctas": row.outside,
+        "silent_ctas": row.silent,
         "tick_source": ticks.source.name(),
         "mean_ticks": row.mean,
         "median_ticks": row.median,
@@ -105,15 +113,29 @@ fn row_json(ticks: &Ticks, row: &RegionRow) -> Value {
 /// What looks wrong in the numbers themselves, a line each.
 #[must_use]
 pub fn warnings(reduced: &Reduced) -> Vec<String> {
-    let stale = reduced.rows.iter().filter(|row| row.n_active > row.expected);
-    stale
-        .map(|row| {
-            format!(
-                "{}: {} blocks have ticks and a launch elects {}: the rest is left from earlier launches",
-                row.region.name, row.n_active, row.expected
-            )
-        })
-        .collect()
+    let mut said = Vec::new();
+    for row in &reduced.rows {
+        let name = row.region.name;
+        if row.n_active > row.expected {
+            said.push(format!(
+                "{name}: {} blocks have ticks and a launch elects {}: the rest is left from earlier launches",
+                row.n_active, row.expected
+            ));
+        }
+        if row.outside > 0 {
+            said.push(format!(
+                "{name}: {} blocks have ticks that do not run it in this geometry: they are not counted",
+                row.outside
+            ));
+        }
+        if row.silent > 0 {
+            said.push(format!(
+                "{name}: {} of the blocks that run it in this geometry have no ticks",
+                row.silent
+            ));
+        }
+    }
+    said
 }
 
 fn finite(number: f64) -> Option<f64> {

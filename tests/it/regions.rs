@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use jitc::constant::Value;
-use jitc::region::Table;
+use jitc::region::{Active, Geometry, Table};
 use jitc::template::{Legal, Registry};
 use object::{Object, ObjectSection};
 
@@ -186,4 +186,108 @@ fn a_familys_numbers_of_regions_are_those_of_its_table() {
         }
     }
     assert!(timed > 0);
+}
+
+/// The blocks that a mask of the table holds, as a C++ literal of one sequence's rows.
+fn mask(geometry: &Geometry, active: Active) -> String {
+    let rows = (0..geometry.ctas_per_seq()).map(|cta| u8::from(geometry.is_active(active, cta)).to_string());
+    rows.collect::<Vec<String>>().join(",")
+}
+
+/// Asks the kernel's own roles, which are constant expressions, for every block.
+fn roles(geometry: &Geometry) -> String {
+    let Geometry {
+        slice_ctas,
+        num_k_tiles,
+        wo_split,
+        num_kv_heads,
+        ..
+    } = geometry;
+    let asked = [
+        ("norms_input", Active::First),
+        ("attends", Active::KvHeads),
+        ("owns_slot", Active::WoSlots),
+        ("waits_for_rows", Active::WoConsumers),
+    ];
+    let space = format!("of_{slice_ctas}_{num_k_tiles}_{wo_split}_{num_kv_heads}");
+    let mut text =
+        format!("namespace {space} {{\nusing R = jitc::beta::OriginalRoles<{wo_split}u, {num_kv_heads}u>;\n");
+    for (role, active) in asked {
+        text.push_str(&format!(
+            "constexpr unsigned char {role}_mask[] = {{{mask}}};\n\
+             __device__ constexpr bool {role}_agrees() {{\n    \
+                 for (unsigned by = 0; by < {num_k_tiles}u; ++by)\n        \
+                     for (unsigned bx = 0; bx < {slice_ctas}u; ++bx)\n            \
+                         if (R::{role}(bx, by) != ({role}_mask[by * {slice_ctas}u + bx] != 0)) return false;\n    \
+                 return true;\n}}\n\
+             static_assert({role}_agrees(), \"{role}\");\n",
+            mask = mask(geometry, active),
+        ));
+    }
+    text + "}\n"
+}
+
+#[test]
+fn masks_are_the_roles_that_the_kernel_of_the_originals_geometry_gives_its_blocks() {
+    let mut source = "#include <jitc/region.cuh>\n#include <jitc/beta/roles.cuh>\n".to_owned();
+    for (slice_ctas, num_k_tiles) in [(8, 8), (16, 8), (32, 8), (8, 4)] {
+        for wo_split in [1, 2, 4, 8] {
+            for num_kv_heads in [1, 2, 4] {
+                source.push_str(&roles(&Geometry {
+                    slice_ctas,
+                    num_k_tiles,
+                    wo_split,
+                    num_kv_heads,
+                    ..Geometry::default()
+                }));
+            }
+        }
+    }
+    let entry = "extern \"C\" __global__ void probe() { /* {{ num_regions }} {{ tick_source }} */ }\n";
+    let cache = tempfile::tempdir().expect("tempdir");
+    cubin(folder(&(source.clone() + entry)).path(), cache.path(), &[]);
+    // And it can fail.
+    let wrong = source.replacen("owns_slot_mask[] = {1,", "owns_slot_mask[] = {0,", 1);
+    let output = jitc(cache.path())
+        .args(["warm", "wo_gemv", "--arch", "sm_90a", "--templates"])
+        .arg(folder(&(wrong + entry)).path())
+        .output()
+        .expect("ran");
+    let said =
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success() && said.contains("owns_slot"), "{said}");
+    // The kernel asks them and nothing else.
+    let kernel = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/include/jitc/beta/original.cuh");
+    let kernel = fs_err::read_to_string(kernel).expect("header");
+    for role in ["norms_input", "owns_slot", "waits_for_rows"] {
+        assert!(kernel.contains(&format!("Roles::{role}(bx, by)")), "{role}");
+    }
+    assert!(
+        !kernel.contains("if (bx ") && !kernel.contains("&& by "),
+        "a role of its own"
+    );
+}
+
+#[test]
+fn every_set_of_regions_compiles_in_every_family_and_geometry() {
+    let cache = tempfile::tempdir().expect("tempdir");
+    for args in [
+        &[
+            "beta_coop",
+            "--num-regions",
+            "13",
+            "--geometry",
+            "spread,original",
+        ][..],
+        &["beta_lite", "--num-regions", "13"],
+        &["wo_gemv", "--num-regions", "4", "--geometry", "original,tiled"],
+    ] {
+        let output = jitc(cache.path())
+            .args(["warm", "--arch", "sm_90a", "--json"])
+            .args(args)
+            .output()
+            .expect("ran");
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {words}");
+    }
 }

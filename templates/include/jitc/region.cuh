@@ -55,6 +55,7 @@ template <typename C, bool on = (C::num_regions != 0u)>
 struct RegionTimer {
     __device__ __forceinline__ explicit RegionTimer(u64*, bool = true) {}
     template <typename R> __device__ __forceinline__ void enter_at_start(R) {}
+    template <typename R> __device__ __forceinline__ void enter_at_start(R, RegionSum<C>&) {}
     template <typename R> __device__ __forceinline__ void enter(R) {}
     template <typename R> __device__ __forceinline__ void exit(R) {}
     template <typename R> __device__ __forceinline__ void enter(R, RegionSum<C>&) {}
@@ -94,6 +95,10 @@ struct RegionTimer<C, true> {
         if constexpr (R::id != region_absent) {
             if (threadIdx.x == 0u) row[2u * R::id] = start;
         }
+    }
+    template <typename R> __device__ __forceinline__ void enter_at_start(R r, RegionSum<C>& sum) {
+        enter_at_start(r);
+        sum.entry = start;
     }
     template <typename R> __device__ __forceinline__ void enter(R) {
         if constexpr (R::id != region_absent) {

@@ -6,6 +6,7 @@
 // last block of the token to leave clears them.
 #pragma once
 
+#include <jitc/beta/roles.cuh>
 #include <jitc/beta/spread.cuh>
 #include <jitc/wo_original.cuh>
 
@@ -173,12 +174,15 @@ __device__ __forceinline__ void layer_original(const Params& p) {
     RegionTimer<C> timer(p.region_timing);
     timer.enter_at_start(region::prologue_pre_r0{});
     timer.exit(region::prologue_pre_r0{});
-    timer.enter(region::phase0_pre_attn{});
-    if (C::input_norm && bx == 0u && by == 0u) input_norm_row<C>(p, scratch, token);
-    timer.exit(region::phase0_pre_attn{});
+    using Roles = OriginalRoles<S::split, N::kv_heads>;
+    if (Roles::norms_input(bx, by)) {
+        timer.enter(region::phase0_pre_attn{});
+        if constexpr (C::input_norm) input_norm_row<C>(p, scratch, token);
+        timer.exit(region::phase0_pre_attn{});
+    }
 
-    if (bx < S::split && by < N::kv_heads) {
-        if (bx == 0u) {
+    if (Roles::owns_slot(bx, by)) {
+        if (!Roles::waits_for_rows(bx, by)) {
             timer.enter(region::phase1_attn_pre_wo{});
             Unit u;
             u.token = token;
@@ -191,7 +195,6 @@ __device__ __forceinline__ void layer_original(const Params& p) {
             timer.exit(region::phase1_attn_pre_wo{});
             arrive(counters + rows_ready, 1u);
         } else {
-            // Only consumers wait: a producer that did would wait for itself.
             timer.enter(region::phase1_pre_wo_wait{});
             wait_for<timeout>(counters + rows_ready, N::kv_heads, "jitc: pre-W_O wait");
             timer.exit(region::phase1_pre_wo_wait{});

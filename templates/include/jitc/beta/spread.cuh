@@ -61,14 +61,15 @@ __device__ __forceinline__ void input_norm(const Params& p, float* scratch) {
     for (u32 token = gridDim.x - 1u - blockIdx.x; token < p.nat; token += gridDim.x) input_norm_row<C>(p, scratch, token);
 }
 
-template <typename C, typename R, typename T>
+// `entered`: the first region of the first pass is under way already, from the kernel's start on.
+template <typename C, bool entered = false, typename R, typename T>
 __device__ __forceinline__ void wo_phase(const Params& p, const Shared<C>& s, R& ring, T& timer) {
     using N = Dims<C>;
     using L = Layout<C>;
     const float global = *p.wo_global;
 #pragma unroll 1
     for (u32 first = 0; first < p.nat; first += N::tokens) {
-        timer.enter(region::phase1_wo_gemv{});
+        if (!entered || first != 0u) timer.enter(region::phase1_wo_gemv{});
         if constexpr (L::mma) {
             load_rows_f16<C>(p.attn_rows, s.x(), s.undo(), s.scratch(), first, p.nat);
             wo_tensor<C>(p, s.x(), s.undo(), s.sums(), ring, global);
@@ -84,13 +85,13 @@ __device__ __forceinline__ void wo_phase(const Params& p, const Shared<C>& s, R&
     }
 }
 
-template <typename C, typename R, typename T>
+template <typename C, bool entered = false, typename R, typename T>
 __device__ __forceinline__ void fc1_phase(const Params& p, const Shared<C>& s, R& ring, T& timer) {
     using N = Dims<C>;
     RegionSum<C> passes;
 #pragma unroll 1
     for (u32 first = 0; first < p.nat; first += N::tokens) {
-        timer.enter(region::phase3_load_x{});
+        if (!entered || first != 0u) timer.enter(region::phase3_load_x{});
         norm_rows<C>(p, s.x(), s.undo(), s.scratch(), first);
         timer.exit(region::phase3_load_x{});
         timer.enter(region::phase3_3a_fc1_silu{}, passes);
@@ -100,14 +101,16 @@ __device__ __forceinline__ void fc1_phase(const Params& p, const Shared<C>& s, R
     timer.sum(region::phase3_3a_fc1_silu_per_call{}, passes);
 }
 
-template <typename C, typename R, typename T>
+template <typename C, bool entered = false, typename R, typename T>
 __device__ __forceinline__ void fc2_phase(const Params& p, const Shared<C>& s, R& ring, T& timer) {
     using N = Dims<C>;
     RegionSum<C> passes;
+    if constexpr (entered) timer.enter_at_start(region::phase3_3c_fc2_atomic{});
+    if constexpr (entered) timer.enter_at_start(region::phase3_3c_fc2_last_iter{}, passes);
 #pragma unroll 1
     for (u32 first = 0; first < p.nat; first += N::tokens) {
-        timer.enter(region::phase3_3c_fc2_atomic{});
-        timer.enter(region::phase3_3c_fc2_last_iter{}, passes);
+        if (!entered || first != 0u) timer.enter(region::phase3_3c_fc2_atomic{});
+        if (!entered || first != 0u) timer.enter(region::phase3_3c_fc2_last_iter{}, passes);
         load_codes<C>(p, s.x(), first);
         fc2<C>(p, s.x(), s.sums(), ring, first);
         timer.exit(region::phase3_3c_fc2_last_iter{}, passes);
@@ -187,7 +190,7 @@ __device__ __forceinline__ void layer_spread(const Params& p) {
 }
 
 // The same phases as kernels of their own: nothing waits, so nothing has to be resident together. What the fused kernel
-// waits for is here the boundary of two kernels, and timed as that.
+// waits for is here the boundary of two kernels, and timed as that; a kernel's start is part of its first region.
 template <typename C>
 __device__ __forceinline__ void lite_attention(const Params& p) {
     RegionTimer<C> timer(p.region_timing);
@@ -228,6 +231,7 @@ __device__ __forceinline__ void lite_wo(const Params& p) {
     using L = Layout<C>;
     RegionTimer<C> timer(p.region_timing, false);
     timer.come_from_kernel(region::phase1_pre_wo_wait{});
+    timer.enter_at_start(region::phase1_wo_gemv{});
     const Shared<C> s = shared_memory<C>();
     Ring<C, L::mma, false, false> ring(p, s.ring());
     if constexpr (L::mma) {
@@ -235,7 +239,7 @@ __device__ __forceinline__ void lite_wo(const Params& p) {
     } else if constexpr (Chains<C>::staged) {
         Chains<C>::ask(p, s.warp_ring(), 0u);
     }
-    wo_phase<C>(p, s, ring, timer);
+    wo_phase<C, true>(p, s, ring, timer);
     timer.leave_kernel(region::grid_barrier_wait{});
 }
 
@@ -243,10 +247,11 @@ template <typename C>
 __device__ __forceinline__ void lite_fc1(const Params& p) {
     RegionTimer<C> timer(p.region_timing, false);
     timer.come_from_kernel(region::grid_barrier_wait{});
+    timer.enter_at_start(region::phase3_load_x{});
     const Shared<C> s = shared_memory<C>();
     Ring<C, false, true, false> ring(p, s.ring());
     ring.start();
-    fc1_phase<C>(p, s, ring, timer);
+    fc1_phase<C, true>(p, s, ring, timer);
     timer.leave_kernel(region::phase3_fc2_wait{});
 }
 
@@ -257,7 +262,7 @@ __device__ __forceinline__ void lite_fc2(const Params& p) {
     const Shared<C> s = shared_memory<C>();
     Ring<C, false, false, true> ring(p, s.ring());
     ring.start();
-    fc2_phase<C>(p, s, ring, timer);
+    fc2_phase<C, true>(p, s, ring, timer);
 }
 
 }  // namespace beta
