@@ -80,15 +80,88 @@ fn an_elected_block_counts_wherever_it_is_and_more_than_one_is_said() {
     let mut ticks = everywhere(20, geometry(8, 1), 0);
     set(&mut ticks, 37, 12, [0, 96]);
     let reduced = reduce(&ticks);
+    let elected = |reduced: &Reduced| {
+        let said = warnings(reduced);
+        said.into_iter()
+            .filter(|line| line.contains("a launch elects"))
+            .collect::<Vec<_>>()
+    };
     assert_eq!((reduced.rows[12].n_active, reduced.rows[12].expected), (1, 1));
-    assert!(warnings(&reduced).is_empty());
+    assert!(elected(&reduced).is_empty());
     set(&mut ticks, 2, 12, [0, 320]);
-    let said = warnings(&reduce(&ticks));
+    let said = elected(&reduce(&ticks));
     assert_eq!(said.len(), 1);
     assert!(
         said[0].starts_with("phase1_gather_reduce: 2 blocks"),
         "{}",
         said[0]
+    );
+}
+
+#[test]
+fn a_row_outside_of_its_mask_and_an_empty_one_inside_are_said() {
+    for (split, count) in [(1, 13), (2, 20), (4, 13), (8, 20)] {
+        let mut ticks = synthetic(geometry(split, 2), count).expect("ticks");
+        assert_eq!(warnings(&reduce(&ticks)), Vec::<String>::new(), "split {split}");
+        // Block (3, 5) owns no slot of 4 heads; block (0, 1) of the second sequence does.
+        set(&mut ticks, 5 * 8 + 3, 2, [100, 100]);
+        set(&mut ticks, 64 + 8, 2, [0, 0]);
+        assert_eq!(
+            warnings(&reduce(&ticks)),
+            [
+                "phase1_wo_gemv: 1 blocks have ticks that do not run it in this geometry: they are not counted",
+                "phase1_wo_gemv: 1 of the blocks that run it in this geometry have no ticks"
+            ]
+        );
+        let row = reduce(&ticks).rows[2].clone();
+        assert_eq!(
+            (row.outside, row.silent, row.n_active),
+            (1, 1, 8 * split as usize - 1)
+        );
+    }
+    // Where every block does a part of everything, one without a share says nothing, and
+    // a region that the kernel has no place for is none; one block without a region is.
+    let mut ticks = everywhere(20, geometry(1, 1), 32);
+    ticks.geometry.layout = Layout::Tiles;
+    for cta in 0..64 {
+        set(&mut ticks, cta, 16, [0, 0]);
+    }
+    for region in 0..20 {
+        set(&mut ticks, 63, region, [0, 0]);
+    }
+    assert_eq!(warnings(&reduce(&ticks)), Vec::<String>::new());
+    set(&mut ticks, 5, 9, [0, 0]);
+    assert_eq!(warnings(&reduce(&ticks)).len(), 1);
+}
+
+#[test]
+fn what_no_region_holds_is_told_by_place() {
+    let mut ticks = everywhere(20, geometry(8, 1), 0);
+    ticks.launch_us = Some(5.0);
+    // Block 9 works longest, from 300 to 2000; another from 100 to 2400.
+    set(&mut ticks, 9, 2, [300, 1300]);
+    set(&mut ticks, 9, 4, [1400, 2000]);
+    set(&mut ticks, 1, 11, [100, 200]);
+    set(&mut ticks, 1, 14, [2390, 2400]);
+    let rest = reduce(&ticks).rest;
+    assert_eq!(
+        rest,
+        Rest {
+            outside: Some(2700),
+            before: Some(200),
+            after: Some(400),
+            between: 100
+        }
+    );
+    // The parts and what is explained are the launch.
+    let reduced = reduce(&ticks);
+    let known = reduced.busiest.work + reduced.busiest.wait + 2700 + 200 + 400 + 100;
+    assert_eq!(known, 5000);
+    ticks.source = TickSource::Clock64;
+    let rest = reduce(&ticks).rest;
+    assert_eq!(
+        (rest.outside, rest.before, rest.after, rest.between),
+        (None, None, None, 100)
     );
 }
 

@@ -18,6 +18,7 @@ mod policy;
 mod regions;
 mod regions_cli;
 mod regions_page;
+mod regions_trace;
 mod walk;
 mod webdriver;
 mod worker;

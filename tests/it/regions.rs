@@ -37,6 +37,7 @@ const SOURCE: &str = r#"#include <jitc/region.cuh>
 struct Config {
     static constexpr unsigned num_regions = {{ num_regions }};
     static constexpr jitc::TickSource tick_source = {{ tick_source }};
+    static constexpr unsigned tick_thread = 0;
 };
 extern "C" __global__ void probe(const float* x, float* y, unsigned long long* region_timing, unsigned n) {
     jitc::RegionTimer<Config> timer(region_timing);

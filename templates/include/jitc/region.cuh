@@ -1,11 +1,12 @@
-// Invariant: thread 0 of a block alone reads the clock and writes; a block writes its own row and nobody else's, and
-// zeroes it before its first region, so no earlier launch shows through. Without regions every type here is empty and
-// every call compiles to nothing.
+// Invariant: one thread of a block, C::tick_thread, reads the clock and writes; a block writes its own row and nobody
+// else's, and zeroes it before its first region, so no earlier launch shows through. Without regions every type here is
+// empty and every call compiles to nothing. The thread is best not the one that arrives at barriers: its fences would
+// wait for its ticks.
 //
 // The buffer, 64-bit words: a row a block (linear block index, x fastest) of region_count pairs (entry, exit); then a
 // word a block with its multiprocessor; then the table's identity.
 //
-//     RegionTimer<C> timer(region_timing);                  // first thing in the kernel; C has num_regions, tick_source
+//     RegionTimer<C> timer(region_timing);                  // first thing in the kernel; C has num_regions, tick_source, tick_thread
 //     timer.enter(region::phase1_wo_gemv{});
 //     timer.exit(region::phase1_wo_gemv{});
 //
@@ -19,7 +20,7 @@
 // wait at a kernel's boundary. It needs globaltimer, since the block's next multiprocessor may be another one.
 //
 // A region that the compiled set lacks costs nothing, so both of two sets' names may stand side by side. Calls hold no
-// barrier: put them where thread 0 passes, and put the block barrier inside or outside the region as is meant.
+// barrier: put them where that thread passes, and put the block barrier inside or outside the region as is meant.
 #pragma once
 
 #include <jitc/region_table.cuh>
@@ -42,7 +43,7 @@ __device__ __forceinline__ u64 read_ticks() {
     return t;
 }
 
-// The running sum of a loop's region; registers of thread 0.
+// The running sum of a loop's region; registers of the thread that reads.
 template <typename C, bool on = (C::num_regions != 0u)>
 struct RegionSum {};
 
@@ -78,11 +79,11 @@ struct RegionTimer<C, true> {
         const u64 ctas = u64(gridDim.x) * gridDim.y * gridDim.z;
         row = buffer + cta * (2u * region_count);
         if (!first) return;
-        if (threadIdx.x < 32u) {
-            for (u32 i = threadIdx.x; i < 2u * region_count; i += 32u) row[i] = 0u;
+        if (threadIdx.x / 32u == C::tick_thread / 32u) {
+            for (u32 i = threadIdx.x % 32u; i < 2u * region_count; i += 32u) row[i] = 0u;
             __syncwarp();
         }
-        if (threadIdx.x == 0u) {
+        if (threadIdx.x == C::tick_thread) {
             u32 sm;
             asm volatile("mov.u32 %0, %%smid;" : "=r"(sm));
             u64* after = buffer + ctas * (2u * region_count);
@@ -93,7 +94,7 @@ struct RegionTimer<C, true> {
     // From the kernel's first instruction on, the zeroing of the rows included.
     template <typename R> __device__ __forceinline__ void enter_at_start(R) {
         if constexpr (R::id != region_absent) {
-            if (threadIdx.x == 0u) row[2u * R::id] = start;
+            if (threadIdx.x == C::tick_thread) row[2u * R::id] = start;
         }
     }
     template <typename R> __device__ __forceinline__ void enter_at_start(R r, RegionSum<C>& sum) {
@@ -102,22 +103,22 @@ struct RegionTimer<C, true> {
     }
     template <typename R> __device__ __forceinline__ void enter(R) {
         if constexpr (R::id != region_absent) {
-            if (threadIdx.x == 0u) row[2u * R::id] = read_ticks<C::tick_source>();
+            if (threadIdx.x == C::tick_thread) row[2u * R::id] = read_ticks<C::tick_source>();
         }
     }
     template <typename R> __device__ __forceinline__ void exit(R) {
         if constexpr (R::id != region_absent) {
-            if (threadIdx.x == 0u) row[2u * R::id + 1u] = read_ticks<C::tick_source>();
+            if (threadIdx.x == C::tick_thread) row[2u * R::id + 1u] = read_ticks<C::tick_source>();
         }
     }
     template <typename R> __device__ __forceinline__ void enter(R, RegionSum<C>& sum) {
         if constexpr (R::id != region_absent) {
-            if (threadIdx.x == 0u) row[2u * R::id] = sum.entry = read_ticks<C::tick_source>();
+            if (threadIdx.x == C::tick_thread) row[2u * R::id] = sum.entry = read_ticks<C::tick_source>();
         }
     }
     template <typename R> __device__ __forceinline__ void exit(R, RegionSum<C>& sum) {
         if constexpr (R::id != region_absent) {
-            if (threadIdx.x == 0u) {
+            if (threadIdx.x == C::tick_thread) {
                 const u64 t = read_ticks<C::tick_source>();
                 row[2u * R::id + 1u] = t;
                 sum.total += t - sum.entry;
@@ -130,15 +131,15 @@ struct RegionTimer<C, true> {
     }
     template <typename R> __device__ __forceinline__ void come_from_kernel(R) {
         if constexpr (C::tick_source == TickSource::globaltimer && R::id != region_absent) {
-            if (threadIdx.x == 0u) row[2u * R::id + 1u] = start;
+            if (threadIdx.x == C::tick_thread) row[2u * R::id + 1u] = start;
         }
     }
-    // Waits for the block, so that what follows is the block's time and not thread 0's. Only with regions.
+    // Waits for the block, so that what follows is the block's time and not one thread's. Only with regions.
     __device__ __forceinline__ void join() { __syncthreads(); }
     // Entry 0 and exit the sum, so that the difference is the sum.
     template <typename R> __device__ __forceinline__ void sum(R, const RegionSum<C>& sum) {
         if constexpr (R::id != region_absent) {
-            if (threadIdx.x == 0u) row[2u * R::id + 1u] = sum.total;
+            if (threadIdx.x == C::tick_thread) row[2u * R::id + 1u] = sum.total;
         }
     }
 };
