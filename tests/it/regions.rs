@@ -1,5 +1,6 @@
 //! Region timing in compiled kernels.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use jitc::constant::Value;
@@ -214,7 +215,8 @@ fn roles(geometry: &Geometry) -> String {
     let mut text =
         format!("namespace {space} {{\nusing R = jitc::beta::OriginalRoles<{wo_split}u, {num_kv_heads}u>;\n");
     for (role, active) in asked {
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             "constexpr unsigned char {role}_mask[] = {{{mask}}};\n\
              __device__ constexpr bool {role}_agrees() {{\n    \
                  for (unsigned by = 0; by < {num_k_tiles}u; ++by)\n        \
@@ -223,7 +225,7 @@ fn roles(geometry: &Geometry) -> String {
                  return true;\n}}\n\
              static_assert({role}_agrees(), \"{role}\");\n",
             mask = mask(geometry, active),
-        ));
+        );
     }
     text + "}\n"
 }

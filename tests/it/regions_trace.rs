@@ -56,16 +56,16 @@ fn is_strict(trace: &Value) -> usize {
                     ["args", "cat", "dur", "name", "ph", "pid", "tid", "ts"]
                 );
                 assert!(event["cat"].is_string() && event["args"].is_object());
-                let track = (pid, event["tid"].as_u64().expect("a track"));
+                let lane = (pid, event["tid"].as_u64().expect("a lane"));
                 let (start, length) = (ns(&event["ts"]), ns(&event["dur"]));
                 assert!(length > 0, "{event}");
-                tracks.entry(track).or_default().push((start, start + length));
+                tracks.entry(lane).or_default().push((start, start + length));
             }
             ("M", "thread_name") => {
                 assert_eq!(keys(event), ["args", "name", "ph", "pid", "tid"]);
                 assert!(event["args"]["name"].is_string());
                 assert!(
-                    named.insert((pid, event["tid"].as_u64().expect("a track"))),
+                    named.insert((pid, event["tid"].as_u64().expect("a lane"))),
                     "{event}"
                 );
             }
