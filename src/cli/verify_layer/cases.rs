@@ -40,6 +40,7 @@ impl Cases {
 pub(super) fn cases(family: &str, quick: bool) -> Vec<Case> {
     let mut all = Cases::default();
     small_cases(&mut all);
+    head_cases(&mut all);
     if family == "beta_coop" {
         original_cases(&mut all, quick);
     }
@@ -116,6 +117,16 @@ fn small_cases(all: &mut Cases) {
     );
 }
 
+/// Heads of two sizes in every grouping.
+fn head_cases(all: &mut Cases) {
+    for (heads, kv_heads) in [(8, 1), (32, 8), (40, 8)] {
+        for (head_dim, lengths) in [(64, &[31, 32][..]), (128, &[33])] {
+            let shape = [128, 128, heads, kv_heads, head_dim, 32];
+            all.add(shape, &[("num_ctas", "5")], lengths, Kv::Random, 0.0123);
+        }
+    }
+}
+
 /// The original's grids: chains only, and one block a head attends.
 fn original_cases(all: &mut Cases, quick: bool) {
     let original = [("geometry", "original"), ("tile_k", "128"), ("tile_s", "64")];
@@ -176,7 +187,85 @@ fn model_cases(all: &mut Cases) {
     ];
     all.add(MODEL, &batch, &[4096, 100, 8000, 64], Kv::Random, 0.0123);
     all.add(MODEL, &batch, &[1, 2, 3, 4, 5, 6, 7, 8], Kv::Random, 0.0123);
+    all.add(MODEL, &eight, &[127, 64], Kv::EqualScores, 0.0123);
+    let gated = [
+        ("wo_split", "4"),
+        ("accumulate", "mma"),
+        ("tokens", "2"),
+        ("output_gate", "true"),
+        ("input_norm", "true"),
+    ];
+    all.add(MODEL, &gated, &[300, 2000], Kv::Random, 0.0123);
     // Tensor-parallel shards of the model.
-    all.add([5120, 8704, 12, 2, 256, 64], &eight, &[777], Kv::Random, 0.0123);
-    all.add([5120, 4352, 6, 1, 256, 64], &eight, &[777], Kv::Random, 0.0123);
+    let shard = [("wo_split", "8"), ("accumulate", "mma")];
+    for set in [&eight[..], &shard] {
+        all.add([5120, 8704, 12, 2, 256, 64], set, &[777], Kv::Random, 0.0123);
+        all.add([5120, 4352, 6, 1, 256, 64], set, &[777], Kv::Random, 0.0123);
+    }
+    // Other models: 32 / 8 and 40 / 8 heads of 128.
+    all.add(
+        [4096, 14336, 32, 8, 128, 16],
+        &shard[1..],
+        &[500, 16, 17],
+        Kv::Random,
+        0.0123,
+    );
+    all.add(
+        [5120, 17408, 40, 8, 128, 32],
+        &[("wo_split", "2")],
+        &[900],
+        Kv::Random,
+        0.0123,
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cases_hold_every_boundary_and_every_grouping_of_heads() {
+        let all = cases("beta_coop", false);
+        for tokens in [1, 2, 3, 4, 8] {
+            assert!(all.iter().any(|c| c.lengths.len() == tokens), "{tokens} tokens");
+        }
+        let at = |page: usize| [0, 1, page - 1, page, page + 1, 32_768];
+        for length in at(64) {
+            let has = |c: &Case| c.shape == MODEL && c.lengths.contains(&length);
+            assert!(all.iter().any(has), "length {length}");
+        }
+        for heads in [[8, 1], [32, 8], [40, 8]] {
+            for head_dim in [64, 128] {
+                let has = |c: &Case| c.shape[2..5] == [heads[0], heads[1], head_dim];
+                assert!(all.iter().any(has), "{heads:?} of {head_dim}");
+            }
+        }
+        for shard in [[5120, 8704, 12, 2, 256, 64], [5120, 4352, 6, 1, 256, 64]] {
+            assert!(all.iter().any(|c| c.shape == shard));
+        }
+        for page in [16, 32, 64, 128] {
+            assert!(all.iter().any(|c| c.shape[5] == page), "pages of {page}");
+        }
+        for kv in [Kv::ConstantV, Kv::EqualScores] {
+            assert!(all.iter().any(|c| c.shape == MODEL && c.kv == kv));
+        }
+    }
+
+    #[test]
+    fn every_case_is_a_legal_kernel_of_its_family() {
+        let registry = crate::template::Registry::load(None).expect("registry");
+        for name in ["beta_coop", "beta_lite"] {
+            let family = registry.get(name).expect("family");
+            for case in cases(name, false) {
+                let numbers = case.shape.map(|n| n.to_string());
+                let names = super::super::SHAPE_NAMES.into_iter();
+                let shape = names.zip(numbers.iter().map(String::as_str));
+                let set = shape.chain(case.set.iter().copied());
+                let arch = "sm_90a".parse().expect("arch");
+                if let Err(error) = crate::spec::KernelSpec::new(family, set, arch) {
+                    panic!("{:?}: {error}", case.shape);
+                }
+            }
+        }
+    }
 }
