@@ -104,6 +104,8 @@ pub struct LayerDims {
     pub input_norm: bool,
     /// Whether the MLP's scales lie in padded tiles.
     pub swizzled: bool,
+    /// Regions that the kernels time.
+    pub num_regions: usize,
 }
 
 impl LayerDims {
@@ -140,6 +142,20 @@ impl LayerDims {
             swizzled: (spec.constants.get("scale_layout"))
                 .and_then(crate::constant::Value::as_name)
                 .is_none_or(|layout| layout != "linear"),
+            // Not every family has regions.
+            num_regions: number("num_regions").unwrap_or(0),
+        })
+    }
+
+    /// A kernel with regions stores to its buffer whether there is one or not.
+    fn check_timing(&self, region_timing: sys::CUdeviceptr) -> Result<(), WorkspaceError> {
+        if self.num_regions == 0 || region_timing != 0 {
+            return Ok(());
+        }
+        Err(WorkspaceError::Tensor {
+            name: "region_timing",
+            expected: format!("a buffer for the spec's {} regions", self.num_regions),
+            found: "none".into(),
         })
     }
 
@@ -348,6 +364,7 @@ impl Layer {
         let (dims, t) = (&self.dims, tensors);
         let tokens = workspace.max_tokens;
         workspace.check(dims)?;
+        dims.check_timing(region_timing)?;
         let (hidden, inner, k) = (dims.hidden, dims.intermediate, dims.k());
         let max_pages = t.page_table.shape().get(1).copied().unwrap_or(0);
         let pages = t.kv_cache.shape().first().copied().unwrap_or(0);
@@ -527,6 +544,7 @@ mod tests {
             output_gate: false,
             input_norm: false,
             swizzled: true,
+            num_regions: 0,
         };
         // One unit a block, and one more a head where lengths do not divide.
         assert_eq!(dims.partial_floats(2), (132 + 8) * (8 * 256 + 16));

@@ -185,21 +185,33 @@ impl LayerProblem {
     ///
     /// With more than there is room for.
     pub fn put(&mut self, inputs: &LayerInputs) -> Result<(), WorkspaceError> {
+        self.put_behind(inputs, 0)
+    }
+
+    /// As [`put`](Self::put), the pages behind so many unused ones.
+    ///
+    /// # Panics
+    ///
+    /// As [`put`](Self::put), and with more pages than an `i32` counts.
+    pub fn put_behind(&mut self, inputs: &LayerInputs, unused: usize) -> Result<(), WorkspaceError> {
         let (room, stream) = (self.room, &self.stream);
-        assert!(
-            room == room.or(Room::of(&self.dims, inputs)),
-            "inputs over {room:?}"
-        );
+        let mut taken = Room::of(&self.dims, inputs);
+        taken.pages += unused;
+        assert!(room == room.or(taken), "inputs over {room:?}");
+        let first = i32::try_from(unused).expect("pages are counted in i32");
         let put = |to: &mut CudaSlice<u16>, values: &[bf16]| stream.memcpy_htod(&bits(values), to);
         put(&mut self.query, &inputs.query)?;
         put(&mut self.gate, &inputs.gate)?;
         put(&mut self.hidden_in, &inputs.hidden_in)?;
         put(&mut self.residual_in, &inputs.residual_in)?;
-        stream.memcpy_htod(&inputs.kv_cache, &mut self.kv_cache)?;
+        let mut behind = self.kv_cache.slice_mut(unused * page_bytes(&self.dims)..);
+        stream.memcpy_htod(&inputs.kv_cache, &mut behind)?;
         let mut table = vec![i32::MAX; room.tokens * room.max_pages];
         for (token, row) in inputs.page_table.chunks(inputs.max_pages.max(1)).enumerate() {
             let used = inputs.seq_len(token).div_ceil(self.dims.page_size);
-            table[token * room.max_pages..][..used].copy_from_slice(&row[..used]);
+            for (to, page) in table[token * room.max_pages..].iter_mut().zip(&row[..used]) {
+                *to = page + first;
+            }
         }
         stream.memcpy_htod(&table, &mut self.page_table)?;
         stream.memcpy_htod(&inputs.seq_lens, &mut self.seq_lens)?;

@@ -80,6 +80,35 @@ fn eager(problem: &mut LayerProblem, layer: &Layer, step: &LayerInputs) -> Writt
 }
 
 #[test]
+fn pages_beyond_four_gigabytes_of_cache_are_where_they_are() {
+    let Some(context) = gpu() else { return };
+    let dir = tempfile::tempdir().expect("tempdir");
+    let jit = jit(dir.path());
+    let stream = context.cuda().new_stream().expect("stream");
+    let layer = layer(&jit, &context, "beta_coop", &[]);
+    let step = &steps()[1];
+    let expected = eager(&mut problem(&stream, &layer, step), &layer, step);
+    let page = 2 * SHAPE.page_size * SHAPE.num_kv_heads * SHAPE.head_dim;
+    // One page past what 32 bits of offset reach.
+    let unused = (1_usize << 32) / page + 1;
+    let room = Room {
+        pages: unused + ROOM.pages,
+        ..ROOM
+    };
+    let weights = Arc::new(LayerWeights::new(&stream, step).expect("weights"));
+    let mut far = match LayerProblem::new(&stream, layer.dims(), room, &weights, true) {
+        Ok(far) => far,
+        Err(reason) => return say(&format!("skipped, a cache of 4 GB: {reason}")),
+    };
+    let bound = far.bind(&layer).expect("bound");
+    far.put_behind(step, unused).expect("put");
+    far.poison().expect("poisoned");
+    // SAFETY: as in `eager`.
+    unsafe { far.launch(&bound, 3) }.expect("launched");
+    assert!(far.read(3, SLOTS).expect("read") == expected);
+}
+
+#[test]
 fn a_captured_layer_replayed_over_changing_inputs_writes_what_eager_launches_write() {
     let Some(context) = gpu() else { return };
     let dir = tempfile::tempdir().expect("tempdir");
@@ -312,6 +341,12 @@ fn a_wrong_tensor_is_refused_by_its_name() {
         let start = format!("tensor `{name}`: expected ");
         assert!(error.to_string().starts_with(&start), "{error}");
     }
+    let timed = self::layer(&jit, &context, "beta_coop", &[("num_regions", "13")]);
+    let error = problem.bind(&timed).expect_err("no buffer for the times");
+    assert_eq!(
+        error.to_string(),
+        "tensor `region_timing`: expected a buffer for the spec's 13 regions, got none"
+    );
 }
 
 #[test]
