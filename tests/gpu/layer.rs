@@ -246,7 +246,7 @@ fn child_that_waits_too_long() {
 }
 
 #[test]
-fn a_layer_over_the_gpus_capacity_is_refused_and_lite_runs_it() {
+fn a_layer_over_the_gpus_capacity_is_refused_before_its_launch() {
     let Some(context) = gpu() else { return };
     let dir = tempfile::tempdir().expect("tempdir");
     let jit = jit(dir.path());

@@ -286,3 +286,31 @@ fn tuning_a_layer_lists_its_candidates_without_a_gpu() {
     assert_eq!(some.len(), 2);
     assert_eq!(some[0]["constants"]["wo_split"], "4");
 }
+
+#[test]
+fn every_test_that_the_layers_page_names_is_there() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs_err::read_to_string(root.join("docs/LAYER.md")).expect("page");
+    let mut folders = vec![root.join("src"), root.join("tests")];
+    let mut sources = String::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs_err::read_dir(folder).expect("folder") {
+            let path = entry.expect("entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                sources += &fs_err::read_to_string(path).unwrap_or_default();
+            }
+        }
+    }
+    let mut named = 0;
+    for word in page.split('`').skip(1).step_by(2) {
+        let name = word.rsplit("::").next().unwrap_or(word);
+        // Sentences, not constants.
+        if name.split('_').count() > 5 && !name.contains(' ') {
+            named += 1;
+            assert!(sources.contains(&format!("fn {name}()")), "{name}");
+        }
+    }
+    assert!(named > 15, "{named}");
+}
