@@ -1,27 +1,32 @@
 #!/usr/bin/env bash
-# Everything of the decode layer's host side that wants a GPU: see README.md beside the results.
+# What the decode layer's host side wants of a GPU: see README.md beside the results.
 set -u
 OUT=$(realpath -m "${OUT:-out}"); mkdir -p "$OUT"
 cd "$(dirname "$0")"
 export JITC_NVRTC=$(python3 -c 'import nvidia.cu13, os; print(os.path.join(list(nvidia.cu13.__path__)[0], "lib"))')
-chmod +x jitc gpu-tests embed host_launch
+chmod +x jitc gpu-tests embed
 L=/tmp/host; mkdir -p $L
-T0=$SECONDS; at() { echo "[$((SECONDS-T0)) s] $*"; }
+T0=$SECONDS; at() { echo "[$((SECONDS-T0)) s] $*" | tee -a $L/times.txt; }
+save() { tar czf $OUT/host.tgz -C $L .; }
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | tee $L/gpu.txt
-# Nothing here is timed, so it runs side by side.
-( timeout 110 ./jitc verify beta_coop --cache-dir /tmp/coop > $L/verify_coop.txt 2>&1; echo "rc $?" >> $L/verify_coop.txt ) & P1=$!
-( timeout 110 ./jitc verify beta_lite --quick --cache-dir /tmp/lite > $L/verify_lite.txt 2>&1; echo "rc $?" >> $L/verify_lite.txt ) & P2=$!
-( JITC_REQUIRE_GPU=1 timeout 60 ./gpu-tests --nocapture > $L/gpu-tests.txt 2>&1; echo "rc $?" >> $L/gpu-tests.txt ) & P3=$!
+bg() { name=$1; shift; ( "$@" > $L/$name.txt 2>&1; echo "rc $?" >> $L/$name.txt; at $name ) & }
+# Nothing of this is timed, so it runs side by side.
+bg verify_coop timeout 100 ./jitc verify beta_coop --cache-dir /tmp/coop
+bg verify_lite timeout 100 ./jitc verify beta_lite --cache-dir /tmp/lite
+export JITC_REQUIRE_GPU=1
+bg gpu-tests timeout 60 ./gpu-tests --nocapture
 CASE="layer::lite_and_coop_write_the_same_bits_in_every_mode_and_geometries_the_same_results"
-for tool in memcheck racecheck synccheck; do
-( timeout 90 compute-sanitizer --tool $tool ./gpu-tests --exact $CASE > $L/$tool.txt 2>&1; echo "rc $?" >> $L/$tool.txt; at $tool >> $L/times.txt ) & eval "S_$tool=$!"
-done
-wait $P3; at gpu-tests; tail -6 $L/gpu-tests.txt
-wait $P1; at verify_coop; tail -2 $L/verify_coop.txt
-wait $P2; at verify_lite; tail -2 $L/verify_lite.txt
-wait; at sanitizers; for t in memcheck racecheck synccheck; do grep -h "SUMMARY" $L/$t.txt; tail -1 $L/$t.txt; done; cat $L/times.txt
-# What is timed runs alone.
-( cd /tmp && timeout 40 $OLDPWD/host_launch --bench ) > $L/launch.txt 2>&1; at launch; cat $L/launch.txt
-timeout 60 ./embed > $L/embed.txt 2>&1; echo "rc $?" >> $L/embed.txt; at embed; tail -3 $L/embed.txt
-timeout ${SOAK_S:-60} ./jitc verify beta_coop --soak ${SOAK:-20000} --streams 4 --cache-dir /tmp/coop > $L/soak.txt 2>&1; echo "rc $?" >> $L/soak.txt; at soak; cat $L/soak.txt
-tar czf $OUT/host.tgz -C $L .
+for tool in memcheck racecheck synccheck; do bg $tool timeout 90 compute-sanitizer --tool $tool ./gpu-tests --exact $CASE; done
+bg soak timeout 100 ./jitc verify beta_coop --soak 100000 --streams 4 --cache-dir /tmp/soak
+bg soak_lite timeout 100 ./jitc verify beta_lite --soak 10000 --streams 4 --cache-dir /tmp/soaklite
+wait; save
+grep -h SUMMARY $L/*check.txt; tail -qn 2 $L/gpu-tests.txt $L/verify_coop.txt $L/verify_lite.txt; cat $L/soak*.txt; grep -h "^test .*FAILED\|panicked" $L/*.txt
+timeout 40 ./jitc tune beta_coop --accumulate mma --space wo_split=1,8 --launches 15 --cache-dir /tmp/coop > $L/tune.txt 2>&1; at tune; cat $L/tune.txt
+{ ./jitc dispatch --explain --accumulate mma --cache-dir /tmp/coop; ./jitc dispatch --explain --accumulate mma --wo-split 4 --nat 4 --cache-dir /tmp/coop; ./jitc dispatch --device h200 --accumulate mma --cache-dir /tmp/coop; } > $L/dispatch.txt 2>&1; cat $L/dispatch.txt
+timeout 30 ./embed > $L/embed.txt 2>&1; at embed; cat $L/embed.txt
+w() { preset=$1; arch=$2; shift 2; timeout 60 ./jitc warm beta_coop --preset $preset --wo-split 1,2,4,8 --accumulate fma,mma --arch $arch --jobs 16 --cache-dir /tmp/warm --json "$@" >> $L/warm.jsonl 2>/dev/null; }
+w h200 sm_90a; w h200-batch4 sm_90a; w a100 sm_80,sm_86,sm_89; w b200 sm_100a,sm_103a; w gb10 sm_120a,sm_121a
+timeout 60 ./jitc warm beta_coop --preset decode-mini --wo-split 1,2,4,8 --arch sm_90a,sm_121a --jobs 16 --cache-dir /tmp/warm --json >> $L/warm.jsonl 2>/dev/null
+timeout 60 ./jitc warm beta_coop --wo-split 8 --num-regions 13,20 --accumulate fma,mma --arch sm_90a --jobs 16 --cache-dir /tmp/warm --json >> $L/warm.jsonl 2>/dev/null
+at warm; wc -l $L/warm.jsonl
+save
