@@ -12,7 +12,7 @@ use super::regions::Run;
 use super::regions_live::{chosen, geometry, measure, source, with_regions};
 use crate::device::Context;
 use crate::jit::{Error, Jit};
-use crate::reference::layer::{Kv, LayerInputs, LayerShape, Lengths, Matrix, ScaleLayout};
+use crate::reference::layer::{Kv, LayerInputs, Lengths, Matrix, ScaleLayout};
 use crate::region::{self, RegionBuffer, Table, Ticks};
 use crate::spec::KernelSpec;
 use crate::workspace::{
@@ -109,14 +109,7 @@ impl Memory {
         d: &LayerDims,
         nat: usize,
     ) -> Result<Self, WorkspaceError> {
-        let shape = LayerShape {
-            hidden: d.hidden,
-            intermediate: d.intermediate,
-            num_q_heads: d.num_q_heads,
-            num_kv_heads: d.num_kv_heads,
-            head_dim: d.head_dim,
-            page_size: d.page_size,
-        };
+        let shape = d.shape;
         let layout = if spec.constants["scale_layout"].to_string() == "linear" {
             ScaleLayout::Linear
         } else {

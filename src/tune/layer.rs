@@ -36,9 +36,10 @@ pub(super) fn heuristic(gpu: &Gpu, problem: &Problem) -> Geometry {
     let number = |name| problem.number(name).unwrap_or(1);
     let is = |name: &str, value: &str| problem.constants.get(name).is_some_and(|v| v == value);
     let allowed = |split: &u32| !is("geometry", "original") || *split <= number("slice_ctas");
-    let split = match is("accumulate", "mma") {
-        true => 1,
-        false => [8, 4, 2].into_iter().find(allowed).unwrap_or(1),
+    let split = if is("accumulate", "mma") {
+        1
+    } else {
+        [8, 4, 2].into_iter().find(allowed).unwrap_or(1)
     };
     let mut set = vec![("wo_split", split)];
     if !is("geometry", "original") {

@@ -9,12 +9,14 @@
 mod problem;
 mod tensor;
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DriverError, sys};
 
 use crate::launch::{Arguments, LaunchError, Order, launch_grid};
 use crate::load::LoadedKernel;
+use crate::reference::layer::LayerShape;
 use crate::spec::KernelSpec;
 
 pub use problem::{LayerProblem, LayerWeights, Room, Written};
@@ -80,18 +82,8 @@ pub enum WorkspaceError {
 /// Sizes of a layer, from the constants of its spec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerDims {
-    /// Elements of a row of hidden state.
-    pub hidden: usize,
-    /// Elements of the MLP's middle.
-    pub intermediate: usize,
-    /// Query heads.
-    pub num_q_heads: usize,
-    /// Key/value heads.
-    pub num_kv_heads: usize,
-    /// Elements of a head.
-    pub head_dim: usize,
-    /// Positions of a page.
-    pub page_size: usize,
+    /// What the layer is; the rest is how it is laid out.
+    pub shape: LayerShape,
     /// Slots of `W_O`.
     pub slots: usize,
     /// Blocks of the spread grid.
@@ -121,12 +113,14 @@ impl LayerDims {
             _ => Err(family()),
         };
         Ok(Self {
-            hidden: number("hidden")?,
-            intermediate: number("intermediate")?,
-            num_q_heads: number("num_q_heads")?,
-            num_kv_heads: number("num_kv_heads")?,
-            head_dim: number("head_dim")?,
-            page_size: number("page_size")?,
+            shape: LayerShape {
+                hidden: number("hidden")?,
+                intermediate: number("intermediate")?,
+                num_q_heads: number("num_q_heads")?,
+                num_kv_heads: number("num_kv_heads")?,
+                head_dim: number("head_dim")?,
+                page_size: number("page_size")?,
+            },
             slots: number("num_kv_heads")? * number("wo_split")?,
             num_ctas: number("num_ctas")?,
             slice_ctas: match spec
@@ -159,16 +153,19 @@ impl LayerDims {
         })
     }
 
-    /// K, the elements of attention's result.
-    #[must_use]
-    pub fn k(&self) -> usize {
-        self.num_q_heads * self.head_dim
-    }
-
     /// Floats that attention's units of work leave for each other.
     fn partial_floats(&self, tokens: usize) -> usize {
         let octets = (self.num_q_heads / self.num_kv_heads).div_ceil(8);
         (self.num_ctas + tokens * self.num_kv_heads) * octets * (8 * self.head_dim + 16)
+    }
+}
+
+/// Its sizes are read as its own.
+impl Deref for LayerDims {
+    type Target = LayerShape;
+
+    fn deref(&self) -> &LayerShape {
+        &self.shape
     }
 }
 
@@ -532,12 +529,14 @@ mod tests {
     #[test]
     fn partial_room_covers_every_unit_of_work() {
         let dims = LayerDims {
-            hidden: 5120,
-            intermediate: 17408,
-            num_q_heads: 24,
-            num_kv_heads: 4,
-            head_dim: 256,
-            page_size: 64,
+            shape: LayerShape {
+                hidden: 5120,
+                intermediate: 17408,
+                num_q_heads: 24,
+                num_kv_heads: 4,
+                head_dim: 256,
+                page_size: 64,
+            },
             slots: 32,
             num_ctas: 132,
             slice_ctas: 0,

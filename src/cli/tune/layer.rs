@@ -19,7 +19,7 @@ use crate::device::{Context, Device};
 use crate::dispatch::known_device;
 use crate::jit::{Error, Jit};
 use crate::launch::LaunchError;
-use crate::reference::layer::{Kv, LayerInputs, LayerShape, Lengths, ScaleLayout};
+use crate::reference::layer::{Kv, LayerInputs, Lengths, ScaleLayout};
 use crate::spec::KernelSpec;
 use crate::target::Arch;
 use crate::timing::{Method, Plan, Summary, sample};
@@ -214,14 +214,7 @@ impl Sets {
         lengths: &[usize],
     ) -> Result<Self, BenchError> {
         let stream = context.cuda().default_stream();
-        let shape = LayerShape {
-            hidden: most.hidden,
-            intermediate: most.intermediate,
-            num_q_heads: most.num_q_heads,
-            num_kv_heads: most.num_kv_heads,
-            head_dim: most.head_dim,
-            page_size: most.page_size,
-        };
+        let shape = most.shape;
         let layout = match spec.constants["scale_layout"].to_string().as_str() {
             "linear" => ScaleLayout::Linear,
             _ => ScaleLayout::Swizzled,

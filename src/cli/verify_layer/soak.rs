@@ -48,7 +48,7 @@ const REPLAYS: usize = 1000;
 /// Runs it; how many launches had a differing bit.
 pub(super) fn run(jit: &Jit, context: &Context, request: Request<'_>, json: bool) -> Result<usize, Error> {
     let layers = layers(jit, context, request)?;
-    let shape = shape(&request);
+    let shape = layers[0].dims().shape;
     let mut rng = Rng::stream(2026, 1);
     let inputs: Vec<LayerInputs> = (0..SETS * request.streams)
         .map(|set| step(&shape, request.small, &mut rng, 100 + set as u64))
@@ -126,25 +126,6 @@ fn say(
             "{family}: {what}: {launches} launches on {streams} streams, {differing} with a differing bit, \
              in {seconds:.1} s"
         ));
-    }
-}
-
-fn shape(request: &Request<'_>) -> LayerShape {
-    let [
-        hidden,
-        intermediate,
-        num_q_heads,
-        num_kv_heads,
-        head_dim,
-        page_size,
-    ] = if request.small { SMALL } else { MODEL };
-    LayerShape {
-        hidden,
-        intermediate,
-        num_q_heads,
-        num_kv_heads,
-        head_dim,
-        page_size,
     }
 }
 

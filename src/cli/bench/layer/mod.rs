@@ -17,7 +17,7 @@ use super::{BenchError, Session, files};
 use crate::cli::output;
 use crate::cli::verify_layer::{Case, judge};
 use crate::jit::{Error, Jit};
-use crate::reference::layer::{Kv, LayerInputs, LayerShape, Lengths, ScaleLayout};
+use crate::reference::layer::{Kv, LayerInputs, Lengths, ScaleLayout};
 use crate::spec::KernelSpec;
 use crate::template::Family;
 use crate::timing::{Plan, Summary, sample};
@@ -135,7 +135,7 @@ pub(super) fn measure(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<Exi
     let dims = roof(&specs)?;
     let most = ask.nats.iter().copied().max().unwrap_or(1);
     for context in &ask.contexts {
-        let shape = shape(&dims);
+        let shape = dims.shape;
         let layout = if first.constants["scale_layout"].to_string() == "linear" {
             ScaleLayout::Linear
         } else {
@@ -323,7 +323,7 @@ fn roof(specs: &[KernelSpec]) -> Result<LayerDims, BenchError> {
         ));
     };
     for dims in &all {
-        if shape(dims) != shape(&roof) {
+        if dims.shape != roof.shape {
             return Err(BenchError::Request(
                 "a run measures one shape; lists are for wo_split, accumulate and geometry".into(),
             ));
@@ -333,15 +333,4 @@ fn roof(specs: &[KernelSpec]) -> Result<LayerDims, BenchError> {
         roof.slice_ctas = roof.slice_ctas.max(dims.slice_ctas);
     }
     Ok(roof)
-}
-
-fn shape(d: &LayerDims) -> LayerShape {
-    LayerShape {
-        hidden: d.hidden,
-        intermediate: d.intermediate,
-        num_q_heads: d.num_q_heads,
-        num_kv_heads: d.num_kv_heads,
-        head_dim: d.head_dim,
-        page_size: d.page_size,
-    }
 }
