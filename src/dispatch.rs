@@ -177,7 +177,10 @@ pub enum Reason {
     /// Nothing: the layer does not take part.
     Layer,
     /// Nothing: more tokens than the workspace has rows, or none.
-    Tokens,
+    Tokens {
+        /// Tokens that there is room for.
+        room: u32,
+    },
     /// Nothing: cooperative was forced and does not fit.
     ForcedOverCapacity {
         /// Blocks.
@@ -203,7 +206,9 @@ impl fmt::Display for Reason {
             Self::NoneCooperative => f.write_str("no cooperative variant was prepared"),
             Self::NotDecoding => f.write_str("not every sequence of the step decodes"),
             Self::Layer => f.write_str("the layer is not among those that take part"),
-            Self::Tokens => f.write_str("the workspace has no room for that many tokens, or there are none"),
+            Self::Tokens { room } => {
+                write!(f, "a step has 1 to {room} tokens: the workspace has no more room")
+            }
             Self::ForcedOverCapacity { blocks, capacity } => write!(
                 f,
                 "cooperative was forced, and its grid of {blocks} blocks is over the {capacity} that are resident at once"
@@ -242,7 +247,9 @@ pub fn select(variants: &[Variant], policy: &Policy, problem: &Problem) -> Choic
     }
     let nat = problem.nat;
     if nat == 0 || nat > policy.max_tokens {
-        return Choice::none(Reason::Tokens);
+        return Choice::none(Reason::Tokens {
+            room: policy.max_tokens,
+        });
     }
     let lite = best(variants, Kind::Lite, nat);
     if policy.path == Path::Lite {
@@ -413,8 +420,9 @@ mod tests {
         let reason = |problem| select(&original(), &policy, &problem).reason;
         assert_eq!(reason(STEP), Reason::Fits);
         assert_eq!(reason(Problem { layer: 4, ..STEP }), Reason::Layer);
-        assert_eq!(reason(Problem { nat: 5, ..STEP }), Reason::Tokens);
-        assert_eq!(reason(Problem { nat: 0, ..STEP }), Reason::Tokens);
+        let tokens = Reason::Tokens { room: 4 };
+        assert_eq!(reason(Problem { nat: 5, ..STEP }), tokens);
+        assert_eq!(reason(Problem { nat: 0, ..STEP }), tokens);
         let prefill = Problem {
             decode_only: false,
             ..STEP

@@ -17,14 +17,15 @@ pub const LAYER_GEOMETRY: [&str; 6] = [
 ];
 
 impl Problem {
-    /// What a spec of a decode layer works out for so many tokens.
+    /// What a spec of a decode layer works out for so many tokens: of 1, 2, 4 and 8
+    /// the least that is not less, as variants are made for these.
     #[must_use]
     pub fn of_layer(spec: &KernelSpec, tokens: u32) -> Self {
         let fixed = (spec.constants.iter()).filter(|(name, _)| !LAYER_GEOMETRY.contains(&name.as_str()));
         Self {
             family: spec.family.name.clone(),
             constants: fixed.map(|(n, v)| (n.clone(), v.to_string())).collect(),
-            tokens,
+            tokens: tokens.clamp(1, 8).next_power_of_two(),
         }
     }
 }

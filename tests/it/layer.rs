@@ -253,15 +253,19 @@ fn the_split_is_what_was_set_else_what_was_tuned_else_by_rule() {
     let arch: Arch = "sm_90a".parse().expect("arch");
     let spec = KernelSpec::new(registry.get("beta_coop").expect("family"), set, arch).expect("legal");
     let mut record = Record::default();
-    record.put(Winner {
-        gpu: Gpu::from(&known_device("h200").expect("known")),
-        problem: Problem::of_layer(&spec, 1),
-        geometry: [("wo_split".to_owned(), "4".to_owned())].into(),
-        median_us: 9.0,
-        tried: 8,
-    });
+    for (tokens, split) in [(1, "4"), (4, "1")] {
+        record.put(Winner {
+            gpu: Gpu::from(&known_device("h200").expect("known")),
+            problem: Problem::of_layer(&spec, tokens),
+            geometry: [("wo_split".to_owned(), split.to_owned())].into(),
+            median_us: 9.0,
+            tried: 8,
+        });
+    }
     record.save(&Record::path(&cache)).expect("kept");
     assert_eq!(run(&[]), (4.into(), "Tuned".into()));
+    // What four tokens were tuned for holds for three.
+    assert_eq!(run(&["--nat", "3"]), (1.into(), "Tuned".into()));
     assert_eq!(run(&["--wo-split", "2"]), (2.into(), "Forced".into()));
 }
 
