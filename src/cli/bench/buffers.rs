@@ -30,6 +30,7 @@ pub(super) struct Buffers {
     stream: Arc<CudaStream>,
     shape: WoShape,
     nat: usize,
+    order: Order,
     sets: Vec<CudaSlice<u8>>,
     set_addresses: Vec<sys::CUdeviceptr>,
     weight_len: u64,
@@ -112,6 +113,7 @@ impl Buffers {
             _kept: (attn, counters),
             shape: *shape,
             nat: inputs.nat,
+            order: Order::Serial,
             stream,
         })
     }
@@ -119,6 +121,11 @@ impl Buffers {
     /// How many sets take turns.
     pub(super) fn sets(&self) -> usize {
         self.sets.len()
+    }
+
+    /// How later launches of `wo_gemv` relate to the one before.
+    pub(super) fn set_order(&mut self, order: Order) {
+        self.order = order;
     }
 
     /// Changes the global scale.
@@ -149,7 +156,7 @@ impl Buffers {
             .u32(nat);
         // SAFETY: the arguments are those of `wo_gemv`, and the buffers are of the
         // sizes that its family's page gives for this shape and no more tokens.
-        unsafe { launch(entry, nat, Order::Serial, stream, &mut arguments) }
+        unsafe { launch(entry, nat, self.order, stream, &mut arguments) }
     }
 
     /// One launch of a `stream` entry point over the same bytes.
@@ -168,7 +175,7 @@ impl Buffers {
         unsafe { launch(entry, 1, Order::Serial, stream, &mut arguments) }
     }
 
-    /// Launches over the first set with outputs of NaN before it, and reads them.
+    /// Launches, the first set last, with outputs of NaN before it, and reads them.
     pub(super) fn run(
         &mut self,
         entry: &EntryPoint,
@@ -181,7 +188,11 @@ impl Buffers {
         self.stream
             .memcpy_htod(&poison[..self.output.len()], &mut self.output)?;
         self.stream.synchronize()?;
-        self.launch(entry, 0, nat, self.stream.cu_stream())?;
+        // A launch that may overlap the one before has some of other sets before it.
+        let before = if self.order == Order::Serial { 0 } else { 8 };
+        for number in (0..=before).rev() {
+            self.launch(entry, number, nat, self.stream.cu_stream())?;
+        }
         self.stream.synchronize()?;
         let mut partials = self.stream.clone_dtoh(&self.partials)?;
         let mut output = self.stream.clone_dtoh(&self.output)?;

@@ -20,6 +20,7 @@ use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use super::{Answer, args, output};
 use crate::device::{Context, DeviceError};
 use crate::jit::{Error, Jit};
+use crate::launch::Order;
 use crate::reference::{Drift, WoInputs, WoOutput, compare, drift, matmul_f64, split_order};
 use crate::spec::KernelSpec;
 use crate::target::Arch;
@@ -370,6 +371,9 @@ impl<'a> Session<'a> {
         let entry = &kernel.entries()[0];
         let tokens = u32::try_from(nat).unwrap_or(u32::MAX);
 
+        // Only a kernel that waits inside may start before the one ahead of it is done.
+        let waits = spec.number("dependent") == Some(1) && spec.number("by_mma") == Some(1);
+        inputs.buffers.set_order(if waits { Order::Programmatic } else { Order::Serial });
         inputs.buffers.set_global_scale(gs)?;
         let mut actual = inputs.buffers.run(entry, &shape, tokens)?;
         let again = inputs.buffers.run(entry, &shape, tokens)?;
