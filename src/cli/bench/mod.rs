@@ -373,7 +373,9 @@ impl<'a> Session<'a> {
 
         // Only a kernel that waits inside may start before the one ahead of it is done.
         let waits = spec.number("dependent") == Some(1) && spec.number("by_mma") == Some(1);
-        inputs.buffers.set_order(if waits { Order::Programmatic } else { Order::Serial });
+        inputs
+            .buffers
+            .set_order(if waits { Order::Programmatic } else { Order::Serial });
         inputs.buffers.set_global_scale(gs)?;
         let mut actual = inputs.buffers.run(entry, &shape, tokens)?;
         let again = inputs.buffers.run(entry, &shape, tokens)?;
