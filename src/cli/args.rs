@@ -42,6 +42,19 @@ pub(super) fn path(name: &'static str, help: &'static str) -> Arg {
         .help(help)
 }
 
+/// A flag for a measured time.
+pub(super) fn microseconds(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .value_name("US")
+        .value_parser(|text: &str| match text.parse::<f64>() {
+            Ok(us) if us > 0.0 && us.is_finite() => Ok(us),
+            _ => Err("expected microseconds, more than 0"),
+        })
+        .allow_negative_numbers(true)
+        .help(help)
+}
+
 /// Flags that every verb takes.
 fn common(command: Command) -> Command {
     let path = |name, help| path(name, help).global(true);

@@ -43,13 +43,10 @@ pub(super) fn command(_: &Registry) -> Command {
             "kernels",
             "A profile: CSV with kernel_symbol, mean_us, total_ms",
         ))
-        .arg(
-            Arg::new("kernel-mean-us")
-                .long("kernel-mean-us")
-                .value_name("US")
-                .value_parser(value_parser!(f64))
-                .help("The launch's mean time; goes before --kernels"),
-        )
+        .arg(args::microseconds(
+            "kernel-mean-us",
+            "The launch's mean time; goes before --kernels",
+        ))
         .arg(
             Arg::new("kernel-symbol-regex")
                 .long("kernel-symbol-regex")
@@ -220,6 +217,11 @@ fn of_profile(path: &std::path::Path, wanted: &str) -> Result<(f64, Option<Strin
     }
     kernels.sort_by(|a, b| b.2.total_cmp(&a.2));
     if let Some((name, mean, _)) = kernels.iter().find(|(name, ..)| regex.is_match(name)) {
+        if !(*mean > 0.0 && mean.is_finite()) {
+            return Err(format!(
+                "{file}: a mean_us of {mean} for {name}: expected more than 0"
+            ));
+        }
         return Ok((*mean, Some(name.clone())));
     }
     let largest: Vec<&str> = kernels.iter().take(5).map(|(name, ..)| name.as_str()).collect();

@@ -32,13 +32,6 @@ impl Run {
 
 pub(super) fn command(registry: &Registry) -> Command {
     let path = args::path;
-    let microseconds = |name: &'static str, help: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .value_name("US")
-            .value_parser(value_parser!(f64))
-            .help(help)
-    };
     let command =
         Command::new("regions")
             .about("Reduce region timings, compare them, draw them")
@@ -78,11 +71,11 @@ pub(super) fn command(registry: &Registry) -> Command {
                 "html",
                 "Write a page that needs nothing else, all buffers in it",
             ))
-            .arg(microseconds(
+            .arg(args::microseconds(
                 "launch-us",
                 "The launch's measured time, for shares and microseconds",
             ))
-            .arg(microseconds(
+            .arg(args::microseconds(
                 "wall-us",
                 "A wall time, for the CSV's wall_minus_regions_us",
             ))

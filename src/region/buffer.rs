@@ -194,8 +194,16 @@ impl Ticks {
                     expected: describe(&table),
                 });
             }
-            None => Table::of_count(count)?,
+            None => Table::of_count(count).map_err(|error| match error {
+                RegionError::UnknownCount { count, known } => RegionError::FileCount {
+                    file: file.to_owned(),
+                    count,
+                    known,
+                },
+                error => error,
+            })?,
         };
+        geometry.check()?;
         if ctas != geometry.ctas() {
             return Err(RegionError::Rows {
                 what: file.to_owned(),

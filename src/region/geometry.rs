@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Active;
+use super::{Active, RegionError};
 
 /// How the blocks of a sequence share `W_O`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -52,6 +52,24 @@ impl Default for Geometry {
 }
 
 impl Geometry {
+    /// Refuses what no launch has; a mask of it would be made up.
+    pub fn check(&self) -> Result<(), RegionError> {
+        let refused = |reason: String| Err(RegionError::Geometry { reason });
+        if self.ctas() == 0 {
+            return refused("a grid without blocks".to_owned());
+        }
+        if !matches!(self.wo_split, 1 | 2 | 4 | 8) {
+            return refused(format!("wo_split {}: expected 1, 2, 4 or 8", self.wo_split));
+        }
+        if self.layout == Layout::Slots && self.wo_split > self.slice_ctas {
+            return refused(format!(
+                "wo_split {} and slice_ctas {}: a kv head has a block a slot",
+                self.wo_split, self.slice_ctas
+            ));
+        }
+        Ok(())
+    }
+
     /// Blocks of one sequence.
     #[must_use]
     pub fn ctas_per_seq(&self) -> usize {
@@ -158,6 +176,32 @@ mod tests {
         assert_eq!(rows(&g, Active::WoConsumers), [1, 9, 65, 73, 129, 137]);
         assert_eq!(g.expected(Active::Elected), 3);
         assert_eq!(g.expected(Active::ElectedPerTile), 24);
+    }
+
+    #[test]
+    fn a_geometry_that_no_launch_has_is_refused() {
+        let refusal = |wo_split, slice_ctas, num_k_tiles| {
+            let g = Geometry {
+                slice_ctas,
+                num_k_tiles,
+                wo_split,
+                ..Geometry::default()
+            };
+            g.check().expect_err("refused").to_string()
+        };
+        assert_eq!(refusal(3, 8, 8), "geometry: wo_split 3: expected 1, 2, 4 or 8");
+        assert_eq!(
+            refusal(8, 4, 8),
+            "geometry: wo_split 8 and slice_ctas 4: a kv head has a block a slot"
+        );
+        assert_eq!(refusal(1, 8, 0), "geometry: a grid without blocks");
+        let tiles = Geometry {
+            slice_ctas: 1,
+            wo_split: 8,
+            layout: Layout::Tiles,
+            ..Geometry::default()
+        };
+        assert!(tiles.check().is_ok());
     }
 
     #[test]

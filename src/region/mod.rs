@@ -60,6 +60,22 @@ pub enum RegionError {
         /// Families and their counts.
         known: String,
     },
+    /// A file of regions that no family has.
+    #[error("{file}: {count} regions: known are {known}")]
+    FileCount {
+        /// The file.
+        file: String,
+        /// What it has.
+        count: u32,
+        /// Families and their counts.
+        known: String,
+    },
+    /// A grid, or a division of work, that no launch has.
+    #[error("geometry: {reason}")]
+    Geometry {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A kernel with regions and nowhere to write them.
     #[error("`{family}` is compiled with {count} regions and was given no buffer for them")]
     NoBuffer {

@@ -152,6 +152,19 @@ fn a_file_that_is_no_buffer_is_one_line_and_exit_code_2() {
     let whole = bare(dir.path(), "whole.npy", 1, 13);
     let bytes = fs_err::read(&whole).expect("bytes");
     fs_err::write(dir.path().join("short.npy"), &bytes[..bytes.len() - 8]).expect("written");
+    for (name, old, new) in [
+        ("swapped.npy", "(64, 13, 2)", "(13, 64, 2)"),
+        ("fortran.npy", "False", "True "),
+        ("float.npy", "<i8", "<f8"),
+    ] {
+        let at = bytes
+            .windows(old.len())
+            .position(|w| w == old.as_bytes())
+            .expect("in the header");
+        let mut other = bytes.clone();
+        other[at..at + old.len()].copy_from_slice(new.as_bytes());
+        fs_err::write(dir.path().join(name), other).expect("written");
+    }
     for (args, words) in [
         (
             vec!["short.npy"],
@@ -165,6 +178,31 @@ fn a_file_that_is_no_buffer_is_one_line_and_exit_code_2() {
             vec!["whole.npy", "--family", "wo_gemv"],
             "family `wo_gemv` has no set of 13 regions",
         ),
+        (
+            vec!["whole.npy", "--wo-split", "3"],
+            "geometry: wo_split 3: expected 1, 2, 4 or 8",
+        ),
+        (
+            vec![
+                "whole.npy",
+                "--slice-ctas",
+                "4",
+                "--num-k-tiles",
+                "16",
+                "--wo-split",
+                "8",
+            ],
+            "geometry: wo_split 8 and slice_ctas 4: a kv head has a block a slot",
+        ),
+        (
+            vec!["swapped.npy"],
+            "swapped.npy: 64 regions: known are beta_coop 13, 20",
+        ),
+        (
+            vec!["fortran.npy"],
+            "fortran.npy: Fortran order: expected C order",
+        ),
+        (vec!["float.npy"], "float.npy: dtype '<f8': expected int64"),
         (vec!["none.npy"], "none.npy"),
         (vec![], "nothing to read"),
         (
@@ -263,6 +301,18 @@ fn extract_takes_the_originals_options_with_their_meaning() {
             "not a regular expression",
         ),
         (vec![], "the launch's time is missing"),
+        (
+            vec!["--kernel-mean-us", "0"],
+            "expected microseconds, more than 0",
+        ),
+        (
+            vec!["--kernel-mean-us", "-1"],
+            "expected microseconds, more than 0",
+        ),
+        (
+            vec!["--kernel-mean-us", "nan"],
+            "expected microseconds, more than 0",
+        ),
     ] {
         let output = run(&more);
         assert_eq!(output.status.code(), Some(2));
