@@ -1,7 +1,7 @@
 //! Region timing in compiled kernels.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jitc::constant::Value;
 use jitc::region::{Active, Geometry, Table};
@@ -167,6 +167,71 @@ fn the_wo_gemv_without_regions_is_the_very_code_of_one_without_instrumentation()
             &[&set[..], &["--num-regions", "4"]].concat(),
         );
         assert_ne!(code(&on.0), code(&off.0));
+    }
+}
+
+#[test]
+fn the_layer_without_regions_is_the_very_code_of_one_without_instrumentation() {
+    let plain = tempfile::tempdir().expect("tempdir");
+    let below = plain.path().join("include/jitc/beta");
+    fs_err::create_dir_all(&below).expect("folder");
+    let headers = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/include/jitc/beta");
+    for name in ["spread.cuh", "original.cuh"] {
+        let mut source = fs_err::read_to_string(headers.join(name)).expect("header");
+        for condition in [
+            "if constexpr (!own) ",
+            "if constexpr (entered) ",
+            "if (!entered || first != 0u) ",
+        ] {
+            source = source.replace(condition, "");
+        }
+        let mut stripped = without_timing(&source);
+        for argument in [
+            ", RegionSum<C>& fc1, RegionSum<C>& quant",
+            ", T& timer",
+            ", timer, fc1, quant",
+            ", timer",
+            ", typename T",
+        ] {
+            stripped = stripped.replace(argument, "");
+        }
+        assert!(
+            !stripped.contains("timer") && !stripped.contains("RegionSum"),
+            "{stripped}"
+        );
+        fs_err::write(below.join(name), stripped).expect("written");
+    }
+    for geometry in ["spread", "original"] {
+        let built = |args: &[&str]| {
+            let cache = tempfile::tempdir().expect("tempdir");
+            let output = jitc(cache.path())
+                .args(["warm", "beta_coop", "--arch", "sm_90a", "--geometry", geometry])
+                .args(args)
+                .output()
+                .expect("ran");
+            assert!(
+                output.status.success(),
+                "{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            let mut cubins = Vec::new();
+            below_of(cache.path(), "kernel.cubin", &mut cubins);
+            code(&fs_err::read(&cubins[0]).expect("cubin"))
+        };
+        let plain = plain.path().display().to_string();
+        assert_eq!(built(&[]), built(&["--templates", &plain]), "{geometry}");
+    }
+}
+
+/// The files of a name below a folder.
+fn below_of(folder: &Path, name: &str, found: &mut Vec<PathBuf>) {
+    for entry in fs_err::read_dir(folder).expect("folder") {
+        let path = entry.expect("entry").path();
+        if path.is_dir() {
+            below_of(&path, name, found);
+        } else if path.ends_with(name) {
+            found.push(path);
+        }
     }
 }
 
