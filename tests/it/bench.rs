@@ -34,6 +34,10 @@ fn bench_of_the_layer_names_the_flag_that_is_wrong() {
         ),
         (["--nat", "many"], "--nat: `many` is no number of at least 1"),
         (["--path", "coop,fast"], "`fast` is none of coop, lite, separate"),
+        (
+            ["--intermediate", "17408,8704"],
+            "a run measures one shape; lists are for",
+        ),
     ] {
         jitc(dir.path())
             .args(["bench", "layer"])

@@ -1,13 +1,16 @@
 //! `jitc bench layer`: the decode layer as one cooperative launch, as ordinary
 //! launches, and as separate kernels, beside the time to stream as many bytes.
 //!
-//! Invariant: every variant is held to the references first, and every point to the
-//! bits of a second launch and of the other path; what is refused is not timed.
+//! Invariant: every variant that is timed is held to the references first, and every
+//! point to the bits of a second launch and of the other path; what is refused is not
+//! timed. Of `separate` that is attention: its GEMVs have their gates elsewhere.
 
 mod report;
 mod separate;
 mod sets;
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -18,7 +21,7 @@ use crate::cli::output;
 use crate::cli::verify_layer::{Case, judge};
 use crate::jit::{Error, Jit};
 use crate::reference::layer::{Kv, LayerInputs, Lengths, ScaleLayout};
-use crate::spec::KernelSpec;
+use crate::spec::{KernelSpec, SpecId};
 use crate::template::Family;
 use crate::timing::{Plan, Summary, sample};
 use crate::workspace::{Layer, LayerDims};
@@ -117,22 +120,29 @@ struct Point {
 pub(super) fn measure(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<ExitCode, BenchError> {
     let ask = Ask::new(matches).map_err(BenchError::Request)?;
     let specs = crate::cli::specs(jit, &["beta_coop".to_owned()])?;
+    let dims = roof(&specs)?;
+    let tokens = &jit.registry().get("beta_coop").map_err(Error::from)?.constants["tokens"];
+    let chosen = jit.config().constant("tokens", &tokens.variables).is_some();
     let session = Session::open(jit, matches, super::request(jit, matches)?)?;
     let plan = Plan {
         launches_per_graph: PER_GRAPH,
         ..session.plan
     };
     let mut points = Vec::new();
-    let mut gates = Vec::new();
-    for spec in &specs {
-        gates.push(gate(&session, spec)?);
+    let mut gates: HashMap<SpecId, bool> = HashMap::new();
+    for nat in &ask.nats {
+        for spec in &specs {
+            let coop = with_tokens(spec, &spec.family, *nat, chosen)?;
+            if let Entry::Vacant(place) = gates.entry(coop.id()) {
+                place.insert(gate(&session, &coop)?);
+            }
+        }
     }
     let Some(first) = specs.first() else {
         return Err(BenchError::Request(
             "no variant of beta_coop fits this GPU".into(),
         ));
     };
-    let dims = roof(&specs)?;
     let most = ask.nats.iter().copied().max().unwrap_or(1);
     for context in &ask.contexts {
         let shape = dims.shape;
@@ -152,21 +162,22 @@ pub(super) fn measure(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<Exi
         for nat in &ask.nats {
             let bytes = sets.bytes(*context, *nat);
             let floor = sets.floor(&session, &plan, bytes)?;
-            for (spec, gate) in specs.iter().zip(&gates) {
+            for spec in &specs {
                 let at = At {
                     context: *context,
                     nat: *nat,
                     bytes,
                     floor,
                 };
-                let coop = with_tokens(spec, &spec.family, *nat)?;
-                let lite = with_tokens(spec, jit.registry().get("beta_lite").map_err(Error::from)?, *nat)?;
+                let coop = with_tokens(spec, &spec.family, *nat, chosen)?;
+                let family = jit.registry().get("beta_lite").map_err(Error::from)?;
+                let lite = with_tokens(spec, family, *nat, chosen)?;
                 point(
                     &session,
                     &plan,
                     &ask,
                     (&coop, &lite),
-                    *gate,
+                    gates.get(&coop.id()).copied().unwrap_or(false),
                     &at,
                     &mut sets,
                     separate.as_ref(),
@@ -261,7 +272,7 @@ fn point(
     Ok(())
 }
 
-/// Holds every stage of a variant to its reference.
+/// Holds every stage of a variant to its reference, with as many tokens as share a pass.
 fn gate(session: &Session, spec: &KernelSpec) -> Result<bool, BenchError> {
     let dims = LayerDims::of(spec)?;
     let case = Case {
@@ -274,7 +285,7 @@ fn gate(session: &Session, spec: &KernelSpec) -> Result<bool, BenchError> {
             dims.page_size,
         ],
         set: Vec::new(),
-        lengths: vec![GATE_LENGTH],
+        lengths: vec![GATE_LENGTH; spec.number("tokens").unwrap_or(1) as usize],
         kv: Kv::Random,
         global_scale: 0.0123,
     };
@@ -291,12 +302,13 @@ fn gate(session: &Session, spec: &KernelSpec) -> Result<bool, BenchError> {
     Ok(stages.iter().all(|s| s.good))
 }
 
-/// The variant in this family, for so many tokens: unless it was set, `tokens` is
-/// the number of tokens up to four, beyond which a pass for each four is faster.
+/// The variant in this family, for so many tokens: unless it was chosen, by
+/// itself or with a preset, `tokens` is the number of tokens up to four, beyond which a pass for each four is faster.
 fn with_tokens(
     spec: &KernelSpec,
     family: &std::sync::Arc<Family>,
     nat: usize,
+    chosen: bool,
 ) -> Result<KernelSpec, BenchError> {
     let default = spec.family.constants["tokens"].default.to_string();
     let texts: Vec<(&str, String)> = spec
@@ -305,7 +317,7 @@ fn with_tokens(
         .filter(|(name, _)| family.constants.contains_key(name.as_str()))
         .map(|(name, value)| {
             let value = value.to_string();
-            let free = name == "tokens" && value == default;
+            let free = name == "tokens" && !chosen && value == default;
             let tokens = nat.next_power_of_two().min(4).to_string();
             (name.as_str(), if free { tokens } else { value })
         })

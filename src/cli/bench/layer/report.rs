@@ -64,7 +64,7 @@ pub(super) fn print(session: &Session, plan: &Plan, points: &[Point], json: bool
         output::table(&rows);
         output::line(format!(
             "\nseparate: attention, W_O, gate_up and down as kernels of their own, without norm, activation and \
-             requantisation\n{}, {} samples, {} launches a sample, two copies of weights and cache in turn",
+             requantisation; its gate is that of beta_lite\n{}, {} samples, {} launches a sample, two copies of weights and cache in turn",
             device.name, plan.samples, plan.launches_per_graph,
         ));
     }
