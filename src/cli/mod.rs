@@ -7,6 +7,7 @@ mod dispatch;
 mod doctor;
 mod extract;
 mod human;
+mod layer_copies;
 mod output;
 mod plan;
 mod regions;

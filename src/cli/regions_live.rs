@@ -227,17 +227,7 @@ fn timed(
 
 /// The same variant with another number of regions.
 pub(super) fn with_regions(spec: &KernelSpec, count: u32) -> Result<KernelSpec, Error> {
-    let count = count.to_string();
-    let texts: Vec<(&str, String)> = spec
-        .constants
-        .iter()
-        .map(|(name, value)| match name.as_str() {
-            "num_regions" => ("num_regions", count.clone()),
-            name => (name, value.to_string()),
-        })
-        .collect();
-    let set = texts.iter().map(|(name, text)| (*name, text.as_str()));
-    Ok(KernelSpec::new(&spec.family, set, spec.arch)?)
+    Ok(spec.with([("num_regions", count.to_string().as_str())])?)
 }
 
 /// The clock of a variant.

@@ -16,7 +16,7 @@ use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DriverError, sys};
 
 use crate::launch::{Arguments, LaunchError, Order, launch_grid};
 use crate::load::LoadedKernel;
-use crate::reference::layer::LayerShape;
+use crate::reference::layer::{LayerShape, ScaleLayout};
 use crate::spec::KernelSpec;
 
 pub use problem::{LayerProblem, LayerWeights, Room, Written};
@@ -151,6 +151,16 @@ impl LayerDims {
             expected: format!("a buffer for the spec's {} regions", self.num_regions),
             found: "none".into(),
         })
+    }
+
+    /// How the scales of the MLP's matrices lie.
+    #[must_use]
+    pub fn scale_layout(&self) -> ScaleLayout {
+        if self.swizzled {
+            ScaleLayout::Swizzled
+        } else {
+            ScaleLayout::Linear
+        }
     }
 
     /// Floats that attention's units of work leave for each other.

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::{CudaSlice, CudaStream, DevicePtrMut, DriverError, result};
+use cudarc::driver::{CudaSlice, CudaStream, DevicePtrMut, DriverError, result, sys};
 use half::bf16;
 
 use super::{
@@ -304,6 +304,16 @@ impl LayerProblem {
     /// As [`bind`](Self::bind), over tensors of the caller's own.
     pub fn bind_tensors(&self, layer: &Layer, tensors: &LayerTensors) -> Result<BoundLayer, WorkspaceError> {
         layer.bind(&self.stream, tensors, &self.weights.scales, &self.workspace, 0)
+    }
+
+    /// Binds a layer with regions, which writes them to this address.
+    pub fn bind_timed(
+        &self,
+        layer: &Layer,
+        region_timing: sys::CUdeviceptr,
+    ) -> Result<BoundLayer, WorkspaceError> {
+        let (tensors, scales) = (self.tensors(), &self.weights.scales);
+        layer.bind(&self.stream, &tensors, scales, &self.workspace, region_timing)
     }
 
     /// Launches a layer that was bound to this memory.

@@ -14,6 +14,7 @@ mod request;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
 
@@ -21,6 +22,7 @@ use super::{Answer, args, output};
 use crate::device::{Context, DeviceError};
 use crate::jit::{Error, Jit};
 use crate::launch::Order;
+use crate::load::LoadedKernel;
 use crate::reference::{Drift, WoInputs, WoOutput, compare, drift, matmul_f64, split_order};
 use crate::spec::KernelSpec;
 use crate::target::Arch;
@@ -320,14 +322,18 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// The streaming kernel over the same bytes.
-    fn floor(&self, buffers: &Buffers, plan: &Plan) -> Result<f64, BenchError> {
-        let device = self.context.device();
-        let ctas = (8 * device.sm_count).to_string();
+    /// The kernel that only reads: every floor is its time.
+    fn stream_kernel(&self) -> Result<Arc<LoadedKernel>, BenchError> {
+        let ctas = (8 * self.context.device().sm_count).to_string();
         let set = [("num_ctas", ctas.as_str()), ("num_threads", "256")];
         let family = self.jit.registry().get("stream").map_err(Error::from)?;
         let spec = KernelSpec::new(family, set, self.arch())?;
-        let kernel = self.jit.load(&spec, &self.context)?;
+        Ok(self.jit.load(&spec, &self.context)?)
+    }
+
+    /// The streaming kernel over the same bytes.
+    fn floor(&self, buffers: &Buffers, plan: &Plan) -> Result<f64, BenchError> {
+        let kernel = self.stream_kernel()?;
         let entry = &kernel.entries()[0];
         let samples = sample(&self.context, plan, &mut |i, stream| {
             buffers.launch_stream(entry, i, stream)

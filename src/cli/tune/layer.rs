@@ -4,27 +4,25 @@
 //! and the weights and caches of its launches take turns, so that none lie in L2.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::ArgMatches;
-use cudarc::driver::sys;
 use serde_json::json;
 
 use super::super::bench::BenchError;
 use super::super::dispatch::set_geometry;
+use super::super::layer_copies::{self, Copies};
 use super::super::{output, verify, verify_layer};
 use super::{given, text};
 use crate::config::Config;
 use crate::device::{Context, Device};
 use crate::dispatch::known_device;
 use crate::jit::{Error, Jit};
-use crate::launch::LaunchError;
-use crate::reference::layer::{Kv, LayerInputs, Lengths, ScaleLayout};
+use crate::reference::layer::{Kv, LayerInputs, Lengths};
 use crate::spec::KernelSpec;
 use crate::target::Arch;
 use crate::timing::{Method, Plan, Summary, sample};
 use crate::tune::{Geometry, Gpu, Problem, Record, Winner, layer_space};
-use crate::workspace::{Layer, LayerProblem, LayerWeights, Room, WorkspaceError};
+use crate::workspace::{Layer, LayerDims};
 
 /// Bytes between two uses of the same weights, at least.
 const COLD_BYTES: usize = 300 << 20;
@@ -166,7 +164,7 @@ fn best(
         .to_owned();
     most.slots = most.num_kv_heads * 8;
     most.num_ctas = 1024;
-    let sets = Sets::new(context, &most, first, &lengths)?;
+    let copies = copies(context, &most, &lengths)?;
     let samples = matches.get_one::<usize>("launches").copied().unwrap_or(50).max(1);
     let (mut winner, mut tried) = (None::<Winner>, 0);
     for (spec, geometry) in candidates {
@@ -175,7 +173,7 @@ fn best(
             continue;
         }
         let layer = Layer::new(spec, jit.load(spec, context)?).map_err(Error::from)?;
-        let median = sets.time(context, &layer, problem.tokens, samples)?;
+        let median = time(&copies, context, &layer, problem.tokens, samples)?;
         tried += 1;
         say(json, problem, geometry, Some(median));
         if winner.as_ref().is_none_or(|w| median < w.median_us) {
@@ -204,64 +202,34 @@ fn best(
 }
 
 /// Layers that take turns: one after another of a model.
-struct Sets(Vec<LayerProblem>);
-
-impl Sets {
-    fn new(
-        context: &Context,
-        most: &crate::workspace::LayerDims,
-        spec: &KernelSpec,
-        lengths: &[usize],
-    ) -> Result<Self, BenchError> {
-        let stream = context.cuda().default_stream();
-        let shape = most.shape;
-        let layout = match spec.constants["scale_layout"].to_string().as_str() {
-            "linear" => ScaleLayout::Linear,
-            _ => ScaleLayout::Swizzled,
-        };
-        let lengths = Lengths(lengths.to_vec());
-        let inputs = LayerInputs::with_layout(&shape, &lengths, Kv::Random, layout, 4242);
-        let bytes = most.hidden * (most.k() + 3 * most.intermediate) / 2;
-        let count = COLD_BYTES.div_ceil(bytes.max(1)).clamp(2, 64);
-        let one = || -> Result<LayerProblem, WorkspaceError> {
-            let weights = Arc::new(LayerWeights::new(&stream, &inputs)?);
-            let mut problem = LayerProblem::new(&stream, most, Room::of(most, &inputs), &weights, false)?;
-            problem.put(&inputs)?;
-            Ok(problem)
-        };
-        let sets = (0..count).map(|_| one()).collect::<Result<_, _>>();
-        stream.synchronize()?;
-        Ok(Self(sets.map_err(Error::from)?))
-    }
-
-    /// Median, microseconds a launch.
-    fn time(&self, context: &Context, layer: &Layer, nat: u32, samples: usize) -> Result<f64, BenchError> {
-        let bound = self.0.iter().map(|problem| problem.bind(layer));
-        let bound = bound.collect::<Result<Vec<_>, _>>().map_err(Error::from)?;
-        let plan = Plan {
-            method: Method::Graph,
-            launches_per_graph: 2 * bound.len(),
-            warmups: 3,
-            samples,
-        };
-        let samples = sample(context, &plan, &mut |at, stream| {
-            launch(&bound[at % bound.len()], nat, stream)
-        })?;
-        Ok(Summary::of(&samples).map_or(f64::NAN, |s| s.median))
-    }
+fn copies(context: &Context, most: &LayerDims, lengths: &[usize]) -> Result<Copies, BenchError> {
+    let lengths = Lengths(lengths.to_vec());
+    let inputs = LayerInputs::with_layout(&most.shape, &lengths, Kv::Random, most.scale_layout(), 4242);
+    let bytes = most.hidden * (most.k() + 3 * most.intermediate) / 2;
+    let count = COLD_BYTES.div_ceil(bytes.max(1)).clamp(2, 64);
+    let stream = context.cuda().default_stream();
+    Ok(Copies::new(&stream, most, &inputs, count).map_err(Error::from)?)
 }
 
-fn launch(bound: &crate::workspace::BoundLayer, nat: u32, stream: sys::CUstream) -> Result<(), LaunchError> {
-    // SAFETY: `Sets` keeps the memory, one launch follows the other, and `sample`
-    // waits for them; lengths and pages come from `LayerInputs`.
-    match unsafe { bound.launch(nat, stream) } {
-        Err(WorkspaceError::Launch(error)) => Err(error),
-        // The sets were made for this many tokens: nothing else is refused.
-        other => {
-            debug_assert!(other.is_ok(), "{other:?}");
-            Ok(())
-        }
-    }
+/// Median, microseconds a launch.
+fn time(
+    copies: &Copies,
+    context: &Context,
+    layer: &Layer,
+    nat: u32,
+    samples: usize,
+) -> Result<f64, BenchError> {
+    let bound = copies.bind(layer).map_err(Error::from)?;
+    let plan = Plan {
+        method: Method::Graph,
+        launches_per_graph: 2 * bound.len(),
+        warmups: 3,
+        samples,
+    };
+    let samples = sample(context, &plan, &mut |at, stream| {
+        layer_copies::launch(&bound, at, nat, stream)
+    })?;
+    Ok(Summary::of(&samples).map_or(f64::NAN, |s| s.median))
 }
 
 fn say(json: bool, problem: &Problem, geometry: &Geometry, median_us: Option<f64>) {

@@ -3,13 +3,13 @@
 use crate::reference::layer::Kv;
 
 /// One variant over one set of inputs.
-pub(in crate::cli) struct Case {
+pub(super) struct Case {
     /// hidden, intermediate, query heads, kv heads, head dim, page size.
-    pub(in crate::cli) shape: [usize; 6],
-    pub(in crate::cli) set: Vec<(&'static str, &'static str)>,
-    pub(in crate::cli) lengths: Vec<usize>,
-    pub(in crate::cli) kv: Kv,
-    pub(in crate::cli) global_scale: f32,
+    pub(super) shape: [usize; 6],
+    pub(super) set: Vec<(&'static str, &'static str)>,
+    pub(super) lengths: Vec<usize>,
+    pub(super) kv: Kv,
+    pub(super) global_scale: f32,
 }
 
 pub(super) const MODEL: [usize; 6] = [5120, 17408, 24, 4, 256, 64];

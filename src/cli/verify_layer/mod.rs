@@ -17,17 +17,15 @@ use super::{Answer, output};
 use crate::device::Context;
 use crate::jit::{Error, Jit};
 use crate::reference::layer::{
-    self, Errors, LayerInputs, LayerShape, Lengths, ScaleLayout, attention_f64, middle_f64, norm_f64,
-    output_f64,
+    self, Errors, LayerInputs, LayerShape, Lengths, attention_f64, middle_f64, norm_f64, output_f64,
 };
 use crate::reference::{WoInputs, WoShape, compare, matmul_f64, split_order};
 use crate::spec::KernelSpec;
 use crate::target::Arch;
-use crate::workspace::{Layer, Written};
+use crate::workspace::{Layer, LayerDims, Written};
 
 use buffers::run_once;
-pub(super) use cases::Case;
-use cases::cases;
+use cases::{Case, cases};
 
 const SHAPE_NAMES: [&str; 6] = [
     "hidden",
@@ -165,11 +163,11 @@ fn spec_of(jit: &Jit, context: &Context, family: &str, case: &Case) -> Result<Ke
 }
 
 /// What came of one stage.
-pub(in crate::cli) struct Stage {
-    pub(in crate::cli) name: &'static str,
-    pub(in crate::cli) good: bool,
+struct Stage {
+    name: &'static str,
+    good: bool,
     errors: Option<Errors>,
-    pub(in crate::cli) detail: String,
+    detail: String,
 }
 
 fn near(name: &'static str, actual: &[f32], reference: &[f64], rtol: f64, atol: f64) -> Stage {
@@ -200,7 +198,7 @@ fn exact<T: PartialEq + Copy + std::fmt::Debug>(name: &'static str, actual: &[T]
     }
 }
 
-pub(in crate::cli) fn judge(
+fn judge(
     jit: &Jit,
     context: &Context,
     stream: &Arc<CudaStream>,
@@ -224,11 +222,7 @@ pub(in crate::cli) fn judge(
         page_size,
     };
     let name = |constant: &str| spec.constants[constant].to_string();
-    let layout = if name("scale_layout") == "linear" {
-        ScaleLayout::Linear
-    } else {
-        ScaleLayout::Swizzled
-    };
+    let layout = LayerDims::of(spec)?.scale_layout();
     let mut inputs = LayerInputs::with_layout(&shape, &Lengths(case.lengths.clone()), case.kv, layout, 4242);
     inputs.wo_global = case.global_scale;
     let first = launched(jit, context, stream, spec, &inputs)?;

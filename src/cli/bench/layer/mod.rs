@@ -17,10 +17,9 @@ use std::process::ExitCode;
 use clap::{Arg, ArgMatches, Command};
 
 use super::{BenchError, Session, files};
-use crate::cli::output;
-use crate::cli::verify_layer::{Case, judge};
+use crate::cli::{layer_copies, output, verify_layer};
 use crate::jit::{Error, Jit};
-use crate::reference::layer::{Kv, LayerInputs, Lengths, ScaleLayout};
+use crate::reference::layer::{Kv, LayerInputs, Lengths};
 use crate::spec::{KernelSpec, SpecId};
 use crate::template::Family;
 use crate::timing::{Plan, Summary, sample};
@@ -138,21 +137,16 @@ pub(super) fn measure(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<Exi
             }
         }
     }
-    let Some(first) = specs.first() else {
-        return Err(BenchError::Request(
-            "no variant of beta_coop fits this GPU".into(),
-        ));
-    };
     let most = ask.nats.iter().copied().max().unwrap_or(1);
     for context in &ask.contexts {
-        let shape = dims.shape;
-        let layout = if first.constants["scale_layout"].to_string() == "linear" {
-            ScaleLayout::Linear
-        } else {
-            ScaleLayout::Swizzled
-        };
         let lengths = Lengths(vec![*context; most]);
-        let inputs = LayerInputs::with_layout(&shape, &lengths, Kv::Random, layout, session.seed);
+        let inputs = LayerInputs::with_layout(
+            &dims.shape,
+            &lengths,
+            Kv::Random,
+            dims.scale_layout(),
+            session.seed,
+        );
         let mut sets = Sets::new(&session, &dims, &inputs)?;
         let separate = if ask.paths.contains(&Path::Separate) {
             Some(Separate::new(&session, &dims, &inputs)?)
@@ -245,7 +239,7 @@ fn point(
             Some(match (path, separate) {
                 (Path::Separate, Some(separate)) => separate.sample(session, plan, &lite_bound, coop, nat)?,
                 _ => sample(&session.context, plan, &mut |i, stream| {
-                    Sets::launch(bound, i, nat, stream)
+                    layer_copies::launch(bound, i, nat, stream)
                 })?,
             })
         } else {
@@ -274,32 +268,12 @@ fn point(
 
 /// Holds every stage of a variant to its reference, with as many tokens as share a pass.
 fn gate(session: &Session, spec: &KernelSpec) -> Result<bool, BenchError> {
-    let dims = LayerDims::of(spec)?;
-    let case = Case {
-        shape: [
-            dims.hidden,
-            dims.intermediate,
-            dims.num_q_heads,
-            dims.num_kv_heads,
-            dims.head_dim,
-            dims.page_size,
-        ],
-        set: Vec::new(),
-        lengths: vec![GATE_LENGTH; spec.number("tokens").unwrap_or(1) as usize],
-        kv: Kv::Random,
-        global_scale: 0.0123,
-    };
-    let stream = session.context.cuda().default_stream();
-    let stages = judge(session.jit, &session.context, &stream, spec, &case)?;
-    for stage in stages.iter().filter(|s| !s.good) {
-        output::error(format!(
-            "{}: {} is WRONG: {}",
-            spec.variant(),
-            stage.name,
-            stage.detail
-        ));
+    let lengths = vec![GATE_LENGTH; spec.number("tokens").unwrap_or(1) as usize];
+    let gated = verify_layer::gate(session.jit, &session.context, spec, lengths)?;
+    if let Err(reason) = &gated {
+        output::error(format!("{}: WRONG {reason}", spec.variant()));
     }
-    Ok(stages.iter().all(|s| s.good))
+    Ok(gated.is_ok())
 }
 
 /// The variant in this family, for so many tokens: unless it was chosen, by

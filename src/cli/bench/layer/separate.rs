@@ -9,7 +9,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, sys};
 
 use super::super::{BenchError, Session};
-use super::sets::launched;
+use crate::cli::layer_copies::launched;
 use crate::jit::Error;
 use crate::launch::{Arguments, LaunchError, Order, launch};
 use crate::load::LoadedKernel;
@@ -92,7 +92,7 @@ impl Separate {
         let gate_up = gemv(session, 2 * d.intermediate, d.hidden, nat)?;
         let down = gemv(session, d.hidden, d.intermediate, nat)?;
         Ok(sample(&session.context, plan, &mut |i, stream| {
-            // SAFETY: as in `Sets::launch`.
+            // SAFETY: as in `layer_copies::launch`.
             launched(unsafe { attention[i % attention.len()].launch_entries(ATTENTION, nat, stream) })?;
             let [w, g, o] = &self.copies[i % self.copies.len()];
             self.launch_wo(&wo, w, nat, stream)?;

@@ -3,23 +3,19 @@
 //! Invariant: a copy is larger than any L2 of today, so a launch finds nothing of
 //! its own there.
 
-use std::sync::Arc;
-
-use cudarc::driver::{CudaSlice, DevicePtr, sys};
+use cudarc::driver::{CudaSlice, DevicePtr};
 
 use super::super::{BenchError, Session};
-use crate::launch::{Arguments, LaunchError, Order, launch};
+use crate::cli::layer_copies::Copies;
+use crate::launch::{Arguments, Order, launch};
 use crate::reference::layer::LayerInputs;
-use crate::spec::KernelSpec;
 use crate::timing::{Plan, Summary, sample};
-use crate::workspace::{
-    BoundLayer, Layer, LayerDims, LayerProblem, LayerWeights, Room, WorkspaceError, Written,
-};
+use crate::workspace::{BoundLayer, Layer, LayerDims, WorkspaceError, Written};
 
 const COPIES: usize = 2;
 
 pub(super) struct Sets {
-    copies: Vec<LayerProblem>,
+    copies: Copies,
     weight_bytes: usize,
     /// Bytes of one position of one sequence.
     position_bytes: usize,
@@ -31,13 +27,7 @@ pub(super) struct Sets {
 impl Sets {
     pub(super) fn new(session: &Session, dims: &LayerDims, inputs: &LayerInputs) -> Result<Self, BenchError> {
         let stream = session.context.cuda().default_stream();
-        let mut copies = Vec::new();
-        for _ in 0..COPIES {
-            let weights = Arc::new(LayerWeights::new(&stream, inputs)?);
-            let mut problem = LayerProblem::new(&stream, dims, Room::of(dims, inputs), &weights, false)?;
-            problem.put(inputs)?;
-            copies.push(problem);
-        }
+        let copies = Copies::new(&stream, dims, inputs, COPIES)?;
         let matrices = [&inputs.wo, &inputs.gate_proj, &inputs.up_proj, &inputs.down_proj];
         let weight_bytes = matrices.iter().map(|m| m.codes.len() + m.scales.len()).sum();
         let position_bytes = 2 * dims.num_kv_heads * dims.head_dim;
@@ -63,19 +53,7 @@ impl Sets {
 
     /// A layer over each copy.
     pub(super) fn bind(&self, layer: &Layer) -> Result<Vec<BoundLayer>, WorkspaceError> {
-        self.copies.iter().map(|copy| copy.bind(layer)).collect()
-    }
-
-    /// One launch over copy `number` modulo their count.
-    pub(super) fn launch(
-        bound: &[BoundLayer],
-        number: usize,
-        nat: u32,
-        stream: sys::CUstream,
-    ) -> Result<(), LaunchError> {
-        // SAFETY: the memory is that of `copies`, which the caller keeps until the
-        // stream is done, and nothing else runs meanwhile.
-        launched(unsafe { bound[number % bound.len()].launch(nat, stream) })
+        self.copies.bind(layer)
     }
 
     /// What a launch over the first copy writes into memory of NaN.
@@ -85,7 +63,7 @@ impl Sets {
         nat: u32,
         slots: usize,
     ) -> Result<Written, BenchError> {
-        let copy = &mut self.copies[0];
+        let copy = &mut self.copies.0[0];
         copy.poison()?;
         // SAFETY: the first of `bound` was bound to this copy; the context is current.
         unsafe { copy.launch(&bound[0], nat) }?;
@@ -94,15 +72,7 @@ impl Sets {
 
     /// The streaming kernel over so many bytes.
     pub(super) fn floor(&self, session: &Session, plan: &Plan, bytes: usize) -> Result<f64, BenchError> {
-        let ctas = (8 * session.context.device().sm_count).to_string();
-        let set = [("num_ctas", ctas.as_str()), ("num_threads", "256")];
-        let family = session
-            .jit
-            .registry()
-            .get("stream")
-            .map_err(crate::jit::Error::from)?;
-        let spec = KernelSpec::new(family, set, session.arch())?;
-        let kernel = session.jit.load(&spec, &session.context)?;
+        let kernel = session.stream_kernel()?;
         let entry = &kernel.entries()[0];
         let own = session.context.cuda().default_stream();
         let result = self.result.device_ptr(&own).0;
@@ -116,17 +86,5 @@ impl Sets {
             unsafe { launch(entry, 1, Order::Serial, stream, &mut arguments) }
         })?;
         Ok(Summary::of(&samples).map_or(f64::NAN, |s| s.median))
-    }
-}
-
-/// The launch's own error; what else there is was seen when the gate launched.
-pub(super) fn launched(result: Result<(), WorkspaceError>) -> Result<(), LaunchError> {
-    match result {
-        Ok(()) => Ok(()),
-        Err(WorkspaceError::Launch(error)) => Err(error),
-        Err(other) => Err(LaunchError::Driver {
-            entry: other.to_string(),
-            reason: cudarc::driver::DriverError(sys::CUresult::CUDA_ERROR_INVALID_VALUE),
-        }),
     }
 }
