@@ -5,7 +5,8 @@ The layer: attention of every query head over a cache of its own length, W_O, re
 Cold: two copies of weights and cache take turns, each larger than the L2. Ten layers are one CUDA graph; a sample is a
 replay's time over ten. Nothing is fetched; a peer that is not installed, or refuses a shape, is a row that says so.
 
-torch has no attention over a paged FP8 cache, so its cache is bf16, contiguous, and holds twice the bytes.
+torch has no attention over a paged FP8 cache, so its cache is bf16, contiguous, and holds twice the bytes. FlashInfer's
+is paged FP8, as jitc's is; it is held to torch's over the same values before it is timed.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from peers import measure
 
 H, I, HEADS, KV, D = 5120, 17408, 24, 4, 256
 COPIES, PER_GRAPH = 2, 10
+PAGE = 64
 
 
 def attention(context, nat):
@@ -32,6 +34,39 @@ def attention(context, nat):
         k, v = caches[i % COPIES]
         return F.scaled_dot_product_attention(q, k, v, enable_gqa=True).reshape(nat, HEADS * D)
 
+    return run
+
+
+def flashinfer_attention(context, nat):
+    """Decode over a paged FP8 cache, pages shuffled. Its kernels for decode have no group of six heads to a KV head, so
+    tensor cores it is. Compiled by nvcc when first used."""
+    import flashinfer
+
+    pages = -(-context // PAGE)
+    int32 = dict(device="cuda", dtype=torch.int32)
+    indptr = torch.arange(nat + 1, **int32) * pages
+    indices = torch.randperm(nat * pages, device="cuda").to(torch.int32)
+    last = torch.full((nat,), context - (pages - 1) * PAGE, **int32)
+    wrapper = flashinfer.BatchDecodeWithPagedKVCacheWrapper(
+        torch.empty(128 << 20, device="cuda", dtype=torch.uint8), "NHD", use_cuda_graph=True, use_tensor_cores=True,
+        paged_kv_indptr_buffer=indptr.clone(), paged_kv_indices_buffer=indices.clone(),
+        paged_kv_last_page_len_buffer=last.clone())
+    wrapper.plan(indptr, indices, last, HEADS, KV, D, PAGE, q_data_type=torch.bfloat16,
+                 kv_data_type=torch.float8_e4m3fn)
+    q = torch.randn(nat, HEADS, D, device="cuda", dtype=torch.bfloat16)
+    shape = (nat * pages, PAGE, KV, D)
+    caches = [tuple(torch.randn(shape, device="cuda").to(torch.float8_e4m3fn) for _ in range(2)) for _ in range(COPIES)]
+
+    def run(i):
+        return wrapper.run(q, caches[i % COPIES]).reshape(nat, HEADS * D)
+
+    for i, cache in enumerate(caches):
+        k, v = (c[indices.long()].to(torch.bfloat16).reshape(nat, pages * PAGE, KV, D)[:, :context].transpose(1, 2)
+                for c in cache)
+        expected = F.scaled_dot_product_attention(q[:, :, None], k, v, enable_gqa=True).reshape(nat, HEADS * D).float()
+        error = ((run(i).float() - expected).norm() / expected.norm()).item()
+        if not error < 1e-2:
+            raise RuntimeError(f"not timed: {error:.2e} from torch's attention over the same cache")
     return run
 
 
@@ -65,6 +100,11 @@ def humming_linear(n, k):
 
 
 LINEARS = {"torch bf16": bf16_linear, "torch FP8": fp8_linear, "Humming NVFP4": humming_linear}
+ATTENTIONS = {"torch SDPA over bf16": attention, "FlashInfer over paged FP8": flashinfer_attention}
+
+
+def reason(error):
+    return f"{type(error).__name__}: {error}".splitlines()[0][:160]
 
 
 def rows(contexts, nats, samples):
@@ -73,41 +113,47 @@ def rows(contexts, nats, samples):
         try:
             made[name] = (make(H, HEADS * D), make(2 * I, H), make(H, I))
         except Exception as error:
-            made[name] = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+            made[name] = reason(error)
     gamma = torch.ones(H, device="cuda", dtype=torch.bfloat16)
     for context in contexts:
         for nat in nats:
-            try:
-                attend = attention(context, nat)
-            except Exception as error:
-                yield {"context": context, "nat": nat, "what": "attention", "error": str(error).splitlines()[0][:160]}
-                continue
-            residual = torch.randn(nat, H, device="cuda", dtype=torch.bfloat16)
-            for name, linears in made.items():
-                row = {"context": context, "nat": nat, "what": f"{name}, torch SDPA over bf16"}
-                try:
-                    if isinstance(linears, str):
-                        raise RuntimeError(linears)
-                    wo, gate_up, down = linears
+            for kind, make in ATTENTIONS.items():
+                yield from with_attention(context, nat, kind, make, made, gamma, samples)
 
-                    def launch(i):
-                        summed = residual + wo(i, attend(i))
-                        both = gate_up(i, F.rms_norm(summed, (H,), gamma, 1e-6))
-                        return down(i, F.silu(both[:, :I]) * both[:, I:])
 
-                    times = sorted(measure(launch, PER_GRAPH, samples, PER_GRAPH))
-                    row.update(median_us=statistics.median(times), p5_us=times[len(times) // 20],
-                               p95_us=times[-1 - len(times) // 20])
-                except Exception as error:
-                    row["error"] = f"{type(error).__name__}: {error}".splitlines()[0][:160]
-                yield row
-            alone = {"context": context, "nat": nat, "what": "torch SDPA over bf16 alone"}
-            times = sorted(measure(attend, PER_GRAPH, samples, PER_GRAPH))
-            alone.update(median_us=statistics.median(times), p5_us=times[len(times) // 20],
-                         p95_us=times[-1 - len(times) // 20])
-            yield alone
-            del attend
-            torch.cuda.empty_cache()
+def with_attention(context, nat, kind, make, made, gamma, samples):
+    """The layer with every kind of linear, and the attention alone."""
+    at = {"context": context, "nat": nat}
+    try:
+        attend = make(context, nat)
+    except Exception as error:
+        yield {**at, "what": f"{kind} alone", "error": reason(error)}
+        return
+    residual = torch.randn(nat, H, device="cuda", dtype=torch.bfloat16)
+
+    def timed(what, launch):
+        try:
+            times = sorted(measure(launch, PER_GRAPH, samples, PER_GRAPH))
+            return {**at, "what": what, "median_us": statistics.median(times), "p5_us": times[len(times) // 20],
+                    "p95_us": times[-1 - len(times) // 20]}
+        except Exception as error:
+            return {**at, "what": what, "error": reason(error)}
+
+    for name, linears in made.items():
+        if isinstance(linears, str):
+            yield {**at, "what": f"{name}, {kind}", "error": linears}
+            continue
+        wo, gate_up, down = linears
+
+        def launch(i):
+            summed = residual + wo(i, attend(i))
+            both = gate_up(i, F.rms_norm(summed, (H,), gamma, 1e-6))
+            return down(i, F.silu(both[:, :I]) * both[:, I:])
+
+        yield timed(f"{name}, {kind}", launch)
+    yield timed(f"{kind} alone", attend)
+    del attend
+    torch.cuda.empty_cache()
 
 
 def rows_of_jitc(path):
