@@ -185,8 +185,10 @@ fn best(
             geometry,
         };
         let measured = session.one(variant, nat, choice, inputs)?;
-        let Some(summary) = measured.summary else { continue };
-        (floor, tried) = (measured.floor, tried + 1);
+        let Some(summary) = measured.timed.summary else {
+            continue;
+        };
+        (floor, tried) = (measured.timed.floor, tried + 1);
         let geometry = measured.choice.geometry;
         say(json, &problem.constants, nat, &geometry, Some(summary.median));
         if winner.as_ref().is_none_or(|w| summary.median < w.median_us) {

@@ -94,20 +94,24 @@ impl Case {
 
     /// `timing.csv`.
     pub(super) fn timing(&self, samples: &[f64]) -> String {
-        let mut text = String::from(
-            "launch_idx,elapsed_us,payload_bytes,scratch_bytes,effective_bytes,effective_gbps,is_warmup\n",
-        );
-        let (payload, scratch) = (self.payload_bytes(), self.scratch_bytes());
-        for (i, us) in samples.iter().enumerate() {
-            let gbps = gigabytes_per_second(payload + scratch, *us);
-            let _ = writeln!(
-                text,
-                "{i},{us:.4},{payload},{scratch},{},{gbps:.3},false",
-                payload + scratch
-            );
-        }
-        text
+        timing(self.payload_bytes(), self.scratch_bytes(), samples)
     }
+}
+
+/// `timing.csv`: every sample, with the bytes that it moved.
+pub(super) fn timing(payload: usize, scratch: usize, samples: &[f64]) -> String {
+    let mut text = String::from(
+        "launch_idx,elapsed_us,payload_bytes,scratch_bytes,effective_bytes,effective_gbps,is_warmup\n",
+    );
+    for (i, us) in samples.iter().enumerate() {
+        let gbps = gigabytes_per_second(payload + scratch, *us);
+        let _ = writeln!(
+            text,
+            "{i},{us:.4},{payload},{scratch},{},{gbps:.3},false",
+            payload + scratch
+        );
+    }
+    text
 }
 
 /// Bytes over microseconds.
@@ -137,7 +141,7 @@ pub(super) fn float64(drift: &Drift, exact: &Drift) -> Value {
 }
 
 /// JSON has no infinity; a string is seen.
-fn finite(value: f64) -> Value {
+pub(super) fn finite(value: f64) -> Value {
     if value.is_finite() {
         json!(value)
     } else {
@@ -157,7 +161,7 @@ pub(super) fn write_json(dir: &Path, name: &str, value: &Value) -> io::Result<()
 }
 
 /// The commit of the folder that this runs in, where there is one.
-fn git_sha() -> Option<String> {
+pub(super) fn git_sha() -> Option<String> {
     let output = std::process::Command::new("git")
         .args(["rev-parse", "HEAD"])
         .output()

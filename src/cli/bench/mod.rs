@@ -5,6 +5,7 @@
 
 mod buffers;
 mod files;
+mod flags;
 mod layer;
 mod ncu;
 mod plot;
@@ -16,9 +17,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Arg, ArgAction, ArgMatches, value_parser};
+use clap::ArgMatches;
 
-use super::{Answer, args, output};
+use super::{Answer, output};
 use crate::device::{Context, DeviceError};
 use crate::jit::{Error, Jit};
 use crate::launch::Order;
@@ -26,12 +27,13 @@ use crate::load::LoadedKernel;
 use crate::reference::{Drift, WoInputs, WoOutput, compare, drift, matmul_f64, split_order};
 use crate::spec::KernelSpec;
 use crate::target::Arch;
-use crate::template::Registry;
 use crate::timing::{Method, Plan, Summary, TimingError, sample};
 use crate::tune::{Choice, Gpu, Record, choose};
 
 use buffers::{Buffers, Layout};
 use files::Case;
+pub(super) use flags::{command, measuring};
+use report::Timed;
 pub(super) use request::{Request, Variant};
 
 /// Launches of a graph, or more where the sets of weights are more.
@@ -66,83 +68,6 @@ impl From<crate::spec::SpecError> for BenchError {
     }
 }
 
-pub(super) fn command(registry: &Registry) -> clap::Command {
-    let bench = clap::Command::new("bench")
-        .about("Hold the W_O kernels, or the decode layer, to the reference on a GPU, then time them")
-        .arg(
-            Arg::new("family")
-                .value_parser(["wo_gemv", "layer"])
-                .default_value("wo_gemv")
-                .help("wo_gemv, or layer: beta_coop, beta_lite and separate kernels side by side"),
-        )
-        .arg(
-            Arg::new("out")
-                .long("out")
-                .value_name("DIR")
-                .value_parser(value_parser!(PathBuf))
-                .help("Folder for config.json, timing.csv, correctness_*.json, summary.json, plot.svg"),
-        )
-        .arg(
-            Arg::new("ncu")
-                .long("ncu")
-                .action(ArgAction::SetTrue)
-                .help("Run again under ncu, a launch a variant, and add what the counters say"),
-        )
-        .arg(
-            Arg::new("under-ncu")
-                .long("under-ncu")
-                .action(ArgAction::SetTrue)
-                .hide(true),
-        );
-    args::constants(layer::args(measuring(bench)), registry)
-}
-
-/// Flags of everything that measures.
-pub(super) fn measuring(command: clap::Command) -> clap::Command {
-    command
-        .arg(
-            Arg::new("method")
-                .long("method")
-                .value_parser(["graph", "events"])
-                .default_value("graph")
-                .help("Time replays of a graph of launches, or each launch between two events"),
-        )
-        .arg(
-            Arg::new("cold")
-                .long("cold")
-                .action(ArgAction::SetTrue)
-                .help("Another set of weights each launch, so that none lies in L2 [the default]"),
-        )
-        .arg(
-            Arg::new("warm")
-                .long("warm")
-                .action(ArgAction::SetTrue)
-                .conflicts_with("cold")
-                .help("The same weights each launch"),
-        )
-        .arg(
-            Arg::new("launches")
-                .long("launches")
-                .value_parser(value_parser!(usize))
-                .default_value("50")
-                .help("Samples"),
-        )
-        .arg(
-            Arg::new("seed")
-                .long("seed")
-                .value_parser(value_parser!(u64))
-                .default_value("4242")
-                .help("Of the inputs"),
-        )
-        .arg(
-            Arg::new("global-scale")
-                .long("global-scale")
-                .value_name("LIST")
-                .default_value("1")
-                .help("Global scales; one of more than 16 significant bits takes the general path"),
-        )
-}
-
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     let layer = matches.get_one::<String>("family").is_some_and(|f| f == "layer");
     let measured = if layer {
@@ -165,11 +90,9 @@ pub(super) struct Measured {
     case: Case,
     pub(super) choice: Choice,
     how: String,
-    pub(super) passes: bool,
+    pub(super) timed: Timed,
     max_abs: f64,
     drift: Drift,
-    pub(super) summary: Option<Summary>,
-    pub(super) floor: f64,
     counters: Option<ncu::Counters>,
 }
 
@@ -210,7 +133,7 @@ fn measure(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<ExitCode, Benc
         files::write_json(out, "summary.json", &summary)?;
         files::write(out, "plot.svg", &report::picture(&session, &all))?;
     }
-    let refused = all.iter().filter(|m| !m.passes).count();
+    let refused = all.iter().filter(|m| !m.timed.passes).count();
     Ok(ExitCode::from(u8::from(refused > 0)))
 }
 
@@ -363,16 +286,15 @@ impl<'a> Session<'a> {
             seed: self.seed,
         };
         let dir = self.out.as_ref().map(|out| out.join(case.folder()));
-        if let Some(dir) = &dir {
-            files::write_json(dir, "config.json", &case.config(&plan, self.ncu, None))?;
-        }
+        let configured = |known| match &dir {
+            Some(dir) => files::write_json(dir, "config.json", &case.config(&plan, self.ncu, known)),
+            None => Ok(()),
+        };
+        configured(None)?;
         let spec = self.spec(variant, &choice)?;
         let prepared = self.jit.prepare(&spec)?;
-        if let Some(dir) = &dir {
-            let key = prepared.subject.key.to_string();
-            let known = Some((key.as_str(), prepared.fetched.provenance.label()));
-            files::write_json(dir, "config.json", &case.config(&plan, self.ncu, known))?;
-        }
+        let key = prepared.subject.key.to_string();
+        configured(Some((key.as_str(), prepared.fetched.provenance.label())))?;
         let kernel = self.jit.load(&spec, &self.context)?;
         let entry = &kernel.entries()[0];
         let tokens = u32::try_from(nat).unwrap_or(u32::MAX);
@@ -442,12 +364,15 @@ impl<'a> Session<'a> {
         Ok(Measured {
             how: prepared.fetched.provenance.label().to_owned(),
             max_abs: sums.max_abs.max(partials.max_abs),
+            timed: Timed {
+                passes,
+                summary,
+                bytes: case.payload_bytes(),
+                floor,
+            },
             case,
             choice,
-            passes,
             drift,
-            summary,
-            floor,
             counters,
         })
     }

@@ -1,133 +1,218 @@
-//! A plot of times against splits, or contexts: SVG, with nothing but lines and text.
+//! Plots of times against splits, or contexts: SVG, with nothing but lines and text.
 //!
-//! Invariant: the floor is drawn on the same axis as everything else, and the axis
-//! is logarithmic, so equal ratios look equal.
+//! Invariant: the floor is drawn, dashed, on the same axes as everything else, and both
+//! axes are logarithmic, so equal ratios look equal.
 
 use std::fmt::Write;
 
-/// One line of the plot.
+/// One line of a plot.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Series {
-    /// Its name.
-    pub name: String,
+struct Series {
+    name: String,
     /// Split or context, and microseconds.
-    pub points: Vec<(u32, f64)>,
+    points: Vec<(usize, f64)>,
 }
 
-const WIDTH: f64 = 760.0;
-const HEIGHT: f64 = 420.0;
-const LEFT: f64 = 60.0;
-const RIGHT: f64 = 250.0;
-const TOP: f64 = 40.0;
-const BOTTOM: f64 = 50.0;
+/// One frame of a plot: lines over axes of their own.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Panel {
+    title: String,
+    series: Vec<Series>,
+    floor: Vec<(usize, f64)>,
+}
+
+impl Panel {
+    /// `title`: what is the same for all of its lines.
+    pub(super) fn new(title: String) -> Self {
+        Self {
+            title,
+            ..Self::default()
+        }
+    }
+
+    /// A point of a line. Of two at one place the faster one is drawn.
+    pub(super) fn put(&mut self, name: &str, at: usize, us: f64) {
+        let place = self.series.iter().position(|s| s.name == name);
+        let place = place.unwrap_or_else(|| {
+            self.series.push(Series {
+                name: name.to_owned(),
+                points: Vec::new(),
+            });
+            self.series.len() - 1
+        });
+        fastest(&mut self.series[place].points, at, us);
+    }
+
+    /// A point of the streaming kernel's line.
+    pub(super) fn floor(&mut self, at: usize, us: f64) {
+        fastest(&mut self.floor, at, us);
+    }
+
+    fn points(&self) -> impl Iterator<Item = &(usize, f64)> {
+        let of_series = self.series.iter().flat_map(|s| &s.points);
+        of_series.chain(&self.floor)
+    }
+}
+
+fn fastest(points: &mut Vec<(usize, f64)>, at: usize, us: f64) {
+    match points.iter_mut().find(|(there, _)| *there == at) {
+        Some((_, there)) => *there = there.min(us),
+        None => points.push((at, us)),
+    }
+    points.sort_by_key(|(at, _)| *at);
+}
+
+/// A frame's size, and what is around it.
+const WIDTH: f64 = 360.0;
+const HEIGHT: f64 = 250.0;
+const LEFT: f64 = 52.0;
+const RIGHT: f64 = 18.0;
+const TOP: f64 = 30.0;
+const BOTTOM: f64 = 42.0;
+const HEAD: f64 = 28.0;
+const LEGEND: f64 = 18.0;
 const COLOURS: [&str; 8] = [
     "#1b6ca8", "#c8553d", "#3a7d44", "#8e5aa3", "#b8860b", "#4f6d7a", "#d1495b", "#00798c",
 ];
 
-/// Draws, with the name of the axis below. `floor`: the streaming kernel, microseconds,
-/// where it is the same everywhere.
-pub(super) fn svg(title: &str, axis: &str, series: &[Series], floor: Option<f64>) -> String {
-    let mut splits: Vec<u32> = series.iter().flat_map(|s| s.points.iter().map(|p| p.0)).collect();
-    splits.sort_unstable();
-    splits.dedup();
-    let times = || series.iter().flat_map(|s| s.points.iter().map(|p| p.1));
-    let least = times().fold(floor.unwrap_or(f64::INFINITY), f64::min) * 0.8;
-    let most = times().fold(floor.unwrap_or(0.0), f64::max) * 1.25;
-    let x = |split: u32| {
-        let at = splits.iter().position(|s| *s == split).unwrap_or(0);
-        let steps = f64::from(u32::try_from(splits.len().max(2) - 1).unwrap_or(1));
-        LEFT + (WIDTH - LEFT - RIGHT) * f64::from(u32::try_from(at).unwrap_or(0)) / steps
-    };
-    let y = |us: f64| {
-        let part = (us / least).ln() / (most / least).ln();
-        HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * part
-    };
+/// Draws frames side by side, two at most, with the name of the axis below; a line's name
+/// has the same colour in all of them.
+pub(super) fn svg(title: &str, axis: &str, panels: &[Panel]) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for series in panels.iter().flat_map(|p| &p.series) {
+        if !names.contains(&series.name.as_str()) {
+            names.push(&series.name);
+        }
+    }
+    let columns = panels.len().clamp(1, 2);
+    let lines = panels.len().div_ceil(columns);
+    let width = WIDTH * number(columns).max(2.0);
+    let height = HEAD + HEIGHT * number(lines) + LEGEND * number(names.len() + 1) + 10.0;
     let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
          font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
-         <text x=\"{LEFT}\" y=\"20\" font-size=\"14\">{}</text>\n",
+         <text x=\"12\" y=\"20\" font-size=\"14\">{}</text>\n",
         escape(title)
     );
-    for tick in ticks(least, most) {
-        let at = y(tick);
-        let _ = writeln!(
-            out,
-            "<line x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"#ddd\"/>\
-             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{tick}</text>",
-            WIDTH - RIGHT,
-            LEFT - 6.0,
-            at + 4.0
-        );
+    for (i, panel) in panels.iter().enumerate() {
+        let at = (WIDTH * number(i % columns), HEAD + HEIGHT * number(i / columns));
+        frame(&mut out, at, axis, panel, &names);
     }
-    for split in &splits {
-        let _ = writeln!(
-            out,
-            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{split}</text>",
-            x(*split),
-            HEIGHT - BOTTOM + 18.0
-        );
-    }
+    let legend = HEAD + HEIGHT * number(lines) + LEGEND;
     let _ = writeln!(
         out,
-        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\
-         <text x=\"{LEFT}\" y=\"34\" text-anchor=\"end\">us</text>",
-        LEFT + (WIDTH - LEFT - RIGHT) / 2.0,
-        HEIGHT - 10.0,
-        escape(axis)
+        "<line x1=\"{LEFT}\" x2=\"{}\" y1=\"{legend}\" y2=\"{legend}\" stroke=\"#222\" stroke-dasharray=\"5 4\"/>\
+         <text x=\"{}\" y=\"{}\">streaming the bytes</text>",
+        LEFT + 26.0,
+        LEFT + 34.0,
+        legend + 4.0
     );
-    if let Some(floor) = floor {
-        let at = y(floor);
+    for (i, name) in names.iter().enumerate() {
+        let y = legend + LEGEND * number(i + 1);
         let _ = writeln!(
             out,
-            "<line x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"#222\" stroke-dasharray=\"6 4\"/>\
-         <text x=\"{:.1}\" y=\"{:.1}\">streaming the bytes: {floor:.2}</text>",
-            WIDTH - RIGHT,
-            WIDTH - RIGHT + 6.0,
-            at + 4.0
-        );
-    }
-    for (i, one) in series.iter().enumerate() {
-        let colour = COLOURS[i % COLOURS.len()];
-        let path: Vec<String> = one
-            .points
-            .iter()
-            .map(|(split, us)| format!("{:.1},{:.1}", x(*split), y(*us)))
-            .collect();
-        let _ = writeln!(
-            out,
-            "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
-            path.join(" ")
-        );
-        for (split, us) in &one.points {
-            let _ = writeln!(
-                out,
-                "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\" fill=\"{colour}\"><title>{us:.2}</title></circle>",
-                x(*split),
-                y(*us)
-            );
-        }
-        let line = TOP + 16.0 * f64::from(u32::try_from(i).unwrap_or(0));
-        let _ = writeln!(
-            out,
-            "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"10\" height=\"10\" fill=\"{colour}\"/>\
-             <text x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-            WIDTH - RIGHT + 6.0,
-            line - 9.0,
-            WIDTH - RIGHT + 22.0,
-            line,
-            escape(&one.name)
+            "<line x1=\"{LEFT}\" x2=\"{}\" y1=\"{y}\" y2=\"{y}\" stroke=\"{}\" stroke-width=\"3\"/>\
+             <text x=\"{}\" y=\"{}\">{}</text>",
+            LEFT + 26.0,
+            COLOURS[i % COLOURS.len()],
+            LEFT + 34.0,
+            y + 4.0,
+            escape(name)
         );
     }
     out.push_str("</svg>\n");
     out
 }
 
-/// 1, 2, 5 and their tens within the range.
+/// One frame, with its upper left corner at `(left, top)`.
+fn frame(out: &mut String, (left, top): (f64, f64), axis: &str, panel: &Panel, names: &[&str]) {
+    let mut places: Vec<usize> = panel.points().map(|p| p.0).collect();
+    places.sort_unstable();
+    places.dedup();
+    let (Some(first), Some(end)) = (places.first(), places.last()) else {
+        return;
+    };
+    let least = panel.points().fold(f64::INFINITY, |m, p| m.min(p.1)) * 0.85;
+    let most = panel.points().fold(0.0, |m: f64, p| m.max(p.1)) * 1.15;
+    let (left, right) = (left + LEFT, left + WIDTH - RIGHT);
+    let (ceiling, ground) = (top + TOP, top + HEIGHT - BOTTOM);
+    let x = |at: usize| {
+        let part = (number(at) / number(*first)).ln() / (number(*end) / number(*first)).ln();
+        // One place alone stands in the middle.
+        left + (right - left) * if part.is_finite() { part } else { 0.5 }
+    };
+    let y = |us: f64| ground - (ground - ceiling) * (us / least).ln() / (most / least).ln();
+    let _ = writeln!(
+        out,
+        "<text x=\"{left}\" y=\"{}\">{}</text><text x=\"{}\" y=\"{}\" text-anchor=\"end\">us</text>\
+         <text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
+        ceiling - 8.0,
+        escape(&panel.title),
+        left - 6.0,
+        ceiling - 8.0,
+        f64::midpoint(left, right),
+        ground + 34.0,
+        escape(axis)
+    );
+    for tick in ticks(least, most) {
+        let at = y(tick);
+        let _ = writeln!(
+            out,
+            "<line x1=\"{left}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"#ddd\"/>\
+             <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{tick}</text>",
+            left - 6.0,
+            at + 4.0
+        );
+    }
+    for at in &places {
+        let _ = writeln!(
+            out,
+            "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{at}</text>",
+            x(*at),
+            ground + 16.0
+        );
+    }
+    let path = |points: &[(usize, f64)]| {
+        let all = points
+            .iter()
+            .map(|(at, us)| format!("{:.1},{:.1}", x(*at), y(*us)));
+        all.collect::<Vec<_>>().join(" ")
+    };
+    let _ = writeln!(
+        out,
+        "<polyline points=\"{}\" fill=\"none\" stroke=\"#222\" stroke-dasharray=\"5 4\"/>",
+        path(&panel.floor)
+    );
+    for one in &panel.series {
+        let place = names.iter().position(|n| *n == one.name).unwrap_or(0);
+        let colour = COLOURS[place % COLOURS.len()];
+        let _ = writeln!(
+            out,
+            "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
+            path(&one.points)
+        );
+        for (at, us) in &one.points {
+            let _ = writeln!(
+                out,
+                "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\" fill=\"{colour}\"><title>{}: {us:.2}</title></circle>",
+                x(*at),
+                y(*us),
+                escape(&one.name)
+            );
+        }
+    }
+}
+
+fn number(n: usize) -> f64 {
+    f64::from(u32::try_from(n).unwrap_or(u32::MAX))
+}
+
+/// Round numbers within the range.
 fn ticks(least: f64, most: f64) -> Vec<f64> {
     let mut ticks = Vec::new();
     let mut decade = 1e-3;
     while decade <= most {
-        for step in [1.0, 2.0, 3.0, 5.0, 7.0] {
+        for step in [1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0] {
             if (least..=most).contains(&(decade * step)) {
                 ticks.push(decade * step);
             }
@@ -147,33 +232,59 @@ fn escape(text: &str) -> String {
 mod tests {
     use super::*;
 
+    fn numbers(text: &str, name: &str) -> Vec<f64> {
+        text.split(&format!(" {name}=\""))
+            .skip(1)
+            .map(|rest| rest.split('"').next().expect("value").parse().expect("number"))
+            .collect()
+    }
+
     #[test]
-    fn every_point_and_the_floor_lie_inside_the_frame() {
-        let series = [
-            Series {
-                name: "a < b".into(),
-                points: vec![(1, 980.0), (8, 134.0)],
-            },
-            Series {
-                name: "c".into(),
-                points: vec![(1, 18.5), (2, 13.0), (8, 9.0)],
-            },
-        ];
-        let text = svg("times", "wo_split", &series, Some(5.5));
-        assert!(text.contains("a &lt; b") && text.contains("streaming the bytes: 5.50"));
-        let numbers = |name: &str| -> Vec<f64> {
-            text.split(&format!("{name}=\""))
-                .skip(1)
-                .map(|rest| rest.split('"').next().expect("value").parse().expect("number"))
-                .collect()
+    fn every_point_lies_inside_its_own_frame_and_a_name_has_one_colour() {
+        let mut panels = [Panel::default(), Panel::default(), Panel::default()];
+        for (i, panel) in panels.iter_mut().enumerate() {
+            for (at, us) in [(1, 980.0), (8, 134.0)] {
+                panel.put("a < b", at, us * number(i + 1));
+                panel.floor(at, 5.5);
+            }
+        }
+        panels[0].put("c", 2, 18.5);
+        panels[0].put("c", 2, 17.5);
+        let text = svg("times", "wo_split", &panels);
+        let (cx, cy) = (numbers(&text, "cx"), numbers(&text, "cy"));
+        assert_eq!(cx.len(), 7, "of two points at one place one is drawn");
+        assert!(text.contains(": 17.50") && !text.contains(": 18.50"));
+        let inside = |i: usize, at: &[usize]| {
+            let (left, top) = (WIDTH * number(i % 2), HEAD + HEIGHT * number(i / 2));
+            at.iter().all(|p| {
+                (left + LEFT..=left + WIDTH - RIGHT).contains(&cx[*p])
+                    && (top + TOP..=top + HEIGHT - BOTTOM).contains(&cy[*p])
+            })
         };
-        assert_eq!(numbers("cx").len(), 5);
-        assert!(numbers("cx").iter().all(|x| (LEFT..=WIDTH - RIGHT).contains(x)));
-        assert!(numbers("cy").iter().all(|y| (TOP..=HEIGHT - BOTTOM).contains(y)));
+        assert!(inside(0, &[0, 1, 2]) && inside(1, &[3, 4]) && inside(2, &[5, 6]));
+        assert_eq!(text.matches("a &lt; b</text>").count(), 1, "one legend");
+        assert_eq!(
+            text.matches("fill=\"#c8553d\"").count(),
+            1,
+            "the second name's point"
+        );
+        assert_eq!(
+            text.matches("stroke-dasharray").count(),
+            4,
+            "a floor a frame, and its name"
+        );
+    }
+
+    #[test]
+    fn one_place_alone_stands_in_the_middle() {
+        let mut panel = Panel::default();
+        panel.put("a", 4096, 90.0);
+        let middle = f64::midpoint(LEFT, WIDTH - RIGHT);
+        assert_eq!(numbers(&svg("", "", &[panel]), "cx"), [middle]);
     }
 
     #[test]
     fn ticks_are_round_numbers_within_the_range() {
-        assert_eq!(ticks(4.0, 25.0), [5.0, 7.0, 10.0, 20.0]);
+        assert_eq!(ticks(4.5, 25.0), [5.0, 7.0, 10.0, 15.0, 20.0]);
     }
 }

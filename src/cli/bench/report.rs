@@ -1,4 +1,4 @@
-//! The table of a measurement, its JSON and its plot.
+//! How a row of any measurement ends; and the table of `wo_gemv`, its JSON and its plot.
 //!
 //! Invariant: a variant that the gate refused is in the table, without a time.
 
@@ -6,7 +6,51 @@ use serde_json::{Value, json};
 
 use super::{Choice, Measured, Session, files, plot};
 use crate::cli::output;
-use crate::timing::Method;
+use crate::timing::{Method, Summary};
+
+/// What the gate and the clock said of a variant.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::cli) struct Timed {
+    pub(super) passes: bool,
+    pub(in crate::cli) summary: Option<Summary>,
+    /// Bytes that a launch has to move.
+    pub(super) bytes: usize,
+    /// The streaming kernel over them, microseconds.
+    pub(in crate::cli) floor: f64,
+}
+
+impl Timed {
+    /// Titles of [`cells`](Self::cells).
+    pub(super) const TITLES: [&str; 7] = ["gate", "median us", "p5", "p95", "GB/s", "stream us", "x stream"];
+
+    pub(super) fn median(&self) -> Option<f64> {
+        self.summary.map(|s| s.median)
+    }
+
+    pub(super) fn gbps(&self) -> Option<f64> {
+        self.median()
+            .map(|us| files::gigabytes_per_second(self.bytes, us))
+    }
+
+    pub(super) fn over_stream(&self) -> Option<f64> {
+        self.median().map(|us| us / self.floor)
+    }
+
+    /// The end of a row of the table.
+    pub(super) fn cells(&self) -> [String; 7] {
+        let number =
+            |value: Option<f64>, digits: usize| value.map_or("-".into(), |v| format!("{v:.digits$}"));
+        [
+            if self.passes { "passes" } else { "FAILS" }.into(),
+            number(self.median(), 2),
+            number(self.summary.map(|s| s.p5), 2),
+            number(self.summary.map(|s| s.p95), 2),
+            number(self.gbps(), 0),
+            number(Some(self.floor), 2),
+            number(self.over_stream(), 2),
+        ]
+    }
+}
 
 fn geometry_text(choice: &Choice) -> String {
     let set: Vec<String> = choice.geometry.iter().map(|(n, v)| format!("{n}={v}")).collect();
@@ -20,51 +64,28 @@ fn geometry_text(choice: &Choice) -> String {
 
 /// Prints the table, or an object a line, and gives `summary.json`.
 pub(super) fn print(session: &Session, all: &[Measured], json: bool) -> Value {
-    let mut rows = vec![
-        [
-            "split",
-            "mode",
-            "geometry",
-            "tokens",
-            "scale",
-            "gate",
-            "median us",
-            "p5",
-            "p95",
-            "GB/s",
-            "x stream",
-            "constants",
-        ]
-        .map(str::to_owned)
-        .to_vec(),
-    ];
+    let titles = ["split", "mode", "geometry", "tokens", "scale"].into_iter();
+    let titles = titles.chain(Timed::TITLES).chain(["constants"]);
+    let mut rows = vec![titles.map(str::to_owned).collect()];
     let mut values = Vec::new();
     for m in all {
-        let number =
-            |value: Option<f64>, digits: usize| value.map_or("-".into(), |v| format!("{v:.digits$}"));
-        let summary = m.summary;
-        let median = summary.map(|s| s.median);
-        let gbps = median.map(|us| files::gigabytes_per_second(m.case.payload_bytes(), us));
-        rows.push(vec![
+        let timed = &m.timed;
+        let mut row = vec![
             m.case.shape.wo_split.to_string(),
             m.case.accumulate.clone(),
             m.case.geometry.clone(),
             m.case.nat.to_string(),
             m.case.global_scale.to_string(),
-            if m.passes { "passes".into() } else { "FAILS".into() },
-            number(median, 2),
-            number(summary.map(|s| s.p5), 2),
-            number(summary.map(|s| s.p95), 2),
-            number(gbps, 0),
-            number(median.map(|us| us / m.floor), 2),
-            geometry_text(&m.choice),
-        ]);
+        ];
+        row.extend(timed.cells());
+        row.push(geometry_text(&m.choice));
+        rows.push(row);
         values.push(json!({"event": "variant", "wo_split": m.case.shape.wo_split, "accumulate": m.case.accumulate,
             "geometry": m.case.geometry, "tokens": m.case.nat, "global_scale": m.case.global_scale,
-            "passes": m.passes, "max_abs": m.max_abs.to_string(), "relative_l2_vs_float64": m.drift.relative_l2.to_string(),
+            "passes": timed.passes, "max_abs": m.max_abs.to_string(), "relative_l2_vs_float64": m.drift.relative_l2.to_string(),
             "origin": m.choice.origin, "constants": m.choice.geometry, "provenance": m.how,
-            "summary": summary, "payload_bytes": m.case.payload_bytes(), "payload_gbps": gbps,
-            "stream_us": m.floor, "over_stream": median.map(|us| us / m.floor), "ncu": m.counters}));
+            "summary": timed.summary, "payload_bytes": timed.bytes, "payload_gbps": timed.gbps(),
+            "stream_us": timed.floor, "over_stream": timed.over_stream(), "ncu": m.counters}));
     }
     let device = session.context.device();
     if json {
@@ -73,10 +94,8 @@ pub(super) fn print(session: &Session, all: &[Measured], json: bool) -> Value {
         }
     } else {
         output::table(&rows);
-        let floors: Vec<String> = floors(all).iter().map(|f| format!("{f:.2}")).collect();
         output::line(format!(
-            "\nstreaming the same bytes, same method: {} us; {}, {} samples, {} launches a sample",
-            floors.join(", "),
+            "\n{}, {} samples, {} launches a sample; stream: reading the same bytes, same method",
             device.name,
             session.plan.samples,
             if session.plan.method == Method::Graph {
@@ -94,18 +113,11 @@ pub(super) fn print(session: &Session, all: &[Measured], json: bool) -> Value {
     json!({"device": device, "plan": session.plan, "variants": values})
 }
 
-/// The floors of the global scales, each once.
-fn floors(all: &[Measured]) -> Vec<f64> {
-    let mut floors: Vec<f64> = all.iter().map(|m| m.floor).collect();
-    floors.dedup();
-    floors
-}
-
 /// `plot.svg`.
 pub(super) fn picture(session: &Session, all: &[Measured]) -> String {
-    let mut series: Vec<plot::Series> = Vec::new();
+    let mut panel = plot::Panel::default();
     for m in all {
-        let Some(summary) = m.summary else { continue };
+        let Some(us) = m.timed.median() else { continue };
         let case = &m.case;
         let name = format!(
             "{} {}, {} token{}, scale {}",
@@ -115,19 +127,13 @@ pub(super) fn picture(session: &Session, all: &[Measured]) -> String {
             if case.nat == 1 { "" } else { "s" },
             case.global_scale
         );
-        let point = (u32::try_from(case.shape.wo_split).unwrap_or(0), summary.median);
-        match series.iter_mut().find(|s| s.name == name) {
-            Some(one) => one.points.push(point),
-            None => series.push(plot::Series {
-                name,
-                points: vec![point],
-            }),
-        }
+        panel.put(&name, case.shape.wo_split, us);
+        // One shape, so one floor, within noise.
+        panel.floor(case.shape.wo_split, m.timed.floor);
     }
-    let floor = all.iter().map(|m| m.floor).fold(f64::INFINITY, f64::min);
     let title = format!(
         "wo_gemv on {}, median microseconds a launch",
         session.context.device().name
     );
-    plot::svg(&title, "wo_split", &series, Some(floor))
+    plot::svg(&title, "wo_split", &[panel])
 }

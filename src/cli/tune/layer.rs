@@ -168,7 +168,7 @@ fn best(
     let samples = matches.get_one::<usize>("launches").copied().unwrap_or(50).max(1);
     let (mut winner, mut tried) = (None::<Winner>, 0);
     for (spec, geometry) in candidates {
-        if let Err(reason) = verify_layer::gate(jit, context, spec, lengths.clone())? {
+        if let Some(reason) = verify_layer::gate(jit, context, spec, lengths.clone())?.wrong() {
             output::error(format!("{}: not timed: {reason}", spec.variant()));
             continue;
         }

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use cudarc::driver::CudaStream;
 use half::bf16;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Answer, output};
 use crate::device::Context;
@@ -73,13 +73,12 @@ pub(super) fn run(
         wrong += usize::from(stages.iter().any(|s| !s.good));
         for stage in &stages {
             if json {
-                output::json(
-                    &json!({"event": "stage", "family": family, "variant": spec.variant(),
-                    "lengths": case.lengths, "inputs": format!("{:?}", case.kv), "stage": stage.name,
-                    "good": stage.good, "detail": stage.detail,
-                    "median": stage.errors.map(|e| e.median), "p99": stage.errors.map(|e| e.p99),
-                    "max": stage.errors.map(|e| e.max).filter(|m| m.is_finite())}),
-                );
+                let mut value = json!({"event": "stage", "family": family, "variant": spec.variant(),
+                    "lengths": case.lengths, "inputs": format!("{:?}", case.kv)});
+                if let (Value::Object(all), Value::Object(own)) = (&mut value, stage.json()) {
+                    all.extend(own);
+                }
+                output::json(&value);
             } else if !stage.good || stage.errors.is_some() {
                 let number = |f: fn(&Errors) -> f64| {
                     stage
@@ -121,14 +120,32 @@ pub(super) fn run(
     Ok(ExitCode::from(u8::from(wrong > 0)))
 }
 
-/// Whether a variant passes for sequences of these lengths; else the first stage
-/// that is wrong, and how.
+/// What the references said of a variant, stage by stage.
+pub(super) struct Gate(Vec<Stage>);
+
+impl Gate {
+    /// The first stage that is wrong, and how.
+    pub(super) fn wrong(&self) -> Option<String> {
+        let stage = self.0.iter().find(|stage| !stage.good)?;
+        Some(format!("{}: {}", stage.name, stage.detail))
+    }
+
+    pub(super) fn passes(&self) -> bool {
+        self.wrong().is_none()
+    }
+
+    pub(super) fn stages(&self) -> Vec<Value> {
+        self.0.iter().map(Stage::json).collect()
+    }
+}
+
+/// Holds a variant to the references, for sequences of these lengths.
 pub(super) fn gate(
     jit: &Jit,
     context: &Context,
     spec: &KernelSpec,
     lengths: Vec<usize>,
-) -> Result<Result<(), String>, Error> {
+) -> Result<Gate, Error> {
     let case = Case {
         shape: SHAPE_NAMES.map(|name| spec.number(name).unwrap_or(0) as usize),
         set: Vec::new(),
@@ -136,9 +153,7 @@ pub(super) fn gate(
         kv: layer::Kv::Random,
         global_scale: 0.0123,
     };
-    let stages = judge(jit, context, &context.cuda().default_stream(), spec, &case)?;
-    let wrong = stages.into_iter().find(|stage| !stage.good);
-    Ok(wrong.map_or(Ok(()), |stage| Err(format!("{}: {}", stage.name, stage.detail))))
+    judge(jit, context, &context.cuda().default_stream(), spec, &case).map(Gate)
 }
 
 /// Compiles what the cache lacks, on all cores, before the GPU has to wait.
@@ -168,6 +183,15 @@ struct Stage {
     good: bool,
     errors: Option<Errors>,
     detail: String,
+}
+
+impl Stage {
+    fn json(&self) -> Value {
+        let said = !self.good || self.errors.is_some();
+        json!({"stage": self.name, "good": self.good, "detail": said.then_some(&self.detail),
+            "median": self.errors.map(|e| e.median), "p99": self.errors.map(|e| e.p99),
+            "max": self.errors.map(|e| e.max).filter(|m| m.is_finite())})
+    }
 }
 
 fn near(name: &'static str, actual: &[f32], reference: &[f64], rtol: f64, atol: f64) -> Stage {

@@ -6,72 +6,78 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::super::{Session, files, plot};
-use super::Point;
+use super::super::plot;
+use super::super::report::Timed;
+use super::{Path, Point, Run};
 use crate::cli::output;
-use crate::timing::Plan;
 
 /// Prints the table, or an object a line, and gives `summary.json`.
-pub(super) fn print(session: &Session, plan: &Plan, points: &[Point], json: bool) -> Value {
-    let mut rows = vec![
-        [
-            "context",
-            "tokens",
-            "path",
-            "variant",
-            "gate",
-            "median us",
-            "p5",
-            "p95",
-            "GB/s",
-            "stream us",
-            "x stream",
-        ]
-        .map(str::to_owned)
-        .to_vec(),
-    ];
+pub(super) fn print(run: &Run, json: bool) -> Value {
+    let titles = ["context", "tokens", "path", "variant"].into_iter();
+    let mut rows = vec![titles.chain(Timed::TITLES).map(str::to_owned).collect()];
     let mut values = Vec::new();
-    for p in points {
-        let number =
-            |value: Option<f64>, digits: usize| value.map_or("-".into(), |v| format!("{v:.digits$}"));
-        let median = p.summary.map(|s| s.median);
-        let gbps = median.map(|us| files::gigabytes_per_second(p.bytes, us));
-        rows.push(vec![
-            p.context.to_string(),
-            p.nat.to_string(),
+    for p in &run.points {
+        let timed = &p.timed;
+        let mut row: Vec<String> = vec![
+            p.at.context.to_string(),
+            p.at.nat.to_string(),
             p.path.name().to_owned(),
-            p.variant.clone(),
-            if p.passes { "passes".into() } else { "FAILS".into() },
-            number(median, 2),
-            number(p.summary.map(|s| s.p5), 2),
-            number(p.summary.map(|s| s.p95), 2),
-            number(gbps, 0),
-            format!("{:.2}", p.floor),
-            number(median.map(|us| us / p.floor), 2),
-        ]);
-        values.push(
-            json!({"event": "point", "context": p.context, "nat": p.nat, "path": p.path.name(),
-            "variant": p.variant, "passes": p.passes, "bytes": p.bytes, "gbps": gbps,
-            "summary": p.summary, "stream_us": p.floor, "over_stream": median.map(|us| us / p.floor)}),
-        );
+            p.spec.variant(),
+        ];
+        row.extend(timed.cells());
+        rows.push(row);
+        values.push(json!({"event": "point", "context": p.at.context, "nat": p.at.nat,
+            "path": p.path.name(), "variant": p.spec.variant(), "passes": timed.passes, "bytes": timed.bytes,
+            "gbps": timed.gbps(), "summary": timed.summary, "stream_us": timed.floor,
+            "over_stream": timed.over_stream(), "tokens_a_decode": p.decodes}));
     }
-    let device = session.context.device();
+    let device = run.session.context.device();
     if json {
         for value in &values {
             output::json(value);
         }
     } else {
         output::table(&rows);
+        output::line("");
+        if run.ask.paths.contains(&Path::Separate) {
+            output::line(
+                "separate: attention, W_O, gate_up and down as kernels of their own, without norm, activation and \
+                 requantisation; its gate is that of beta_lite",
+            );
+        }
+        for line in decodes(&run.points) {
+            output::line(line);
+        }
         output::line(format!(
-            "\nseparate: attention, W_O, gate_up and down as kernels of their own, without norm, activation and \
-             requantisation; its gate is that of beta_lite\n{}, {} samples, {} launches a sample, two copies of weights and cache in turn",
-            device.name, plan.samples, plan.launches_per_graph,
+            "{}, {} samples, {} launches a sample, two copies of weights and cache in turn",
+            device.name, run.plan.samples, run.plan.launches_per_graph,
         ));
     }
-    json!({"device": device, "plan": plan, "points": values})
+    json!({"device": device, "plan": run.plan, "points": values})
 }
 
-/// `timing.csv`.
+/// Where separate kernels need several decodes of weights for the tokens of a launch.
+fn decodes(points: &[Point]) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for p in points {
+        let Some([gate_up, down]) = p.decodes else {
+            continue;
+        };
+        if (gate_up.min(down) as usize) < p.at.nat {
+            let line = format!(
+                "separate with {} tokens: {gate_up} a decode of gate_up, {down} of down: \
+                 what shared memory has room for",
+                p.at.nat
+            );
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+    }
+    lines
+}
+
+/// `points.csv`.
 pub(super) fn csv(points: &[Point]) -> String {
     let mut text = String::from("context,nat,path,variant,passes,bytes,median_us,p5_us,p95_us,stream_us\n");
     for p in points {
@@ -79,78 +85,113 @@ pub(super) fn csv(points: &[Point]) -> String {
         let _ = writeln!(
             text,
             "{},{},{},{},{},{},{},{},{},{:.3}",
-            p.context,
-            p.nat,
+            p.at.context,
+            p.at.nat,
             p.path.name(),
-            p.variant,
-            p.passes,
-            p.bytes,
-            number(p.summary.map(|s| s.median)),
-            number(p.summary.map(|s| s.p5)),
-            number(p.summary.map(|s| s.p95)),
-            p.floor
+            p.spec.variant(),
+            p.timed.passes,
+            p.timed.bytes,
+            number(p.timed.median()),
+            number(p.timed.summary.map(|s| s.p5)),
+            number(p.timed.summary.map(|s| s.p95)),
+            p.timed.floor
         );
     }
     text
 }
 
-/// `plot.svg`: times against contexts, with the floors.
-pub(super) fn picture(session: &Session, points: &[Point]) -> String {
-    let mut series: Vec<plot::Series> = Vec::new();
+/// `plot.svg`: times against contexts, a frame a number of tokens; of several splits
+/// the fastest.
+pub(super) fn picture(device: &str, points: &[Point]) -> String {
+    let mut panels: Vec<(usize, plot::Panel)> = Vec::new();
     for p in points {
-        let context = u32::try_from(p.context).unwrap_or(u32::MAX);
-        let tokens = if p.nat == 1 { "token" } else { "tokens" };
-        let median = p.summary.map(|s| s.median);
-        let lines = [
-            (format!("streaming, {} {tokens}", p.nat), Some(p.floor)),
-            (
-                format!("{} {}, {} {tokens}", p.path.name(), p.variant, p.nat),
-                median,
-            ),
-        ];
-        for (name, us) in lines {
-            let Some(us) = us else { continue };
-            match series.iter_mut().find(|s| s.name == name) {
-                Some(one) if one.points.iter().any(|(at, _)| *at == context) => {}
-                Some(one) => one.points.push((context, us)),
-                None => series.push(plot::Series {
-                    name,
-                    points: vec![(context, us)],
-                }),
-            }
+        let at = panels.iter().position(|(nat, _)| *nat == p.at.nat);
+        let at = at.unwrap_or_else(|| {
+            let title = format!("{} token{}", p.at.nat, if p.at.nat == 1 { "" } else { "s" });
+            panels.push((p.at.nat, plot::Panel::new(title)));
+            panels.len() - 1
+        });
+        let panel = &mut panels[at].1;
+        panel.floor(p.at.context, p.timed.floor);
+        if let Some(us) = p.timed.median() {
+            panel.put(&line(p), p.at.context, us);
         }
     }
-    let title = format!(
-        "decode layer on {}, median microseconds a launch",
-        session.context.device().name
-    );
-    plot::svg(&title, "context", &series, None)
+    panels.sort_by_key(|(nat, _)| *nat);
+    let panels: Vec<plot::Panel> = panels.into_iter().map(|(_, panel)| panel).collect();
+    let title = format!("decode layer on {device}, median microseconds a launch, the fastest split of each");
+    plot::svg(&title, "context", &panels)
+}
+
+/// What a line of the plot is of.
+fn line(point: &Point) -> String {
+    let constant = |name: &str| point.spec.constants[name].to_string();
+    let geometry = match constant("geometry").as_str() {
+        "spread" => String::new(),
+        other => format!(", {other} geometry"),
+    };
+    format!("{}, {}{geometry}", point.path.name(), constant("accumulate"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Path;
+    use super::super::record::At;
     use super::*;
+    use crate::spec::KernelSpec;
     use crate::timing::Summary;
+
+    fn point(nat: usize, split: &str, us: Option<f64>) -> Point {
+        let registry = crate::template::Registry::load(None).expect("families");
+        let family = registry.get("beta_coop").expect("family");
+        let arch = "sm_90a".parse().expect("arch");
+        Point {
+            at: At {
+                context: 4096,
+                nat,
+                bytes: 1000,
+                floor: 1.0,
+            },
+            path: Path::Coop,
+            spec: KernelSpec::new(family, [("wo_split", split)], arch).expect("legal"),
+            timed: Timed {
+                passes: us.is_some(),
+                summary: us.and_then(|us| Summary::of(&[us])),
+                bytes: 1000,
+                floor: 1.0,
+            },
+            decodes: Some([8, 4]),
+        }
+    }
 
     #[test]
     fn a_refused_point_is_in_the_csv_without_a_time() {
-        let point = |passes: bool| Point {
-            context: 4096,
-            nat: 1,
-            path: Path::Coop,
-            variant: "wo_split=8".into(),
-            bytes: 1000,
-            passes,
-            summary: passes.then(|| Summary::of(&[2.0]).expect("a sample")),
-            floor: 1.0,
-        };
-        let text = csv(&[point(true), point(false)]);
+        let text = csv(&[point(1, "8", Some(2.0)), point(1, "8", None)]);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
             lines[1],
             "4096,1,coop,wo_split=8,true,1000,2.000,2.000,2.000,1.000"
         );
         assert_eq!(lines[2], "4096,1,coop,wo_split=8,false,1000,,,,1.000");
+    }
+
+    #[test]
+    fn the_plot_has_a_frame_a_number_of_tokens_and_a_line_of_the_fastest_split() {
+        let points = [
+            point(1, "1", Some(3.25)),
+            point(1, "8", Some(2.25)),
+            point(8, "8", Some(9.25)),
+        ];
+        let text = picture("a GPU", &points);
+        for word in [">1 token<", ">8 tokens<", ": 2.25<", ": 9.25<"] {
+            assert!(text.contains(word), "{word}");
+        }
+        assert!(!text.contains(": 3.25<"));
+    }
+
+    #[test]
+    fn fewer_tokens_a_decode_than_a_launch_has_are_said_once() {
+        let lines = decodes(&[point(4, "1", None), point(8, "1", None), point(8, "8", None)]);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].starts_with("separate with 8 tokens: 8 a decode of gate_up, 4 of down"));
     }
 }

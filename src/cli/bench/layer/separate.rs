@@ -15,6 +15,8 @@ use crate::launch::{Arguments, LaunchError, Order, launch};
 use crate::load::LoadedKernel;
 use crate::reference::layer::LayerInputs;
 use crate::spec::KernelSpec;
+use crate::target::Arch;
+use crate::template::Family;
 use crate::timing::{Plan, sample};
 use crate::tune::{Geometry, Gpu, Problem, choose};
 use crate::workspace::{BoundLayer, LayerDims};
@@ -34,6 +36,24 @@ pub(super) struct Separate {
     out: CudaSlice<f32>,
     partials: CudaSlice<f32>,
     counters: CudaSlice<u32>,
+}
+
+/// What runs after attention.
+pub(super) struct Kernels {
+    wo: (KernelSpec, Arc<LoadedKernel>),
+    gate_up: (KernelSpec, Arc<LoadedKernel>),
+    down: (KernelSpec, Arc<LoadedKernel>),
+}
+
+impl Kernels {
+    pub(super) fn specs(&self) -> impl Iterator<Item = &KernelSpec> {
+        [&self.wo.0, &self.gate_up.0, &self.down.0].into_iter()
+    }
+
+    /// Tokens that share a decode of gate and up, and of down.
+    pub(super) fn decodes(&self) -> [u32; 2] {
+        [&self.gate_up.0, &self.down.0].map(|spec| spec.number("tokens").unwrap_or(1))
+    }
 }
 
 impl Separate {
@@ -78,30 +98,45 @@ impl Separate {
         })
     }
 
+    /// The kernels after attention, for so many tokens.
+    pub(super) fn kernels(
+        &self,
+        session: &Session,
+        spec: &KernelSpec,
+        nat: u32,
+    ) -> Result<Kernels, BenchError> {
+        let d = &self.dims;
+        let loaded = |spec: KernelSpec| -> Result<_, BenchError> {
+            let kernel = session.jit.load(&spec, &session.context)?;
+            Ok((spec, kernel))
+        };
+        Ok(Kernels {
+            wo: loaded(Self::wo(session, spec, nat)?)?,
+            gate_up: loaded(gemv(session, 2 * d.intermediate, d.hidden, nat)?)?,
+            down: loaded(gemv(session, d.hidden, d.intermediate, nat)?)?,
+        })
+    }
+
     /// All kernels in order, a launch after another.
     pub(super) fn sample(
         &self,
         session: &Session,
         plan: &Plan,
         attention: &[BoundLayer],
-        spec: &KernelSpec,
+        kernels: &Kernels,
         nat: u32,
     ) -> Result<Vec<f64>, BenchError> {
-        let d = &self.dims;
-        let wo = Self::wo(session, spec, nat)?;
-        let gate_up = gemv(session, 2 * d.intermediate, d.hidden, nat)?;
-        let down = gemv(session, d.hidden, d.intermediate, nat)?;
         Ok(sample(&session.context, plan, &mut |i, stream| {
             // SAFETY: as in `layer_copies::launch`.
             launched(unsafe { attention[i % attention.len()].launch_entries(ATTENTION, nat, stream) })?;
             let [w, g, o] = &self.copies[i % self.copies.len()];
-            self.launch_wo(&wo, w, nat, stream)?;
-            self.launch_gemv(&gate_up, g, nat, stream)?;
-            self.launch_gemv(&down, o, nat, stream)
+            self.launch_wo(&kernels.wo.1, w, nat, stream)?;
+            self.launch_gemv(&kernels.gate_up.1, g, nat, stream)?;
+            self.launch_gemv(&kernels.down.1, o, nat, stream)
         })?)
     }
 
-    fn wo(session: &Session, spec: &KernelSpec, nat: u32) -> Result<Arc<LoadedKernel>, BenchError> {
+    fn wo(session: &Session, spec: &KernelSpec, nat: u32) -> Result<KernelSpec, BenchError> {
         let names = [
             "hidden",
             "num_q_heads",
@@ -123,8 +158,7 @@ impl Separate {
         constants.extend(choose(&session.record, &gpu, &problem, &Geometry::new()).geometry);
         let family = session.jit.registry().get("wo_gemv").map_err(Error::from)?;
         let set = constants.iter().map(|(n, v)| (n.as_str(), v.as_str()));
-        let spec = KernelSpec::new(family, set, session.arch())?;
-        Ok(session.jit.load(&spec, &session.context)?)
+        Ok(KernelSpec::new(family, set, session.arch())?)
     }
 
     fn at<T>(&self, slice: &CudaSlice<T>) -> sys::CUdeviceptr {
@@ -171,15 +205,80 @@ impl Separate {
     }
 }
 
-fn gemv(session: &Session, rows: usize, k: usize, nat: u32) -> Result<Arc<LoadedKernel>, BenchError> {
+/// With as many tokens to a decode as shared memory holds the activations of, be it with
+/// fewer rows to a block.
+fn gemv(session: &Session, rows: usize, k: usize, nat: u32) -> Result<KernelSpec, BenchError> {
     let family = session.jit.registry().get("gemv").map_err(Error::from)?;
+    let room = session.context.device().shared_mem_per_block;
+    widest(
+        family,
+        session.arch(),
+        room,
+        rows,
+        k,
+        nat.next_power_of_two().min(8),
+    )
+}
+
+fn widest(
+    family: &Arc<Family>,
+    arch: Arch,
+    room: u32,
+    rows: usize,
+    k: usize,
+    most: u32,
+) -> Result<KernelSpec, BenchError> {
     let (rows, k) = (rows.to_string(), k.to_string());
-    let tokens = nat.next_power_of_two().min(4).to_string();
-    let set = [
-        ("rows", rows.as_str()),
-        ("k_total", k.as_str()),
-        ("tokens", tokens.as_str()),
-    ];
-    let spec = KernelSpec::new(family, set, session.arch())?;
-    Ok(session.jit.load(&spec, &session.context)?)
+    let with = |tokens: u32, num_ctas: &str| {
+        let tokens = tokens.to_string();
+        let set = [
+            ("rows", rows.as_str()),
+            ("k_total", k.as_str()),
+            ("tokens", tokens.as_str()),
+            ("num_ctas", num_ctas),
+        ];
+        KernelSpec::new(family, set, arch)
+    };
+    let blocks = family.constants["num_ctas"].default.to_string();
+    let twice = blocks.parse().map_or(264, |n: u32| 2 * n).to_string();
+    let mut tokens = most;
+    while tokens > 1 {
+        for num_ctas in [&blocks, &twice] {
+            // One that does not fit breaks a constraint of the family.
+            if let Ok(spec) = with(tokens, num_ctas)
+                && spec.number("shared_bytes").is_none_or(|bytes| bytes <= room)
+            {
+                return Ok(spec);
+            }
+        }
+        tokens /= 2;
+    }
+    Ok(with(1, &blocks)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::template::Registry;
+
+    #[test]
+    fn a_decode_is_shared_by_as_many_tokens_as_fit() {
+        let registry = Registry::load(None).expect("families");
+        let family = registry.get("gemv").expect("family");
+        let tokens = |room: u32, rows: usize, k: usize, most: u32| {
+            let arch = "sm_90a".parse().expect("arch");
+            let spec = widest(family, arch, room, rows, k, most).expect("legal");
+            assert!(spec.number("shared_bytes") <= Some(room));
+            spec.number("tokens")
+        };
+        let (h200, l40s) = (232_448, 101_376);
+        assert_eq!(tokens(h200, 34_816, 5120, 8), Some(8), "gate and up");
+        assert_eq!(
+            tokens(h200, 5120, 17_408, 8),
+            Some(4),
+            "down: 278 KB of activations"
+        );
+        assert_eq!(tokens(h200, 5120, 17_408, 1), Some(1));
+        assert_eq!(tokens(l40s, 5120, 17_408, 8), Some(2));
+    }
 }

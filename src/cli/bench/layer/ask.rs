@@ -1,0 +1,127 @@
+//! What `jitc bench layer` was asked for, and the variants that it comes to.
+//!
+//! Invariant: all variants of a run are of one shape.
+
+use std::sync::Arc;
+
+use clap::{Arg, ArgMatches, Command};
+
+use super::super::BenchError;
+use crate::spec::KernelSpec;
+use crate::template::Family;
+use crate::workspace::LayerDims;
+
+/// What only the layer takes.
+pub(in crate::cli::bench) fn args(command: Command) -> Command {
+    let list = |name: &'static str, default: &'static str, help: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .value_name("LIST")
+            .default_value(default)
+            .help(help)
+            .help_heading("Of the layer")
+    };
+    command.args([
+        list("context", "1024,4096,16384,32768", "Positions of every sequence"),
+        list("nat", "1,2,4,8", "Tokens of a launch"),
+        list(
+            "path",
+            "coop,lite,separate",
+            "beta_coop, beta_lite, and attention, W_O, gate_up and down as kernels of their own",
+        ),
+    ])
+}
+
+/// One way to run the layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Path {
+    Coop,
+    Lite,
+    Separate,
+}
+
+impl Path {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Coop => "coop",
+            Self::Lite => "lite",
+            Self::Separate => "separate",
+        }
+    }
+}
+
+/// What was asked for.
+pub(super) struct Ask {
+    pub(super) contexts: Vec<usize>,
+    pub(super) nats: Vec<usize>,
+    pub(super) paths: Vec<Path>,
+}
+
+impl Ask {
+    pub(super) fn new(matches: &ArgMatches) -> Result<Self, String> {
+        let text = |name: &str| matches.get_one::<String>(name).map_or("", |t| t.as_str());
+        let numbers = |name: &str| -> Result<Vec<usize>, String> {
+            let one = |part: &str| part.trim().parse().ok().filter(|n| *n > 0);
+            let parts = text(name).split(',');
+            parts
+                .map(|part| one(part).ok_or_else(|| format!("--{name}: `{part}` is no number of at least 1")))
+                .collect()
+        };
+        let path = |part: &str| match part.trim() {
+            "coop" => Ok(Path::Coop),
+            "lite" => Ok(Path::Lite),
+            "separate" => Ok(Path::Separate),
+            other => Err(format!("--path: `{other}` is none of coop, lite, separate")),
+        };
+        Ok(Self {
+            contexts: numbers("context")?,
+            nats: numbers("nat")?,
+            paths: text("path").split(',').map(path).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// The variant in this family, for so many tokens: unless it was chosen, by
+/// itself or with a preset, `tokens` is the number of tokens up to four, beyond which a pass for each four is faster.
+pub(super) fn with_tokens(
+    spec: &KernelSpec,
+    family: &Arc<Family>,
+    nat: usize,
+    chosen: bool,
+) -> Result<KernelSpec, BenchError> {
+    let default = spec.family.constants["tokens"].default.to_string();
+    let texts: Vec<(&str, String)> = spec
+        .constants
+        .iter()
+        .filter(|(name, _)| family.constants.contains_key(name.as_str()))
+        .map(|(name, value)| {
+            let value = value.to_string();
+            let free = name == "tokens" && !chosen && value == default;
+            let tokens = nat.next_power_of_two().min(4).to_string();
+            (name.as_str(), if free { tokens } else { value })
+        })
+        .collect();
+    let set = texts.iter().map(|(name, text)| (*name, text.as_str()));
+    Ok(KernelSpec::new(family, set, spec.arch)?)
+}
+
+/// Sizes that every variant fits in.
+pub(super) fn roof(specs: &[KernelSpec]) -> Result<LayerDims, BenchError> {
+    let all: Vec<LayerDims> = specs.iter().map(LayerDims::of).collect::<Result<_, _>>()?;
+    let Some(mut roof) = all.first().copied() else {
+        return Err(BenchError::Request(
+            "no variant of beta_coop fits this GPU".into(),
+        ));
+    };
+    for dims in &all {
+        if dims.shape != roof.shape {
+            return Err(BenchError::Request(
+                "a run measures one shape; lists are for wo_split, accumulate and geometry".into(),
+            ));
+        }
+        roof.slots = roof.slots.max(dims.slots);
+        roof.num_ctas = roof.num_ctas.max(dims.num_ctas);
+        roof.slice_ctas = roof.slice_ctas.max(dims.slice_ctas);
+    }
+    Ok(roof)
+}
