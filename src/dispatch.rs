@@ -321,6 +321,7 @@ pub fn known_device(name: &str) -> Option<Device> {
             "h100" => ("NVIDIA H100 80GB HBM3", (9, 0), 132, 228, 227, 2048, 50),
             "h200" => ("NVIDIA H200", (9, 0), 132, 228, 227, 2048, 60),
             "b200" => ("NVIDIA B200", (10, 0), 148, 228, 227, 2048, 126),
+            "l40s" => ("NVIDIA L40S", (8, 9), 142, 100, 99, 1536, 96),
             "gb10" => ("NVIDIA GB10", (12, 1), 48, 100, 99, 1536, 24),
             _ => return None,
         };
@@ -340,7 +341,7 @@ pub fn known_device(name: &str) -> Option<Device> {
 }
 
 /// The names of [`known_device`].
-pub const KNOWN_DEVICES: [&str; 5] = ["a100", "h100", "h200", "b200", "gb10"];
+pub const KNOWN_DEVICES: [&str; 6] = ["a100", "l40s", "h100", "h200", "b200", "gb10"];
 
 #[cfg(test)]
 mod tests {

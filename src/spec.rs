@@ -251,6 +251,14 @@ impl KernelSpec {
         })
     }
 
+    /// The most dynamic shared memory that a block of one of its entry points takes, bytes.
+    #[must_use]
+    pub fn shared_mem_bytes(&self) -> u32 {
+        let entries = self.family.entries.iter();
+        let sizes = entries.filter_map(|entry| self.size(&entry.shared_mem_bytes));
+        sizes.max().unwrap_or(0)
+    }
+
     /// A size of the launch geometry; `None` for the run-time parameter `nat`.
     #[must_use]
     pub fn size(&self, size: &Size) -> Option<u32> {

@@ -87,6 +87,19 @@ impl Arch {
         }
     }
 
+    /// The most shared memory that a block can have, bytes; `None` where jitc does not
+    /// know it.
+    #[must_use]
+    pub fn shared_mem_per_block(self) -> Option<u32> {
+        let kib = match self.number {
+            80 | 87 => 163,
+            86 | 89 | 120 | 121 => 99,
+            90 | 100 | 101 | 103 | 110 => 227,
+            _ => return None,
+        };
+        Some(kib << 10)
+    }
+
     /// The number, 90 for `sm_90a`.
     #[must_use]
     pub fn number(self) -> u16 {
@@ -198,6 +211,17 @@ mod tests {
         assert!(!sm_80.runs_on(9, 0));
         let sm_89: Arch = "sm_89".parse().expect("arch");
         assert!(!sm_89.runs_on(8, 6));
+    }
+
+    #[test]
+    fn shared_memory_is_known_of_every_tested_arch_and_of_no_other_by_guess() {
+        for arch in Arch::TESTED {
+            assert!(arch.shared_mem_per_block().is_some(), "{arch}");
+        }
+        let of = |text: &str| text.parse::<Arch>().expect("arch").shared_mem_per_block();
+        assert_eq!(of("sm_89"), Some(101_376));
+        assert_eq!(of("sm_90"), of("sm_90a"));
+        assert_eq!(of("sm_130a"), None);
     }
 
     #[test]

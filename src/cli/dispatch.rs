@@ -30,7 +30,7 @@ pub(super) fn command(registry: &Registry) -> Command {
                 .help("Tokens of the step"),
         )
         .arg(Arg::new("device").long("device").value_name("NAME").help(
-            "A GPU by ordinal, or one that need not be here: a100, h100, h200, b200, gb10 [default: 0]",
+            "A GPU by ordinal, or one that need not be here: a100, l40s, h100, h200, b200, gb10 [default: 0]",
         ))
         .arg(
             Arg::new("path")

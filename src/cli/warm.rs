@@ -1,6 +1,6 @@
 //! `jitc warm`: compiles variants in parallel, keeps going after a failure.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,6 +16,7 @@ use super::{Answer, args, output};
 use crate::cache::Provenance;
 use crate::jit::{Error, Jit, Prepared};
 use crate::spec::KernelSpec;
+use crate::target::Arch;
 use crate::template::Registry;
 
 /// A compile that takes this long says that it is alive, again and again.
@@ -125,6 +126,9 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             ));
         }
     }
+    for line in too_large(&specs) {
+        output::note(line);
+    }
     for (spec, error) in specs
         .iter()
         .zip(&results)
@@ -142,6 +146,28 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         return Ok(ExitCode::from(2));
     }
     Ok(ExitCode::from(if failed > 0 { 2 } else { 0 }))
+}
+
+/// A line an arch whose blocks have less shared memory than some variants take: these
+/// compile, and a GPU refuses them when they are loaded.
+fn too_large(specs: &[&KernelSpec]) -> Vec<String> {
+    let mut found: BTreeMap<(&str, Arch), (usize, u32)> = BTreeMap::new();
+    for spec in specs {
+        let bytes = spec.shared_mem_bytes();
+        if spec.arch.shared_mem_per_block().is_some_and(|room| bytes > room) {
+            let (count, most) = found.entry((&spec.family.name, spec.arch)).or_default();
+            *count += 1;
+            *most = bytes.max(*most);
+        }
+    }
+    let lines = found.into_iter().map(|((family, arch), (count, most))| {
+        format!(
+            "note: {family}: {count} of these take up to {most} bytes of shared memory a block, and {arch} has {}: \
+             no such GPU will load them; `jitc families {family}` lists presets that take less",
+            arch.shared_mem_per_block().unwrap_or(0)
+        )
+    });
+    lines.collect()
 }
 
 /// What NVRTC may need for one compile, with room for kernels much larger than
@@ -291,4 +317,35 @@ fn event(spec: &KernelSpec, result: &Result<Prepared, Error>) -> serde_json::Val
 /// Time inside NVRTC, milliseconds; of a hit, what it once took.
 fn compile_ms(prepared: &Prepared) -> f64 {
     Duration::from_micros(prepared.fetched.artifact.compile_us).as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variants_that_no_gpu_of_their_arch_can_load_are_said_a_line_an_arch() {
+        let registry = Registry::load(None).expect("families");
+        let family = registry.get("beta_coop").expect("family");
+        let spec = |arch: &str, set: &[(&str, &str)]| {
+            KernelSpec::new(family, set.iter().copied(), arch.parse().expect("arch")).expect("legal")
+        };
+        let small = [("stages", "3"), ("num_threads", "256"), ("stage_chunks", "3")];
+        let specs = [
+            spec("sm_89", &[("wo_split", "1")]),
+            spec("sm_89", &[("wo_split", "8")]),
+            spec("sm_89", &small),
+            spec("sm_90a", &[]),
+        ];
+        let lines = too_large(&specs.iter().collect::<Vec<_>>());
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        let most = specs[0].shared_mem_bytes().max(specs[1].shared_mem_bytes());
+        assert!(
+            lines[0].starts_with(&format!(
+                "note: beta_coop: 2 of these take up to {most} bytes of shared memory a block, and sm_89 has 101376"
+            )),
+            "{}",
+            lines[0]
+        );
+    }
 }

@@ -11,37 +11,53 @@ use crate::cli::{events, jitc};
 
 const FAMILIES: [&str; 2] = ["beta_coop", "beta_lite"];
 
+/// What each preset is for: a GPU that `dispatch` knows, and further archs.
+const PRESETS: [(&str, &str, &[&str]); 6] = [
+    ("h200", "h200", &["sm_90"]),
+    ("h200-batch4", "h200", &["sm_90"]),
+    ("b200", "b200", &["sm_103a"]),
+    ("a100", "a100", &[]),
+    ("l40s", "l40s", &["sm_86"]),
+    ("gb10", "gb10", &["sm_120a"]),
+];
+
 #[test]
-fn every_preset_is_a_kernel_whose_shared_memory_fits_its_gpu() {
+fn every_preset_is_a_kernel_whose_shared_memory_fits_its_gpus() {
     let registry = Registry::load(None).expect("registry");
-    let arch: Arch = "sm_90a".parse().expect("arch");
-    let room = |preset: &str| match preset {
-        "a100" => 163 * 1024,
-        "gb10" => 99 * 1024,
-        _ => 227 * 1024,
-    };
     for name in FAMILIES {
         let family = registry.get(name).expect("family");
-        assert!(!family.presets.is_empty());
-        for preset in &family.presets {
-            for split in ["1", "8"] {
-                let texts: Vec<(String, String)> = preset
-                    .constants
-                    .iter()
-                    .map(|(n, v)| (n.clone(), v.to_string()))
-                    .collect();
-                // The original's grids are checked below.
-                if texts.iter().any(|(name, _)| name == "geometry") {
-                    continue;
+        // The original's grids are checked below.
+        let declared: Vec<&str> = (family.presets.iter())
+            .filter(|preset| preset.constants.contains_key("num_ctas"))
+            .map(|preset| preset.name.as_str())
+            .collect();
+        assert_eq!(declared, PRESETS.map(|(preset, ..)| preset), "{name}");
+        for (preset, device, archs) in PRESETS {
+            let device = known_device(device).expect("device");
+            let own = Arch::of_device(device.major, device.minor);
+            assert_eq!(own.shared_mem_per_block(), Some(device.shared_mem_per_block));
+            let constants = &family.preset(preset).expect("preset").constants;
+            let grid: u32 = constants["num_ctas"].to_string().parse().expect("number");
+            assert_eq!(grid, device.sm_count, "{preset}: a block a multiprocessor");
+            let texts: Vec<(String, String)> = (constants.iter())
+                .map(|(n, v)| (n.clone(), v.to_string()))
+                .collect();
+            let archs = archs.iter().map(|text| text.parse().expect("arch"));
+            for arch in archs.chain([own]) {
+                for (split, mode) in [("1", "fma"), ("8", "fma"), ("1", "mma"), ("8", "mma")] {
+                    let set = texts.iter().map(|(n, v)| (n.as_str(), v.as_str()));
+                    let set = set.chain([("wo_split", split), ("accumulate", mode)]);
+                    let spec = KernelSpec::new(family, set, arch).expect("kernel");
+                    assert!(
+                        Some(spec.derived["shared_bytes"]) <= arch.shared_mem_per_block(),
+                        "{name} {preset} {arch}: {}",
+                        spec.derived["shared_bytes"]
+                    );
+                    assert_eq!(
+                        LayerDims::of(&spec).expect("layer").slots,
+                        4 * split.parse::<usize>().expect("number")
+                    );
                 }
-                let set = texts.iter().map(|(n, v)| (n.as_str(), v.as_str()));
-                let spec = KernelSpec::new(family, set.chain([("wo_split", split)]), arch).expect("kernel");
-                let shared = spec.derived["shared_bytes"];
-                assert!(shared <= room(&preset.name), "{} {}: {shared}", name, preset.name);
-                assert_eq!(
-                    LayerDims::of(&spec).expect("layer").slots,
-                    4 * split.parse::<usize>().expect("number")
-                );
             }
         }
     }
