@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
+use std::sync::Arc;
 
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::{Answer, output};
 use crate::config::{FlagConstant, Flags};
-use crate::jit::Jit;
-use crate::template::Registry;
+use crate::jit::{Error, Jit};
+use crate::spec::check_names;
+use crate::template::{Family, Registry};
 
 /// `--templates` decides which flags there are, and `--color` how clap prints an
 /// error: both are looked for before clap reads the line.
@@ -53,6 +57,40 @@ pub(super) fn microseconds(name: &'static str, help: &'static str) -> Arg {
         })
         .allow_negative_numbers(true)
         .help(help)
+}
+
+/// Reads a whole number of at least one.
+pub(super) fn count<T: FromStr + PartialOrd + From<u8>>(text: &str) -> Result<T, String> {
+    let number = text.parse().ok().filter(|n| *n >= T::from(1));
+    number.ok_or_else(|| "expected a whole number from 1".to_owned())
+}
+
+/// Refuses flags that were given, and that `what` would ignore.
+pub(super) fn refuse(matches: &ArgMatches, names: &[&str], what: &str) -> Result<(), String> {
+    let given = |name: &&&str| matches.value_source(name) == Some(ValueSource::CommandLine);
+    match names.iter().find(given) {
+        Some(name) => Err(format!("--{name}: {what} does not take it")),
+        None => Ok(()),
+    }
+}
+
+/// Refuses constants on the command line, or in the config file, that none of these
+/// families has.
+pub(super) fn constants_of(jit: &Jit, families: &[&str]) -> Result<(), Error> {
+    let families: Result<Vec<_>, _> = families.iter().map(|name| jit.registry().get(name)).collect();
+    let config = jit.config();
+    check_names(jit.registry().families(), config)?;
+    let declared = |name: &String, all: &[&Arc<Family>]| all.iter().any(|f| f.constants.contains_key(name));
+    let families = families?;
+    // The file's constants may be other families'.
+    if config
+        .flag_constants()
+        .iter()
+        .any(|c| !declared(&c.name, &families))
+    {
+        check_names(families, config)?;
+    }
+    Ok(())
 }
 
 /// Flags that every verb takes.

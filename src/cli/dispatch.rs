@@ -25,7 +25,7 @@ pub(super) fn command(registry: &Registry) -> Command {
             Arg::new("nat")
                 .long("nat")
                 .value_name("TOKENS")
-                .value_parser(value_parser!(u32))
+                .value_parser(args::count::<u32>)
                 .default_value("1")
                 .help("Tokens of the step"),
         )
@@ -53,7 +53,7 @@ pub(super) fn command(registry: &Registry) -> Command {
             Arg::new("max-tokens")
                 .long("max-tokens")
                 .value_name("ROWS")
-                .value_parser(value_parser!(u32))
+                .value_parser(args::count::<u32>)
                 .default_value("64")
                 .help("Rows of the workspace"),
         )
@@ -97,6 +97,7 @@ struct Candidate {
 }
 
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
+    args::constants_of(jit, &["beta_coop", "beta_lite"])?;
     let (target, policy) = match asked(jit, matches) {
         Ok(asked) => asked,
         Err(reason) => {
@@ -133,8 +134,11 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             format!("{} {}", c.spec.family.name, c.spec.variant())
         });
         output::line(format!(
-            "{}, {} tokens: {what}: {}",
-            device.name, problem.nat, choice.reason
+            "{}, {} token{}: {what}: {}",
+            device.name,
+            problem.nat,
+            if problem.nat == 1 { "" } else { "s" },
+            choice.reason
         ));
         if let Some(c) = chosen {
             output::line(format!("wo_split {}", c.split()));

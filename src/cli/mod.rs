@@ -11,8 +11,6 @@ mod layer_copies;
 mod output;
 mod plan;
 mod regions;
-mod regions_layer;
-mod regions_live;
 mod show;
 mod tune;
 mod verify;
@@ -26,7 +24,7 @@ use std::process::ExitCode;
 
 use crate::config::{Config, Environment, Flags};
 use crate::jit::{Error, Jit};
-use crate::spec::{KernelSpec, check_names, parse_archs};
+use crate::spec::{KernelSpec, parse_archs};
 use crate::target::Arch;
 use crate::template::Registry;
 
@@ -157,14 +155,8 @@ fn specs(jit: &Jit, named: &[String]) -> Result<Vec<KernelSpec>, Error> {
     } else {
         named.iter().map(|n| registry.get(n)).collect::<Result<_, _>>()?
     };
-    check_names(registry.families(), jit.config())?;
-    if !named.is_empty() {
-        for constant in jit.config().flag_constants() {
-            if !families.iter().any(|f| f.constants.contains_key(&constant.name)) {
-                check_names(families.iter().copied(), jit.config())?;
-            }
-        }
-    }
+    let of: Vec<&str> = families.iter().map(|f| f.name.as_str()).collect();
+    args::constants_of(jit, &of)?;
     let named = jit.config().arch().map(|s| parse_archs(&s)).transpose()?;
     let mut specs = Vec::new();
     for family in families {

@@ -44,7 +44,7 @@ pub(super) fn command(registry: &Registry) -> clap::Command {
             Arg::new("context")
                 .long("context")
                 .value_name("POSITIONS")
-                .value_parser(clap::value_parser!(usize))
+                .value_parser(args::count::<usize>)
                 .default_value("4096")
                 .help("Of a decode layer: the length of every sequence"),
         );
@@ -55,10 +55,16 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     let family = matches
         .get_one::<String>("family")
         .map_or("wo_gemv", String::as_str);
-    let tuned = if family == "wo_gemv" {
-        tune(jit, matches, json)
+    let is_layer = family != "wo_gemv";
+    let others: &[&str] = if is_layer {
+        &["method", "warm", "seed", "global-scale"]
     } else {
-        layer::tune(jit, matches, family, json)
+        &["context"]
+    };
+    let tuned = match args::refuse(matches, others, family) {
+        Err(reason) => Err(BenchError::Request(reason)),
+        Ok(()) if is_layer => layer::tune(jit, matches, family, json),
+        Ok(()) => tune(jit, matches, json),
     };
     match tuned {
         Ok(code) => Ok(code),
@@ -83,7 +89,12 @@ fn given(family: &Family, matches: &ArgMatches) -> Result<Vec<(String, Vec<Strin
                         "--space {text}: expected NAME=LIST of one of this family's constants"
                     ))
                 })?;
-            Ok((name.to_owned(), list.split(',').map(str::to_owned).collect()))
+            let values: Vec<String> = list.split(',').map(|v| v.trim().to_owned()).collect();
+            for value in &values {
+                let legal = family.constants[name].legal.parse(value);
+                legal.map_err(|reason| BenchError::Request(format!("--space {text}: {reason}")))?;
+            }
+            Ok((name.to_owned(), values))
         })
         .collect()
 }
@@ -106,7 +117,15 @@ fn candidates(
     all
 }
 
+/// What `--space` and the constants that were set leave nothing of.
+fn none_legal(problem: &str) -> BenchError {
+    BenchError::Request(format!(
+        "{problem}: no candidate is legal and fits the GPU: give --space other values, or set fewer constants"
+    ))
+}
+
 fn tune(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<ExitCode, BenchError> {
+    args::constants_of(jit, &["wo_gemv"])?;
     let request = super::bench::request(jit, matches)?;
     let variants = request.variants().map_err(BenchError::Request)?;
     let family = jit.registry().get("wo_gemv").map_err(crate::jit::Error::from)?;
@@ -115,6 +134,15 @@ fn tune(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<ExitCode, BenchEr
         return Err(BenchError::Request(
             "geometry: only `tiled` has anything to tune; the original's layout is fixed".into(),
         ));
+    }
+    for (variant, nat) in problems(&variants, &request) {
+        if candidates(family, &request, variant, nat, &given).is_empty() {
+            let problem = format!(
+                "wo_split={} {} tokens={nat}",
+                variant.wo_split, variant.accumulate
+            );
+            return Err(none_legal(&problem));
+        }
     }
     if matches.get_flag("dry-run") {
         for (variant, nat) in problems(&variants, &request) {

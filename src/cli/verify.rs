@@ -56,7 +56,7 @@ pub(super) fn command(_: &Registry) -> Command {
             Arg::new("soak")
                 .long("soak")
                 .value_name("LAUNCHES")
-                .value_parser(value_parser!(usize))
+                .value_parser(super::args::count::<usize>)
                 .help(
                     "Of beta_coop and beta_lite: this many random launches instead, and replays of a graph",
                 ),

@@ -90,6 +90,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     let written = receipt.map(|path| (path, plan.write_receipt(jit, &results, path)));
 
     let (mut hit, mut built, mut failed) = (0, 0, 0);
+    let mut not_kept: Option<(usize, &str)> = None;
     let mut rows = vec![heading()];
     for (spec, result) in specs.iter().zip(&results) {
         match result {
@@ -97,6 +98,9 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
                 match prepared.fetched.provenance {
                     Provenance::Hit(_) => hit += 1,
                     _ => built += 1,
+                }
+                if let Provenance::BuiltUncached(reason) = &prepared.fetched.provenance {
+                    not_kept.get_or_insert((0, reason)).0 += 1;
                 }
                 rows.push(row(spec, prepared));
             }
@@ -106,7 +110,8 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     let elapsed_ms = started.elapsed().as_secs_f64() * 1e3;
     if json {
         output::json(
-            &json!({"event": "summary", "hit": hit, "built": built, "failed": failed, "elapsed_ms": elapsed_ms}),
+            &json!({"event": "summary", "hit": hit, "built": built, "failed": failed,
+                "not_kept": not_kept.map_or(0, |(count, _)| count), "elapsed_ms": elapsed_ms}),
         );
     } else if !matches.get_flag("quiet") {
         output::table(&rows);
@@ -141,11 +146,16 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             spec.arch
         ));
     }
+    if let Some((count, reason)) = not_kept {
+        // The kernels are right, but there is nothing that a later run would find.
+        output::error(format!("{count} built and not kept: {reason}"));
+    }
     if let Some((path, Err(error))) = &written {
         output::error(format!("the receipt {}: {error}", path.display()));
         return Ok(ExitCode::from(2));
     }
-    Ok(ExitCode::from(if failed > 0 { 2 } else { 0 }))
+    let done = failed == 0 && not_kept.is_none();
+    Ok(ExitCode::from(if done { 0 } else { 2 }))
 }
 
 /// A line an arch whose blocks have less shared memory than some variants take: these

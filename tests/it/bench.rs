@@ -14,6 +14,8 @@ fn bench_refuses_a_request_that_it_could_not_measure_before_it_looks_for_a_gpu()
         (["--tokens", "1,two"], "`two` is no number"),
         (["--hidden", "5120,1024"], "a run measures one value of it"),
         (["--global-scale", "1,x"], "`x` is no number"),
+        (["--context", "4096"], "--context: wo_gemv does not take it"),
+        (["--tile-s", "64"], "unknown constant `tile_s` (flag --tile-s)"),
     ] {
         jitc(dir.path())
             .args(["bench", "wo_gemv"])
@@ -30,9 +32,23 @@ fn bench_of_the_layer_names_the_flag_that_is_wrong() {
     for (args, word) in [
         (
             ["--context", "4096,0"],
-            "--context: `0` is no number of at least 1",
+            "--context: `0`: expected whole numbers from 1 to 1048576, such as 1,4",
         ),
-        (["--nat", "many"], "--nat: `many` is no number of at least 1"),
+        (
+            ["--nat", "many"],
+            "--nat: `many`: expected whole numbers from 1 to 64",
+        ),
+        (["--context", "5000000000"], "`5000000000`: expected"),
+        (
+            ["--global-scale", "0.5"],
+            "--global-scale: layer does not take it",
+        ),
+        (
+            ["--num-regions", "20"],
+            "num_regions: a layer is timed without regions",
+        ),
+        (["--rows", "8"], "unknown constant `rows` (flag --rows)"),
+        (["--launches", "0"], "expected a whole number from 1"),
         (["--path", "coop,fast"], "`fast` is none of coop, lite, separate"),
         (
             ["--intermediate", "17408,8704"],
@@ -83,7 +99,7 @@ fn tune_lists_legal_candidates_without_a_gpu() {
     let all = list(&[]);
     assert!(all.iter().any(|c| c["constants"]["rows_per_cta"] == "40"));
     assert!(all.iter().all(|c| c["problem"]["wo_split"] == "8"));
-    let narrow = list(&["--space", "rows_per_cta=20,7"]);
+    let narrow = list(&["--space", "rows_per_cta=20"]);
     assert!(!narrow.is_empty() && narrow.len() < all.len());
     assert!(narrow.iter().all(|c| c["constants"]["rows_per_cta"] == "20"));
 }
@@ -114,10 +130,33 @@ fn tune_refuses_what_it_could_not_try() {
     let dir = tempfile::tempdir().expect("tempdir");
     for (args, word) in [
         (["--space", "rows=1"], "expected NAME=LIST"),
+        (
+            ["--space", "rows_per_cta=20,x"],
+            "--space rows_per_cta=20,x: `x` is not legal: expected",
+        ),
         (["--geometry", "original"], "only `tiled`"),
+        (["--context", "4096"], "--context: wo_gemv does not take it"),
+        (["--tile-s", "64"], "unknown constant `tile_s` (flag --tile-s)"),
     ] {
         jitc(dir.path())
-            .args(["tune", "wo_gemv"])
+            .args(["tune", "wo_gemv", "--dry-run"])
+            .args(args)
+            .assert()
+            .code(2)
+            .stderr(contains(word));
+    }
+    for (args, word) in [
+        (
+            ["--space", "wo_split=3"],
+            "`3` is not legal: expected one of 1, 2, 4, 8",
+        ),
+        (["--space", "stages=32"], "no candidate is legal"),
+        (["--seed", "1"], "--seed: beta_coop does not take it"),
+        (["--context", "0"], "expected a whole number from 1"),
+        (["--rows", "8"], "unknown constant `rows` (flag --rows)"),
+    ] {
+        jitc(dir.path())
+            .args(["tune", "beta_coop", "--dry-run"])
             .args(args)
             .assert()
             .code(2)

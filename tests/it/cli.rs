@@ -330,3 +330,22 @@ fn the_built_in_families_compile_without_spills_on_every_tested_arch() {
         }
     }
 }
+
+#[test]
+fn a_warm_that_could_keep_nothing_has_failed_and_says_why() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    fs_err::write(dir.path().join("file"), "").expect("written");
+    let output = jitc(dir.path())
+        .args(["warm", "stream", "--arch", "sm_90a", "--json"])
+        .args(["--cache-dir", "file/cache"])
+        .output()
+        .expect("ran");
+    assert_eq!(output.status.code(), Some(2));
+    let summary = events(&output).pop().expect("a summary");
+    assert_eq!((&summary["built"], &summary["not_kept"]), (&1.into(), &1.into()));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        text.contains("error: 1 built and not kept: cannot create"),
+        "{text}"
+    );
+}

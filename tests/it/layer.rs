@@ -229,6 +229,25 @@ fn dispatch_says_what_it_chose_and_why_without_a_gpu() {
     assert_eq!((code, &said[0]["variant"]), (Some(1), &serde_json::Value::Null));
 }
 
+#[test]
+fn dispatch_refuses_what_no_step_has_and_constants_of_other_families() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    for (args, words) in [
+        (["--nat", "0"], "expected a whole number from 1"),
+        (["--max-tokens", "0"], "expected a whole number from 1"),
+        (["--rows", "8"], "unknown constant `rows` (flag --rows)"),
+    ] {
+        let output = jitc(dir.path())
+            .args(["dispatch", "--device", "h200"])
+            .args(args)
+            .output()
+            .expect("ran");
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains(words), "{args:?}: {text}");
+    }
+}
+
 /// A shape that compiles fast.
 const SMALL: [&str; 10] = [
     "--hidden",

@@ -322,3 +322,28 @@ fn extract_takes_the_originals_options_with_their_meaning() {
         );
     }
 }
+
+#[test]
+fn what_no_launch_has_and_flags_that_would_change_nothing_are_refused() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    for (args, words) in [
+        (&["--synthetic", "3"][..], "wo_split 3: expected 1, 2, 4 or 8"),
+        (
+            &["--synthetic", "1", "--family", "wo_gemv"],
+            "--family wo_gemv: --synthetic draws beta_coop alone",
+        ),
+        (
+            &["--synthetic", "1", "--rows", "8"],
+            "--rows: of use with --live alone",
+        ),
+        (
+            &["--live", "beta_coop", "--num-regions", "5"],
+            "num_regions (flag --num-regions): `5` is not legal",
+        ),
+    ] {
+        let output = jitc(dir.path()).arg("regions").args(args).output().expect("ran");
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains(words), "{args:?}: {text}");
+    }
+}

@@ -64,7 +64,7 @@ pub(in crate::cli) fn measuring(command: clap::Command) -> clap::Command {
         .arg(
             Arg::new("launches")
                 .long("launches")
-                .value_parser(value_parser!(usize))
+                .value_parser(args::count::<usize>)
                 .default_value("50")
                 .help("Samples"),
         )

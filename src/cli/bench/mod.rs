@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use clap::ArgMatches;
 
-use super::{Answer, output};
+use super::{Answer, args, output};
 use crate::device::{Context, DeviceError};
 use crate::jit::{Error, Jit};
 use crate::launch::Order;
@@ -70,10 +70,15 @@ impl From<crate::spec::SpecError> for BenchError {
 
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     let layer = matches.get_one::<String>("family").is_some_and(|f| f == "layer");
-    let measured = if layer {
-        layer::measure(jit, matches, json)
+    let (what, others): (_, &[&str]) = if layer {
+        ("layer", &["ncu", "warm", "global-scale"])
     } else {
-        measure(jit, matches, json)
+        ("wo_gemv", &["context", "nat", "path"])
+    };
+    let measured = match args::refuse(matches, others, what) {
+        Err(reason) => Err(BenchError::Request(reason)),
+        Ok(()) if layer => layer::measure(jit, matches, json),
+        Ok(()) => measure(jit, matches, json),
     };
     match measured {
         Ok(code) => Ok(code),
@@ -110,6 +115,7 @@ pub(super) struct Session<'a> {
 }
 
 fn measure(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<ExitCode, BenchError> {
+    args::constants_of(jit, &["wo_gemv"])?;
     let request = request(jit, matches)?;
     let variants = request.variants().map_err(BenchError::Request)?;
     let mut session = Session::open(jit, matches, request)?;
@@ -144,7 +150,7 @@ pub(super) fn request(jit: &Jit, matches: &ArgMatches) -> Result<Request, BenchE
 }
 
 fn plan(matches: &ArgMatches) -> Plan {
-    let samples = matches.get_one::<usize>("launches").copied().unwrap_or(50).max(1);
+    let samples = matches.get_one::<usize>("launches").copied().unwrap_or(50);
     let events = matches.get_one::<String>("method").is_some_and(|m| m == "events");
     Plan {
         method: if events { Method::Events } else { Method::Graph },

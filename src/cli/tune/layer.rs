@@ -11,8 +11,8 @@ use serde_json::json;
 use super::super::bench::BenchError;
 use super::super::dispatch::set_geometry;
 use super::super::layer_copies::{self, Copies};
-use super::super::{output, verify, verify_layer};
-use super::{given, text};
+use super::super::{args, output, verify, verify_layer};
+use super::{given, none_legal, text};
 use crate::config::Config;
 use crate::device::{Context, Device};
 use crate::dispatch::known_device;
@@ -33,6 +33,8 @@ pub(super) fn tune(
     family: &str,
     json: bool,
 ) -> Result<ExitCode, BenchError> {
+    args::constants_of(jit, &[family])?;
+    given(jit.registry().get(family).map_err(Error::from)?, matches)?;
     let context = if matches.get_flag("dry-run") {
         None
     } else {
@@ -45,6 +47,9 @@ pub(super) fn tune(
     let mut untuned = 0;
     for (base, problem) in problems(jit, &device, family)? {
         let candidates = candidates(jit, matches, &device, &base, &problem)?;
+        if candidates.is_empty() {
+            return Err(none_legal(&format!("{family} tokens={}", problem.tokens)));
+        }
         let Some(context) = &context else {
             for (_, geometry) in &candidates {
                 say(json, &problem, geometry, None);
@@ -165,7 +170,7 @@ fn best(
     most.slots = most.num_kv_heads * 8;
     most.num_ctas = 1024;
     let copies = copies(context, &most, &lengths)?;
-    let samples = matches.get_one::<usize>("launches").copied().unwrap_or(50).max(1);
+    let samples = matches.get_one::<usize>("launches").copied().unwrap_or(50);
     let (mut winner, mut tried) = (None::<Winner>, 0);
     for (spec, geometry) in candidates {
         if let Some(reason) = verify_layer::gate(jit, context, spec, lengths.clone())?.wrong() {

@@ -11,6 +11,11 @@ use crate::spec::KernelSpec;
 use crate::template::Family;
 use crate::workspace::LayerDims;
 
+/// Positions and tokens that a measurement has at most: a slip of the hand asks for
+/// more memory than any machine has.
+const MOST_POSITIONS: usize = 1 << 20;
+const MOST_TOKENS: usize = 64;
+
 /// What only the layer takes.
 pub(in crate::cli::bench) fn args(command: Command) -> Command {
     let list = |name: &'static str, default: &'static str, help: &'static str| {
@@ -60,11 +65,16 @@ pub(super) struct Ask {
 impl Ask {
     pub(super) fn new(matches: &ArgMatches) -> Result<Self, String> {
         let text = |name: &str| matches.get_one::<String>(name).map_or("", |t| t.as_str());
-        let numbers = |name: &str| -> Result<Vec<usize>, String> {
-            let one = |part: &str| part.trim().parse().ok().filter(|n| *n > 0);
+        let numbers = |name: &str, most: usize| -> Result<Vec<usize>, String> {
+            let one = |part: &str| part.trim().parse().ok().filter(|n| (1..=most).contains(n));
             let parts = text(name).split(',');
             parts
-                .map(|part| one(part).ok_or_else(|| format!("--{name}: `{part}` is no number of at least 1")))
+                .map(|part| {
+                    let error = || {
+                        format!("--{name}: `{part}`: expected whole numbers from 1 to {most}, such as 1,4")
+                    };
+                    one(part).ok_or_else(error)
+                })
                 .collect()
         };
         let path = |part: &str| match part.trim() {
@@ -74,8 +84,8 @@ impl Ask {
             other => Err(format!("--path: `{other}` is none of coop, lite, separate")),
         };
         Ok(Self {
-            contexts: numbers("context")?,
-            nats: numbers("nat")?,
+            contexts: numbers("context", MOST_POSITIONS)?,
+            nats: numbers("nat", MOST_TOKENS)?,
             paths: text("path").split(',').map(path).collect::<Result<_, _>>()?,
         })
     }
@@ -107,6 +117,12 @@ pub(super) fn with_tokens(
 
 /// Sizes that every variant fits in.
 pub(super) fn roof(specs: &[KernelSpec]) -> Result<LayerDims, BenchError> {
+    if specs.iter().any(|spec| spec.number("num_regions") > Some(0)) {
+        return Err(BenchError::Request(
+            "num_regions: a layer is timed without regions; `jitc regions --live beta_coop` is for them"
+                .into(),
+        ));
+    }
     let all: Vec<LayerDims> = specs.iter().map(LayerDims::of).collect::<Result<_, _>>()?;
     let Some(mut roof) = all.first().copied() else {
         return Err(BenchError::Request(

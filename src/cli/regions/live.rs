@@ -6,8 +6,7 @@
 
 use cudarc::driver::{CudaSlice, DevicePtrMut, sys};
 
-use super::regions::Run;
-use super::regions_layer;
+use super::{Run, layer};
 use crate::constant::Value;
 use crate::device::Context;
 use crate::jit::{Error, Jit};
@@ -26,7 +25,7 @@ const SAMPLES: usize = 41;
 const FLUSH_BYTES: usize = 256 << 20;
 
 /// What regions cost.
-pub(super) struct Cost {
+pub(in crate::cli) struct Cost {
     /// Median launch without regions, microseconds.
     pub(super) off_us: f64,
     /// Median launch with them.
@@ -48,6 +47,7 @@ pub(super) fn runs(jit: &Jit, family: &str, nat: u32) -> Result<Result<Vec<Run>,
             "--live {family}: expected wo_gemv, beta_coop or beta_lite"
         )));
     }
+    let specs = crate::cli::specs(jit, &[family.to_owned()])?;
     let context = match Context::new(0) {
         Ok(context) => context,
         Err(reason) => {
@@ -61,9 +61,9 @@ pub(super) fn runs(jit: &Jit, family: &str, nat: u32) -> Result<Result<Vec<Run>,
     let mut scratch = (context.cuda().default_stream())
         .alloc_zeros::<u8>(FLUSH_BYTES)
         .map_err(ProblemError::from)?;
-    for spec in super::specs(jit, &[family.to_owned()])? {
+    for spec in specs {
         if family != "wo_gemv" {
-            match regions_layer::one(jit, &context, &spec, nat, &mut scratch)? {
+            match layer::one(jit, &context, &spec, nat, &mut scratch)? {
                 Ok(run) => runs.push(run),
                 Err(reason) => return Ok(Err(reason)),
             }

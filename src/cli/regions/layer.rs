@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtrMut};
 
-use super::regions::Run;
-use super::regions_live::{chosen, geometry, measure, source, with_regions};
+use super::Run;
+use super::live::{chosen, geometry, measure, source, with_regions};
 use crate::device::Context;
 use crate::jit::{Error, Jit};
 use crate::reference::layer::{Kv, LayerInputs, Lengths};

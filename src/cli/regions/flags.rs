@@ -1,0 +1,148 @@
+//! What `jitc regions` takes, and what it says of a buffer that says nothing itself.
+
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use crate::cli::args;
+use crate::config::Config;
+use crate::region::{Bare, Geometry, TickSource};
+use crate::template::Registry;
+
+pub(in crate::cli) fn command(registry: &Registry) -> Command {
+    let path = args::path;
+    let command =
+        Command::new("regions")
+            .about("Reduce region timings, compare them, draw them")
+            .arg(
+                Arg::new("files")
+                    .num_args(0..)
+                    .value_name("FILE.npy")
+                    .help("Buffers; or `diff BEFORE AFTER`"),
+            )
+            .arg(Arg::new("live").long("live").value_name("FAMILY").help(
+                "Run a family on a GPU and read its buffers: constants as for `warm`, --num-seqs tokens",
+            ))
+            .arg(
+                Arg::new("synthetic")
+                    .long("synthetic")
+                    .value_name("SPLITS")
+                    .value_delimiter(',')
+                    .value_parser(value_parser!(u32))
+                    .help("Made-up launches in the shape of the published ones, for a look without a GPU"),
+            )
+            .arg(
+                Arg::new("save")
+                    .long("save")
+                    .value_name("FOLDER")
+                    .value_parser(value_parser!(PathBuf))
+                    .help("Write the buffers read or made up: .npy, and .json beside it"),
+            )
+            .arg(path(
+                "csv",
+                "Write the original's columns [with several buffers: a folder]",
+            ))
+            .arg(path(
+                "trace",
+                "Write a trace for Perfetto [with several buffers: a folder]",
+            ))
+            .arg(path(
+                "html",
+                "Write a page that needs nothing else, all buffers in it",
+            ))
+            .arg(args::microseconds(
+                "launch-us",
+                "The launch's measured time, for shares and microseconds",
+            ))
+            .arg(args::microseconds(
+                "wall-us",
+                "A wall time, for the CSV's wall_minus_regions_us",
+            ))
+            .arg(
+                Arg::new("family")
+                    .long("family")
+                    .value_name("NAME")
+                    .help("Whose regions a file has that says nothing itself [default: by their number]"),
+            )
+            .arg(
+                Arg::new("no-sidecar")
+                    .long("no-sidecar")
+                    .action(ArgAction::SetTrue)
+                    .help("Leave the .json beside a file unread, and take the geometry from the flags"),
+            );
+    let declared = |name: &str| registry.families().any(|f| f.constants.contains_key(name));
+    let mut command = args::constants(command, registry);
+    for (name, flag, help) in GEOMETRY {
+        if !declared(name) {
+            command = command.arg(Arg::new(name).long(flag).value_name("N").help(help));
+        }
+    }
+    command
+}
+
+/// Parts of the geometry; those that some family declares as constants are flags already.
+const GEOMETRY: [(&str, &str, &str); 6] = [
+    ("slice_ctas", "slice-ctas", "Blocks in x [default: 8]"),
+    ("num_k_tiles", "num-k-tiles", "Blocks in y [default: 8]"),
+    ("num_seqs", "num-seqs", "Blocks in z: sequences [default: 1]"),
+    ("wo_split", "wo-split", "Slots of a kv head [default: 1]"),
+    ("num_kv_heads", "num-kv-heads", "Key/value heads [default: 4]"),
+    (
+        "tick_source",
+        "tick-source",
+        "globaltimer or clock64 [default: globaltimer]",
+    ),
+];
+
+/// A constant on the command line that is no part of the geometry, and of no use but
+/// with `--live`.
+pub(super) fn unused(config: &Config) -> Option<String> {
+    let mut flags = config.flag_constants().iter();
+    let other = flags.find(|set| GEOMETRY.iter().all(|(name, ..)| *name != set.name))?;
+    Some(if other.flag == "--set" {
+        format!("--set {}", other.name)
+    } else {
+        other.flag.clone()
+    })
+}
+
+/// What a flag of the geometry says, be it a constant of some family or not.
+pub(super) fn flag<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a String> {
+    [format!("constant:{name}"), name.to_owned()]
+        .iter()
+        .find_map(|id| matches.try_get_one::<String>(id).ok().flatten())
+}
+
+pub(super) fn bare_flags(matches: &ArgMatches) -> bool {
+    let family = matches.get_one::<String>("family").is_some();
+    family || GEOMETRY.iter().any(|(name, ..)| flag(matches, name).is_some())
+}
+
+pub(super) fn bare(matches: &ArgMatches) -> Result<Bare, String> {
+    let number = |name: &str, default: u32| match flag(matches, name) {
+        None => Ok(default),
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|n| (1..=65_536).contains(n))
+            .ok_or_else(|| format!("{name} = {text}: expected a whole number from 1 to 65536")),
+    };
+    let source = match flag(matches, "tick_source") {
+        None => TickSource::default(),
+        Some(text) => TickSource::of(text)
+            .ok_or_else(|| format!("tick_source = {text}: expected globaltimer or clock64"))?,
+    };
+    let usual = Geometry::default();
+    Ok(Bare {
+        family: matches.get_one::<String>("family").cloned(),
+        geometry: Geometry {
+            slice_ctas: number("slice_ctas", usual.slice_ctas)?,
+            num_k_tiles: number("num_k_tiles", usual.num_k_tiles)?,
+            num_seqs: number("num_seqs", usual.num_seqs)?,
+            wo_split: number("wo_split", usual.wo_split)?,
+            num_kv_heads: number("num_kv_heads", usual.num_kv_heads)?,
+            layout: usual.layout,
+        },
+        source,
+    })
+}
