@@ -203,9 +203,13 @@ pub fn header(family: &str, count: u32) -> Result<String, RegionError> {
          constexpr unsigned long long region_identity = {identity:#x}ull;\n\nnamespace region {{\n"
     );
     for name in families::all_names(family) {
-        let id = table.and_then(|t| t.region(name)).map(|r| r.id);
-        let id = id.map_or("region_absent".to_owned(), |id| format!("{id}u"));
-        let _ = writeln!(text, "struct {name} {{ static constexpr unsigned id = {id}; }};");
+        let region = table.and_then(|t| t.region(name));
+        let id = region.map_or("region_absent".to_owned(), |r| format!("{}u", r.id));
+        let waits = region.is_some_and(|r| r.class == Class::BarrierWait);
+        let _ = writeln!(
+            text,
+            "struct {name} {{ static constexpr unsigned id = {id}; static constexpr bool waits = {waits}; }};"
+        );
     }
     text.push_str("}  // namespace region\n\n}  // namespace jitc\n");
     Ok(text)

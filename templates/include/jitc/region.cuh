@@ -19,6 +19,8 @@
 // A region may begin in one kernel and end in the next of the same stream, where nothing else shares the buffer: that is the
 // wait at a kernel's boundary. It needs globaltimer, since the block's next multiprocessor may be another one.
 //
+// A thread other than 0 reads dynamic shared memory after a region of class barrier_wait: the kernel has to have some.
+//
 // A region that the compiled set lacks costs nothing, so both of two sets' names may stand side by side. Calls hold no
 // barrier: put them where that thread passes, and put the block barrier inside or outside the region as is meant.
 #pragma once
@@ -108,8 +110,22 @@ struct RegionTimer<C, true> {
     }
     template <typename R> __device__ __forceinline__ void exit(R) {
         if constexpr (R::id != region_absent) {
-            if (threadIdx.x == C::tick_thread) row[2u * R::id + 1u] = read_ticks<C::tick_source>();
+            if (threadIdx.x == C::tick_thread) {
+                if constexpr (R::waits && C::tick_thread != 0u) settle();
+                row[2u * R::id + 1u] = read_ticks<C::tick_source>();
+            }
         }
+    }
+    // A block barrier holds a warp only at the next instruction that needs it to be complete, and reading the clock needs
+    // nothing: a thread that reads shared memory first (any; the start of the dynamic) reads the clock after the wait.
+    // Thread 0 is the one that polls, and comes to the barrier last.
+    __device__ __forceinline__ static void settle() {
+        extern __shared__ unsigned char jitc_settle[];
+        u32 read;
+        asm volatile("ld.volatile.shared.u32 %0, [%1];"
+                     : "=r"(read)
+                     : "r"(u32(__cvta_generic_to_shared(jitc_settle)))
+                     : "memory");
     }
     template <typename R> __device__ __forceinline__ void enter(R, RegionSum<C>& sum) {
         if constexpr (R::id != region_absent) {
