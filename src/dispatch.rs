@@ -5,9 +5,9 @@
 //! path. Nothing here compiles: what was not prepared cannot be chosen.
 
 mod gpu;
+mod policy;
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::Serialize;
 
@@ -15,74 +15,7 @@ use crate::constant::Value;
 use crate::spec::KernelSpec;
 
 pub use gpu::{KNOWN_DEVICES, capacity, known_device};
-
-/// The path that was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Path {
-    /// Cooperative where it fits, else lite.
-    #[default]
-    Auto,
-    /// Cooperative or nothing.
-    Coop,
-    /// Always lite.
-    Lite,
-}
-
-impl FromStr for Path {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.to_ascii_lowercase().as_str() {
-            "auto" => Ok(Self::Auto),
-            "coop" => Ok(Self::Coop),
-            "lite" => Ok(Self::Lite),
-            _ => Err(format!("path `{text}`: expected auto, coop or lite")),
-        }
-    }
-}
-
-/// Which layers take part.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Layers(Option<Vec<u32>>);
-
-impl Layers {
-    /// Every layer.
-    #[must_use]
-    pub fn all() -> Self {
-        Self(None)
-    }
-
-    /// These, from a list such as `3,7`. An empty list is every layer.
-    pub fn parse(list: &str) -> Result<Self, String> {
-        if list.trim().is_empty() {
-            return Ok(Self::all());
-        }
-        let mut layers: Vec<u32> = list
-            .split(',')
-            .map(|text| {
-                (text.trim().parse()).map_err(|_| format!("layer `{text}`: expected numbers, such as 3,7"))
-            })
-            .collect::<Result<_, _>>()?;
-        layers.sort_unstable();
-        Ok(Self(Some(layers)))
-    }
-
-    fn allow(&self, layer: u32) -> bool {
-        (self.0.as_ref()).is_none_or(|layers| layers.binary_search(&layer).is_ok())
-    }
-}
-
-/// What does not change from step to step.
-#[derive(Debug, Clone, Default)]
-pub struct Policy {
-    /// The path asked for.
-    pub path: Path,
-    /// Which layers take part.
-    pub layers: Layers,
-    /// Rows that the workspace has.
-    pub max_tokens: u32,
-}
+pub use policy::{Layers, Path, Policy};
 
 /// One decode step of one layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -398,16 +331,5 @@ mod tests {
             .collect();
         assert_eq!(chosen, [1, 2, 4, 4, 4, 4, 4, 4]);
         assert_eq!(choose(&spread, Path::Auto, 8), (Some(2), Reason::Fits));
-    }
-
-    #[test]
-    fn layers_and_paths_are_read_strictly() {
-        assert_eq!(Layers::parse(" ").expect("empty"), Layers::all());
-        assert!(Layers::parse("3,x").expect_err("bad").contains("`x`"));
-        assert_eq!("COOP".parse(), Ok(Path::Coop));
-        assert_eq!(
-            "fast".parse::<Path>().expect_err("bad"),
-            "path `fast`: expected auto, coop or lite"
-        );
     }
 }
