@@ -16,6 +16,7 @@ use jitc::dispatch::{Policy, Problem, Variant, capacity, known_device, select};
 use jitc::jit::Jit;
 use jitc::spec::KernelSpec;
 use jitc::target::Arch;
+use jitc::tune::{Record, lay_out};
 use jitc::workspace::{Dtype, Layer, LayerDims, LayerScales, LayerTensors, Tensor, Workspace};
 
 const MAX_TOKENS: usize = 8;
@@ -31,11 +32,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Start: everything that may be launched is made now, or found in the cache.
     let jit = Jit::new(config()?)?;
     let (mut specs, mut variants) = (Vec::new(), Vec::new());
+    // What `jitc tune` found on this GPU, else the rule.
+    let record =
+        (jit.config().cache_dir()).map_or_else(Record::default, |dir| Record::load(&Record::path(&dir)));
     for name in ["beta_coop", "beta_lite"] {
-        for tokens in ["1", "4"] {
-            let blocks = device.sm_count.to_string();
-            let set = [("wo_split", "8"), ("tokens", tokens), ("num_ctas", &blocks)];
-            let spec = KernelSpec::new(jit.registry().get(name)?, set, arch)?;
+        for tokens in [1, 4] {
+            let asked = KernelSpec::new(jit.registry().get(name)?, [("wo_split", "8")], arch)?;
+            let (spec, _) = lay_out(&record, &device, &asked, tokens, &["wo_split"])?;
             let registers = jit.prepare(&spec)?.fetched.artifact.registers();
             let [threads, shared] = ["block_threads", "shared_bytes"].map(|n| spec.derived[n]);
             let resident = match &context {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::Device;
 
-pub use layer::{LAYER_GEOMETRY, layer_space};
+pub use layer::{LAYER_GEOMETRY, lay_out, layer_space};
 
 /// Of the record's file; another format is no record.
 const FORMAT: u32 = 1;

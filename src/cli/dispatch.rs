@@ -16,7 +16,7 @@ use crate::jit::{Error, Jit};
 use crate::spec::KernelSpec;
 use crate::target::Arch;
 use crate::template::{Family, Registry};
-use crate::tune::{self, Geometry, Gpu, LAYER_GEOMETRY, Origin, Record, choose, heuristic};
+use crate::tune::{LAYER_GEOMETRY, Origin, Record, lay_out};
 
 pub(super) fn command(registry: &Registry) -> Command {
     let command = Command::new("dispatch")
@@ -254,7 +254,7 @@ fn candidates(jit: &Jit, target: &Target, nat: u32) -> Result<Vec<Candidate>, Er
         let family = jit.registry().get(name)?;
         let set = set_geometry(jit.config(), family);
         for asked in KernelSpec::expand(family, jit.config(), &[arch])? {
-            let (spec, origin) = laid_out(&record, device, &asked, nat, &set)?;
+            let (spec, origin) = lay_out(&record, device, &asked, nat, &set)?;
             let artifact = jit.prepare(&spec)?.fetched.artifact;
             let number = |name: &str| spec.number(name).unwrap_or(0);
             let (registers, shared) = (artifact.registers(), number("shared_bytes"));
@@ -286,39 +286,4 @@ pub(super) fn set_geometry(config: &Config, family: &Family) -> Vec<&'static str
             || preset.is_some_and(|p| p.constants.contains_key(*name))
     };
     LAYER_GEOMETRY.into_iter().filter(is_set).collect()
-}
-
-/// A spec in its geometry, and where its `wo_split` comes from. What does not fit
-/// into shared memory gives up tokens.
-fn laid_out(
-    record: &Record,
-    device: &Device,
-    asked: &KernelSpec,
-    nat: u32,
-    set: &[&str],
-) -> Result<(KernelSpec, Origin), Error> {
-    let (gpu, problem) = (Gpu::from(device), tune::Problem::of_layer(asked, nat));
-    let forced: Geometry = (set.iter())
-        .filter(|name| **name == "wo_split")
-        .map(|name| ((*name).to_owned(), asked.constants[*name].to_string()))
-        .collect();
-    let choice = choose(record, &gpu, &problem, &forced);
-    let mut geometry = match choice.origin {
-        // The split alone was set: the rest by rule.
-        Origin::Forced => heuristic(&gpu, &problem),
-        _ => choice.geometry,
-    };
-    geometry.retain(|name, _| !set.contains(&name.as_str()));
-    loop {
-        let laid = asked.with(geometry.iter().map(|(n, v)| (n.as_str(), v.as_str())));
-        let shared = laid.as_ref().ok().and_then(|spec| spec.number("shared_bytes"));
-        let fits = shared.is_some_and(|bytes| bytes <= device.shared_mem_per_block);
-        let tokens = geometry.get("tokens").and_then(|n| n.parse::<u32>().ok());
-        match tokens {
-            Some(tokens) if !fits && tokens > 1 => {
-                geometry.insert("tokens".into(), (tokens / 2).to_string());
-            }
-            _ => return Ok((laid?, choice.origin)),
-        }
-    }
 }

@@ -131,8 +131,10 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             ));
         }
     }
-    for line in too_large(&specs) {
-        output::note(line);
+    if !matches.get_flag("quiet") {
+        for line in too_large(&specs) {
+            output::note(line);
+        }
     }
     for (spec, error) in specs
         .iter()

@@ -3,8 +3,9 @@
 //! Invariant: `wo_split` is among whatever either of them gives. The rule's is one
 //! that the mode allows; of what there is to try, the caller drops what it forbids.
 
-use super::{Geometry, Gpu, Problem};
-use crate::spec::KernelSpec;
+use super::{Geometry, Gpu, Origin, Problem, Record, choose};
+use crate::device::Device;
+use crate::spec::{KernelSpec, SpecError};
 
 /// Constants that lay a decode layer out; its others say what is worked out.
 pub const LAYER_GEOMETRY: [&str; 6] = [
@@ -85,9 +86,45 @@ pub fn layer_space(gpu: &Gpu, problem: &Problem) -> Vec<Geometry> {
     geometries
 }
 
+/// A decode layer's spec laid out for a GPU and so many tokens, and where its `wo_split`
+/// comes from: the record, or the rule. Constants in `set` stay as they are asked for.
+/// What does not fit into shared memory gives up tokens.
+pub fn lay_out(
+    record: &Record,
+    device: &Device,
+    asked: &KernelSpec,
+    nat: u32,
+    set: &[&str],
+) -> Result<(KernelSpec, Origin), SpecError> {
+    let (gpu, problem) = (Gpu::from(device), Problem::of_layer(asked, nat));
+    let forced: Geometry = (set.iter())
+        .filter(|name| **name == "wo_split")
+        .map(|name| ((*name).to_owned(), asked.constants[*name].to_string()))
+        .collect();
+    let choice = choose(record, &gpu, &problem, &forced);
+    let mut geometry = match choice.origin {
+        // The split alone was set: the rest by rule.
+        Origin::Forced => heuristic(&gpu, &problem),
+        _ => choice.geometry,
+    };
+    geometry.retain(|name, _| !set.contains(&name.as_str()));
+    loop {
+        let laid = asked.with(geometry.iter().map(|(n, v)| (n.as_str(), v.as_str())));
+        let shared = laid.as_ref().ok().and_then(|spec| spec.number("shared_bytes"));
+        let fits = shared.is_some_and(|bytes| bytes <= device.shared_mem_per_block);
+        let tokens = geometry.get("tokens").and_then(|n| n.parse::<u32>().ok());
+        match tokens {
+            Some(tokens) if !fits && tokens > 1 => {
+                geometry.insert("tokens".into(), (tokens / 2).to_string());
+            }
+            _ => return Ok((laid?, choice.origin)),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::{Origin, Record, Winner, choose};
+    use super::super::Winner;
     use super::*;
 
     fn gpu(sm_count: u32) -> Gpu {
@@ -128,6 +165,27 @@ mod tests {
             ..gpu(48)
         };
         assert_eq!(heuristic(&small, &layer)["stages"], "3");
+    }
+
+    #[test]
+    fn a_layer_is_laid_out_to_fit_any_gpu_that_dispatch_knows() {
+        let registry = crate::template::Registry::load(None).expect("families");
+        for name in crate::dispatch::KNOWN_DEVICES {
+            let device = crate::dispatch::known_device(name).expect("device");
+            let arch = crate::target::Arch::of_device(device.major, device.minor);
+            for (mode, nat) in [("fma", 1), ("fma", 4), ("mma", 1), ("mma", 8)] {
+                let family = registry.get("beta_coop").expect("family");
+                let asked = KernelSpec::new(family, [("accumulate", mode)], arch).expect("legal");
+                let (spec, origin) =
+                    lay_out(&Record::default(), &device, &asked, nat, &[]).expect("laid out");
+                assert_eq!(origin, Origin::Heuristic);
+                assert!(
+                    spec.shared_mem_bytes() <= device.shared_mem_per_block,
+                    "{name} {mode} {nat}"
+                );
+                assert_eq!(spec.number("num_ctas"), Some(device.sm_count));
+            }
+        }
     }
 
     #[test]
