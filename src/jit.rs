@@ -225,7 +225,7 @@ impl Jit {
         let rendered = RenderedSource {
             name: format!("{}.cu.tera", manifest.family),
             source: entry.source(),
-            headers: entry.headers().into_iter().collect(),
+            headers: entry.headers().into_iter().map(|(n, t)| (n, t.into())).collect(),
             options: manifest.options.clone(),
         };
         self.compiler()?.ptx(&rendered).map_err(|source| Error::Compile {

@@ -16,6 +16,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -158,7 +159,7 @@ pub struct KeyInputs<'a> {
     /// The rendered source.
     pub source: &'a str,
     /// Names and texts of the headers handed to the compiler, sorted by name.
-    pub headers: &'a [(String, String)],
+    pub headers: &'a [(String, Arc<str>)],
     /// Compiler options, in order.
     pub options: &'a [String],
     /// The arch.
@@ -265,7 +266,7 @@ mod tests {
             entries: vec!["e"],
             constants: vec![("n", "8u".into())],
             source: "int s;",
-            headers: Box::leak(Box::new([("a.cuh".to_owned(), "int a;".to_owned())])),
+            headers: Box::leak(Box::new([("a.cuh".to_owned(), "int a;".into())])),
             options: Box::leak(Box::new(["--std=c++17".to_owned()])),
             arch: "sm_80".parse().expect("arch"),
             toolchain: Box::leak(Box::new(identity())),
@@ -287,8 +288,8 @@ mod tests {
                 ..identity()
             },
         ];
-        let renamed = [("b.cuh".to_owned(), "int a;".to_owned())];
-        let edited = [("a.cuh".to_owned(), "int b;".to_owned())];
+        let renamed = [("b.cuh".to_owned(), "int a;".into())];
+        let edited = [("a.cuh".to_owned(), "int b;".into())];
         let more = ["--std=c++17".to_owned(), "--fmad=false".to_owned()];
         let swapped = ["--fmad=false".to_owned(), "--std=c++17".to_owned()];
         let env = [("NVRTC_APPEND_FLAGS".to_owned(), "-G".to_owned())];

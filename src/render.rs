@@ -6,6 +6,7 @@
 //! anywhere else, so a miss is a compile error and never a stale kernel.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::constant::Value;
 use crate::key::{KeyInputs, Preimage};
@@ -46,8 +47,9 @@ pub struct RenderedSource {
     pub name: String,
     /// The source.
     pub source: String,
-    /// Included headers: name and text, sorted by name.
-    pub headers: Vec<(String, String)>,
+    /// Included headers: name and text, sorted by name. The texts are the registry's own,
+    /// so thousands of variants hold them once.
+    pub headers: Vec<(String, Arc<str>)>,
     /// Options, in order, the arch's among them.
     pub options: Vec<String>,
 }
@@ -97,7 +99,7 @@ pub fn render(registry: &Registry, spec: &KernelSpec) -> Result<RenderedSource, 
         file: name.clone(),
         reason,
     })?;
-    let table = region_table(spec)?;
+    let table = Arc::from(region_table(spec)?);
     let headers = closure(&source, registry.headers(), &table);
     let mut options = vec![format!("--gpu-architecture={}", spec.arch)];
     options.extend(family.options.iter().cloned());
@@ -146,15 +148,15 @@ fn region_table(spec: &KernelSpec) -> Result<String, RegionError> {
     region::header(&spec.family.name, count)
 }
 
-fn closure(source: &str, headers: &BTreeMap<String, String>, table: &str) -> Vec<(String, String)> {
-    let mut found = BTreeMap::new();
+fn closure(source: &str, headers: &BTreeMap<String, Arc<str>>, table: &Arc<str>) -> Vec<(String, Arc<str>)> {
+    let mut found: BTreeMap<&str, &Arc<str>> = BTreeMap::new();
     let mut texts = vec![source];
     while let Some(text) = texts.pop() {
         for name in text.lines().filter_map(included) {
             let text = if name == region::HEADER {
                 Some(table)
             } else {
-                headers.get(name).map(String::as_str)
+                headers.get(name)
             };
             if let Some(text) = text
                 && found.insert(name, text).is_none()
@@ -165,7 +167,7 @@ fn closure(source: &str, headers: &BTreeMap<String, String>, table: &str) -> Vec
     }
     found
         .into_iter()
-        .map(|(name, text)| (name.to_owned(), text.to_owned()))
+        .map(|(name, text)| (name.to_owned(), Arc::clone(text)))
         .collect()
 }
 

@@ -180,7 +180,7 @@ impl Entry {
         let headers: BTreeMap<&str, &str> = subject
             .headers
             .iter()
-            .map(|(name, text)| (name.as_str(), text.as_str()))
+            .map(|(name, text)| (name.as_str(), &**text))
             .collect();
         let payload = [
             artifact.cubin.clone(),

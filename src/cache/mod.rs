@@ -84,7 +84,7 @@ pub struct Subject {
     /// The rendered source.
     pub source: String,
     /// Names and texts of the in-memory headers.
-    pub headers: Vec<(String, String)>,
+    pub headers: Vec<(String, Arc<str>)>,
 }
 
 /// An artifact and where it comes from.

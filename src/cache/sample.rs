@@ -13,7 +13,7 @@ pub(super) fn subject_of(n: u32) -> Subject {
         nvrtc: "build-id:aa".into(),
         builtins: "build-id:bb".into(),
     };
-    let headers = vec![("a.cuh".to_owned(), "int x;\n".to_owned())];
+    let headers = vec![("a.cuh".to_owned(), "int x;\n".into())];
     let preimage = Preimage::new(&KeyInputs {
         family: "probe",
         entries: vec!["probe"],

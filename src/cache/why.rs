@@ -168,11 +168,11 @@ impl Cache {
         let tier = &self.tiers()[n];
         let mut differences = compare(&subject.preimage, &preimage);
         if let Load::Found(entry) = tier.peek(&key) {
-            let request = subject.headers.iter().map(|(n, t)| (n, t));
+            let request = subject.headers.iter().map(|(n, t)| (n.as_str(), &**t));
             add_lines(
                 &mut differences,
                 &Texts::new(&subject.source, request),
-                &Texts::new(&entry.source(), &entry.headers()),
+                &Texts::of(&entry.source(), &entry.headers()),
             );
         }
         Some(Nearest {
@@ -189,8 +189,8 @@ pub fn diff(first: &Entry, second: &Entry) -> Vec<Difference> {
     let mut differences = compare(&first.manifest().preimage, &second.manifest().preimage);
     add_lines(
         &mut differences,
-        &Texts::new(&first.source(), &first.headers()),
-        &Texts::new(&second.source(), &second.headers()),
+        &Texts::of(&first.source(), &first.headers()),
+        &Texts::of(&second.source(), &second.headers()),
     );
     differences
 }
@@ -267,12 +267,15 @@ struct Texts<'a> {
 }
 
 impl<'a> Texts<'a> {
-    fn new(source: &'a str, headers: impl IntoIterator<Item = (&'a String, &'a String)>) -> Self {
-        let headers = headers.into_iter();
+    fn new(source: &'a str, headers: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
         Self {
             source,
-            headers: headers.map(|(n, t)| (n.as_str(), t.as_str())).collect(),
+            headers: headers.collect(),
         }
+    }
+
+    fn of(source: &'a str, headers: &'a BTreeMap<String, String>) -> Self {
+        Self::new(source, headers.iter().map(|(n, t)| (n.as_str(), t.as_str())))
     }
 }
 

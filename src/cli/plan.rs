@@ -13,8 +13,9 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 use serde_json::json;
 
 use super::output;
+use super::warm::Warmed;
 use crate::cache::{Receipt, Subject};
-use crate::jit::{Error, Jit, Prepared, read_trace};
+use crate::jit::{Error, Jit, read_trace};
 use crate::key::CacheKey;
 use crate::matrix::Matrix;
 use crate::spec::{KernelSpec, parse_archs};
@@ -22,7 +23,7 @@ use crate::spec::{KernelSpec, parse_archs};
 /// One variant to warm.
 pub(super) struct Request {
     pub(super) spec: KernelSpec,
-    subject: Subject,
+    pub(super) subject: Subject,
 }
 
 /// All of them.
@@ -119,14 +120,14 @@ impl Plan {
     pub(super) fn write_receipt(
         &self,
         jit: &Jit,
-        results: &[Result<Prepared, Error>],
+        results: &[Result<Warmed, Error>],
         path: &Path,
     ) -> std::io::Result<()> {
         let words = std::env::args_os().skip(1);
         let mut receipt = Receipt::new(words.map(|w| w.to_string_lossy().into_owned()).collect());
         for (request, result) in self.requests.iter().zip(results) {
             match result {
-                Ok(prepared) => receipt.add(jit.cache(), &prepared.subject, &prepared.fetched.provenance),
+                Ok(warmed) => receipt.add(jit.cache(), &request.subject, &warmed.provenance),
                 Err(error) => receipt.add_failure(&request.subject, &error.to_string()),
             }
         }

@@ -11,7 +11,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use super::plan::{self, Plan};
+use super::plan::{self, Plan, Request};
 use super::{Answer, args, output};
 use crate::cache::Provenance;
 use crate::jit::{Error, Jit, Prepared};
@@ -21,6 +21,31 @@ use crate::template::Registry;
 
 /// A compile that takes this long says that it is alive, again and again.
 const ALIVE: Duration = Duration::from_secs(10);
+
+/// What is left of a variant when it is done: not its artifact, of which there may be
+/// thousands.
+pub(super) struct Warmed {
+    pub(super) provenance: Provenance,
+    registers: u32,
+    spill_bytes: u32,
+    cubin_bytes: usize,
+    compile_ms: f64,
+    own_us: u64,
+}
+
+impl Warmed {
+    fn of(prepared: &Prepared) -> Self {
+        let artifact = &prepared.fetched.artifact;
+        Self {
+            provenance: prepared.fetched.provenance.clone(),
+            registers: artifact.registers(),
+            spill_bytes: artifact.spill_bytes(),
+            cubin_bytes: artifact.cubin.len(),
+            compile_ms: compile_ms(prepared),
+            own_us: prepared.own_us,
+        }
+    }
+}
 
 enum Event {
     Started(usize),
@@ -92,17 +117,17 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     let (mut hit, mut built, mut failed) = (0, 0, 0);
     let mut not_kept: Option<(usize, &str)> = None;
     let mut rows = vec![heading()];
-    for (spec, result) in specs.iter().zip(&results) {
+    for (request, result) in plan.requests.iter().zip(&results) {
         match result {
-            Ok(prepared) => {
-                match prepared.fetched.provenance {
+            Ok(warmed) => {
+                match warmed.provenance {
                     Provenance::Hit(_) => hit += 1,
                     _ => built += 1,
                 }
-                if let Provenance::BuiltUncached(reason) = &prepared.fetched.provenance {
+                if let Provenance::BuiltUncached(reason) = &warmed.provenance {
                     not_kept.get_or_insert((0, reason)).0 += 1;
                 }
-                rows.push(row(spec, prepared));
+                rows.push(row(request, warmed));
             }
             Err(_) => failed += 1,
         }
@@ -209,10 +234,10 @@ fn compile_all(
     jobs: usize,
     bar: &ProgressBar,
     done: &dyn Fn(&KernelSpec, &Result<Prepared, Error>),
-) -> Vec<Result<Prepared, Error>> {
+) -> Vec<Result<Warmed, Error>> {
     let queue = Mutex::new((0..specs.len()).collect::<VecDeque<_>>());
     let (send, receive) = mpsc::channel();
-    let mut results: Vec<Option<Result<Prepared, Error>>> = specs.iter().map(|_| None).collect();
+    let mut results: Vec<Option<Result<Warmed, Error>>> = specs.iter().map(|_| None).collect();
     std::thread::scope(|scope| {
         for _ in 0..jobs.min(specs.len()) {
             let (queue, send) = (&queue, send.clone());
@@ -233,7 +258,7 @@ fn compile_all(
                 Ok(Event::Done(index, result)) => {
                     running.retain(|(i, ..)| *i != index);
                     done(specs[index], &result);
-                    results[index] = Some(*result);
+                    results[index] = Some(result.map(|prepared| Warmed::of(&prepared)));
                     bar.inc(1);
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
@@ -292,9 +317,8 @@ fn heading() -> Vec<String> {
     .to_vec()
 }
 
-fn row(spec: &KernelSpec, prepared: &Prepared) -> Vec<String> {
-    let artifact = &prepared.fetched.artifact;
-    let how = match &prepared.fetched.provenance {
+fn row(Request { spec, subject }: &Request, warmed: &Warmed) -> Vec<String> {
+    let how = match &warmed.provenance {
         Provenance::BuiltUncached(reason) => format!("built, not kept: {reason}"),
         other => other.label().to_owned(),
     };
@@ -302,12 +326,12 @@ fn row(spec: &KernelSpec, prepared: &Prepared) -> Vec<String> {
         spec.family.name.clone(),
         spec.variant(),
         spec.arch.to_string(),
-        prepared.subject.key.short(),
+        subject.key.short(),
         how,
-        format!("{:.1}", compile_ms(prepared)),
-        artifact.registers().to_string(),
-        artifact.spill_bytes().to_string(),
-        artifact.cubin.len().to_string(),
+        format!("{:.1}", warmed.compile_ms),
+        warmed.registers.to_string(),
+        warmed.spill_bytes.to_string(),
+        warmed.cubin_bytes.to_string(),
     ]
 }
 

@@ -102,13 +102,12 @@ impl Nvrtc {
         let text = |text: &str| {
             CString::new(text).map_err(|_| CompileError::Library(format!("a NUL byte in {}", rendered.name)))
         };
-        let list =
-            |texts: &mut dyn Iterator<Item = &String>| texts.map(|t| text(t)).collect::<Result<Vec<_>, _>>();
+        let list = |texts: &mut dyn Iterator<Item = &str>| texts.map(text).collect::<Result<Vec<_>, _>>();
         let source = text(&rendered.source)?;
         let name = text(&rendered.name)?;
-        let names = list(&mut rendered.headers.iter().map(|h| &h.0))?;
-        let headers = list(&mut rendered.headers.iter().map(|h| &h.1))?;
-        let options = list(&mut rendered.options.iter())?;
+        let names = list(&mut rendered.headers.iter().map(|h| h.0.as_str()))?;
+        let headers = list(&mut rendered.headers.iter().map(|h| &*h.1))?;
+        let options = list(&mut rendered.options.iter().map(String::as_str))?;
         let pointers = |texts: &[CString]| texts.iter().map(|t| t.as_ptr()).collect::<Vec<_>>();
         let count = |n: usize| c_int::try_from(n).map_err(|e| CompileError::Library(e.to_string()));
 

@@ -15,7 +15,7 @@ static EMBEDDED: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/templates");
 #[derive(Debug)]
 pub struct Registry {
     families: BTreeMap<String, Arc<Family>>,
-    headers: Arc<BTreeMap<String, String>>,
+    headers: Arc<BTreeMap<String, Arc<str>>>,
     folder: Option<PathBuf>,
     /// Relative paths of what `folder` gave.
     from_folder: BTreeSet<String>,
@@ -44,9 +44,14 @@ impl Registry {
 
     /// Families from texts by relative path.
     pub fn from_files(files: &BTreeMap<String, String>) -> Result<Self, TemplateError> {
-        let headers: BTreeMap<String, String> = files
+        let headers: BTreeMap<String, Arc<str>> = files
             .iter()
-            .filter_map(|(path, text)| Some((path.strip_prefix("include/")?.to_owned(), text.clone())))
+            .filter_map(|(path, text)| {
+                Some((
+                    path.strip_prefix("include/")?.to_owned(),
+                    Arc::from(text.as_str()),
+                ))
+            })
             .collect();
         let mut families = BTreeMap::new();
         for (path, toml) in files {
@@ -109,7 +114,7 @@ impl Registry {
 
     /// Headers by the name under which sources include them.
     #[must_use]
-    pub fn headers(&self) -> &BTreeMap<String, String> {
+    pub fn headers(&self) -> &BTreeMap<String, Arc<str>> {
         &self.headers
     }
 }

@@ -47,7 +47,7 @@ pub(crate) fn subject_with(n: u32, header: &str, option: &str) -> Subject {
         nvrtc: "build-id:aa".into(),
         builtins: "build-id:bb".into(),
     };
-    let headers = vec![("jitc/a.cuh".to_owned(), header.to_owned())];
+    let headers = vec![("jitc/a.cuh".to_owned(), header.into())];
     let options = vec![option.to_owned()];
     let arch = "sm_90a".parse().expect("an arch");
     let source = format!("constexpr unsigned n = {n}u;\n");
