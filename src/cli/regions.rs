@@ -89,7 +89,15 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, as_json: bool) -> Answer {
 
 /// The launches asked for; or one line on why there are none.
 fn runs(jit: &Jit, matches: &ArgMatches, files: &[&String]) -> Result<Result<Vec<Run>, String>, Error> {
-    if let Some(family) = matches.get_one::<String>("live") {
+    let live = matches.get_one::<String>("live");
+    if let Some(file) = files.first()
+        && (live.is_some() || matches.contains_id("synthetic"))
+    {
+        return Ok(Err(format!(
+            "{file}: buffers are read, or made with --live or --synthetic; not both at once"
+        )));
+    }
+    if let Some(family) = live {
         let nat = flag(matches, "num_seqs").map_or(Ok(1), |text| text.parse());
         let Ok(nat @ 1..=64) = nat else {
             return Ok(Err("--num-seqs: expected a whole number from 1 to 64".into()));

@@ -337,6 +337,10 @@ fn what_no_launch_has_and_flags_that_would_change_nothing_are_refused() {
             "--rows: of use with --live alone",
         ),
         (
+            &["a.npy", "--synthetic", "1"],
+            "a.npy: buffers are read, or made with --live or --synthetic",
+        ),
+        (
             &["--live", "beta_coop", "--num-regions", "5"],
             "num_regions (flag --num-regions): `5` is not legal",
         ),

@@ -29,6 +29,7 @@ pub(in crate::cli) fn command(registry: &Registry) -> Command {
                     .value_name("SPLITS")
                     .value_delimiter(',')
                     .value_parser(value_parser!(u32))
+                    .conflicts_with("live")
                     .help("Made-up launches in the shape of the published ones, for a look without a GPU"),
             )
             .arg(
