@@ -9,14 +9,17 @@
 mod cache;
 mod env_file;
 mod file;
+mod hint;
+mod source;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use cache::{MissPolicy, parse_age, parse_bytes};
 pub use env_file::EnvFile;
 pub use file::ConfigFile;
+pub use hint::{did_you_mean, nearest};
+pub use source::{Setting, Source};
 
 /// What went wrong while reading settings.
 #[derive(Debug, thiserror::Error)]
@@ -52,60 +55,6 @@ pub enum ConfigError {
         /// What would be right.
         expected: String,
     },
-}
-
-/// Where a value was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// A flag, as written on the command line.
-    Flag(String),
-    /// A variable of the real environment.
-    Variable(String),
-    /// A line of the environment file.
-    EnvFile {
-        /// The file.
-        path: PathBuf,
-        /// Line, from 1.
-        line: usize,
-    },
-    /// A line of `jitc.toml`.
-    ConfigFile {
-        /// The file.
-        path: PathBuf,
-        /// Line, from 1.
-        line: usize,
-    },
-    /// A preset, which whoever named it asked for.
-    Preset(String),
-    /// Set by the program that embeds the library.
-    Api,
-    /// Nobody wrote it: the declared default.
-    Default,
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Flag(flag) => write!(f, "flag {flag}"),
-            Self::Variable(name) => write!(f, "environment variable {name}"),
-            Self::EnvFile { path, line } => {
-                write!(f, "environment file {}, line {line}", path.display())
-            }
-            Self::ConfigFile { path, line } => write!(f, "{}, line {line}", path.display()),
-            Self::Preset(name) => write!(f, "preset {name}"),
-            Self::Api => f.write_str("the embedding program"),
-            Self::Default => f.write_str("default"),
-        }
-    }
-}
-
-/// A value as text, and where it was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Setting {
-    /// The text. A list is separated by commas.
-    pub value: String,
-    /// Where it was written.
-    pub source: Source,
 }
 
 /// A copy of the process environment. Empty values count as unset.
@@ -435,23 +384,6 @@ impl Config {
             })
             .map(Path::to_path_buf)
     }
-}
-
-/// The declared name nearest to a misspelt one, if one is near enough to be meant.
-#[must_use]
-pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    names
-        .into_iter()
-        .map(|name| (strsim::jaro_winkler(wrong, name), name))
-        .filter(|(score, _)| *score > 0.75)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, name)| name)
-}
-
-/// ` (did you mean X?)`, or nothing.
-#[must_use]
-pub fn did_you_mean<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> String {
-    nearest(wrong, names).map_or_else(String::new, |name| format!(" (did you mean `{name}`?)"))
 }
 
 #[cfg(test)]

@@ -1,0 +1,58 @@
+//! A value as text, and where it was written.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Where a value was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A flag, as written on the command line.
+    Flag(String),
+    /// A variable of the real environment.
+    Variable(String),
+    /// A line of the environment file.
+    EnvFile {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+    },
+    /// A line of `jitc.toml`.
+    ConfigFile {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+    },
+    /// A preset, which whoever named it asked for.
+    Preset(String),
+    /// Set by the program that embeds the library.
+    Api,
+    /// Nobody wrote it: the declared default.
+    Default,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(flag) => write!(f, "flag {flag}"),
+            Self::Variable(name) => write!(f, "environment variable {name}"),
+            Self::EnvFile { path, line } => {
+                write!(f, "environment file {}, line {line}", path.display())
+            }
+            Self::ConfigFile { path, line } => write!(f, "{}, line {line}", path.display()),
+            Self::Preset(name) => write!(f, "preset {name}"),
+            Self::Api => f.write_str("the embedding program"),
+            Self::Default => f.write_str("default"),
+        }
+    }
+}
+
+/// A value as text, and where it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// The text. A list is separated by commas.
+    pub value: String,
+    /// Where it was written.
+    pub source: Source,
+}
