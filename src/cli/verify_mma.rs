@@ -97,7 +97,7 @@ impl Sweep<'_> {
                     scales: std::mem::take(&mut held.scales),
                 };
                 // The shapes above are whole blocks.
-                if let Ok(weight) = packed::pack(&plain, shape.hidden, shape.k) {
+                if let Ok(weight) = packed::PACKED.pack(&plain, shape.hidden, shape.k) {
                     (held.weight, held.scales) = (weight.codes, weight.scales);
                 }
             }
@@ -259,7 +259,9 @@ mod tests {
                 codes: inputs.weight.clone(),
                 scales: inputs.scales.clone(),
             };
-            packed::pack(&plain, SHAPE.hidden, SHAPE.k).expect("whole blocks");
+            packed::PACKED
+                .pack(&plain, SHAPE.hidden, SHAPE.k)
+                .expect("whole blocks");
             let result = matmul_f64(&SHAPE, &inputs);
             assert!(result.iter().all(|v| v.is_finite()), "{name}");
             seen.push(result.iter().map(|v| v.to_bits()).collect());

@@ -1,10 +1,11 @@
 //! NVFP4 weights packed for tensor cores: the same bytes, reordered.
 //!
-//! Eight rows by 128 k are one block: 512 bytes of codes and 64 of scales, blocks of
-//! a row of blocks side by side. Lane `4 (row mod 8) + t` of a warp owns k `32 t` to
-//! `32 t + 31` of its row: 16 bytes of codes, four words of eight k, and two scales.
-//! In a word, even k lie in the low half and odd k in the high half; pair p (k 2p and
-//! 2p + 1) has its magnitude bits at `9 - 3 p` and its sign at 15, 12, 13, 14.
+//! Eight rows by 128 k ([`PACKED`], of `wo_gemv` and `gemv`) or by 64 k ([`PACKED64`],
+//! of the decode layer) are one block, blocks of a row of blocks side by side. Lane
+//! `4 (row mod 8) + t` of a warp owns a quarter of its row of the block: words of eight
+//! k each, and a scale for every 16. A word holds four pairs of k, one of a pair in
+//! the low half and one in the high half; pair p has its magnitude bits at `9 - 3 p`
+//! and its sign at 15, 12, 13, 14.
 //!
 //! Invariant: packing is a bijection between codes and scales of whole blocks and
 //! their packed bytes, and [`unpack`] its inverse; scale padding is dropped.
@@ -14,8 +15,27 @@ use super::swizzle;
 /// Rows of a block.
 pub const BLOCK_ROWS: usize = 8;
 
-/// k of a block.
-pub const BLOCK_LEN: usize = 128;
+/// How weights are packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packing {
+    /// k of a block.
+    pub block_len: usize,
+    /// Which of a word's eight k are a pair, the low half's first.
+    pairs: [[usize; 2]; 4],
+}
+
+/// `weight_layout = packed` of `wo_gemv` and `gemv`.
+pub const PACKED: Packing = Packing {
+    block_len: 128,
+    pairs: [[0, 1], [2, 3], [4, 5], [6, 7]],
+};
+
+/// `weight_layout = packed64` of the decode layer: a slot of `W_O` and a warp's share
+/// of a row are whole runs of 64, and pairs are those that a plain word's nibbles give.
+pub const PACKED64: Packing = Packing {
+    block_len: 64,
+    pairs: [[0, 2], [1, 3], [4, 6], [5, 7]],
+};
 
 /// Codes and scales of a weight `[rows, K]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,13 +52,15 @@ pub struct Weight {
 pub enum PackError {
     /// The shape is not whole blocks.
     #[error(
-        "a weight of {rows} rows by {k} is not whole blocks: packing takes rows by {BLOCK_ROWS} and k by {BLOCK_LEN}"
+        "a weight of {rows} rows by {k} is not whole blocks: packing takes rows by {BLOCK_ROWS} and k by {block_len}"
     )]
     Shape {
         /// Rows.
         rows: usize,
         /// Columns.
         k: usize,
+        /// k of a block.
+        block_len: usize,
     },
     /// A buffer has another length than the shape asks for.
     #[error("the {what} are {found} bytes: expected {expected}")]
@@ -55,9 +77,9 @@ pub enum PackError {
 /// Bit of a pair's sign within its half word.
 const SIGNS: [u32; 4] = [15, 12, 13, 14];
 
-fn check(weight: &Weight, rows: usize, k: usize, scales: usize) -> Result<(), PackError> {
-    if !rows.is_multiple_of(BLOCK_ROWS) || !k.is_multiple_of(BLOCK_LEN) {
-        return Err(PackError::Shape { rows, k });
+fn check(weight: &Weight, rows: usize, k: usize, block_len: usize, scales: usize) -> Result<(), PackError> {
+    if !rows.is_multiple_of(BLOCK_ROWS) || !k.is_multiple_of(block_len) {
+        return Err(PackError::Shape { rows, k, block_len });
     }
     let parts = [
         ("codes", weight.codes.len(), rows * k / 2),
@@ -75,72 +97,84 @@ fn check(weight: &Weight, rows: usize, k: usize, scales: usize) -> Result<(), Pa
     Ok(())
 }
 
-/// Byte of the word that holds eight k from `k8 * 8` of a row.
-fn word_at(row: usize, k8: usize, k: usize) -> usize {
-    let block = row / BLOCK_ROWS * (k / BLOCK_LEN) + k8 / 16;
-    block * 512 + (row % BLOCK_ROWS * 4 + k8 % 16 / 4) * 16 + k8 % 4 * 4
-}
+impl Packing {
+    /// Bytes of a lane's codes in a block.
+    fn lane_bytes(self) -> usize {
+        self.block_len / 8
+    }
 
-/// Byte of the scale of (row, group).
-fn scale_at(row: usize, group: usize, k: usize) -> usize {
-    let block = row / BLOCK_ROWS * (k / BLOCK_LEN) + group / 8;
-    block * 64 + (row % BLOCK_ROWS * 4 + group % 8 / 2) * 2 + group % 2
-}
+    /// Byte of the word that holds eight k from `k8 * 8` of a row.
+    fn word_at(self, row: usize, k8: usize, k: usize) -> usize {
+        let (words, row_bytes) = (self.block_len / 8, 4 * self.lane_bytes());
+        let block = row / BLOCK_ROWS * (k / self.block_len) + k8 / words;
+        (block * BLOCK_ROWS + row % BLOCK_ROWS) * row_bytes + k8 % words * 4
+    }
 
-/// A plain weight, packed.
-pub fn pack(plain: &Weight, rows: usize, k: usize) -> Result<Weight, PackError> {
-    check(plain, rows, k, swizzle::padded_len(rows, k / 16))?;
-    let tiles = swizzle::group_tiles(k / 16);
-    let mut packed = Weight {
-        codes: vec![0; rows * k / 2],
-        scales: vec![0; rows * k / 16],
-    };
-    for row in 0..rows {
-        for k8 in 0..k / 8 {
-            let codes = &plain.codes[row * k / 2 + k8 * 4..][..4];
-            let mut word = 0_u32;
-            for (pair, byte) in codes.iter().enumerate() {
-                for (half, code) in [byte & 15, byte >> 4].into_iter().enumerate() {
-                    let code = u32::from(code);
-                    let bits = (code & 7) << (9 - 3 * pair) | (code >> 3) << SIGNS[pair];
-                    word |= bits << (16 * half);
+    /// Byte of the scale of (row, group).
+    fn scale_at(self, row: usize, group: usize, k: usize) -> usize {
+        let groups = self.block_len / 16;
+        let block = row / BLOCK_ROWS * (k / self.block_len) + group / groups;
+        (block * BLOCK_ROWS + row % BLOCK_ROWS) * groups + group % groups
+    }
+
+    /// A plain weight, packed.
+    pub fn pack(self, plain: &Weight, rows: usize, k: usize) -> Result<Weight, PackError> {
+        check(plain, rows, k, self.block_len, swizzle::padded_len(rows, k / 16))?;
+        let tiles = swizzle::group_tiles(k / 16);
+        let mut packed = Weight {
+            codes: vec![0; rows * k / 2],
+            scales: vec![0; rows * k / 16],
+        };
+        for row in 0..rows {
+            for (k8, codes) in plain.codes[row * k / 2..][..k / 2].chunks_exact(4).enumerate() {
+                let nibbles = u32::from_le_bytes([codes[0], codes[1], codes[2], codes[3]]);
+                let mut word = 0_u32;
+                for (pair, halves) in self.pairs.into_iter().enumerate() {
+                    for (half, at) in halves.into_iter().enumerate() {
+                        let code = nibbles >> (4 * at) & 15;
+                        let bits = (code & 7) << (9 - 3 * pair) | (code >> 3) << SIGNS[pair];
+                        word |= bits << (16 * half);
+                    }
                 }
+                packed.codes[self.word_at(row, k8, k)..][..4].copy_from_slice(&word.to_le_bytes());
             }
-            packed.codes[word_at(row, k8, k)..][..4].copy_from_slice(&word.to_le_bytes());
+            for group in 0..k / 16 {
+                packed.scales[self.scale_at(row, group, k)] =
+                    plain.scales[swizzle::offset(row, group, tiles)];
+            }
         }
-        for group in 0..k / 16 {
-            packed.scales[scale_at(row, group, k)] = plain.scales[swizzle::offset(row, group, tiles)];
-        }
+        Ok(packed)
     }
-    Ok(packed)
-}
 
-/// The plain weight behind a packed one; scale padding is 0.
-pub fn unpack(packed: &Weight, rows: usize, k: usize) -> Result<Weight, PackError> {
-    check(packed, rows, k, rows * k / 16)?;
-    let tiles = swizzle::group_tiles(k / 16);
-    let mut plain = Weight {
-        codes: vec![0; rows * k / 2],
-        scales: vec![0; swizzle::padded_len(rows, k / 16)],
-    };
-    for row in 0..rows {
-        for k8 in 0..k / 8 {
-            let bytes = &packed.codes[word_at(row, k8, k)..][..4];
-            let word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-            for (pair, sign) in SIGNS.into_iter().enumerate() {
-                let code = |half: u32| {
-                    let bits = word >> (16 * half);
-                    let code = (bits >> (9 - 3 * pair)) & 7 | ((bits >> sign) & 1) << 3;
-                    code.to_le_bytes()[0]
-                };
-                plain.codes[row * k / 2 + k8 * 4 + pair] = code(0) | code(1) << 4;
+    /// The plain weight behind a packed one; scale padding is 0.
+    pub fn unpack(self, packed: &Weight, rows: usize, k: usize) -> Result<Weight, PackError> {
+        check(packed, rows, k, self.block_len, rows * k / 16)?;
+        let tiles = swizzle::group_tiles(k / 16);
+        let mut plain = Weight {
+            codes: vec![0; rows * k / 2],
+            scales: vec![0; swizzle::padded_len(rows, k / 16)],
+        };
+        for row in 0..rows {
+            for k8 in 0..k / 8 {
+                let bytes = &packed.codes[self.word_at(row, k8, k)..][..4];
+                let word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+                let mut nibbles = 0_u32;
+                for (pair, halves) in self.pairs.into_iter().enumerate() {
+                    for (half, at) in halves.into_iter().enumerate() {
+                        let bits = word >> (16 * half);
+                        let code = (bits >> (9 - 3 * pair)) & 7 | ((bits >> SIGNS[pair]) & 1) << 3;
+                        nibbles |= code << (4 * at);
+                    }
+                }
+                plain.codes[row * k / 2 + k8 * 4..][..4].copy_from_slice(&nibbles.to_le_bytes());
+            }
+            for group in 0..k / 16 {
+                plain.scales[swizzle::offset(row, group, tiles)] =
+                    packed.scales[self.scale_at(row, group, k)];
             }
         }
-        for group in 0..k / 16 {
-            plain.scales[swizzle::offset(row, group, tiles)] = packed.scales[scale_at(row, group, k)];
-        }
+        Ok(plain)
     }
-    Ok(plain)
 }
 
 #[cfg(test)]
@@ -159,22 +193,27 @@ mod tests {
 
     #[test]
     fn unpacking_gives_the_plain_weight_back() {
-        for (rows, k) in [(8, 128), (136, 384), (256, 640)] {
-            let plain = random(rows, k);
-            let packed = pack(&plain, rows, k).expect("packs");
-            assert_ne!(packed.codes, plain.codes);
-            assert_eq!(unpack(&packed, rows, k), Ok(plain));
+        for packing in [PACKED, PACKED64] {
+            for (rows, k) in [(8, 128), (136, 384), (256, 640)] {
+                let plain = random(rows, k);
+                let packed = packing.pack(&plain, rows, k).expect("packs");
+                assert_ne!(packed.codes, plain.codes);
+                assert_eq!(packing.unpack(&packed, rows, k), Ok(plain));
+            }
         }
     }
 
     #[test]
     fn a_word_decodes_by_the_masks_and_shifts_of_the_kernel() {
-        let (rows, k) = (8, 128);
+        let (rows, k) = (16, 256);
         let plain = random(rows, k);
-        let packed = pack(&plain, rows, k).expect("packs");
-        for row in 0..rows {
-            for k8 in 0..k / 8 {
-                let bytes = &packed.codes[word_at(row, k8, k)..][..4];
+        for (packing, order) in [
+            (PACKED, [0, 1, 2, 3, 4, 5, 6, 7]),
+            (PACKED64, [0, 2, 1, 3, 4, 6, 5, 7]),
+        ] {
+            let packed = packing.pack(&plain, rows, k).expect("packs");
+            for (row, k8) in (0..rows).flat_map(|row| (0..k / 8).map(move |k8| (row, k8))) {
+                let bytes = &packed.codes[packing.word_at(row, k8, k)..][..4];
                 let word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
                 let pairs = [
                     word & 0x8e00_8e00,
@@ -182,11 +221,11 @@ mod tests {
                     (word << 6) & 0x0e00_0e00 | (word << 2) & 0x8000_8000,
                     (word << 9) & 0x0e00_0e00 | (word << 1) & 0x8000_8000,
                 ];
-                for at in 0..8 {
+                for (at, k_in_word) in order.into_iter().enumerate() {
                     let half = pairs[at / 2] >> (16 * (at % 2));
                     let value = half::f16::from_bits(u16::try_from(half & 0xffff).expect("16 bits"));
-                    let byte = plain.codes[row * k / 2 + k8 * 4 + at / 2];
-                    let expected = fp4::decode(byte >> (4 * (at % 2)) & 15);
+                    let byte = plain.codes[row * k / 2 + k8 * 4 + k_in_word / 2];
+                    let expected = fp4::decode(byte >> (4 * (k_in_word % 2)) & 15);
                     assert_eq!((value.to_f32() * 16384.0).to_bits(), expected.to_bits());
                 }
             }
@@ -194,10 +233,21 @@ mod tests {
     }
 
     #[test]
+    fn a_block_lies_in_the_order_of_the_lanes() {
+        // Lane 4 r + t of a block of 64 k: 8 bytes and a scale each; the next eight rows follow all runs.
+        assert_eq!(PACKED64.word_at(3, 8 * 2 + 2, 256), 2 * 256 + 8 * (4 * 3 + 1));
+        assert_eq!(PACKED64.word_at(8, 0, 256), 4 * 256);
+        assert_eq!(PACKED64.scale_at(3, 4 * 2 + 1, 256), 2 * 32 + 4 * 3 + 1);
+        // Of a block of 128 k: 16 bytes and two scales each.
+        assert_eq!(PACKED.word_at(3, 16 + 4 * 2 + 1, 256), 512 + 16 * (4 * 3 + 2) + 4);
+        assert_eq!(PACKED.scale_at(3, 8 + 2 * 2 + 1, 256), 64 + 2 * (4 * 3 + 2) + 1);
+    }
+
+    #[test]
     fn a_shape_or_a_length_that_does_not_fit_is_refused() {
         let plain = random(8, 128);
         assert_eq!(
-            pack(&plain, 9, 128).expect_err("rows").to_string(),
+            PACKED.pack(&plain, 9, 128).expect_err("rows").to_string(),
             "a weight of 9 rows by 128 is not whole blocks: packing takes rows by 8 and k by 128"
         );
         let short = Weight {
@@ -205,7 +255,7 @@ mod tests {
             ..plain
         };
         assert_eq!(
-            pack(&short, 8, 128).expect_err("scales").to_string(),
+            PACKED.pack(&short, 8, 128).expect_err("scales").to_string(),
             "the scales are 3 bytes: expected 1024"
         );
     }

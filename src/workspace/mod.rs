@@ -16,7 +16,7 @@ use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DriverError, sys};
 
 use crate::launch::{Arguments, LaunchError, Order, launch_grid};
 use crate::load::LoadedKernel;
-use crate::reference::layer::{LayerShape, ScaleLayout};
+use crate::reference::layer::{Kv, LayerInputs, LayerShape, Lengths, ScaleLayout};
 use crate::spec::KernelSpec;
 
 pub use problem::{LayerProblem, LayerWeights, Room, Written};
@@ -96,6 +96,10 @@ pub struct LayerDims {
     pub input_norm: bool,
     /// Whether the MLP's scales lie in padded tiles.
     pub swizzled: bool,
+    /// Whether the MLP's matrices are packed for tensor cores (`packed64`).
+    pub packed: bool,
+    /// Whether `W_O` runs on tensor cores.
+    pub mma: bool,
     /// Regions that the kernels time.
     pub num_regions: usize,
 }
@@ -108,6 +112,7 @@ impl LayerDims {
             let value = spec.constants.get(name).and_then(crate::constant::Value::as_u32);
             value.map(|n| n as usize).ok_or_else(family)
         };
+        let named = |name: &str| (spec.constants.get(name)).and_then(crate::constant::Value::as_name);
         let flag = |name: &str| match spec.constants.get(name) {
             Some(crate::constant::Value::Bool(flag)) => Ok(*flag),
             _ => Err(family()),
@@ -123,22 +128,24 @@ impl LayerDims {
             },
             slots: number("num_kv_heads")? * number("wo_split")?,
             num_ctas: number("num_ctas")?,
-            slice_ctas: match spec
-                .constants
-                .get("geometry")
-                .and_then(crate::constant::Value::as_name)
-            {
+            slice_ctas: match named("geometry") {
                 Some("original") => number("slice_ctas")?,
                 _ => 0,
             },
             output_gate: flag("output_gate")?,
             input_norm: flag("input_norm")?,
-            swizzled: (spec.constants.get("scale_layout"))
-                .and_then(crate::constant::Value::as_name)
-                .is_none_or(|layout| layout != "linear"),
+            swizzled: named("scale_layout") != Some("linear"),
+            packed: named("weight_layout") == Some("packed64"),
+            mma: named("accumulate") == Some("mma"),
             // Not every family has regions.
             num_regions: number("num_regions").unwrap_or(0),
         })
+    }
+
+    /// Whether `W_O` is packed too: its chains read it as checkpoints have it.
+    #[must_use]
+    pub fn packs_wo(&self) -> bool {
+        self.packed && self.mma
     }
 
     /// A kernel with regions stores to its buffer whether there is one or not.
@@ -161,6 +168,14 @@ impl LayerDims {
         } else {
             ScaleLayout::Linear
         }
+    }
+
+    /// Random inputs in the layouts of a layer of these sizes.
+    #[must_use]
+    pub fn inputs(&self, lengths: &[usize], kv: Kv, seed: u64) -> LayerInputs {
+        let lengths = Lengths(lengths.to_vec());
+        let inputs = LayerInputs::with_layout(&self.shape, &lengths, kv, self.scale_layout(), seed);
+        if self.packed { inputs.pack() } else { inputs }
     }
 
     /// Floats that attention's units of work leave for each other.
@@ -378,6 +393,7 @@ impl Layer {
         let row = |name, tensor, width| check(name, tensor, Dtype::Bf16, &[tokens, width]);
         let normed = |name, tensor, shape: &[usize]| maybe(dims.input_norm, name, tensor, shape);
         let weight = |name, tensor, rows, width| check(name, tensor, Dtype::U8, &[rows, width / 2]);
+        let padded = dims.swizzled && !dims.packed;
         let middle = workspace
             .middle
             .as_ref()
@@ -401,7 +417,13 @@ impl Layer {
             .pointer(check("seq_lens", &t.seq_lens, Dtype::I32, &[tokens])?)
             .pointer(maybe(dims.output_gate, "gate", t.gate.as_ref(), &[tokens, k])?)
             .pointer(weight("wo_weight", &t.wo_weight, hidden, k)?)
-            .pointer(scale_bytes("wo_scales", &t.wo_scales, hidden, k, true)?)
+            .pointer(scale_bytes(
+                "wo_scales",
+                &t.wo_scales,
+                hidden,
+                k,
+                !dims.packs_wo(),
+            )?)
             .pointer(check("wo_global_scale", &t.wo_global_scale, Dtype::F32, &[1])?)
             .pointer(normed("hidden_in", t.hidden_in.as_ref(), &[tokens, hidden])?)
             .pointer(row("residual_in", &t.residual_in, hidden)?)
@@ -413,29 +435,11 @@ impl Layer {
                 &[hidden],
             )?)
             .pointer(weight("gate_weight", &t.gate_weight, inner, hidden)?)
-            .pointer(scale_bytes(
-                "gate_scales",
-                &t.gate_scales,
-                inner,
-                hidden,
-                dims.swizzled,
-            )?)
+            .pointer(scale_bytes("gate_scales", &t.gate_scales, inner, hidden, padded)?)
             .pointer(weight("up_weight", &t.up_weight, inner, hidden)?)
-            .pointer(scale_bytes(
-                "up_scales",
-                &t.up_scales,
-                inner,
-                hidden,
-                dims.swizzled,
-            )?)
+            .pointer(scale_bytes("up_scales", &t.up_scales, inner, hidden, padded)?)
             .pointer(weight("down_weight", &t.down_weight, hidden, inner)?)
-            .pointer(scale_bytes(
-                "down_scales",
-                &t.down_scales,
-                hidden,
-                inner,
-                dims.swizzled,
-            )?)
+            .pointer(scale_bytes("down_scales", &t.down_scales, hidden, inner, padded)?)
             .pointer(normed("attn_input", t.attn_input.as_ref(), &[tokens, hidden])?)
             .pointer(row("attn_output", &t.attn_output, hidden)?)
             .pointer(row("residual_output", &t.residual_output, hidden)?)
@@ -553,6 +557,8 @@ mod tests {
             output_gate: false,
             input_norm: false,
             swizzled: true,
+            packed: false,
+            mma: false,
             num_regions: 0,
         };
         // One unit a block, and one more a head where lengths do not divide.

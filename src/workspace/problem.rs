@@ -14,37 +14,61 @@ use super::{
     BoundLayer, Dtype, Layer, LayerDims, LayerScales, LayerTensors, Tensor, Workspace, WorkspaceError,
 };
 use crate::reference::layer::{LayerInputs, Matrix};
+use crate::reference::packed::Weight;
 
 /// Codes and scales of a matrix.
 type Uploaded = (CudaSlice<u8>, CudaSlice<u8>);
 
-/// What does not change from step to step; problems on several streams share it.
+/// The matrices in one layout.
 #[derive(Debug)]
-pub struct LayerWeights {
+struct Matrices {
     wo: Uploaded,
-    wo_global: CudaSlice<f32>,
-    input_gamma: CudaSlice<u16>,
-    post_gamma: CudaSlice<u16>,
     gate: Uploaded,
     up: Uploaded,
     down: Uploaded,
+}
+
+/// What does not change from step to step; problems on several streams share it.
+#[derive(Debug)]
+pub struct LayerWeights {
+    plain: Matrices,
+    packed: Option<Matrices>,
+    wo_global: CudaSlice<f32>,
+    input_gamma: CudaSlice<u16>,
+    post_gamma: CudaSlice<u16>,
     scales: LayerScales,
 }
 
 impl LayerWeights {
     /// Uploads, and waits until all is there: other streams may use it at once.
     pub fn new(stream: &Arc<CudaStream>, inputs: &LayerInputs) -> Result<Self, WorkspaceError> {
-        let put = |m: &Matrix| -> Result<Uploaded, DriverError> {
+        let plain = |m: &Matrix| -> Result<Uploaded, DriverError> {
             Ok((stream.clone_htod(&m.codes)?, stream.clone_htod(&m.scales)?))
         };
+        let packed = |m: &Matrix| -> Result<Option<Uploaded>, DriverError> {
+            let put = |w: &Weight| Ok((stream.clone_htod(&w.codes)?, stream.clone_htod(&w.scales)?));
+            m.packed.as_ref().map(put).transpose()
+        };
+        let i = inputs;
         let weights = Self {
-            wo: put(&inputs.wo)?,
+            plain: Matrices {
+                wo: plain(&i.wo)?,
+                gate: plain(&i.gate_proj)?,
+                up: plain(&i.up_proj)?,
+                down: plain(&i.down_proj)?,
+            },
+            packed: match (
+                packed(&i.wo)?,
+                packed(&i.gate_proj)?,
+                packed(&i.up_proj)?,
+                packed(&i.down_proj)?,
+            ) {
+                (Some(wo), Some(gate), Some(up), Some(down)) => Some(Matrices { wo, gate, up, down }),
+                _ => None,
+            },
             wo_global: stream.clone_htod(&[inputs.wo_global])?,
             input_gamma: stream.clone_htod(&bits(&inputs.input_gamma))?,
             post_gamma: stream.clone_htod(&bits(&inputs.post_gamma))?,
-            gate: put(&inputs.gate_proj)?,
-            up: put(&inputs.up_proj)?,
-            down: put(&inputs.down_proj)?,
             scales: LayerScales {
                 softmax: inputs.softmax_scale,
                 k: inputs.k_scale,
@@ -253,10 +277,21 @@ impl LayerProblem {
         &self.stream
     }
 
-    /// The tensors of this memory, as a layer takes them.
+    /// The tensors of this memory, as a layer of these sizes takes them.
+    ///
+    /// # Panics
+    ///
+    /// If the layer wants packed weights and the inputs were not
+    /// [packed](LayerInputs::pack).
     #[must_use]
-    pub fn tensors(&self) -> LayerTensors {
+    pub fn tensors(&self, layer: &LayerDims) -> LayerTensors {
         let (d, s, w, n) = (&self.dims, &self.stream, &self.weights, self.room.tokens);
+        let layout = |packed: bool| match (packed, &w.packed) {
+            (false, _) => &w.plain,
+            (true, Some(matrices)) => matrices,
+            (true, None) => panic!("the inputs' weights were not packed"),
+        };
+        let mlp = layout(layer.packed);
         let half = |slice: &CudaSlice<u16>, shape: &[usize]| Tensor::of(s, slice, Dtype::Bf16, shape);
         let row = |slice: &CudaSlice<u16>| half(slice, &[n, d.hidden]);
         let matrix = |m: &Uploaded, rows: usize, k: usize| {
@@ -265,10 +300,10 @@ impl LayerProblem {
                 Tensor::of(s, &m.1, Dtype::U8, &[m.1.len()]),
             )
         };
-        let (wo_weight, wo_scales) = matrix(&w.wo, d.hidden, d.k());
-        let (gate_weight, gate_scales) = matrix(&w.gate, d.intermediate, d.hidden);
-        let (up_weight, up_scales) = matrix(&w.up, d.intermediate, d.hidden);
-        let (down_weight, down_scales) = matrix(&w.down, d.hidden, d.intermediate);
+        let (wo_weight, wo_scales) = matrix(&layout(layer.packs_wo()).wo, d.hidden, d.k());
+        let (gate_weight, gate_scales) = matrix(&mlp.gate, d.intermediate, d.hidden);
+        let (up_weight, up_scales) = matrix(&mlp.up, d.intermediate, d.hidden);
+        let (down_weight, down_scales) = matrix(&mlp.down, d.hidden, d.intermediate);
         let cache = [self.room.pages, 2, d.page_size, d.num_kv_heads, d.head_dim];
         LayerTensors {
             query: half(&self.query, &[n, d.num_q_heads, d.head_dim]),
@@ -298,7 +333,7 @@ impl LayerProblem {
 
     /// Binds a layer to this memory.
     pub fn bind(&self, layer: &Layer) -> Result<BoundLayer, WorkspaceError> {
-        self.bind_tensors(layer, &self.tensors())
+        self.bind_tensors(layer, &self.tensors(layer.dims()))
     }
 
     /// As [`bind`](Self::bind), over tensors of the caller's own.
@@ -312,7 +347,7 @@ impl LayerProblem {
         layer: &Layer,
         region_timing: sys::CUdeviceptr,
     ) -> Result<BoundLayer, WorkspaceError> {
-        let (tensors, scales) = (self.tensors(), &self.weights.scales);
+        let (tensors, scales) = (self.tensors(layer.dims()), &self.weights.scales);
         layer.bind(&self.stream, &tensors, scales, &self.workspace, region_timing)
     }
 

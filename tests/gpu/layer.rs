@@ -335,7 +335,7 @@ fn a_wrong_tensor_is_refused_by_its_name() {
         ("attn_input", |t| t.attn_input = None),
     ];
     for (name, spoil) in wrong {
-        let mut tensors = problem.tensors();
+        let mut tensors = problem.tensors(layer.dims());
         spoil(&mut tensors);
         let error = problem.bind_tensors(&layer, &tensors).expect_err(name);
         let start = format!("tensor `{name}`: expected ");

@@ -10,7 +10,7 @@ use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DriverError, sys};
 use crate::device::Context;
 use crate::launch::{Arguments, LaunchError, Order, launch};
 use crate::load::EntryPoint;
-use crate::reference::packed::{Weight, pack};
+use crate::reference::packed::{PACKED, Weight};
 use crate::reference::{WoInputs, WoOutput, WoShape};
 
 /// Bytes between two uses of a set: several times any L2 of today.
@@ -85,7 +85,7 @@ impl Buffers {
                 scales: from.scales.clone(),
             };
             if layout.packed {
-                weight = pack(&weight, shape.hidden, shape.k)?;
+                weight = PACKED.pack(&weight, shape.hidden, shape.k)?;
             }
             weight.codes.extend_from_slice(&weight.scales);
             sets.push(stream.clone_htod(&weight.codes)?);

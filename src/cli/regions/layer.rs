@@ -11,7 +11,7 @@ use super::Run;
 use super::live::{chosen, geometry, measure, source, with_regions};
 use crate::device::Context;
 use crate::jit::{Error, Jit};
-use crate::reference::layer::{Kv, LayerInputs, Lengths};
+use crate::reference::layer::Kv;
 use crate::region::{self, RegionBuffer, Table, Ticks};
 use crate::spec::KernelSpec;
 use crate::workspace::{BoundLayer, Layer, LayerProblem, LayerWeights, Room, WorkspaceError};
@@ -35,8 +35,7 @@ pub(super) fn one(
     let table = Table::of(&on.family.name, count)?;
     let geometry = geometry(&on, &off_kernel, nat as usize);
     let dims = layer_on.dims();
-    let lengths = Lengths(vec![CONTEXT; nat as usize]);
-    let inputs = LayerInputs::with_layout(&dims.shape, &lengths, Kv::Random, dims.scale_layout(), 4242);
+    let inputs = dims.inputs(&vec![CONTEXT; nat as usize], Kv::Random, 4242);
     let weights = Arc::new(LayerWeights::new(&stream, &inputs)?);
     let mut memory = LayerProblem::new(&stream, dims, Room::of(dims, &inputs), &weights, false)?;
     memory.put(&inputs)?;

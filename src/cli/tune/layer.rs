@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::device::{Context, Device};
 use crate::dispatch::known_device;
 use crate::jit::{Error, Jit};
-use crate::reference::layer::{Kv, LayerInputs, Lengths};
+use crate::reference::layer::Kv;
 use crate::spec::KernelSpec;
 use crate::target::Arch;
 use crate::timing::{Method, Plan, Summary, sample};
@@ -208,8 +208,7 @@ fn best(
 
 /// Layers that take turns: one after another of a model.
 fn copies(context: &Context, most: &LayerDims, lengths: &[usize]) -> Result<Copies, BenchError> {
-    let lengths = Lengths(lengths.to_vec());
-    let inputs = LayerInputs::with_layout(&most.shape, &lengths, Kv::Random, most.scale_layout(), 4242);
+    let inputs = most.inputs(lengths, Kv::Random, 4242);
     let bytes = most.hidden * (most.k() + 3 * most.intermediate) / 2;
     let count = COLD_BYTES.div_ceil(bytes.max(1)).clamp(2, 64);
     let stream = context.cuda().default_stream();

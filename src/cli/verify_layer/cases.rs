@@ -40,6 +40,7 @@ impl Cases {
 pub(super) fn cases(family: &str, quick: bool) -> Vec<Case> {
     let mut all = Cases::default();
     small_cases(&mut all);
+    packed_cases(&mut all);
     head_cases(&mut all);
     if family == "beta_coop" {
         original_cases(&mut all, quick);
@@ -115,6 +116,38 @@ fn small_cases(all: &mut Cases) {
         Kv::Random,
         0.0123,
     );
+}
+
+const PACKED: (&str, &str) = ("weight_layout", "packed64");
+
+/// Packed weights: with chains, on tensor cores, parts that are not all as long, a block whose rows end early.
+fn packed_cases(all: &mut Cases) {
+    let chains = [PACKED, ("wo_split", "4"), ("num_ctas", "6")];
+    all.add(SMALL, &chains, &[17], Kv::Random, 0.0123);
+    let linear = [
+        PACKED,
+        ("scale_layout", "linear"),
+        ("num_ctas", "3"),
+        ("num_threads", "128"),
+        ("stages", "5"),
+    ];
+    all.add(SMALL, &linear, &[33, 1], Kv::Random, 0.0123);
+    let tensor = [
+        PACKED,
+        ("accumulate", "mma"),
+        ("num_ctas", "11"),
+        ("stage_chunks", "6"),
+        ("stages", "2"),
+    ];
+    for (tokens, lengths) in [
+        ("1", &[65][..]),
+        ("2", &[129, 1, 128]),
+        ("4", &[64, 63, 0, 300]),
+        ("8", &[9, 40, 41]),
+    ] {
+        let set: Vec<_> = tensor.into_iter().chain([("tokens", tokens)]).collect();
+        all.add([640, 1088, 24, 4, 64, 16], &set, lengths, Kv::Random, 0.0123);
+    }
 }
 
 /// Heads of two sizes in every grouping.
@@ -196,6 +229,30 @@ fn model_cases(all: &mut Cases) {
         ("input_norm", "true"),
     ];
     all.add(MODEL, &gated, &[300, 2000], Kv::Random, 0.0123);
+    let packed = [PACKED, ("stage_chunks", "6"), ("stages", "3")];
+    for (split, mode) in [("1", "mma"), ("8", "mma"), ("8", "fma")] {
+        let set: Vec<_> = packed
+            .into_iter()
+            .chain([("wo_split", split), ("accumulate", mode)])
+            .collect();
+        all.add(MODEL, &set, &[4096], Kv::Random, 0.0123);
+    }
+    let four = [PACKED, ("accumulate", "mma"), ("wo_split", "8"), ("tokens", "4")];
+    all.add(MODEL, &four, &[4096, 100, 8000, 64], Kv::Random, 0.0123);
+    let eight_tokens = [
+        PACKED,
+        ("accumulate", "mma"),
+        ("wo_split", "4"),
+        ("tokens", "8"),
+        ("stages", "2"),
+    ];
+    all.add(
+        MODEL,
+        &eight_tokens,
+        &[4096, 1, 65, 64, 0, 129, 700, 2000],
+        Kv::Random,
+        0.0123,
+    );
     // Tensor-parallel shards of the model.
     let shard = [("wo_split", "8"), ("accumulate", "mma")];
     for set in [&eight[..], &shard] {

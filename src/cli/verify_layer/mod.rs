@@ -17,7 +17,7 @@ use super::{Answer, output};
 use crate::device::Context;
 use crate::jit::{Error, Jit};
 use crate::reference::layer::{
-    self, Errors, LayerInputs, LayerShape, Lengths, attention_f64, middle_f64, norm_f64, output_f64,
+    self, Errors, LayerInputs, LayerShape, attention_f64, middle_f64, norm_f64, output_f64,
 };
 use crate::reference::{WoInputs, WoShape, compare, matmul_f64, split_order};
 use crate::spec::KernelSpec;
@@ -246,8 +246,7 @@ fn judge(
         page_size,
     };
     let name = |constant: &str| spec.constants[constant].to_string();
-    let layout = LayerDims::of(spec)?.scale_layout();
-    let mut inputs = LayerInputs::with_layout(&shape, &Lengths(case.lengths.clone()), case.kv, layout, 4242);
+    let mut inputs = LayerDims::of(spec)?.inputs(&case.lengths, case.kv, 4242);
     inputs.wo_global = case.global_scale;
     let first = launched(jit, context, stream, spec, &inputs)?;
     let again = launched(jit, context, stream, spec, &inputs)?;

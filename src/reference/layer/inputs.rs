@@ -5,6 +5,7 @@
 
 use half::bf16;
 
+use super::super::packed::{PACKED64, Weight};
 use super::super::{Rng, e4m3, fp4, swizzle};
 use super::LayerShape;
 
@@ -45,6 +46,8 @@ pub struct Matrix {
     pub k: usize,
     /// How the scales lie.
     pub layout: ScaleLayout,
+    /// The same weights packed, where [`LayerInputs::pack`] was called.
+    pub packed: Option<Weight>,
 }
 
 impl Matrix {
@@ -65,7 +68,20 @@ impl Matrix {
             rows,
             k,
             layout,
+            packed: None,
         }
+    }
+
+    fn pack(&mut self) {
+        let scales = match self.layout {
+            ScaleLayout::Linear => swizzle::swizzle(&self.scales, self.rows, self.k / 16),
+            ScaleLayout::Swizzled => self.scales.clone(),
+        };
+        let plain = Weight {
+            codes: self.codes.clone(),
+            scales,
+        };
+        self.packed = PACKED64.pack(&plain, self.rows, self.k).ok();
     }
 
     /// A row's weights, exact in f32 and without the global scale.
@@ -142,6 +158,20 @@ impl LayerInputs {
     #[must_use]
     pub fn random(shape: &LayerShape, lengths: &Lengths, kv: Kv, seed: u64) -> Self {
         Self::with_layout(shape, lengths, kv, ScaleLayout::Swizzled, seed)
+    }
+
+    /// Packs all matrices for tensor cores, beside the plain ones.
+    #[must_use]
+    pub fn pack(mut self) -> Self {
+        for matrix in [
+            &mut self.wo,
+            &mut self.gate_proj,
+            &mut self.up_proj,
+            &mut self.down_proj,
+        ] {
+            matrix.pack();
+        }
+        self
     }
 
     /// As [`LayerInputs::random`], the MLP's scales laid out as asked for.

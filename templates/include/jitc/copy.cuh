@@ -42,6 +42,12 @@ __device__ __forceinline__ void barrier_expect(u64* bar, u32 bytes) {
 #endif
 }
 
+__device__ __forceinline__ void barrier_arrive(u64* bar) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(bar)) : "memory");
+#endif
+}
+
 __device__ __forceinline__ void barrier_wait(u64* bar, u32 phase) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     asm volatile(
@@ -50,6 +56,13 @@ __device__ __forceinline__ void barrier_wait(u64* bar, u32 phase) {
         "@!done bra again; }" ::"r"(shared_address(bar)),
         "r"(phase)
         : "memory");
+#endif
+}
+
+// What threads wrote to shared memory, before the copy engine writes there.
+__device__ __forceinline__ void copy_engine_fence() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 #endif
 }
 

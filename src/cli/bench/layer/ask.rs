@@ -132,12 +132,14 @@ pub(super) fn roof(specs: &[KernelSpec]) -> Result<LayerDims, BenchError> {
     for dims in &all {
         if dims.shape != roof.shape {
             return Err(BenchError::Request(
-                "a run measures one shape; lists are for wo_split, accumulate and geometry".into(),
+                "a run measures one shape; lists are for wo_split, accumulate, weight_layout and geometry"
+                    .into(),
             ));
         }
         roof.slots = roof.slots.max(dims.slots);
         roof.num_ctas = roof.num_ctas.max(dims.num_ctas);
         roof.slice_ctas = roof.slice_ctas.max(dims.slice_ctas);
+        roof.packed |= dims.packed;
     }
     Ok(roof)
 }

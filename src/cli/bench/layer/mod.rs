@@ -22,7 +22,7 @@ use super::report::Timed;
 use super::{BenchError, Session, files};
 use crate::cli::{layer_copies, output, verify, verify_layer};
 use crate::jit::{Error, Jit};
-use crate::reference::layer::{Kv, LayerInputs, Lengths};
+use crate::reference::layer::Kv;
 use crate::spec::{KernelSpec, SpecId};
 use crate::timing::{Plan, Summary, sample};
 use crate::workspace::Layer;
@@ -100,14 +100,7 @@ pub(super) fn measure(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<Exi
     }
     let most = run.ask.nats.iter().copied().max().unwrap_or(1);
     for context in run.ask.contexts.clone() {
-        let lengths = Lengths(vec![context; most]);
-        let inputs = LayerInputs::with_layout(
-            &dims.shape,
-            &lengths,
-            Kv::Random,
-            dims.scale_layout(),
-            session.seed,
-        );
+        let inputs = dims.inputs(&vec![context; most], Kv::Random, session.seed);
         let mut sets = Sets::new(&session, &dims, &inputs)?;
         let separate = if run.ask.paths.contains(&Path::Separate) {
             Some(Separate::new(&session, &dims, &inputs)?)

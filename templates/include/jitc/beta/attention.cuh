@@ -151,17 +151,30 @@ __device__ __forceinline__ void store_attention(const Params& p, u32 token, u32 
     p.attn_rows[at] = to_bf16(value);
 }
 
+// A barrier of the two warps of a team; 0 to 2 are the block's.
+__device__ __forceinline__ void team_sync(u32 team) {
+    asm volatile("barrier.cta.sync.aligned %0, 64;" ::"r"(team + 3u) : "memory");
+}
+
 // One unit for one octet of heads. Its result goes to attn_rows if the head has no other unit, else to `record`.
 template <typename C>
 __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* small, const Unit& u, u32 run, u32 octet,
                                              float* record) {
     using N = Dims<C>;
-    constexpr u32 D = N::D, blocks = D / 64u;
+    constexpr u32 D = N::D, blocks = D / 64u, own_blocks = blocks / N::share;
     constexpr u32 words = D / 32u / N::share, tiles = D / 16u / N::share;  // of this warp's part of D
-    const u32 lane = threadIdx.x & 31u, warp = threadIdx.x / 32u, g = lane >> 2, t = lane & 3u;
+    const u32 lane = thread_index() & 31u, warp = thread_index() / 32u, g = lane >> 2, t = lane & 3u;
     const u32 team = warp / N::share, part = warp % N::share;
     const u32 heads = N::group - octet * 8u < 8u ? N::group - octet * 8u : 8u;
     const float c = __fmul_rn(__fmul_rn(p.softmax_scale, p.k_scale), log2_e);
+
+    const u32 begin = u.index * run, limit = begin + run < u.seq_len ? begin + run : u.seq_len;
+    const u32 row_bytes = N::kv_heads * D;
+    // A tile's page is asked for a tile ahead: the first with the queries.
+    const auto page_of = [&](u32 at) {
+        return at < limit ? u32(__ldg(p.page_table + u64(u.token) * p.max_pages + at / C::page_size)) : 0u;
+    };
+    u32 next_page = page_of(begin + team * 16u);
 
     // Queries as the second operand, in shared memory as they are used: lane (g, t) holds head g. Heads past the group are
     // zeros and are not read. Two 16-byte pieces a lane and run of 64.
@@ -178,38 +191,39 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
         queries[b * 64u + 32u + lane] = make_uint4(__byte_perm(y.x, y.y, 0x5410), __byte_perm(y.x, y.y, 0x7632),
                                                    __byte_perm(y.z, y.w, 0x5410), __byte_perm(y.z, y.w, 0x7632));
     }
-    __syncthreads();
+    block_sync<C>();
 
     float o[tiles][4];
 #pragma unroll
     for (u32 i = 0; i < tiles; ++i) o[i][0] = o[i][1] = o[i][2] = o[i][3] = 0.0f;
+    u32 turn = 0;
     float m0 = lowest, m1 = lowest, l0 = 0.0f, l1 = 0.0f;
 
-    const u32 begin = u.index * run, limit = begin + run < u.seq_len ? begin + run : u.seq_len;
-    const u32 row_bytes = N::kv_heads * D;
-#pragma unroll 1
-    for (u32 at = begin + team * 16u; at < limit; at += 16u * N::teams) {
-        const u64 page = u32(__ldg(p.page_table + u64(u.token) * p.max_pages + at / C::page_size));
-        const u8* k_rows = p.kv_cache + page * p.kv_page_stride + u64(at % C::page_size) * row_bytes + u.head * D;
-        const u8* v_rows = k_rows + p.kv_half_stride;
-        const u32 live = limit - at;  // positions of this tile that exist, if fewer than 16
-
-        uint4 k[2][blocks];
-        u32 v[4][words];
+    // A tile of 16 positions: keys of this warp's part of D, values. Those of the next tile are asked for as soon as the registers
+    // are free. Positions past the sequence are zeros and are not read.
+    uint4 k[2][own_blocks];
+    u32 v[4][words];
+    const auto rows_of = [&](u32 at, u32 page) {
+        return p.kv_cache + u64(page) * p.kv_page_stride + u64(at % C::page_size) * row_bytes + u.head * D;
+    };
+    const auto load_keys = [&](const u8* rows, u32 live) {
 #pragma unroll
         for (u32 i = 0; i < 2; ++i) {
             const u32 row = g + 8u * i;
 #pragma unroll
-            for (u32 b = 0; b < blocks; ++b) {
+            for (u32 b = 0; b < own_blocks; ++b) {
                 k[i][b] = make_uint4(0, 0, 0, 0);
-                if (row < live) k[i][b] = __ldg(reinterpret_cast<const uint4*>(k_rows + row * row_bytes + 64u * b + 16u * t));
+                const u8* from = rows + row * row_bytes + 64u * (part * own_blocks + b) + 16u * t;
+                if (row < live) k[i][b] = __ldg(reinterpret_cast<const uint4*>(from));
             }
         }
+    };
+    const auto load_values = [&](const u8* rows, u32 live) {
 #pragma unroll
         for (u32 i = 0; i < 4; ++i) {
             const u32 row = 2u * t + (i & 1u) + 8u * (i >> 1);
             // This warp's words of a position: whole 16-byte pieces, or half of one.
-            const u8* from = v_rows + row * row_bytes;
+            const u8* from = rows + row * row_bytes;
             if constexpr (words % 4u == 0) {
 #pragma unroll
                 for (u32 b = 0; b < words / 4u; ++b) {
@@ -228,13 +242,26 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
                 v[i][1] = x.y;
             }
         }
+    };
+    u32 at = begin + team * 16u;
+    if (at < limit) {
+        const u8* rows = rows_of(at, next_page);
+        load_keys(rows, limit - at);
+        load_values(rows + p.kv_half_stride, limit - at);
+        next_page = page_of(at + 16u * N::teams);
+    }
 
+#pragma unroll 1
+    while (at < limit) {
+        const u32 live = limit - at;  // positions of this tile that exist, if fewer than 16
+        at += 16u * N::teams;
         float s[4] = {}, r[4] = {};  // two chains of sums
 #pragma unroll
-        for (u32 b = 0; b < blocks; ++b) {
+        for (u32 b = 0; b < own_blocks; ++b) {
             const u32 x[4] = {k[0][b].x, k[0][b].y, k[0][b].z, k[0][b].w};
             const u32 y[4] = {k[1][b].x, k[1][b].y, k[1][b].z, k[1][b].w};
-            const uint4 q0 = queries[b * 64u + lane], q1 = queries[b * 64u + 32u + lane];
+            const u32 from = (part * own_blocks + b) * 64u + lane;
+            const uint4 q0 = queries[from], q1 = queries[from + 32u];
             const u32 q[8] = {q0.x, q0.y, q0.z, q0.w, q1.x, q1.y, q1.z, q1.w};
 #pragma unroll
             for (u32 i = 0; i < 4; ++i) {
@@ -244,6 +271,24 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
         }
 #pragma unroll
         for (u32 i = 0; i < 4; ++i) s[i] = __fadd_rn(s[i], r[i]);
+        const u32 page = next_page;
+        if (at < limit) {
+            load_keys(rows_of(at, page), limit - at);
+            next_page = page_of(at + 16u * N::teams);
+        }
+        if constexpr (N::share == 2u) {
+            // The team's warps each have the scores of their part of D. Two areas in turn: a warp that writes for the next
+            // tile does not meet one that still reads.
+            float4* scores = reinterpret_cast<float4*>(shared) + (turn & 1u) * N::threads + team * 64u + lane;
+            ++turn;
+            scores[part * 32u] = make_float4(s[0], s[1], s[2], s[3]);
+            team_sync(team);
+            const float4 a = scores[0], b = scores[32];
+            s[0] = __fadd_rn(a.x, b.x);
+            s[1] = __fadd_rn(a.y, b.y);
+            s[2] = __fadd_rn(a.z, b.z);
+            s[3] = __fadd_rn(a.w, b.w);
+        }
         // Accumulators: positions g and g + 8, heads 2t and 2t + 1.
         const bool first = g < live, second = g + 8u < live;
         s[0] = first ? __fmul_rn(s[0], c) : lowest;
@@ -291,6 +336,7 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
             mma_bf16(o[2u * w + 1u], e4m3_even_to_bf16(a_high), e4m3_odd_to_bf16(a_high), e4m3_even_to_bf16(b_high),
                      e4m3_odd_to_bf16(b_high), p0, p1);
         }
+        if (at < limit) load_values(rows_of(at, page) + p.kv_half_stride, limit - at);
     }
 
     // The teams' results become the block's: upper half adds to lower half, then everybody sums the halves in order.
@@ -303,7 +349,7 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
         stats->sum[team][2u * t] = l0;
         stats->sum[team][2u * t + 1u] = l1;
     }
-    __syncthreads();
+    block_sync<C>();
     float top0 = lowest, top1 = lowest;
 #pragma unroll
     for (u32 w = 0; w < N::teams; ++w) {
@@ -326,7 +372,7 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
             for (u32 j = 0; j < 4; ++j) slot[(i * 4u + j) * 32u] = o[i][j];
         }
     }
-    __syncthreads();
+    block_sync<C>();
     if (team < half) {
 #pragma unroll
         for (u32 i = 0; i < tiles; ++i) {
@@ -334,8 +380,9 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
             for (u32 j = 0; j < 4; ++j) slot[(i * 4u + j) * 32u] = __fadd_rn(o[i][j], slot[(i * 4u + j) * 32u]);
         }
     }
-    __syncthreads();
-    for (u32 e = threadIdx.x; e < N::frag; e += N::threads) {
+    block_sync<C>();
+    const u32 thread = thread_index();
+    for (u32 e = thread; e < N::frag; e += N::threads) {
         float sum = 0.0f;
 #pragma unroll
         for (u32 i = 0; i < half; ++i) sum = __fadd_rn(sum, slots[i * N::frag + e]);
@@ -348,14 +395,14 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
             store_attention<C>(p, u.token, u.head * N::group + octet * 8u + h, fragment_d<D>(e & 31u, e / 32u), sum, l);
         }
     }
-    if (u.runs > 1u && threadIdx.x < 8u) {
-        const u32 h = threadIdx.x;
+    if (u.runs > 1u && thread < 8u) {
+        const u32 h = thread;
         float l, top;
         stats->total(h, top, l);
         record[N::frag + h] = top;
         record[N::frag + 8u + h] = l;
     }
-    __syncthreads();
+    block_sync<C>();
 }
 
 template <typename C>
@@ -374,12 +421,12 @@ template <typename C>
 __device__ __forceinline__ void merge(const Params& p, u8* shared, u8* small, const Unit& u) {
     using N = Dims<C>;
     constexpr u32 groups = 8u, width = N::threads / groups;
-    const u32 lane = threadIdx.x & 31u, warp = threadIdx.x / 32u;
+    const u32 thread = thread_index(), lane = thread & 31u, warp = thread / 32u;
     float* parts = reinterpret_cast<float*>(shared);           // [groups][width]
     float* factor = parts + N::threads;                        // [runs][8]
     float* sums = reinterpret_cast<float*>(small);             // [8]
     const u32 first = N::frag * u.index / u.runs, last = N::frag * (u.index + 1u) / u.runs;
-    const u32 group = threadIdx.x / width, column = threadIdx.x % width;
+    const u32 group = thread / width, column = thread % width;
 #pragma unroll 1
     for (u32 octet = 0; octet < N::octets; ++octet) {
         const u32 heads = N::group - octet * 8u < 8u ? N::group - octet * 8u : 8u;
@@ -405,7 +452,7 @@ __device__ __forceinline__ void merge(const Params& p, u8* shared, u8* small, co
             for (u32 i = 16; i > 0; i /= 2) sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, i));
             if (lane == 0) sums[h] = sum;
         }
-        __syncthreads();
+        block_sync<C>();
 #pragma unroll 1
         for (u32 base = first; base < last; base += width) {
             const u32 e = base + column, h = fragment_head<N::D>(e & 31u, e / 32u);
@@ -417,14 +464,14 @@ __device__ __forceinline__ void merge(const Params& p, u8* shared, u8* small, co
                     o = __fmaf_rn(load_l2(records + u64(i) * N::unit_floats + e), factor[i * 8u + h], o);
                 }
             }
-            parts[threadIdx.x] = o;
-            __syncthreads();
+            parts[thread] = o;
+            block_sync<C>();
             if (live && group == 0) {
 #pragma unroll
                 for (u32 i = 1; i < groups; ++i) o = __fadd_rn(o, parts[i * width + column]);
                 store_attention<C>(p, u.token, u.head * N::group + octet * 8u + h, fragment_d<N::D>(e & 31u, e / 32u), o, sums[h]);
             }
-            __syncthreads();
+            block_sync<C>();
         }
     }
 }

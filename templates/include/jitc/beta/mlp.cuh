@@ -15,23 +15,23 @@ __device__ __forceinline__ void norm_rows(const Params& p, u8* x, float* undo, f
     using N = Dims<C>;
     using L = Layout<C>;
     constexpr u32 pieces = N::H / 8u, each = ceil_div(pieces, N::threads), mine = ceil_div(pieces, N::ctas);
-    const u32 lane = threadIdx.x & 31u, warp = threadIdx.x / 32u;
+    const u32 thread = thread_index(), lane = thread & 31u, warp = thread / 32u;
 #pragma unroll 1
     for (u32 t = 0; t < N::tokens; ++t) {
         const u32 token = first_token + t;
         if (token >= p.nat) {
             // The tile's unused columns are never looked at, but must not hold NaN patterns that a mask lets through.
-            for (u32 i = threadIdx.x; i < pieces; i += N::threads) {
+            for (u32 i = thread; i < pieces; i += N::threads) {
                 *reinterpret_cast<uint4*>(x + t * L::h_pitch + i * 16u) = make_uint4(0u, 0u, 0u, 0u);
             }
-            if (threadIdx.x == 0) undo[t] = 0.0f;
+            if (thread == 0) undo[t] = 0.0f;
             continue;
         }
         float v[each][8];
         float square = 0.0f, peak = 0.0f;
 #pragma unroll
         for (u32 i = 0; i < each; ++i) {
-            const u32 piece = i * N::threads + threadIdx.x;
+            const u32 piece = i * N::threads + thread;
             if (piece >= pieces) {
 #pragma unroll
                 for (u32 j = 0; j < 8; ++j) v[i][j] = 0.0f;
@@ -59,7 +59,7 @@ __device__ __forceinline__ void norm_rows(const Params& p, u8* x, float* undo, f
             scratch[warp] = square;
             scratch[N::warps + warp] = peak;
         }
-        __syncthreads();
+        block_sync<C>();
         square = scratch[0];
         peak = scratch[N::warps];
 #pragma unroll
@@ -69,10 +69,10 @@ __device__ __forceinline__ void norm_rows(const Params& p, u8* x, float* undo, f
         }
         const float inverse = rsqrtf(__fadd_rn(__fdiv_rn(square, float(N::H)), p.rms_eps));
         const float scale = activation_scale(__fmul_rn(peak, inverse));
-        if (threadIdx.x == 0) undo[t] = inverse_power(scale);
+        if (thread == 0) undo[t] = inverse_power(scale);
 #pragma unroll
         for (u32 i = 0; i < each; ++i) {
-            const u32 piece = i * N::threads + threadIdx.x;
+            const u32 piece = i * N::threads + thread;
             if (piece >= pieces) continue;
             const uint4 gamma = __ldg(reinterpret_cast<const uint4*>(p.post_gamma) + piece);
             const u32 w[4] = {gamma.x, gamma.y, gamma.z, gamma.w};
@@ -94,9 +94,22 @@ __device__ __forceinline__ void norm_rows(const Params& p, u8* x, float* undo, f
             }
             *reinterpret_cast<uint4*>(x + t * L::h_pitch + piece * 16u) = permuted_f16(f, scale);
         }
-        __syncthreads();
+        block_sync<C>();
     }
-    __syncthreads();
+    block_sync<C>();
+}
+
+// Scale and code of one of 16 elements, by 16 neighbouring lanes; the byte of codes, this element's and the next one's, is even
+// elements'.
+struct Quantised {
+    u32 scale, codes;
+};
+__device__ __forceinline__ Quantised quantise16(float value) {
+    float peak = fabsf(value);
+#pragma unroll
+    for (u32 i = 8; i > 0; i /= 2) peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, i));
+    const u32 scale = block_scale(peak), code = fp4_code(value, e4m3_to_f32(scale));
+    return {scale, code | __shfl_down_sync(~0u, code, 1) << 4};
 }
 
 // Sums of the warps for 16 elements of a token, activation, quantisation. One thread an element; 16 neighbours a block.
@@ -116,16 +129,11 @@ __device__ __forceinline__ void finish_fc1(const Params& p, const float* sums, c
     up = __fmul_rn(__fmul_rn(up, factor), p.gate_up_global);
     const u16 middle = to_bf16(__fmul_rn(__fmul_rn(gate, sigmoid(gate)), up));
     const u32 at = tile * 16u + r;
-    const float value = bf16_to_f32(middle);
-    float peak = fabsf(value);
-#pragma unroll
-    for (u32 i = 8; i > 0; i /= 2) peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, i));
-    const u32 scale = block_scale(peak);
-    const u32 code = fp4_code(value, e4m3_to_f32(scale)), other = __shfl_down_sync(~0u, code, 1);
+    const Quantised q = quantise16(bf16_to_f32(middle));
     if (!live || token >= p.nat) return;
     if (p.inter != nullptr) p.inter[u64(token) * N::I + at] = middle;
-    if ((r & 1u) == 0u) p.inter_codes[u64(token) * (N::I / 2u) + at / 2u] = u8(code | other << 4);
-    if (r == 0u) p.inter_scales[u64(token) * (N::I / 16u) + tile] = u8(scale);
+    if ((r & 1u) == 0u) p.inter_codes[u64(token) * (N::I / 2u) + at / 2u] = u8(q.codes);
+    if (r == 0u) p.inter_scales[u64(token) * (N::I / 16u) + tile] = u8(q.scale);
 }
 
 // One tile of tokens: all of this block's tiles of gate and up. `batch` tiles are finished together, so that the warps meet
@@ -134,39 +142,51 @@ template <typename C, typename R>
 __device__ __forceinline__ void fc1(const Params& p, const u8* x, const float* undo, float* sums, R& ring, u32 first_token) {
     using N = Dims<C>;
     using L = Layout<C>;
-    using W = Walk<C>;
+    using Sh = typename R::Fc1Share;
     constexpr u32 batch = L::fc1_batch, tile_floats = N::warps * 32u * N::tokens, items = 16u * N::tokens;
-    const u32 lane = threadIdx.x & 31u, warp = threadIdx.x / 32u, pick = scale_pick(lane & 3u), count = W::fc1_count();
+    const u32 thread = thread_index(), lane = thread & 31u, warp = thread / 32u, pick = scale_pick(lane & 3u);
+    const u32 count = Walk<C>::fc1_count();
+    // Activations stay in registers where all of a warp's fit.
+    Column column[Sh::size];
+    const auto load = [&](u32 part) {
+        const u32 from = Sh::part_begin(warp, part), size = Sh::part_size(warp, part);
+#pragma unroll
+        for (u32 c = 0; c < Sh::size; ++c) {
+            if (c < Sh::least || c < size) column[c] = column_f16<N::tokens>(x, L::h_pitch, c, from + c, lane);
+        }
+    };
+    if constexpr (Sh::parts == 1u) load(0u);
 #pragma unroll 1
     for (u32 i = 0; i < count; ++i) {
-        RowSums<N::tokens> gate, up;
+        RowSums<N::tokens> sum[2];  // gate and up; or of eight rows of both, then of the next eight
 #pragma unroll 1
-        for (u32 part = 0; part < W::Fc1Share::parts; ++part) {
-            using Sh = typename W::Fc1Share;
-            const u32 from = Sh::part_begin(warp, part), size = Sh::part_size(warp, part);
-            Column column[Sh::size];
+        for (u32 part = 0; part < Sh::parts; ++part) {
+            if constexpr (Sh::parts > 1u) load(part);
+            const u32 size = Sh::part_size(warp, part), before = Sh::before(warp, part), length = Sh::length(part);
 #pragma unroll
-            for (u32 c = 0; c < Sh::size; ++c) {
-                if (c < Sh::least || c < size) column[c] = column_f16<N::tokens>(x, L::h_pitch, c, from + c, lane);
+            for (u32 half = 0; half < 2; ++half) {
+                tile_stage<L, true, Sh::least, Sh::size>(ring.template take<2u>(before, length), column, size, sum[half], pick);
+                ring.template give<Phase::fc1>();
             }
-            tile_stage<L, true, Sh::least>(ring.take(), column, size, gate, lane, pick);
-            ring.template give<Phase::fc1>();
-            tile_stage<L, true, Sh::least>(ring.take(), column, size, up, lane, pick);
-            ring.template give<Phase::fc1>();
         }
         const u32 in_batch = i % batch;
         float* to = sums + in_batch * tile_floats + warp * 32u * N::tokens;
-        each_sum(gate, lane, [&](u32 row, u32 token, float value) { to[row * N::tokens + token] = value; });
-        each_sum(up, lane, [&](u32 row, u32 token, float value) { to[(16u + row) * N::tokens + token] = value; });
+#pragma unroll
+        for (u32 half = 0; half < 2; ++half) {
+            each_sum(sum[half], lane, [&](u32 row, u32 token, float value) {
+                const u32 place = R::by_unit ? (row & 8u) * 2u + half * 8u + (row & 7u) : half * 16u + row;
+                to[place * N::tokens + token] = value;
+            });
+        }
         if (in_batch + 1u == batch || i + 1u == count) {
-            __syncthreads();
+            block_sync<C>();
             const u32 all = (in_batch + 1u) * items;
             for (u32 base = warp * 32u; base < all; base += N::threads) {
                 const u32 item = base + lane < all ? base + lane : base + lane - 16u;  // whole warps for the shuffles
                 finish_fc1<C>(p, sums + item / items * tile_floats, undo, first_token,
                               blockIdx.x + (i - in_batch + item / items) * N::ctas, item % items, base + lane < all);
             }
-            __syncthreads();
+            block_sync<C>();
         }
     }
 }
@@ -176,33 +196,56 @@ __device__ __forceinline__ void load_codes(const Params& p, u8* x, u32 first_tok
     using N = Dims<C>;
     using L = Layout<C>;
     u8* scales = x + N::tokens * L::code_pitch;
-    constexpr u32 pieces = N::I / 32u, words = N::I / 64u;
-    for (u32 i = threadIdx.x; i < N::tokens * pieces; i += N::threads) {
-        const u32 t = i / pieces, at = i % pieces;
-        uint4 v = make_uint4(0u, 0u, 0u, 0u);
-        if (first_token + t < p.nat) v = __ldcg(reinterpret_cast<const uint4*>(p.inter_codes + u64(first_token + t) * (N::I / 2u)) + at);
-        *reinterpret_cast<uint4*>(x + t * L::code_pitch + at * 16u) = v;
+    constexpr u32 pieces = N::I / 32u, words = N::I / 64u;  // of a token
+    constexpr u32 piece_rounds = ceil_div(N::tokens * pieces, N::threads), word_rounds = ceil_div(N::tokens * words, N::threads);
+    u32 thread = thread_index();
+    asm volatile("" : "+r"(thread));  // addresses worked out before the loop over token tiles would not stay in registers
+    // All scales are on their way before the first codes are stored.
+    u32 word[word_rounds];
+#pragma unroll
+    for (u32 j = 0; j < word_rounds; ++j) {
+        const u32 i = j * N::threads + thread, t = i / words, at = i % words;
+        word[j] = 0;
+        if (t < N::tokens && first_token + t < p.nat) {
+            word[j] = __ldcg(reinterpret_cast<const u32*>(p.inter_scales + u64(first_token + t) * (N::I / 16u)) + at);
+        }
     }
-    for (u32 i = threadIdx.x; i < N::tokens * words; i += N::threads) {
-        const u32 t = i / words, at = i % words;
-        u32 v = 0;
-        if (first_token + t < p.nat) v = __ldcg(reinterpret_cast<const u32*>(p.inter_scales + u64(first_token + t) * (N::I / 16u)) + at);
-        *reinterpret_cast<u32*>(scales + t * L::code_scale_pitch + at * 4u) = v;
+    constexpr u32 at_once = piece_rounds < 4u ? piece_rounds : 4u;
+#pragma unroll 1
+    for (u32 j = 0; j < piece_rounds; j += at_once) {
+        uint4 v[at_once];
+#pragma unroll
+        for (u32 l = 0; l < at_once; ++l) {
+            const u32 i = (j + l) * N::threads + thread, t = i / pieces, at = i % pieces;
+            v[l] = make_uint4(0u, 0u, 0u, 0u);
+            if (t < N::tokens && first_token + t < p.nat) {
+                v[l] = __ldcg(reinterpret_cast<const uint4*>(p.inter_codes + u64(first_token + t) * (N::I / 2u)) + at);
+            }
+        }
+#pragma unroll
+        for (u32 l = 0; l < at_once; ++l) {
+            const u32 i = (j + l) * N::threads + thread, t = i / pieces, at = i % pieces;
+            if (t < N::tokens) *reinterpret_cast<uint4*>(x + t * L::code_pitch + at * 16u) = v[l];
+        }
     }
-    __syncthreads();
+#pragma unroll
+    for (u32 j = 0; j < word_rounds; ++j) {
+        const u32 i = j * N::threads + thread, t = i / words, at = i % words;
+        if (t < N::tokens) *reinterpret_cast<u32*>(scales + t * L::code_scale_pitch + at * 4u) = word[j];
+    }
+    block_sync<C>();
 }
 
 template <typename C, typename R>
 __device__ __forceinline__ void fc2(const Params& p, const u8* x, float* sums, R& ring, u32 first_token) {
     using N = Dims<C>;
     using L = Layout<C>;
-    using W = Walk<C>;
-    const u32 lane = threadIdx.x & 31u, warp = threadIdx.x / 32u, pick = scale_pick(lane & 3u);
+    const u32 thread = thread_index(), lane = thread & 31u, warp = thread / 32u, pick = scale_pick(lane & 3u);
     const u8* scales = x + N::tokens * L::code_pitch;
     RowSums<N::tokens> acc[L::row_tiles];
 #pragma unroll 1
-    for (u32 part = 0; part < W::Fc2Share::parts; ++part) {
-        using Sh = typename W::Fc2Share;
+    for (u32 part = 0; part < R::Fc2Share::parts; ++part) {
+        using Sh = typename R::Fc2Share;
         const u32 from = Sh::part_begin(warp, part), count = Sh::part_size(warp, part);
         Column column[Sh::size];
 #pragma unroll
@@ -211,7 +254,7 @@ __device__ __forceinline__ void fc2(const Params& p, const u8* x, float* sums, R
                 column[c] = column_fp4<N::tokens>(x, L::code_pitch, scales, L::code_scale_pitch, c, from + c, lane, pick);
             }
         }
-        row_tiles<L, Phase::fc2, Sh>(ring, column, count, acc, lane, pick);
+        row_tiles<L, Phase::fc2, Sh>(ring, column, count, Sh::before(warp, part), Sh::length(part), acc, pick);
     }
     constexpr u32 stretch = L::row_tiles * 16u * N::tokens;
 #pragma unroll
@@ -220,8 +263,8 @@ __device__ __forceinline__ void fc2(const Params& p, const u8* x, float* sums, R
             sums[warp * stretch + (tile * 16u + row) * N::tokens + token] = value;
         });
     }
-    __syncthreads();
-    for (u32 i = threadIdx.x; i < L::rows * N::tokens; i += N::threads) {
+    block_sync<C>();
+    for (u32 i = thread; i < L::rows * N::tokens; i += N::threads) {
         const u32 token = first_token + i / L::rows, r = i % L::rows, row = blockIdx.x * L::rows + r;
         if (row >= N::H || token >= p.nat) continue;
         float sum = 0.0f;
@@ -231,7 +274,7 @@ __device__ __forceinline__ void fc2(const Params& p, const u8* x, float* sums, R
         sum = __fmul_rn(__fmul_rn(sum, code_rest * code_rest), p.down_global);
         p.mlp_output[u64(token) * N::H + row] = to_bf16(sum);
     }
-    __syncthreads();
+    block_sync<C>();
 }
 
 }  // namespace beta

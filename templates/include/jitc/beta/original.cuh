@@ -63,7 +63,8 @@ __device__ __forceinline__ float row_dot(const u8* weight, const u8* scales, con
 }
 
 // Whether this block is the last of `all` to arrive.
-__device__ __forceinline__ bool last_to_arrive(u32* counter, u32 all, u32* flag) { return depart(counter, all, flag); }
+template <typename C>
+__device__ __forceinline__ bool last_to_arrive(u32* counter, u32 all, u32* flag) { return depart<C>(counter, all, flag); }
 
 template <typename C, typename T>
 __device__ __forceinline__ void original_wo(const Params& p, u8* shared, u32 token, T& timer) {
@@ -78,13 +79,13 @@ __device__ __forceinline__ void original_wo(const Params& p, u8* shared, u32 tok
     const bool plain = S::k_head % (group_len * S::split) == 0 && !(fabsf(global) >= pair_limit);
     if (plain) {
         for (u32 k = begin + threadIdx.x; k < end; k += N::threads) x[k - begin] = bf16_to_f32(__ldcg(row + k));
-        __syncthreads();
+        block_sync<C>();
     }
     for (u32 r = threadIdx.x; r < N::H; r += N::threads) {
         out[r] = plain ? chain_by_groups<C>(x, p.wo_weight, p.wo_scales, __fmul_rn(global, pair_rest), r, begin, end)
                        : chain_scalar<C>(row, p.wo_weight, p.wo_scales, global, r, begin, end);
     }
-    __syncthreads();
+    block_sync<C>();
     timer.exit(region::phase1_wo_gemv{});
 }
 
@@ -109,7 +110,7 @@ __device__ __forceinline__ void original_gather(const Params& p, float* scratch,
 #pragma unroll
     for (u32 i = 16; i > 0; i /= 2) square = __fadd_rn(square, __shfl_xor_sync(~0u, square, i));
     if ((threadIdx.x & 31u) == 0u) scratch[threadIdx.x / 32u] = square;
-    __syncthreads();
+    block_sync<C>();
     square = scratch[0];
 #pragma unroll
     for (u32 w = 1; w < N::warps; ++w) square = __fadd_rn(square, scratch[w]);
@@ -132,7 +133,7 @@ __device__ __forceinline__ void original_slice(const Params& p, const float* x, 
         const float up = row_dot<C>(p.up_weight, p.up_scales, x, p.gate_up_global, row);
         if ((threadIdx.x & 31u) == 0u) middle[j] = bf16_to_f32(to_bf16(__fmul_rn(__fmul_rn(gate, sigmoid(gate)), up)));
     }
-    __syncthreads();
+    block_sync<C>();
     timer.exit(region::phase3_3a_fc1_silu{}, fc1);
     timer.enter(region::phase3_3b_quant{}, quant);
     for (u32 base = threadIdx.x & ~31u; base < C::tile_s; base += N::threads) {
@@ -151,7 +152,7 @@ __device__ __forceinline__ void original_slice(const Params& p, const float* x, 
             if ((j & 15u) == 0u) p.inter_scales[u64(token) * (N::I / 16u) + at / 16u] = u8(scale);
         }
     }
-    __syncthreads();
+    block_sync<C>();
     timer.exit(region::phase3_3b_quant{}, quant);
 }
 
@@ -160,7 +161,6 @@ __device__ __forceinline__ void layer_original(const Params& p) {
     using N = Dims<C>;
     using S = typename N::S;
     using O = OriginalLayout<C>;
-    constexpr u32 timeout = C::timeout_ms;
     extern __shared__ __align__(128) u8 shared[];
     u8* small = shared + O::small_at;
     float* scratch = reinterpret_cast<float*>(small + 1024u);
@@ -193,29 +193,29 @@ __device__ __forceinline__ void layer_original(const Params& p) {
             u.first = 0u;
             attend<C>(p, shared, small, u, 0x40000000u, 0u);
             timer.exit(region::phase1_attn_pre_wo{});
-            arrive(counters + rows_ready, 1u);
+            arrive<C>(counters + rows_ready, 1u);
         } else {
             timer.enter(region::phase1_pre_wo_wait{});
-            wait_for<timeout>(counters + rows_ready, N::kv_heads, "jitc: pre-W_O wait");
+            wait_for<C>(counters + rows_ready, N::kv_heads, "jitc: pre-W_O wait");
             timer.exit(region::phase1_pre_wo_wait{});
         }
         original_wo<C>(p, shared, token, timer);
         timer.enter(region::phase1_wo_post{});
         timer.exit(region::phase1_wo_post{});
-        if (last_to_arrive(counters + slots_ready, S::slots, flag)) {
+        if (last_to_arrive<C>(counters + slots_ready, S::slots, flag)) {
             timer.enter(region::phase1_gather_reduce{});
             original_gather<C>(p, scratch, token);
             timer.exit(region::phase1_gather_reduce{});
         }
     }
     timer.enter(region::grid_barrier_wait{});
-    arrive(counters + barrier, 1u);
-    wait_for<timeout>(counters + barrier, blocks, "jitc: grid barrier");
+    arrive<C>(counters + barrier, 1u);
+    wait_for<C>(counters + barrier, blocks, "jitc: grid barrier");
     timer.exit(region::grid_barrier_wait{});
 
     timer.enter(region::phase3_load_x{});
     for (u32 i = threadIdx.x; i < N::H; i += N::threads) x[i] = bf16_to_f32(__ldcg(p.attn_output + u64(token) * N::H + i));
-    __syncthreads();
+    block_sync<C>();
     timer.exit(region::phase3_load_x{});
     timer.enter(region::phase3_partial_reset{});
     constexpr u32 slices = N::I / C::tile_s, each = ceil_div(slices, u32(C::slice_ctas));
@@ -242,14 +242,14 @@ __device__ __forceinline__ void layer_original(const Params& p) {
             }
             partial[r] = __fadd_rn(partial[r], acc);
         }
-        __syncthreads();
+        block_sync<C>();
         timer.exit(region::phase3_3c_fc2_last_iter{}, fc2);
     }
     timer.sum(region::phase3_3a_fc1_silu_per_call{}, fc1);
     timer.sum(region::phase3_3b_quant_per_call{}, quant);
     timer.sum(region::phase3_3c_fc2_per_call{}, fc2);
     timer.enter(region::phase3_post_loop_atomic{});
-    const bool elected = last_to_arrive(counters + first_tile + by, C::slice_ctas, flag);
+    const bool elected = last_to_arrive<C>(counters + first_tile + by, C::slice_ctas, flag);
     timer.exit(region::phase3_post_loop_atomic{});
     timer.exit(region::phase3_3c_fc2_atomic{});
     timer.enter(region::phase3_3d_arrival{});
@@ -265,7 +265,7 @@ __device__ __forceinline__ void layer_original(const Params& p) {
     }
     timer.exit(region::phase3_3d_arrival{});
     timer.enter(region::epilogue_post_r10{});
-    if (depart(counters + left, blocks, flag)) {
+    if (depart<C>(counters + left, blocks, flag)) {
         for (u32 i = threadIdx.x; i < first_tile + C::num_k_tiles; i += N::threads) counters[i] = 0u;
     }
     timer.exit(region::epilogue_post_r10{});

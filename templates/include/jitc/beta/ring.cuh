@@ -5,6 +5,8 @@
 // A stage is 16 neighbouring rows of up to `stage_chunks` runs of 64 weights (32 bytes a row and run) and a word of four
 // scales a row and run. Rows past the end are not read and hold what they held; no result depends on them.
 //
+// Packed weights (packed64) on GPUs without the engine for bulk copies come the same way; with it, by BlockRing.
+//
 // The flat order of a warp's stages: W_O (tensor-core mode only), then FC1, then FC2. A kernel that runs fewer phases has
 // fewer of them.
 #pragma once
@@ -41,6 +43,9 @@ struct Share {
     __device__ static u32 part_size(u32 share, u32 part) {
         return whole ? size : part_begin(share, part + 1u) - part_begin(share, part);
     }
+    // Of a block's stages (BlockShare); a warp's own begin where it begins.
+    __device__ static u32 before(u32, u32) { return 0u; }
+    __device__ static u32 length(u32) { return 0u; }
 };
 
 // Which parts of which matrices a warp walks.
@@ -69,6 +74,15 @@ struct Walk {
 
 enum class Phase : u32 { wo, fc1, fc2 };
 
+// Where a lane finds its part of a stage's first run: eight bytes of codes of row g and, so many bytes on, of row g + 8; the
+// word of scales of either row. Later runs follow at L::code_step and L::scale_step.
+struct StageView {
+    const u8* codes;
+    u32 codes_high;
+    const u8* scales;
+    u32 scales_high;
+};
+
 template <typename C, bool with_wo, bool with_fc1, bool with_fc2>
 struct Ring {
     using N = Dims<C>;
@@ -78,6 +92,10 @@ struct Ring {
     static constexpr bool swizzled = C::scale_layout == ScaleLayout::swizzled;
     static constexpr bool even_rows = N::H % L::rows == 0;  // a block has all of its rows, or none
     static constexpr u32 last_rows = L::rows - 16u * (L::row_tiles - 1u);
+
+    static constexpr bool by_unit = false;  // gate and up are stages of their own
+    using Fc1Share = typename W::Fc1Share;
+    using Fc2Share = typename W::Fc2Share;
 
     const Params& p;
     u8* base;       // of this warp
@@ -136,11 +154,38 @@ struct Ring {
         }
     }
 
+    // Packed: `eights` times eight rows, at most two.
+    template <u32 row_bytes>
+    __device__ __forceinline__ void load_packed(u32 to_slot, const u8* weight, const u8* scales, u32 row, u32 eights, u32 chunk,
+                                                u32 count) {
+        constexpr u32 runs = row_bytes / 32u;
+        const u32 lane = threadIdx.x & 31u;
+        const u64 first = u64(row / 8u) * runs + chunk;
+        u8* to = base + to_slot * L::stage_bytes;
+        const u8* codes = weight + first * 256u;
+        const u8* words = scales + first * 32u;
+#pragma unroll 1
+        for (u32 e = 0; e < eights; ++e) {
+            for (u32 at = lane; at < count * 16u; at += 32u) {
+                copy16_async(to + e * L::chunks * 256u + at * 16u, codes + e * (runs * 256u) + at * 16u);
+            }
+            if (lane < count * 2u) {
+                copy16_async(to + L::chunks * 512u + e * L::chunks * 32u + lane * 16u, words + e * (runs * 32u) + lane * 16u);
+            }
+        }
+    }
+
     // The rows of tile `tile` of this block.
     template <u32 row_bytes, bool swizzle, typename Sh>
-    __device__ __forceinline__ void load_rows(u8* to, const u8* weight, const u8* scales, u32 share) {
+    __device__ __forceinline__ void load_rows(u32 to_slot, const u8* weight, const u8* scales, u32 share) {
         const u32 row = first_row + 16u * tile, chunk = Sh::part_begin(share, part), count = Sh::part_size(share, part);
+        if constexpr (L::packed) {
+            const u32 live = row < end_row ? (end_row - row) / 8u : 0u;
+            load_packed<row_bytes>(to_slot, weight, scales, row, live < 2u ? live : 2u, chunk, count);
+            return;
+        }
         if (row >= end_row) return;
+        u8* to = base + to_slot * L::stage_bytes;
         if constexpr (!even_rows) {
             load<row_bytes, swizzle, 16u, Sh::size, false, Sh::whole>(to, weight, scales, row, end_row - row, chunk, count);
         } else if (last_rows == 16u || tile + 1u < L::row_tiles) {
@@ -153,10 +198,9 @@ struct Ring {
     // Asks for the next stage, if there is one, into the slot that is free. A phase asks for nothing before itself.
     template <Phase from>
     __device__ __forceinline__ void ask(u32 to_slot) {
-        u8* to = base + to_slot * L::stage_bytes;
         if (with_wo && from <= Phase::wo && wo_left > 0u) {
             --wo_left;
-            load_rows<N::K / 2u, true, typename W::WoShare>(to, p.wo_weight, p.wo_scales, warp * W::own + turn);
+            load_rows<N::K / 2u, true, typename W::WoShare>(to_slot, p.wo_weight, p.wo_scales, warp * W::own + turn);
             if (++tile == L::row_tiles) {
                 tile = 0;
                 if (++part == W::wo_parts) {
@@ -167,9 +211,15 @@ struct Ring {
         } else if (with_fc1 && from <= Phase::fc1 && fc1_left > 0u) {
             --fc1_left;
             using Sh = typename W::Fc1Share;
-            load<N::H / 2u, swizzled, 16u, Sh::size, true, Sh::whole>(
-                to, turn ? p.up_weight : p.gate_weight, turn ? p.up_scales : p.gate_scales, (blockIdx.x + tile * N::ctas) * 16u,
-                16u, Sh::part_begin(warp, part), Sh::part_size(warp, part));
+            const u8* weight = turn ? p.up_weight : p.gate_weight;
+            const u8* scales = turn ? p.up_scales : p.gate_scales;
+            const u32 row = (blockIdx.x + tile * N::ctas) * 16u, chunk = Sh::part_begin(warp, part), count = Sh::part_size(warp, part);
+            if constexpr (L::packed) {
+                load_packed<N::H / 2u>(to_slot, weight, scales, row, 2u, chunk, count);
+            } else {
+                load<N::H / 2u, swizzled, 16u, Sh::size, true, Sh::whole>(base + to_slot * L::stage_bytes, weight, scales, row, 16u,
+                                                                          chunk, count);
+            }
             turn ^= 1u;
             if (turn == 0u && ++part == Sh::parts) {
                 part = 0;
@@ -177,7 +227,7 @@ struct Ring {
             }
         } else if (with_fc2 && fc2_left > 0u) {
             --fc2_left;
-            load_rows<N::I / 2u, swizzled, typename W::Fc2Share>(to, p.down_weight, p.down_scales, warp);
+            load_rows<N::I / 2u, swizzled, typename W::Fc2Share>(to_slot, p.down_weight, p.down_scales, warp);
             if (++tile == L::row_tiles) {
                 tile = 0;
                 if (++part == W::Fc2Share::parts) part = 0;
@@ -192,10 +242,17 @@ struct Ring {
     }
 
     // The next stage, arrived.
-    __device__ __forceinline__ const u8* take() {
+    template <u32>
+    __device__ __forceinline__ StageView take(u32, u32) {
         copies_wait<C::stages - 1u>();
         __syncwarp();
-        return base + slot * L::stage_bytes;
+        const u8* stage = base + slot * L::stage_bytes;
+        const u32 lane = threadIdx.x & 31u, g = lane >> 2;
+        if constexpr (L::packed) {
+            return {stage + lane * 8u, L::chunks * 256u, stage + L::chunks * 512u + g * 4u, L::chunks * 32u};
+        } else {
+            return {stage + g * L::pitch + (lane & 3u) * 8u, 8u * L::pitch, stage + 16u * L::pitch + g * 4u, 32u};
+        }
     }
 
     // Done with it: its place is asked for anew.

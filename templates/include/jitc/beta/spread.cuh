@@ -25,7 +25,7 @@ struct Shared {
     __device__ float* undo() const { return reinterpret_cast<float*>(base + L::small_at + 1536u); }
     __device__ u32* flag() const { return reinterpret_cast<u32*>(base + L::small_at + 1600u); }
     __device__ u8* ring() const { return base + L::ring_at; }
-    __device__ u8* warp_ring() const { return ring() + threadIdx.x / 32u * L::warp_ring; }
+    __device__ u8* warp_ring() const { return ring() + thread_index() / 32u * L::warp_ring; }
 };
 
 template <typename C>
@@ -42,17 +42,17 @@ __device__ __forceinline__ void input_norm_row(const Params& p, float* scratch, 
     const u64 row = u64(token) * N::H;
     const auto sum = [&](u32 i) { return __fadd_rn(bf16_to_f32(p.hidden_in[row + i]), bf16_to_f32(p.residual_in[row + i])); };
     float square = 0.0f;
-    for (u32 i = threadIdx.x; i < N::H; i += N::threads) square = __fmaf_rn(sum(i), sum(i), square);
+    for (u32 i = thread_index(); i < N::H; i += N::threads) square = __fmaf_rn(sum(i), sum(i), square);
     for (u32 i = 16; i > 0; i /= 2) square = __fadd_rn(square, __shfl_xor_sync(~0u, square, i));
-    if ((threadIdx.x & 31u) == 0u) scratch[threadIdx.x / 32u] = square;
-    __syncthreads();
+    if ((thread_index() & 31u) == 0u) scratch[thread_index() / 32u] = square;
+    block_sync<C>();
     square = scratch[0];
     for (u32 w = 1; w < N::warps; ++w) square = __fadd_rn(square, scratch[w]);
     const float inverse = rsqrtf(__fadd_rn(__fdiv_rn(square, float(N::H)), p.rms_eps));
-    for (u32 i = threadIdx.x; i < N::H; i += N::threads) {
+    for (u32 i = thread_index(); i < N::H; i += N::threads) {
         p.attn_input[row + i] = to_bf16(__fmul_rn(__fmul_rn(sum(i), inverse), __fadd_rn(1.0f, bf16_to_f32(p.input_gamma[i]))));
     }
-    __syncthreads();
+    block_sync<C>();
 }
 
 // A token a block, from the last block on: the first ones have most of attention to do.
@@ -120,14 +120,20 @@ __device__ __forceinline__ void fc2_phase(const Params& p, const Shared<C>& s, R
 }
 
 template <typename C>
+__device__ __forceinline__ u32* head_counter(const Params& p, u32 token, u32 head) {
+    return counter_at(p.counters, first_head) + token * Dims<C>::kv_heads + head;
+}
+
+template <typename C>
 __device__ __forceinline__ void layer_spread(const Params& p) {
     using N = Dims<C>;
     using L = Layout<C>;
-    constexpr u32 timeout = C::timeout_ms;
+    const Shared<C> s = shared_memory<C>();
+    if (asks<C, L::mma, true, true>(p)) return;
     RegionTimer<C> timer(p.region_timing);
     timer.enter_at_start(region::prologue_pre_r0{});
-    const Shared<C> s = shared_memory<C>();
-    Ring<C, L::mma, true, true> ring(p, s.ring());
+    RingOf<C, L::mma, true, true> ring(p, s.ring());
+    // Weights of W_O travel while attention runs.
     if constexpr (L::mma) {
         ring.start();
     } else if constexpr (Chains<C>::staged) {
@@ -139,35 +145,44 @@ __device__ __forceinline__ void layer_spread(const Params& p) {
     timer.exit(region::phase0_pre_attn{});
 
     timer.enter(region::phase1_attn_pre_wo{});
-    const Cut cut = cut_positions<C>(p);
-    u32* heads = counter_at(p.counters, first_head);
-    u32 mine = 0;
+    // Kept in shared memory while units are worked on, which leaves no register free.
+    Cut* kept = reinterpret_cast<Cut*>(s.sums());
+    Unit* unit = reinterpret_cast<Unit*>(s.sums() + 4);
+    {
+        const Cut cut = cut_positions<C>(p);
+        if (thread_index() == 0) *kept = cut;
+        block_sync<C>();
+    }
 #pragma unroll 1
-    for (u32 n = blockIdx.x; n < cut.units; n += N::ctas, ++mine) {
-        const Unit u = unit_at<C>(p, cut, n);
-        attend<C>(p, s.x(), s.small(), u, cut.run, n);
-        if (u.runs > 1u) arrive(heads + u.token * N::kv_heads + u.head, 1u);
+    for (u32 n = blockIdx.x; n < kept->units; n += N::ctas) {
+        if (thread_index() == 0) *unit = unit_at<C>(p, *kept, n);
+        block_sync<C>();
+        attend<C>(p, s.x(), s.small(), *unit, kept->run, n);
+        if (unit->runs > 1u) arrive<C>(head_counter<C>(p, unit->token, unit->head), 1u);
+        block_sync<C>();  // before the next unit takes its place
     }
     timer.exit(region::phase1_attn_pre_wo{});
     timer.enter(region::phase1_wo_post{});
 #pragma unroll 1
-    for (u32 n = blockIdx.x; n < cut.units; n += N::ctas) {
-        const Unit u = unit_at<C>(p, cut, n);
+    for (u32 n = blockIdx.x; n < kept->units; n += N::ctas) {
+        const Unit u = unit_at<C>(p, *kept, n);
         if (u.runs == 1u) continue;
-        wait_for<timeout>(heads + u.token * N::kv_heads + u.head, u.runs, "jitc: the units of a head");
+        wait_for<C>(head_counter<C>(p, u.token, u.head), u.runs, "jitc: the units of a head");
         merge<C>(p, s.x(), s.small(), u);
     }
     timer.exit(region::phase1_wo_post{});
     timer.enter(region::phase1_pre_wo_wait{});
-    if (mine > 0u) arrive(counter_at(p.counters, rows_done), mine);
-    wait_for<timeout>(counter_at(p.counters, rows_done), cut.units, "jitc: pre-W_O wait");
+    if (blockIdx.x < kept->units) {
+        arrive<C>(counter_at(p.counters, rows_done), ceil_div(kept->units - blockIdx.x, N::ctas));
+    }
+    wait_for<C>(counter_at(p.counters, rows_done), kept->units, "jitc: pre-W_O wait");
 
     timer.exit(region::phase1_pre_wo_wait{});
 
     wo_phase<C>(p, s, ring, timer);
     timer.enter(region::grid_barrier_wait{});
-    arrive(counter_at(p.counters, sums_done), 1u);
-    wait_for<timeout>(counter_at(p.counters, sums_done), N::ctas, "jitc: W_O to norm");
+    arrive<C>(counter_at(p.counters, sums_done), 1u);
+    wait_for<C>(counter_at(p.counters, sums_done), N::ctas, "jitc: W_O to norm");
     timer.exit(region::grid_barrier_wait{});
 
     fc1_phase<C>(p, s, ring, timer);
@@ -175,16 +190,16 @@ __device__ __forceinline__ void layer_spread(const Params& p) {
     constexpr bool own = region::phase3_fc2_wait::id != region_absent;
     if constexpr (!own) timer.enter(region::phase3_3d_arrival{});
     timer.enter(region::phase3_fc2_wait{});
-    arrive(counter_at(p.counters, codes_done), 1u);
-    wait_for<timeout>(counter_at(p.counters, codes_done), N::ctas, "jitc: FC1 to FC2");
+    arrive<C>(counter_at(p.counters, codes_done), 1u);
+    wait_for<C>(counter_at(p.counters, codes_done), N::ctas, "jitc: FC1 to FC2");
     timer.exit(region::phase3_fc2_wait{});
     if constexpr (!own) timer.exit(region::phase3_3d_arrival{});
 
     fc2_phase<C>(p, s, ring, timer);
     timer.enter(region::epilogue_post_r10{});
-    if (depart(counter_at(p.counters, departures), N::ctas, s.flag())) {
-        for (u32 i = threadIdx.x; i < p.nat * N::kv_heads; i += N::threads) heads[i] = 0u;
-        if (threadIdx.x < first_head) *counter_at(p.counters, threadIdx.x) = 0u;
+    if (depart<C>(counter_at(p.counters, departures), N::ctas, s.flag())) {
+        for (u32 i = thread_index(); i < p.nat * N::kv_heads; i += N::threads) *head_counter<C>(p, 0u, i) = 0u;
+        if (thread_index() < first_head) *counter_at(p.counters, thread_index()) = 0u;
     }
     timer.exit(region::epilogue_post_r10{});
 }
@@ -193,9 +208,10 @@ __device__ __forceinline__ void layer_spread(const Params& p) {
 // waits for is here the boundary of two kernels, and timed as that; a kernel's start is part of its first region.
 template <typename C>
 __device__ __forceinline__ void lite_attention(const Params& p) {
+    const Shared<C> s = shared_memory<C>();
+    if (asks<C, false, false, false>(p)) return;
     RegionTimer<C> timer(p.region_timing);
     timer.enter_at_start(region::prologue_pre_r0{});
-    const Shared<C> s = shared_memory<C>();
     timer.exit(region::prologue_pre_r0{});
     timer.enter(region::phase0_pre_attn{});
     if constexpr (C::input_norm) input_norm<C>(p, s.scratch());
@@ -206,22 +222,23 @@ __device__ __forceinline__ void lite_attention(const Params& p) {
     for (u32 n = blockIdx.x; n < cut.units; n += gridDim.x) {
         attend<C>(p, s.x(), s.small(), unit_at<C>(p, cut, n), cut.run, n);
     }
-    timer.join();
+    if constexpr (C::num_regions > 0) block_sync<C>();
     timer.exit(region::phase1_attn_pre_wo{});
 }
 
 template <typename C>
 __device__ __forceinline__ void lite_merge(const Params& p) {
+    const Shared<C> s = shared_memory<C>();
+    if (asks<C, false, false, false>(p)) return;
     RegionTimer<C> timer(p.region_timing, false);
     timer.enter_at_start(region::phase1_wo_post{});
-    const Shared<C> s = shared_memory<C>();
     const Cut cut = cut_positions<C>(p);
 #pragma unroll 1
     for (u32 n = blockIdx.x; n < cut.units; n += gridDim.x) {
         const Unit u = unit_at<C>(p, cut, n);
         if (u.runs > 1u) merge<C>(p, s.x(), s.small(), u);
     }
-    timer.join();
+    if constexpr (C::num_regions > 0) block_sync<C>();
     timer.exit(region::phase1_wo_post{});
     timer.leave_kernel(region::phase1_pre_wo_wait{});
 }
@@ -229,11 +246,12 @@ __device__ __forceinline__ void lite_merge(const Params& p) {
 template <typename C>
 __device__ __forceinline__ void lite_wo(const Params& p) {
     using L = Layout<C>;
+    const Shared<C> s = shared_memory<C>();
+    if (asks<C, L::mma, false, false>(p)) return;
     RegionTimer<C> timer(p.region_timing, false);
     timer.come_from_kernel(region::phase1_pre_wo_wait{});
     timer.enter_at_start(region::phase1_wo_gemv{});
-    const Shared<C> s = shared_memory<C>();
-    Ring<C, L::mma, false, false> ring(p, s.ring());
+    RingOf<C, L::mma, false, false> ring(p, s.ring());
     if constexpr (L::mma) {
         ring.start();
     } else if constexpr (Chains<C>::staged) {
@@ -245,11 +263,12 @@ __device__ __forceinline__ void lite_wo(const Params& p) {
 
 template <typename C>
 __device__ __forceinline__ void lite_fc1(const Params& p) {
+    const Shared<C> s = shared_memory<C>();
+    if (asks<C, false, true, false>(p)) return;
     RegionTimer<C> timer(p.region_timing, false);
     timer.come_from_kernel(region::grid_barrier_wait{});
     timer.enter_at_start(region::phase3_load_x{});
-    const Shared<C> s = shared_memory<C>();
-    Ring<C, false, true, false> ring(p, s.ring());
+    RingOf<C, false, true, false> ring(p, s.ring());
     ring.start();
     fc1_phase<C, true>(p, s, ring, timer);
     timer.leave_kernel(region::phase3_fc2_wait{});
@@ -257,10 +276,11 @@ __device__ __forceinline__ void lite_fc1(const Params& p) {
 
 template <typename C>
 __device__ __forceinline__ void lite_fc2(const Params& p) {
+    const Shared<C> s = shared_memory<C>();
+    if (asks<C, false, false, true>(p)) return;
     RegionTimer<C> timer(p.region_timing, false);
     timer.come_from_kernel(region::phase3_fc2_wait{});
-    const Shared<C> s = shared_memory<C>();
-    Ring<C, false, false, true> ring(p, s.ring());
+    RingOf<C, false, false, true> ring(p, s.ring());
     ring.start();
     fc2_phase<C, true>(p, s, ring, timer);
 }

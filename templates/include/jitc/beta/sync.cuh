@@ -6,6 +6,7 @@
 // time nobody can still be waiting, clears them all.
 #pragma once
 
+#include <jitc/copy.cuh>
 #include <jitc/grid_barrier.cuh>
 
 extern "C" __device__ void __assertfail(const char* message, const char* file, unsigned line, const char* function,
@@ -34,22 +35,30 @@ __device__ __forceinline__ void spin_until(const u32* counter, u32 target, const
     }
 }
 
+// A barrier of the warps that compute; a warp that only asks for weights is in none.
+template <typename C>
+__device__ __forceinline__ void block_sync() {
+    asm volatile("barrier.cta.sync.aligned 1, %0;" ::"n"(C::block_threads) : "memory");
+}
+
+template <typename C>
 __device__ __forceinline__ void arrive(u32* counter, u32 amount) {
-    __syncthreads();
+    block_sync<C>();
     if (threadIdx.x == 0) add_release(counter, amount);
 }
 
-template <u32 timeout_ms>
+template <typename C>
 __device__ __forceinline__ void wait_for(const u32* counter, u32 target, const char* name) {
-    if (threadIdx.x == 0) spin_until<timeout_ms>(counter, target, name);
-    __syncthreads();
+    if (threadIdx.x == 0) spin_until<C::timeout_ms>(counter, target, name);
+    block_sync<C>();
 }
 
 // Counts this block out; true in every thread of the last one.
+template <typename C>
 __device__ __forceinline__ bool depart(u32* counter, u32 blocks, u32* flag) {
-    __syncthreads();
+    block_sync<C>();
     if (threadIdx.x == 0) *flag = add_release(counter, 1u) == blocks - 1u;
-    __syncthreads();
+    block_sync<C>();
     return *flag != 0u;
 }
 

@@ -11,7 +11,7 @@
 // the product.
 #pragma once
 
-#include <jitc/beta/ring.cuh>
+#include <jitc/beta/block_ring.cuh>
 
 namespace jitc {
 namespace beta {
@@ -55,6 +55,30 @@ __device__ __forceinline__ void decode16(uint2 codes, u32 (&out)[8]) {
     out[6] = b.even[1];
     out[7] = b.odd[1];
 }
+// The same from packed words: of either half word, bits 11..9, 8..6, 5..3, 2..0 are the magnitudes of four pairs, bits 15, 12,
+// 13, 14 their signs. Left shifts run as multiplications, on another pipe than masks.
+__device__ __forceinline__ void decode16_packed(uint2 codes, u32 (&out)[8]) {
+#pragma unroll
+    for (u32 i = 0; i < 2; ++i) {
+        const u32 w = i == 0 ? codes.x : codes.y;
+        out[4u * i] = w & 0x8e008e00u;
+        out[4u * i + 1u] = (w * 8u) & 0x8e008e00u;
+        out[4u * i + 2u] = ((w * 64u) & 0x0e000e00u) | ((w * 4u) & 0x80008000u);
+        out[4u * i + 3u] = ((w * 512u) & 0x0e000e00u) | ((w * 2u) & 0x80008000u);
+    }
+}
+
+// Codes of rows g and g + 8 (`high`) of a run of a stage.
+template <typename L>
+__device__ __forceinline__ void stage_codes(const StageView& v, u32 chunk, bool high, u32 (&out)[8]) {
+    const uint2 codes = *reinterpret_cast<const uint2*>(v.codes + (high ? v.codes_high : 0u) + chunk * L::code_step);
+    if constexpr (L::packed) {
+        decode16_packed(codes, out);
+    } else {
+        decode16(codes, out);
+    }
+}
+
 __device__ __forceinline__ void scale16(u32 scale, u32 (&x)[8]) {
 #pragma unroll
     for (u32 i = 0; i < 8; ++i) x[i] = mul_f16x2(x[i], scale);
@@ -152,11 +176,10 @@ __device__ __forceinline__ float2 scale_floats(u32 half) {
 
 // One run of 64 weights of a stage into accumulators. Without `full` the tile has eight rows.
 template <typename L, bool full>
-__device__ __forceinline__ void group_chunk(const u8* stage, u32 chunk, const Column& x, float (&acc)[4], u32 lane) {
-    const u8* row = stage + (lane >> 2) * L::pitch + chunk * 32u + (lane & 3u) * 8u;
+__device__ __forceinline__ void group_chunk(const StageView& stage, u32 chunk, const Column& x, float (&acc)[4]) {
     u32 a[8], b[8] = {};
-    decode16(*reinterpret_cast<const uint2*>(row), a);
-    if constexpr (full) decode16(*reinterpret_cast<const uint2*>(row + 8u * L::pitch), b);
+    stage_codes<L>(stage, chunk, false, a);
+    if constexpr (full) stage_codes<L>(stage, chunk, true, b);
 #pragma unroll
     for (u32 i = 0; i < 4; ++i) {
         mma_f16(acc, a[2u * i], b[2u * i], a[2u * i + 1u], b[2u * i + 1u], x.pair[2u * i], x.pair[2u * i + 1u]);
@@ -164,17 +187,15 @@ __device__ __forceinline__ void group_chunk(const u8* stage, u32 chunk, const Co
 }
 
 template <typename L, bool full>
-__device__ __forceinline__ void tile_chunk(const u8* stage, u32 chunk, const Column& x, float (&even)[4], float (&odd)[4],
-                                           u32 lane, u32 pick) {
-    const u32 g = lane >> 2, t = lane & 3u;
-    const u8* row = stage + g * L::pitch + chunk * 32u + t * 8u;
-    const u32* scale = reinterpret_cast<const u32*>(stage + 16u * L::pitch) + chunk * 16u + g;
+__device__ __forceinline__ void tile_chunk(const StageView& stage, u32 chunk, const Column& x, float (&even)[4], float (&odd)[4],
+                                           u32 pick) {
+    const u8* scale = stage.scales + chunk * L::scale_step;
     u32 a[8], b[8] = {};
-    decode16(*reinterpret_cast<const uint2*>(row), a);
-    scale16(scale_pair(scale[0], pick), a);
+    stage_codes<L>(stage, chunk, false, a);
+    scale16(scale_pair(*reinterpret_cast<const u32*>(scale), pick), a);
     if constexpr (full) {
-        decode16(*reinterpret_cast<const uint2*>(row + 8u * L::pitch), b);
-        scale16(scale_pair(scale[8], pick), b);
+        stage_codes<L>(stage, chunk, true, b);
+        scale16(scale_pair(*reinterpret_cast<const u32*>(scale + stage.scales_high), pick), b);
     }
     // Two chains of sums, so that a step need not wait for the one before it.
     mma_f16(even, a[0], b[0], a[1], b[1], x.pair[0], x.pair[1]);
@@ -185,48 +206,46 @@ __device__ __forceinline__ void tile_chunk(const u8* stage, u32 chunk, const Col
 
 // One stage: `least` runs for certain, up to `size`.
 template <typename L, bool full, u32 least, u32 size>
-__device__ __forceinline__ void tile_stage(const u8* stage, const Column (&column)[size], u32 count, RowSums<1u>& sums, u32 lane,
-                                           u32) {
-    const u32 g = lane >> 2, t = lane & 3u;
+__device__ __forceinline__ void tile_stage(const StageView& stage, const Column* column, u32 count, RowSums<1u>& sums, u32) {
+    const u32 t = threadIdx.x & 3u;
 #pragma unroll
     for (u32 c = 0; c < size; c += 2) {
         float acc[4] = {};
-        if (c < least || c < count) group_chunk<L, full>(stage, c, column[c], acc, lane);
-        if (c + 1u < size && (c + 1u < least || c + 1u < count)) group_chunk<L, full>(stage, c + 1u, column[c + 1u], acc, lane);
+        if (c < least || c < count) group_chunk<L, full>(stage, c, column[c], acc);
+        if (c + 1u < size && (c + 1u < least || c + 1u < count)) group_chunk<L, full>(stage, c + 1u, column[c + 1u], acc);
         // Lane (g, t) has groups 2t and 2t + 1 of the eight. Where the second run is missing its sums are zeros, and the
         // scales that they meet are the first run's.
         const u32 run = c + 1u < size && (c + 1u < least || c + 1u < count) ? c + (t >> 1) : c;
-        const u16* scale = reinterpret_cast<const u16*>(stage + 16u * L::pitch) + (run * 16u + g) * 2u + (t & 1u);
-        const float2 low = scale_floats(scale[0]);
+        const u8* scale = stage.scales + run * L::scale_step + (t & 1u) * 2u;
+        const float2 low = scale_floats(*reinterpret_cast<const u16*>(scale));
         if (c < least || c < count) {
             sums.low = __fmaf_rn(acc[1], low.y, __fmaf_rn(acc[0], low.x, sums.low));
             if constexpr (full) {
-                const float2 high = scale_floats(scale[16]);
+                const float2 high = scale_floats(*reinterpret_cast<const u16*>(scale + stage.scales_high));
                 sums.high = __fmaf_rn(acc[3], high.y, __fmaf_rn(acc[2], high.x, sums.high));
             }
         }
     }
 }
 template <typename L, bool full, u32 least, u32 size, u32 tokens>
-__device__ __forceinline__ void tile_stage(const u8* stage, const Column (&column)[size], u32 count, RowSums<tokens>& sums,
-                                           u32 lane, u32 pick) {
+__device__ __forceinline__ void tile_stage(const StageView& stage, const Column* column, u32 count, RowSums<tokens>& sums,
+                                           u32 pick) {
 #pragma unroll
     for (u32 c = 0; c < size; ++c) {
-        if (c < least || c < count) tile_chunk<L, full>(stage, c, column[c], sums.even, sums.odd, lane, pick);
+        if (c < least || c < count) tile_chunk<L, full>(stage, c, column[c], sums.even, sums.odd, pick);
     }
 }
 
 // One part of the block's rows: a stage a tile of 16, the last tile of eight rows where they do not divide.
 template <typename L, Phase now, typename Sh, typename R, u32 tokens>
 __device__ __forceinline__ void row_tiles(R& ring, const Column (&column)[Sh::size], u32 count,
-                                          RowSums<tokens> (&sums)[L::row_tiles], u32 lane, u32 pick) {
+                                          u32 before, u32 length, RowSums<tokens> (&sums)[L::row_tiles], u32 pick) {
 #pragma unroll
     for (u32 tile = 0; tile < L::row_tiles; ++tile) {
-        const u8* stage = ring.take();
         if (L::rows % 16u != 0 && tile + 1u == L::row_tiles) {
-            tile_stage<L, false, Sh::least>(stage, column, count, sums[tile], lane, pick);
+            tile_stage<L, false, Sh::least, Sh::size>(ring.template take<1u>(before, length), column, count, sums[tile], pick);
         } else {
-            tile_stage<L, true, Sh::least>(stage, column, count, sums[tile], lane, pick);
+            tile_stage<L, true, Sh::least, Sh::size>(ring.template take<2u>(before, length), column, count, sums[tile], pick);
         }
         ring.template give<now>();
     }

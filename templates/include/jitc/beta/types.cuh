@@ -63,6 +63,14 @@ struct Params {
 };
 static_assert(sizeof(Params) == 42 * 8, "the host writes 42 values");
 
+// The thread's number, read anew wherever this stands: threadIdx.x, read once, and what follows from it would be kept in registers
+// through phases that have none to spare.
+__device__ __forceinline__ u32 thread_index() {
+    u32 i;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(i));
+    return i;
+}
+
 template <typename C>
 struct Dims {
     using S = Shape<C>;
@@ -84,8 +92,12 @@ struct Dims {
     static_assert(D == 64u || D == 128u || D == 256u, "head_dim is 64, 128 or 256");
     static_assert(C::page_size % 16u == 0, "a warp's 16 positions lie in one page");
     static_assert(group <= 16u, "at most 16 query heads a kv head");
+    static_assert(share == 1u || teams + 3u <= 16u, "a barrier a team");
     static_assert(threads % 32u == 0 && warps >= 2u && teams % 2u == 0, "an even number of teams");
 };
+
+// What a block ring remembers, in bytes, behind the ring itself.
+constexpr u32 block_ring_state = 384u;
 
 // Shared memory of the spread geometry: activations, cross-warp sums, then the ring of weights.
 template <typename C>
@@ -106,7 +118,7 @@ struct Layout {
     static constexpr u32 attention_bytes = max(N::teams / 2u * N::frag * 4u, N::ctas * 32u + N::threads * 4u);
     static constexpr u32 wo_bytes = mma ? N::tokens * k_pitch : exact_tokens * slots * slot_floats * 4u;
     // FC1 keeps the warps' sums of some tiles behind the activations and finishes these tiles together.
-    static constexpr u32 fc1_most = ceil_div(N::I / 16u, N::ctas), fc1_room = N::tokens <= 4u ? 12u / N::tokens : 2u;
+    static constexpr u32 fc1_most = ceil_div(N::I / 16u, N::ctas), fc1_room = N::tokens <= 4u ? 12u / N::tokens : 1u;
     static constexpr u32 fc1_batch = fc1_most < fc1_room ? fc1_most : fc1_room;
     static constexpr u32 fc1_sums_at = N::tokens * h_pitch;
     static constexpr u32 fc1_bytes = fc1_sums_at + fc1_batch * N::warps * 32u * N::tokens * 4u;
@@ -119,16 +131,19 @@ struct Layout {
     // Softmax statistics (to 1024), then queries as fragments, or block reductions and scales of activations.
     static constexpr u32 small_bytes = 1024u + (N::D * 16u > 1024u ? N::D * 16u : 1024u);
 
-    // A stage: 16 rows of `stage_chunks` runs of 64 weights, and their scale words.
+    // A stage: 16 rows of `stage_chunks` runs of 64 weights, and their scale words. Packed: twice eight rows.
     static constexpr u32 chunks = C::stage_chunks;
+    static constexpr bool packed = C::weight_layout == WeightLayout::packed64;
     static constexpr u32 pitch = (chunks * 32u) % 128u == 32u || (chunks * 32u) % 128u == 96u ? chunks * 32u
                                                                                              : chunks * 32u + 32u;
-    static constexpr u32 stage_bytes = 16u * pitch + chunks * 64u;
+    static constexpr u32 stage_bytes = packed ? chunks * 576u : 16u * pitch + chunks * 64u;
+    static constexpr u32 code_step = packed ? 256u : 32u, scale_step = packed ? 32u : 64u;  // from run to run
     static constexpr u32 warp_ring = C::stages * stage_bytes;
 
     static constexpr u32 x_at = 0, sums_at = x_bytes, small_at = sums_at + sum_bytes;
     static constexpr u32 ring_at = small_at + small_bytes;
-    static constexpr u32 bytes = ring_at + N::warps * warp_ring;
+    static constexpr u32 ring_bytes = N::warps * warp_ring;
+    static constexpr u32 bytes = ring_at + ring_bytes + (packed ? block_ring_state : 0u);
     static_assert(bytes <= C::shared_bytes, "shared_bytes in the family's TOML is too small");
     static_assert(stage_bytes % 16u == 0 && chunks >= 2u, "stage shape");
     static_assert(N::H % rows == 0 || rows % 8u == 0, "rows come in eights");

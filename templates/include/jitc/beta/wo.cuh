@@ -11,16 +11,17 @@ namespace jitc {
 namespace beta {
 
 // Largest of the block's values in every thread; `scratch` holds a float a warp. Two block barriers.
-template <u32 warps>
+template <typename C>
 __device__ __forceinline__ float block_max(float x, float* scratch) {
 #pragma unroll
     for (u32 i = 16; i > 0; i /= 2) x = fmaxf(x, __shfl_xor_sync(~0u, x, i));
-    if ((threadIdx.x & 31u) == 0u) scratch[threadIdx.x / 32u] = x;
-    __syncthreads();
+    const u32 thread = thread_index();
+    if ((thread & 31u) == 0u) scratch[thread / 32u] = x;
+    block_sync<C>();
     x = scratch[0];
 #pragma unroll
-    for (u32 w = 1; w < warps; ++w) x = fmaxf(x, scratch[w]);
-    __syncthreads();
+    for (u32 w = 1; w < Dims<C>::warps; ++w) x = fmaxf(x, scratch[w]);
+    block_sync<C>();
     return x;
 }
 
@@ -44,7 +45,8 @@ struct Chains {
     static_assert(!staged || L::mma || most > 0, "a row of W_O does not fit into a warp's ring");
 
     __device__ static void ask(const Params& p, u8* ring, u32 pass) {
-        const u32 lane = threadIdx.x & 31u;
+        u32 lane = thread_index() & 31u;
+        asm volatile("" : "+r"(lane));  // addresses are worked out again, not kept through attention
         constexpr u32 pieces = S::row_bytes / 16u, words = N::K / 64u;
         u8* scales = ring + pass_rows * pitch;
 #pragma unroll 1
@@ -139,7 +141,7 @@ __device__ __forceinline__ void chains_of_pass(const Params& p, const u8* ring, 
     using L = Layout<C>;
     using N = Dims<C>;
     constexpr u32 tokens = L::exact_tokens;
-    const u32 lane = threadIdx.x & 31u;
+    const u32 lane = thread_index() & 31u;
     const u32 group = lane / Ch::lanes;
     const bool plain = Ch::staged && !(fabsf(global) >= pair_limit);
     const float rest = __fmul_rn(global, pair_rest);
@@ -211,9 +213,9 @@ __device__ __forceinline__ void wo_exact(const Params& p, u8* x_shared, float* s
 #pragma unroll 1
         for (u32 t = 0; t < N::tokens && first_token + t < p.nat; t += sub) {
             if (Ch::staged) {
-                __syncthreads();
+                block_sync<C>();
                 constexpr u32 pieces = N::K / 4u;
-                for (u32 i = threadIdx.x; i < sub * pieces; i += N::threads) {
+                for (u32 i = thread_index(); i < sub * pieces; i += N::threads) {
                     const u32 token = i / pieces, k = i % pieces * 4u;
                     uint2 v = make_uint2(0u, 0u);
                     if (first_token + t + token < p.nat) {
@@ -223,14 +225,14 @@ __device__ __forceinline__ void wo_exact(const Params& p, u8* x_shared, float* s
                     *reinterpret_cast<float4*>(to) = make_float4(__uint_as_float(v.x << 16), __uint_as_float(v.x & 0xffff0000u),
                                                                  __uint_as_float(v.y << 16), __uint_as_float(v.y & 0xffff0000u));
                 }
-                __syncthreads();
+                block_sync<C>();
                 copies_wait<0>();
                 __syncwarp();
             }
             chains_of_pass<C>(p, warp_ring, x, sums, global, pass, first_token + t, t);
         }
     }
-    __syncthreads();
+    block_sync<C>();
 }
 
 // Rows of bf16 to permuted f16, every token with a power of two of its own; its inverse goes to `undo`.
@@ -239,6 +241,7 @@ __device__ __forceinline__ void load_rows_f16(const u16* rows, u8* x, float* und
     using N = Dims<C>;
     using L = Layout<C>;
     constexpr u32 pieces = N::K / 8u, each = ceil_div(pieces, N::threads);
+    const u32 thread = thread_index();
 #pragma unroll 1
     for (u32 t = 0; t < N::tokens; ++t) {
         uint4 v[each];
@@ -246,7 +249,7 @@ __device__ __forceinline__ void load_rows_f16(const u16* rows, u8* x, float* und
         const bool live = first_token + t < nat;
 #pragma unroll
         for (u32 i = 0; i < each; ++i) {
-            const u32 piece = i * N::threads + threadIdx.x;
+            const u32 piece = i * N::threads + thread;
             v[i] = make_uint4(0u, 0u, 0u, 0u);
             if (live && piece < pieces) v[i] = __ldcg(reinterpret_cast<const uint4*>(rows + u64(first_token + t) * N::K) + piece);
             const u32 w[4] = {v[i].x, v[i].y, v[i].z, v[i].w};
@@ -255,12 +258,12 @@ __device__ __forceinline__ void load_rows_f16(const u16* rows, u8* x, float* und
                 peak = fmaxf(peak, fmaxf(fabsf(__uint_as_float(w[j] << 16)), fabsf(__uint_as_float(w[j] & 0xffff0000u))));
             }
         }
-        peak = block_max<N::warps>(peak, scratch);
+        peak = block_max<C>(peak, scratch);
         const float scale = activation_scale(peak);
-        if (threadIdx.x == 0) undo[t] = inverse_power(scale);
+        if (thread == 0) undo[t] = inverse_power(scale);
 #pragma unroll
         for (u32 i = 0; i < each; ++i) {
-            const u32 piece = i * N::threads + threadIdx.x;
+            const u32 piece = i * N::threads + thread;
             if (piece >= pieces) continue;
             const float f[8] = {__uint_as_float(v[i].x << 16), __uint_as_float(v[i].x & 0xffff0000u),
                                 __uint_as_float(v[i].y << 16), __uint_as_float(v[i].y & 0xffff0000u),
@@ -269,7 +272,46 @@ __device__ __forceinline__ void load_rows_f16(const u16* rows, u8* x, float* und
             *reinterpret_cast<uint4*>(x + t * L::k_pitch + piece * 16u) = permuted_f16(f, scale);
         }
     }
-    __syncthreads();
+    block_sync<C>();
+}
+
+// The block's rows by all of K, 16 a stage: a warp's pieces lie side by side. Runs of a piece meet the tensor cores in the same
+// order as from a warp's own ring, so the bits are the same.
+template <typename C, typename R, typename F>
+__device__ __forceinline__ void wo_units(const u8* x, R& ring, u32 lane, u32 pick, F&& put) {
+    using N = Dims<C>;
+    using L = Layout<C>;
+    using W = Walk<C>;
+    using Sh = typename W::WoShare;
+    constexpr u32 own = W::own, runs = N::K / 64u;
+    const u32 piece = thread_index() / 32u * own;
+#pragma unroll 1
+    for (u32 tile = 0; tile < R::wo_tiles; ++tile) {
+        const bool half = R::wo_eights == 1u || (L::rows % 16u != 0 && tile + 1u == L::row_tiles);
+        StageView stage = half ? ring.template take<1u>(Sh::begin(piece), runs) : ring.template take<2u>(Sh::begin(piece), runs);
+#pragma unroll 1
+        for (u32 i = 0; i < own; ++i) {
+            RowSums<N::tokens> sum;
+#pragma unroll 1
+            for (u32 part = 0; part < Sh::parts; ++part) {
+                const u32 from = Sh::part_begin(piece + i, part), count = Sh::part_size(piece + i, part);
+                Column column[Sh::size];
+#pragma unroll
+                for (u32 c = 0; c < Sh::size; ++c) {
+                    if (c < Sh::least || c < count) column[c] = column_f16<N::tokens>(x, L::k_pitch, c, from + c, lane);
+                }
+                if (half) {
+                    tile_stage<L, false, Sh::least, Sh::size>(stage, column, count, sum, pick);
+                } else {
+                    tile_stage<L, true, Sh::least, Sh::size>(stage, column, count, sum, pick);
+                }
+                stage.codes += count * L::code_step;
+                stage.scales += count * L::scale_step;
+            }
+            put(sum, piece + i, tile * 8u * R::wo_eights, half ? (tile * R::wo_eights + 1u) * 8u : L::rows);
+        }
+        ring.template give<Phase::wo>();
+    }
 }
 
 // Tensor-core mode, one tile of tokens: sums[piece][row][token].
@@ -278,34 +320,39 @@ __device__ __forceinline__ void wo_tensor(const Params& p, const u8* x, const fl
     using N = Dims<C>;
     using L = Layout<C>;
     using W = Walk<C>;
-    const u32 lane = threadIdx.x & 31u, warp = threadIdx.x / 32u, pick = scale_pick(lane & 3u);
-#pragma unroll 1
-    for (u32 own = 0; own < W::own; ++own) {
-        const u32 piece = warp * W::own + own;
-        RowSums<N::tokens> acc[L::row_tiles];
-#pragma unroll 1
-        for (u32 part = 0; part < W::wo_parts; ++part) {
-            using Sh = typename W::WoShare;
-            const u32 from = Sh::part_begin(piece, part), count = Sh::part_size(piece, part);
-            Column column[Sh::size];
-#pragma unroll
-            for (u32 c = 0; c < Sh::size; ++c) {
-                if (c < Sh::least || c < count) column[c] = column_f16<N::tokens>(x, L::k_pitch, c, from + c, lane);
+    const u32 thread = thread_index(), lane = thread & 31u, warp = thread / 32u, pick = scale_pick(lane & 3u);
+    const auto put = [&](const RowSums<N::tokens>& sum, u32 piece, u32 first_row, u32 last_row) {
+        each_sum(sum, lane, [&](u32 row, u32 token, float value) {
+            const u32 r = first_row + row;
+            if (r < last_row) {
+                sums[(piece * L::rows + r) * N::tokens + token] =
+                    __fmul_rn(__fmul_rn(value, __fmul_rn(undo[token], code_rest)), global);
             }
-            row_tiles<L, Phase::wo, Sh>(ring, column, count, acc, lane, pick);
-        }
+        });
+    };
+    if constexpr (R::by_unit) {
+        wo_units<C>(x, ring, lane, pick, put);
+    } else {
+#pragma unroll 1
+        for (u32 own = 0; own < W::own; ++own) {
+            const u32 piece = warp * W::own + own;
+            RowSums<N::tokens> acc[L::row_tiles];
+#pragma unroll 1
+            for (u32 part = 0; part < W::wo_parts; ++part) {
+                using Sh = typename W::WoShare;
+                const u32 from = Sh::part_begin(piece, part), count = Sh::part_size(piece, part);
+                Column column[Sh::size];
 #pragma unroll
-        for (u32 tile = 0; tile < L::row_tiles; ++tile) {
-            each_sum(acc[tile], lane, [&](u32 row, u32 token, float value) {
-                const u32 r = tile * 16u + row;
-                if (r < L::rows) {
-                    sums[(piece * L::rows + r) * N::tokens + token] =
-                        __fmul_rn(__fmul_rn(value, __fmul_rn(undo[token], code_rest)), global);
+                for (u32 c = 0; c < Sh::size; ++c) {
+                    if (c < Sh::least || c < count) column[c] = column_f16<N::tokens>(x, L::k_pitch, c, from + c, lane);
                 }
-            });
+                row_tiles<L, Phase::wo, Sh>(ring, column, count, 0u, 0u, acc, pick);
+            }
+#pragma unroll
+            for (u32 tile = 0; tile < L::row_tiles; ++tile) put(acc[tile], piece, tile * 16u, L::rows);
         }
     }
-    __syncthreads();
+    block_sync<C>();
 }
 
 // Partials out, slots summed in order, residual added.
@@ -313,28 +360,41 @@ template <typename C>
 __device__ __forceinline__ void wo_finish(const Params& p, const float* sums, u32 first_token) {
     using N = Dims<C>;
     using L = Layout<C>;
-    const u32 first_row = blockIdx.x * L::rows;
-    constexpr u32 parts = L::mma ? L::pieces / L::slots : 1u;
-    for (u32 i = threadIdx.x; i < L::rows * N::tokens; i += N::threads) {
-        const u32 t = i / L::rows, r = i % L::rows, row = first_row + r, token = first_token + t;
-        if (row >= N::H || token >= p.nat) continue;
-        float* out = p.wo_output + u64(token) * L::slots * N::H + row;
-        const float* from = sums + r * N::tokens + t;
-        float acc = 0.0f;
-#pragma unroll 4
-        for (u32 slot = 0; slot < L::slots; ++slot) {
-            float partial = from[slot * parts * L::rows * N::tokens];
+    const u32 thread = thread_index(), first_row = blockIdx.x * L::rows;
+    constexpr u32 parts = L::mma ? L::pieces / L::slots : 1u, items = L::rows * N::tokens, rounds = ceil_div(items, N::threads);
+    const auto partial = [&](u32 slot, u32 r, u32 t) {
+        const float* from = sums + (slot * parts * L::rows + r) * N::tokens + t;
+        float sum = from[0];
 #pragma unroll
-            for (u32 j = 1; j < parts; ++j) partial = __fadd_rn(partial, from[(slot * parts + j) * L::rows * N::tokens]);
-            acc = __fadd_rn(acc, partial);
-            if (slot > 0) out[u64(slot) * N::H] = partial;
-        }
-        out[0] = acc;
-        const float sum = __fadd_rn(bf16_to_f32(p.residual_in[u64(token) * N::H + row]), acc);
+        for (u32 j = 1; j < parts; ++j) sum = __fadd_rn(sum, from[j * items]);
+        return sum;
+    };
+    // The residual is on its way while partials are written.
+    float residual[rounds];
+#pragma unroll
+    for (u32 j = 0; j < rounds; ++j) {
+        const u32 i = j * N::threads + thread, row = first_row + i % L::rows, token = first_token + i / L::rows;
+        residual[j] = 0.0f;
+        if (i < items && row < N::H && token < p.nat) residual[j] = bf16_to_f32(__ldg(p.residual_in + u64(token) * N::H + row));
+    }
+    for (u32 i = thread; i < (L::slots - 1u) * items; i += N::threads) {
+        const u32 slot = 1u + i / items, t = i % items / L::rows, r = i % L::rows, row = first_row + r, token = first_token + t;
+        if (row < N::H && token < p.nat) p.wo_output[(u64(token) * L::slots + slot) * N::H + row] = partial(slot, r, t);
+    }
+#pragma unroll
+    for (u32 j = 0; j < rounds; ++j) {
+        const u32 i = j * N::threads + thread;
+        const u32 t = i / L::rows, r = i % L::rows, row = first_row + r, token = first_token + t;
+        if (i >= items || row >= N::H || token >= p.nat) continue;
+        float acc = 0.0f;
+#pragma unroll 8
+        for (u32 slot = 0; slot < L::slots; ++slot) acc = __fadd_rn(acc, partial(slot, r, t));
+        p.wo_output[u64(token) * L::slots * N::H + row] = acc;
+        const float sum = __fadd_rn(residual[j], acc);
         p.summed[u64(token) * N::H + row] = sum;
         p.residual_output[u64(token) * N::H + row] = to_bf16(sum);
     }
-    __syncthreads();
+    block_sync<C>();
 }
 
 }  // namespace beta

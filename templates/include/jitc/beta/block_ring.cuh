@@ -1,0 +1,254 @@
+// Invariant: a block has one ring of packed weights, filled by the engine for bulk copies in the order in which all of its warps
+// use them, across phases. A stage is eight or sixteen rows by a run of K that all warps share out. One warp more does nothing
+// but ask: for a stage as soon as all warps are done with those that lay in its place. So a block that waits for other blocks
+// has the weights of its next steps on their way, and no warp that computes is held up by asking.
+//
+// Packed weights (packed64): eight rows by 64 k are 256 bytes of codes in the order of the lanes and 32 bytes of scales; runs of
+// the same eight rows lie one behind the other. So a stage is two or four contiguous pieces of many kilobytes.
+//
+// The order of a block's stages: W_O (tensor-core mode only), 16 rows by all of K, or eight in a small ring; FC1, 8 rows of gate and the same 8 of up by
+// a part of H; FC2, 16 rows by a part of I. A kernel that runs fewer phases has fewer of them.
+#pragma once
+
+#include <jitc/beta/ring.cuh>
+
+namespace jitc {
+namespace beta {
+
+// `total` runs in parts of at most `chunks` runs a warp, each shared out to all warps; parts and shares differ by one at most.
+template <u32 total, u32 warps, u32 chunks>
+struct BlockShare {
+    static constexpr u32 parts = ceil_div(total, warps * chunks);
+    static constexpr u32 size = ceil_div(ceil_div(total, parts), warps), least = total / parts / warps;
+    static constexpr bool whole = least == size;
+    __device__ static u32 first(u32 part) { return parts == 1u ? 0u : total * part / parts; }
+    __device__ static u32 length(u32 part) { return parts == 1u ? total : first(part + 1u) - first(part); }
+    // A warp's runs, counted from the part's first.
+    __device__ static u32 before(u32 warp, u32 part) { return whole ? warp * size : length(part) * warp / warps; }
+    __device__ static u32 part_begin(u32 warp, u32 part) { return first(part) + before(warp, part); }
+    __device__ static u32 part_size(u32 warp, u32 part) { return whole ? size : before(warp + 1u, part) - before(warp, part); }
+};
+
+// In shared memory, behind the ring.
+struct BlockRingState {
+    static constexpr u32 depth = 8;  // stages that may be on their way
+    u64 full[depth], empty[depth];   // barriers
+    u32 at[depth], end[depth];       // a stage's place; its end, counted in all bytes ever handed out
+};
+static_assert(sizeof(BlockRingState) <= block_ring_state, "room for the state");
+
+// Barrier 2: the warps that compute let the one that asks begin.
+template <typename C>
+__device__ __forceinline__ void let_ask() {
+    asm volatile("barrier.cta.arrive.aligned 2, %0;" ::"n"(C::launch_threads) : "memory");
+}
+template <typename C>
+__device__ __forceinline__ void wait_to_ask() {
+    asm volatile("barrier.cta.sync.aligned 2, %0;" ::"n"(C::launch_threads) : "memory");
+}
+
+// Where ring and state lie: constants, which take no registers.
+template <typename C>
+__device__ __forceinline__ u8* block_ring() {
+    extern __shared__ __align__(128) u8 shared[];
+    return shared + Layout<C>::ring_at;
+}
+template <typename C>
+__device__ __forceinline__ BlockRingState& block_ring_state_of() {
+    return *reinterpret_cast<BlockRingState*>(block_ring<C>() + Layout<C>::ring_bytes);
+}
+
+template <typename C, bool with_wo, bool with_fc1, bool with_fc2>
+struct BlockRing {
+    using N = Dims<C>;
+    using L = Layout<C>;
+    using S = BlockRingState;
+    static constexpr bool by_unit = true;  // a stage has gate and up
+    static constexpr u32 wo_runs = N::K / 64u, h_runs = N::H / 64u, i_runs = N::I / 64u;
+    static constexpr u32 wo_eights = 2u * wo_runs * 576u <= L::ring_bytes ? 2u : 1u;
+    static constexpr u32 wo_tiles = ceil_div(L::rows, 8u * wo_eights);
+    using Fc1Share = BlockShare<h_runs, N::warps, L::chunks>;
+    using Fc2Share = BlockShare<i_runs, N::warps, L::chunks>;
+    static constexpr u32 largest = Layout<C>::max(L::mma ? wo_runs * wo_eights * 288u : 0u, N::warps * L::chunks * 576u);
+    static_assert(largest <= L::ring_bytes, "a stage fits into the ring");
+
+    u32 taken = 0;
+
+    __device__ __forceinline__ BlockRing(const Params&, u8*) {
+        if (threadIdx.x == 0) {
+            S& state = block_ring_state_of<C>();
+            for (u32 i = 0; i < S::depth; ++i) {
+                barrier_init(state.full + i, 1u);
+                barrier_init(state.empty + i, N::warps);
+            }
+            barrier_init_fence();
+        }
+    }
+
+    // By every warp that computes, once; between it and the first stage taken there is a barrier of the block.
+    __device__ __forceinline__ void start() {
+        if constexpr (!L::mma) copy_engine_fence();  // chains had the ring before
+        if constexpr (with_wo || with_fc1 || with_fc2) let_ask<C>();
+    }
+
+    // The next stage, arrived: `units` times eight rows of `length` runs, of which the warp's begin at `before`.
+    template <u32 units>
+    __device__ __forceinline__ StageView take(u32 before, u32 length) {
+        const u32 slot = taken % S::depth, lane = threadIdx.x & 31u;
+        S& state = block_ring_state_of<C>();
+        barrier_wait(state.full + slot, taken / S::depth & 1u);
+        const u8* stage = block_ring<C>() + state.at[slot];
+        return {stage + before * 256u + lane * 8u, length * 256u,
+                stage + units * length * 256u + before * 32u + (lane >> 2) * 4u, length * 32u};
+    }
+
+    // Done with it.
+    template <Phase>
+    __device__ __forceinline__ void give() {
+        __syncwarp();
+        if ((threadIdx.x & 31u) == 0u) barrier_arrive(block_ring_state_of<C>().empty + taken % S::depth);
+        ++taken;
+    }
+};
+
+// The warp that asks: every stage of the block, in order, as soon as the ring has room.
+template <typename C, bool with_wo, bool with_fc1, bool with_fc2>
+struct Asker {
+    using N = Dims<C>;
+    using L = Layout<C>;
+    using S = BlockRingState;
+    using B = BlockRing<C, with_wo, with_fc1, with_fc2>;
+
+    S& state = block_ring_state_of<C>();
+    u32 asked = 0, released = 0;            // stages
+    u32 head = 0, head_at = 0, tail = 0;    // bytes handed out, where the next ones lie, bytes given back
+    // Stages on their way at a time: a queue of many would hold up the loads of the warps that compute, attention's above all.
+    u32 in_flight = 1;
+
+    struct Rows {
+        const u8* weight;
+        const u8* scales;
+    };
+    // `length` runs of eight rows, and of eight further ones; `live` of the two are there.
+    __device__ __forceinline__ void push(Rows first, Rows second, u32 length, u32 units, u32 live) {
+        const u32 bytes = units * length * 288u;
+        u32 from, end;
+        while (true) {
+            from = head_at;
+            end = head + bytes;
+            if (asked == released) {
+                from = 0;  // empty: anything fits
+                tail = head;
+                break;
+            }
+            if (from + bytes > L::ring_bytes) {
+                end += L::ring_bytes - from;
+                from = 0;
+            }
+            if (end - tail <= L::ring_bytes && asked - released < S::depth) break;
+            const u32 oldest = released % S::depth;
+            barrier_wait(state.empty + oldest, released / S::depth & 1u);
+            tail = state.end[oldest];
+            ++released;
+        }
+        if (asked >= in_flight) {
+            const u32 before = asked - in_flight;
+            barrier_wait(state.full + before % S::depth, before / S::depth & 1u);
+        }
+        const u32 slot = asked++ % S::depth;
+        u64* full = state.full + slot;
+        state.at[slot] = from;
+        state.end[slot] = head = end;
+        head_at = from + bytes;
+        u8* codes = block_ring<C>() + from;
+        u8* scales = codes + units * length * 256u;
+        barrier_expect(full, live * length * 288u);
+        if (live > 0u) {
+            copy_bulk(codes, first.weight, length * 256u, full);
+            copy_bulk(scales, first.scales, length * 32u, full);
+        }
+        if (live > 1u) {
+            copy_bulk(codes + length * 256u, second.weight, length * 256u, full);
+            copy_bulk(scales + length * 32u, second.scales, length * 32u, full);
+        }
+    }
+    __device__ __forceinline__ static Rows rows(const u8* weight, const u8* scales, u32 eight, u32 runs, u32 begin) {
+        const u64 index = u64(eight) * runs + begin;
+        return {weight + index * 256u, scales + index * 32u};
+    }
+    // A tile of the block's rows, `eights` times eight where there are as many.
+    template <u32 eights>
+    __device__ __forceinline__ void push_tile(const u8* weight, const u8* scales, u32 tile, u32 runs, u32 begin, u32 length) {
+        const u32 row = blockIdx.x * L::rows + tile * 8u * eights, last = (blockIdx.x + 1u) * L::rows;
+        const u32 end_row = last < N::H ? last : N::H;
+        const u32 units = eights == 1u || (L::rows % 16u != 0u && tile + 1u == L::row_tiles) ? 1u : 2u;
+        const u32 there = row < end_row ? (end_row - row) / 8u : 0u, eight = row / 8u;
+        push(rows(weight, scales, eight, runs, begin), rows(weight, scales, eight + 1u, runs, begin), length, units,
+             there < units ? there : units);
+    }
+
+    __device__ __forceinline__ void run(const Params& p) {
+        const u32 rounds = ceil_div(p.nat, N::tokens);
+        if constexpr (with_wo) {
+#pragma unroll 1
+            for (u32 i = 0; i < rounds * B::wo_tiles; ++i) {
+                push_tile<B::wo_eights>(p.wo_weight, p.wo_scales, i % B::wo_tiles, B::wo_runs, 0u, B::wo_runs);
+            }
+        }
+        in_flight = C::stages_in_flight;
+        if constexpr (with_fc1) {
+            using Sh = typename B::Fc1Share;
+            const u32 tiles = Walk<C>::fc1_count();
+#pragma unroll 1
+            for (u32 i = 0; i < rounds * tiles * Sh::parts * 2u; ++i) {
+                const u32 part = i / 2u % Sh::parts, tile = i / (2u * Sh::parts) % tiles, half = i & 1u;
+                const u32 eight = (blockIdx.x + tile * N::ctas) * 2u + half, begin = Sh::first(part);
+                push(rows(p.gate_weight, p.gate_scales, eight, B::h_runs, begin),
+                     rows(p.up_weight, p.up_scales, eight, B::h_runs, begin), Sh::length(part), 2u, 2u);
+            }
+        }
+        if constexpr (with_fc2) {
+            using Sh = typename B::Fc2Share;
+#pragma unroll 1
+            for (u32 i = 0; i < rounds * Sh::parts * L::row_tiles; ++i) {
+                const u32 part = i / L::row_tiles % Sh::parts;
+                push_tile<2u>(p.down_weight, p.down_scales, i % L::row_tiles, B::i_runs, Sh::first(part), Sh::length(part));
+            }
+        }
+    }
+};
+
+// True in the warp that asks, when all is asked for; it has nothing else to do.
+template <typename C, bool with_wo, bool with_fc1, bool with_fc2>
+__device__ __forceinline__ bool asks(const Params& p) {
+    if constexpr (C::launch_threads == C::block_threads) {
+        return false;
+    } else {
+        if (threadIdx.x < C::block_threads) return false;
+        if constexpr (has_bulk_copy && (with_wo || with_fc1 || with_fc2)) {
+            wait_to_ask<C>();
+            if (threadIdx.x == C::block_threads) {
+                Asker<C, with_wo, with_fc1, with_fc2> asker;
+                asker.run(p);
+            }
+        }
+        return true;
+    }
+}
+
+// Packed weights where the engine is, else a ring a warp.
+template <bool block>
+struct RingKind {
+    template <typename C, bool wo, bool fc1, bool fc2>
+    using Of = Ring<C, wo, fc1, fc2>;
+};
+template <>
+struct RingKind<true> {
+    template <typename C, bool wo, bool fc1, bool fc2>
+    using Of = BlockRing<C, wo, fc1, fc2>;
+};
+template <typename C, bool wo, bool fc1, bool fc2>
+using RingOf = typename RingKind<Layout<C>::packed && has_bulk_copy>::template Of<C, wo, fc1, fc2>;
+
+}  // namespace beta
+}  // namespace jitc
