@@ -145,7 +145,7 @@ fn lite_and_coop_write_the_same_bits_in_every_mode_and_geometries_the_same_resul
     let dir = tempfile::tempdir().expect("tempdir");
     let jit = jit(dir.path());
     let stream = context.cuda().new_stream().expect("stream");
-    let step = &steps()[1];
+    let step = &steps().swap_remove(1).pack();
     let run = |family: &str, more: &[(&str, &str)]| {
         let layer = layer(&jit, &context, family, more);
         let mut problem = problem(&stream, &layer, step);
@@ -155,6 +155,13 @@ fn lite_and_coop_write_the_same_bits_in_every_mode_and_geometries_the_same_resul
     assert!(exact == run("beta_lite", &[]));
     let tensor = [("accumulate", "mma"), ("tokens", "4")];
     assert!(run("beta_coop", &tensor) == run("beta_lite", &tensor));
+    // Packed weights: chains read W_O as it is, so its bits are the same.
+    let packed = [("weight_layout", "packed64")];
+    let chains = run("beta_coop", &packed);
+    assert!(chains == run("beta_lite", &packed));
+    assert!(chains.wo_output == exact.wo_output && chains.residual_output == exact.residual_output);
+    let packed = [packed[0], ("accumulate", "mma"), ("tokens", "4")];
+    assert!(run("beta_coop", &packed) == run("beta_lite", &packed));
     let original = run(
         "beta_coop",
         &[("geometry", "original"), ("tile_k", "64"), ("slice_ctas", "3")],

@@ -244,16 +244,15 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
         }
     };
     u32 at = begin + team * 16u;
-    if (at < limit) {
-        const u8* rows = rows_of(at, next_page);
-        load_keys(rows, limit - at);
-        load_values(rows + p.kv_half_stride, limit - at);
-        next_page = page_of(at + 16u * N::teams);
-    }
-
 #pragma unroll 1
     while (at < limit) {
         const u32 live = limit - at;  // positions of this tile that exist, if fewer than 16
+        {
+            const u8* rows = rows_of(at, next_page);
+            load_keys(rows, live);
+            load_values(rows + p.kv_half_stride, live);
+            next_page = page_of(at + 16u * N::teams);
+        }
         at += 16u * N::teams;
         float s[4] = {}, r[4] = {};  // two chains of sums
 #pragma unroll
@@ -271,11 +270,6 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
         }
 #pragma unroll
         for (u32 i = 0; i < 4; ++i) s[i] = __fadd_rn(s[i], r[i]);
-        const u32 page = next_page;
-        if (at < limit) {
-            load_keys(rows_of(at, page), limit - at);
-            next_page = page_of(at + 16u * N::teams);
-        }
         if constexpr (N::share == 2u) {
             // The team's warps each have the scores of their part of D. Two areas in turn: a warp that writes for the next
             // tile does not meet one that still reads.
@@ -336,7 +330,6 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
             mma_bf16(o[2u * w + 1u], e4m3_even_to_bf16(a_high), e4m3_odd_to_bf16(a_high), e4m3_even_to_bf16(b_high),
                      e4m3_odd_to_bf16(b_high), p0, p1);
         }
-        if (at < limit) load_values(rows_of(at, page) + p.kv_half_stride, limit - at);
     }
 
     // The teams' results become the block's: upper half adds to lower half, then everybody sums the halves in order.

@@ -32,10 +32,15 @@ struct BlockShare {
 // In shared memory, behind the ring.
 struct BlockRingState {
     static constexpr u32 depth = 8;  // stages that may be on their way
-    u64 full[depth], empty[depth];   // barriers
-    u32 at[depth], end[depth];       // a stage's place; its end, counted in all bytes ever handed out
+    u64 full[depth], empty[depth];  // barriers
+    u32 end[depth];                 // where a stage ends, counted in all bytes ever handed out; of the warp that asks
 };
 static_assert(sizeof(BlockRingState) <= block_ring_state, "room for the state");
+
+// Where a stage of so many bytes lies, if the one before it ended at `at`: at the ring's start, if the rest is too short. The
+// warp that asks and those that compute work this out alike.
+template <typename C>
+__device__ __forceinline__ u32 place_of(u32 at, u32 bytes) { return at + bytes > Layout<C>::ring_bytes ? 0u : at; }
 
 // Barrier 2: the warps that compute let the one that asks begin.
 template <typename C>
@@ -70,9 +75,9 @@ struct BlockRing {
     using Fc1Share = BlockShare<h_runs, N::warps, L::chunks>;
     using Fc2Share = BlockShare<i_runs, N::warps, L::chunks>;
     static constexpr u32 largest = Layout<C>::max(L::mma ? wo_runs * wo_eights * 288u : 0u, N::warps * L::chunks * 576u);
-    static_assert(largest <= L::ring_bytes, "a stage fits into the ring");
+    static_assert(2u * largest <= L::ring_bytes, "a stage fits into the ring, wherever the one before it ends");
 
-    u32 taken = 0;
+    u32 taken = 0, next_at = 0;  // stages; where the last one taken ends
 
     __device__ __forceinline__ BlockRing(const Params&, u8*) {
         if (threadIdx.x == 0) {
@@ -94,10 +99,10 @@ struct BlockRing {
     // The next stage, arrived: `units` times eight rows of `length` runs, of which the warp's begin at `before`.
     template <u32 units>
     __device__ __forceinline__ StageView take(u32 before, u32 length) {
-        const u32 slot = taken % S::depth, lane = threadIdx.x & 31u;
-        S& state = block_ring_state_of<C>();
-        barrier_wait(state.full + slot, taken / S::depth & 1u);
-        const u8* stage = block_ring<C>() + state.at[slot];
+        const u32 lane = threadIdx.x & 31u, bytes = units * length * 288u, at = place_of<C>(next_at, bytes);
+        next_at = at + bytes;
+        barrier_wait(block_ring_state_of<C>().full + taken % S::depth, taken / S::depth & 1u);
+        const u8* stage = block_ring<C>() + at;
         return {stage + before * 256u + lane * 8u, length * 256u,
                 stage + units * length * 256u + before * 32u + (lane >> 2) * 4u, length * 32u};
     }
@@ -131,21 +136,9 @@ struct Asker {
     };
     // `length` runs of eight rows, and of eight further ones; `live` of the two are there.
     __device__ __forceinline__ void push(Rows first, Rows second, u32 length, u32 units, u32 live) {
-        const u32 bytes = units * length * 288u;
-        u32 from, end;
-        while (true) {
-            from = head_at;
-            end = head + bytes;
-            if (asked == released) {
-                from = 0;  // empty: anything fits
-                tail = head;
-                break;
-            }
-            if (from + bytes > L::ring_bytes) {
-                end += L::ring_bytes - from;
-                from = 0;
-            }
-            if (end - tail <= L::ring_bytes && asked - released < S::depth) break;
+        const u32 bytes = units * length * 288u, from = place_of<C>(head_at, bytes);
+        const u32 end = head + bytes + (from < head_at ? L::ring_bytes - head_at : 0u);
+        while (end - tail > L::ring_bytes || asked - released == S::depth) {
             const u32 oldest = released % S::depth;
             barrier_wait(state.empty + oldest, released / S::depth & 1u);
             tail = state.end[oldest];
@@ -157,7 +150,6 @@ struct Asker {
         }
         const u32 slot = asked++ % S::depth;
         u64* full = state.full + slot;
-        state.at[slot] = from;
         state.end[slot] = head = end;
         head_at = from + bytes;
         u8* codes = block_ring<C>() + from;
