@@ -79,6 +79,17 @@ pub enum WorkspaceError {
     Driver(#[from] DriverError),
 }
 
+/// Which matrices of a layer are packed for tensor cores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Packed {
+    /// None: as checkpoints have them.
+    None,
+    /// Gate, up and down; `W_O`'s chains read it as checkpoints have it.
+    Mlp,
+    /// `W_O` too, on tensor cores.
+    All,
+}
+
 /// Sizes of a layer, from the constants of its spec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerDims {
@@ -96,10 +107,8 @@ pub struct LayerDims {
     pub input_norm: bool,
     /// Whether the MLP's scales lie in padded tiles.
     pub swizzled: bool,
-    /// Whether the MLP's matrices are packed for tensor cores (`packed64`).
-    pub packed: bool,
-    /// Whether `W_O` runs on tensor cores.
-    pub mma: bool,
+    /// Which matrices are packed for tensor cores (`packed64`).
+    pub packed: Packed,
     /// Regions that the kernels time.
     pub num_regions: usize,
 }
@@ -135,17 +144,14 @@ impl LayerDims {
             output_gate: flag("output_gate")?,
             input_norm: flag("input_norm")?,
             swizzled: named("scale_layout") != Some("linear"),
-            packed: named("weight_layout") == Some("packed64"),
-            mma: named("accumulate") == Some("mma"),
+            packed: match (named("weight_layout"), named("accumulate")) {
+                (Some("packed64"), Some("mma")) => Packed::All,
+                (Some("packed64"), _) => Packed::Mlp,
+                _ => Packed::None,
+            },
             // Not every family has regions.
             num_regions: number("num_regions").unwrap_or(0),
         })
-    }
-
-    /// Whether `W_O` is packed too: its chains read it as checkpoints have it.
-    #[must_use]
-    pub fn packs_wo(&self) -> bool {
-        self.packed && self.mma
     }
 
     /// A kernel with regions stores to its buffer whether there is one or not.
@@ -175,7 +181,11 @@ impl LayerDims {
     pub fn inputs(&self, lengths: &[usize], kv: Kv, seed: u64) -> LayerInputs {
         let lengths = Lengths(lengths.to_vec());
         let inputs = LayerInputs::with_layout(&self.shape, &lengths, kv, self.scale_layout(), seed);
-        if self.packed { inputs.pack() } else { inputs }
+        if self.packed == Packed::None {
+            inputs
+        } else {
+            inputs.pack()
+        }
     }
 
     /// Floats that attention's units of work leave for each other.
@@ -208,7 +218,8 @@ pub struct LayerTensors {
     pub seq_lens: Tensor,
     /// bf16 `[max_tokens, K]`, where the spec has `output_gate`.
     pub gate: Option<Tensor>,
-    /// u8 `[H, K/2]`.
+    /// u8 `[H, K/2]`; this and the matrices below as checkpoints have them, or [`Packed`]
+    /// by [`PACKED64`](crate::reference::packed::PACKED64).
     pub wo_weight: Tensor,
     /// u8, swizzled and padded: its length is all that is checked.
     pub wo_scales: Tensor,
@@ -393,7 +404,7 @@ impl Layer {
         let row = |name, tensor, width| check(name, tensor, Dtype::Bf16, &[tokens, width]);
         let normed = |name, tensor, shape: &[usize]| maybe(dims.input_norm, name, tensor, shape);
         let weight = |name, tensor, rows, width| check(name, tensor, Dtype::U8, &[rows, width / 2]);
-        let padded = dims.swizzled && !dims.packed;
+        let padded = dims.swizzled && dims.packed == Packed::None;
         let middle = workspace
             .middle
             .as_ref()
@@ -422,7 +433,7 @@ impl Layer {
                 &t.wo_scales,
                 hidden,
                 k,
-                !dims.packs_wo(),
+                dims.packed != Packed::All,
             )?)
             .pointer(check("wo_global_scale", &t.wo_global_scale, Dtype::F32, &[1])?)
             .pointer(normed("hidden_in", t.hidden_in.as_ref(), &[tokens, hidden])?)
@@ -557,8 +568,7 @@ mod tests {
             output_gate: false,
             input_norm: false,
             swizzled: true,
-            packed: false,
-            mma: false,
+            packed: Packed::None,
             num_regions: 0,
         };
         // One unit a block, and one more a head where lengths do not divide.

@@ -11,7 +11,7 @@ use cudarc::driver::{CudaSlice, CudaStream, DevicePtrMut, DriverError, result, s
 use half::bf16;
 
 use super::{
-    BoundLayer, Dtype, Layer, LayerDims, LayerScales, LayerTensors, Tensor, Workspace, WorkspaceError,
+    BoundLayer, Dtype, Layer, LayerDims, LayerScales, LayerTensors, Packed, Tensor, Workspace, WorkspaceError,
 };
 use crate::reference::layer::{LayerInputs, Matrix};
 use crate::reference::packed::Weight;
@@ -291,7 +291,7 @@ impl LayerProblem {
             (true, Some(matrices)) => matrices,
             (true, None) => panic!("the inputs' weights were not packed"),
         };
-        let mlp = layout(layer.packed);
+        let mlp = layout(layer.packed != Packed::None);
         let half = |slice: &CudaSlice<u16>, shape: &[usize]| Tensor::of(s, slice, Dtype::Bf16, shape);
         let row = |slice: &CudaSlice<u16>| half(slice, &[n, d.hidden]);
         let matrix = |m: &Uploaded, rows: usize, k: usize| {
@@ -300,7 +300,7 @@ impl LayerProblem {
                 Tensor::of(s, &m.1, Dtype::U8, &[m.1.len()]),
             )
         };
-        let (wo_weight, wo_scales) = matrix(&layout(layer.packs_wo()).wo, d.hidden, d.k());
+        let (wo_weight, wo_scales) = matrix(&layout(layer.packed == Packed::All).wo, d.hidden, d.k());
         let (gate_weight, gate_scales) = matrix(&mlp.gate, d.intermediate, d.hidden);
         let (up_weight, up_scales) = matrix(&mlp.up, d.intermediate, d.hidden);
         let (down_weight, down_scales) = matrix(&mlp.down, d.hidden, d.intermediate);

@@ -139,7 +139,7 @@ pub(super) fn roof(specs: &[KernelSpec]) -> Result<LayerDims, BenchError> {
         roof.slots = roof.slots.max(dims.slots);
         roof.num_ctas = roof.num_ctas.max(dims.num_ctas);
         roof.slice_ctas = roof.slice_ctas.max(dims.slice_ctas);
-        roof.packed |= dims.packed;
+        roof.packed = roof.packed.max(dims.packed);
     }
     Ok(roof)
 }
