@@ -8,7 +8,7 @@
 //! and its sign at 15, 12, 13, 14.
 //!
 //! Invariant: packing is a bijection between codes and scales of whole blocks and
-//! their packed bytes, and [`unpack`] its inverse; scale padding is dropped.
+//! their packed bytes, and [`Packing::unpack`] its inverse; scale padding is dropped.
 
 use super::swizzle;
 
