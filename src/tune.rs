@@ -3,8 +3,11 @@
 //! Invariant: choosing is pure, never fails and always says which of the three it
 //! was; geometry changes times, so a stale record costs microseconds. It never
 //! changes bits, but for a decode layer's `wo_split`, which orders the sums of `W_O`.
+//! (Tensor cores sum in one order where up to two tokens share a decode and in another
+//! where more do: of a launch's geometries, all that are chosen from share one.)
 
 mod layer;
+mod mma;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -118,7 +121,7 @@ pub fn heuristic(gpu: &Gpu, problem: &Problem) -> Geometry {
     };
     let (k, slots) = (q_heads * head_dim, kv_heads * split);
     if problem.family == "wo_gemv" && problem.constants.get("accumulate").is_some_and(|a| a == "mma") {
-        return mma_heuristic(gpu, problem.tokens, hidden);
+        return mma::heuristic(gpu, problem.tokens, hidden, k, slots);
     }
     if !plain || problem.family != "wo_gemv" || k % (64 * slots) != 0 {
         return Geometry::new();
@@ -148,17 +151,6 @@ pub fn heuristic(gpu: &Gpu, problem: &Problem) -> Geometry {
     set(&[("rows_per_cta", rows), ("tokens", tokens)])
 }
 
-/// Tensor cores: one block a multiprocessor, rows by eight, and up to four
-/// tokens in one decode: eight take fewer warps and more time than two decodes.
-fn mma_heuristic(gpu: &Gpu, tokens: u32, hidden: u32) -> Geometry {
-    let rows = (hidden.div_ceil(8).div_ceil(gpu.sm_count.max(1)) * 8).clamp(8, 512);
-    let tokens = tokens.next_power_of_two().min(4);
-    Geometry::from([
-        ("mma_rows".to_owned(), rows.to_string()),
-        ("tokens".to_owned(), tokens.to_string()),
-    ])
-}
-
 /// What `jitc tune` tries: the product of these lists, or of `given` where it names
 /// the constant. Combinations that the family forbids are the caller's to drop.
 #[must_use]
@@ -171,7 +163,7 @@ pub fn space(accumulate: &str, tokens: usize, given: &[(String, Vec<String>)]) -
         declare("mma_rows", &[16, 24, 40]);
         declare("mma_warps", &[8, 16]);
         declare("mma_ring", &[0, 3, 6]);
-        declare("tokens", if tokens > 1 { &[1, 2, 4, 8] } else { &[1] });
+        declare("tokens", mma::tokens(tokens));
     } else {
         declare("rows_per_cta", &[16, 20, 24, 40, 48]);
         declare("rows_per_thread", &[1, 2]);
@@ -291,7 +283,7 @@ impl Record {
 mod tests {
     use super::*;
 
-    fn gpu(sm_count: u32) -> Gpu {
+    pub(super) fn gpu(sm_count: u32) -> Gpu {
         Gpu {
             name: "NVIDIA H200".into(),
             compute_capability: "9.0".into(),
@@ -300,7 +292,7 @@ mod tests {
         }
     }
 
-    fn problem(split: u32, tokens: u32) -> Problem {
+    pub(super) fn problem(split: u32, tokens: u32) -> Problem {
         let constants = [
             ("hidden", 5120),
             ("num_q_heads", 24),
@@ -408,17 +400,6 @@ mod tests {
             space("mma", 1, &[])
                 .iter()
                 .all(|g| !g.contains_key("rows_per_cta"))
-        );
-    }
-
-    #[test]
-    fn by_rule_tensor_cores_decode_once_for_four_tokens_and_have_a_block_a_multiprocessor() {
-        let mut asked = problem(8, 3);
-        asked.constants.insert("accumulate".into(), "mma".into());
-        let geometry = heuristic(&gpu(132), &asked);
-        assert_eq!(
-            (geometry["mma_rows"].as_str(), geometry["tokens"].as_str()),
-            ("40", "4")
         );
     }
 

@@ -14,6 +14,7 @@ mod regions;
 mod show;
 mod tune;
 mod verify;
+mod verify_gemv;
 mod verify_layer;
 mod verify_mma;
 mod warm;

@@ -9,7 +9,7 @@ use std::time::Instant;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::json;
 
-use super::{Answer, output, verify_layer, verify_mma};
+use super::{Answer, output, verify_gemv, verify_layer, verify_mma};
 use crate::device::Context;
 use crate::jit::{Error, Jit};
 use crate::problem::WoProblem;
@@ -35,7 +35,7 @@ pub(super) fn command(_: &Registry) -> Command {
         .about("Run kernels on a GPU and hold them to their references, W_O bit for bit")
         .arg(
             Arg::new("family")
-                .value_parser(["wo_gemv", "beta_coop", "beta_lite"])
+                .value_parser(["wo_gemv", "gemv", "beta_coop", "beta_lite"])
                 .default_value("wo_gemv"),
         )
         .arg(
@@ -88,9 +88,8 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             return Ok(ExitCode::from(2));
         }
     };
-    if let Some(family) = matches.get_one::<String>("family")
-        && family != "wo_gemv"
-    {
+    let family = matches.get_one::<String>("family").map_or("wo_gemv", |f| f);
+    if family.starts_with("beta_") {
         let streams = matches.get_one::<usize>("streams").copied().unwrap_or(1);
         let soak = matches
             .get_one::<usize>("soak")
@@ -98,14 +97,18 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         return verify_layer::run(jit, &context, family, matches.get_flag("quick"), soak, json);
     }
     if matches.contains_id("soak") {
-        output::error("--soak: wo_gemv has none; name beta_coop or beta_lite");
+        output::error(format!("--soak: {family} has none; name beta_coop or beta_lite"));
         return Ok(ExitCode::from(2));
+    }
+    let seeds = matches.get_one::<u64>("seeds").copied().unwrap_or(1);
+    if family == "gemv" {
+        return verify_gemv::run(jit, &context, matches.get_flag("quick"), seeds, json);
     }
     let sweep = Sweep {
         jit,
         context: &context,
         json,
-        seeds: matches.get_one::<u64>("seeds").copied().unwrap_or(1),
+        seeds,
     };
     let skipped = usize::from(matches.get_flag("quick"));
     let started = Instant::now();

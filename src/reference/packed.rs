@@ -4,8 +4,8 @@
 //! of the decode layer) are one block, blocks of a row of blocks side by side. Lane
 //! `4 (row mod 8) + t` of a warp owns a quarter of its row of the block: words of eight
 //! k each, and a scale for every 16. A word holds four pairs of k, one of a pair in
-//! the low half and one in the high half; pair p has its magnitude bits at `9 - 3 p`
-//! and its sign at 15, 12, 13, 14.
+//! the low half and one in the high half, their bits where a kernel's masks find them:
+//! as bf16 in the first packing, as f16 in the second.
 //!
 //! Invariant: packing is a bijection between codes and scales of whole blocks and
 //! their packed bytes, and [`Packing::unpack`] its inverse; scale padding is dropped.
@@ -22,12 +22,18 @@ pub struct Packing {
     pub block_len: usize,
     /// Which of a word's eight k are a pair, the low half's first.
     pairs: [[usize; 2]; 4],
+    /// Lowest bit of each pair's magnitude within its half word.
+    magnitudes: [u32; 4],
+    /// Bit of each pair's sign within its half word.
+    signs: [u32; 4],
 }
 
 /// `weight_layout = packed` of `wo_gemv` and `gemv`.
 pub const PACKED: Packing = Packing {
     block_len: 128,
-    pairs: [[0, 1], [2, 3], [4, 5], [6, 7]],
+    pairs: [[0, 4], [1, 5], [2, 6], [3, 7]],
+    magnitudes: [6, 0, 3, 10],
+    signs: [15, 9, 13, 14],
 };
 
 /// `weight_layout = packed64` of the decode layer: a slot of `W_O` and a warp's share
@@ -35,6 +41,8 @@ pub const PACKED: Packing = Packing {
 pub const PACKED64: Packing = Packing {
     block_len: 64,
     pairs: [[0, 2], [1, 3], [4, 6], [5, 7]],
+    magnitudes: [9, 6, 3, 0],
+    signs: [15, 12, 13, 14],
 };
 
 /// Codes and scales of a weight `[rows, K]`.
@@ -73,9 +81,6 @@ pub enum PackError {
         expected: usize,
     },
 }
-
-/// Bit of a pair's sign within its half word.
-const SIGNS: [u32; 4] = [15, 12, 13, 14];
 
 fn check(weight: &Weight, rows: usize, k: usize, block_len: usize, scales: usize) -> Result<(), PackError> {
     if !rows.is_multiple_of(BLOCK_ROWS) || !k.is_multiple_of(block_len) {
@@ -132,7 +137,7 @@ impl Packing {
                 for (pair, halves) in self.pairs.into_iter().enumerate() {
                     for (half, at) in halves.into_iter().enumerate() {
                         let code = nibbles >> (4 * at) & 15;
-                        let bits = (code & 7) << (9 - 3 * pair) | (code >> 3) << SIGNS[pair];
+                        let bits = (code & 7) << self.magnitudes[pair] | (code >> 3) << self.signs[pair];
                         word |= bits << (16 * half);
                     }
                 }
@@ -162,7 +167,8 @@ impl Packing {
                 for (pair, halves) in self.pairs.into_iter().enumerate() {
                     for (half, at) in halves.into_iter().enumerate() {
                         let bits = word >> (16 * half);
-                        let code = (bits >> (9 - 3 * pair)) & 7 | ((bits >> SIGNS[pair]) & 1) << 3;
+                        let (magnitude, sign) = (bits >> self.magnitudes[pair], bits >> self.signs[pair]);
+                        let code = magnitude & 7 | (sign & 1) << 3;
                         nibbles |= code << (4 * at);
                     }
                 }
@@ -203,33 +209,47 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_word_decodes_by_the_masks_and_shifts_of_the_kernel() {
+    /// Every word of a packing decoded by `pairs`, held to the plain codes: `value` of a
+    /// half word is exact.
+    fn decodes(packing: Packing, pairs: impl Fn(u32) -> [u32; 4], value: impl Fn(u16) -> f32) {
         let (rows, k) = (16, 256);
         let plain = random(rows, k);
-        for (packing, order) in [
-            (PACKED, [0, 1, 2, 3, 4, 5, 6, 7]),
-            (PACKED64, [0, 2, 1, 3, 4, 6, 5, 7]),
-        ] {
-            let packed = packing.pack(&plain, rows, k).expect("packs");
-            for (row, k8) in (0..rows).flat_map(|row| (0..k / 8).map(move |k8| (row, k8))) {
-                let bytes = &packed.codes[packing.word_at(row, k8, k)..][..4];
-                let word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-                let pairs = [
-                    word & 0x8e00_8e00,
-                    (word << 3) & 0x8e00_8e00,
-                    (word << 6) & 0x0e00_0e00 | (word << 2) & 0x8000_8000,
-                    (word << 9) & 0x0e00_0e00 | (word << 1) & 0x8000_8000,
-                ];
-                for (at, k_in_word) in order.into_iter().enumerate() {
-                    let half = pairs[at / 2] >> (16 * (at % 2));
-                    let value = half::f16::from_bits(u16::try_from(half & 0xffff).expect("16 bits"));
+        let packed = packing.pack(&plain, rows, k).expect("packs");
+        for (row, k8) in (0..rows).flat_map(|row| (0..k / 8).map(move |k8| (row, k8))) {
+            let bytes = &packed.codes[packing.word_at(row, k8, k)..][..4];
+            let word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+            for (pair, halves) in pairs(word).into_iter().zip(packing.pairs) {
+                for (half, k_in_word) in halves.into_iter().enumerate() {
+                    let bits = u16::try_from(pair >> (16 * half) & 0xffff).expect("16 bits");
                     let byte = plain.codes[row * k / 2 + k8 * 4 + k_in_word / 2];
                     let expected = fp4::decode(byte >> (4 * (k_in_word % 2)) & 15);
-                    assert_eq!((value.to_f32() * 16384.0).to_bits(), expected.to_bits());
+                    assert_eq!(value(bits).to_bits(), expected.to_bits());
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_word_decodes_by_the_masks_and_shifts_of_the_kernel() {
+        let as_bf16 = |word: u32| {
+            [
+                word & 0x81c0_81c0,
+                (word << 6) & 0x81c0_81c0,
+                (word << 3) & 0x01c0_01c0 | (word << 2) & 0x8000_8000,
+                (word >> 4) & 0x01c0_01c0 | (word << 1) & 0x8000_8000,
+            ]
+        };
+        let two_to_126 = f32::from_bits(253 << 23);
+        decodes(PACKED, as_bf16, |bits| half::bf16::from_bits(bits).to_f32() * two_to_126);
+        let as_f16 = |word: u32| {
+            [
+                word & 0x8e00_8e00,
+                (word << 3) & 0x8e00_8e00,
+                (word << 6) & 0x0e00_0e00 | (word << 2) & 0x8000_8000,
+                (word << 9) & 0x0e00_0e00 | (word << 1) & 0x8000_8000,
+            ]
+        };
+        decodes(PACKED64, as_f16, |bits| half::f16::from_bits(bits).to_f32() * 16384.0);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 // Invariant: out = W x per token, the parts of mma_rows.cuh summed first to last; bits depend on the shape and part_len.
 #pragma once
 
-#include <jitc/mma_rows.cuh>
+#include <jitc/mma_gather.cuh>
 
 namespace jitc {
 
@@ -21,14 +21,8 @@ __device__ __forceinline__ void gemv(const u16* x, const u8* weight, const u8* s
     static_assert(C::shared_bytes >= L::bytes, "shared_bytes in the family's TOML is too small");
     static_assert(C::block_threads == L::threads, "threads follow from the warps");
     extern __shared__ __align__(128) u8 shared[];
-    if constexpr (C::dependent) dependents_may_start();
-    for (u32 first_token = 0; first_token < nat; first_token += C::tokens) {
-        mma_rows<C>(x, weight, scales, global_scale, shared, blockIdx.x, first_token, nat);
-        __syncthreads();
-        mma_gather<C, L::parts>(x, weight, scales, global_scale, shared, static_cast<float*>(nullptr),
-                                static_cast<typename OutputOf<C::output>::Type*>(output), blockIdx.x, first_token, nat);
-        __syncthreads();
-    }
+    mma_launch<C, L::parts>(x, weight, scales, global_scale, shared, static_cast<float*>(nullptr),
+                            static_cast<typename OutputOf<C::output>::Type*>(output), blockIdx.x, nat);
 }
 
 }  // namespace jitc

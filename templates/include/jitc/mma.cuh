@@ -1,64 +1,66 @@
-// Invariant: every operand is exact or named. A code enters the tensor core as code * 2^-14 in f16. An activation enters
-// as x * 2^s rounded to f16, where s puts the largest of its part just below 2^16: exact unless x is below 2^-31 of that
-// largest, and then off by at most 2^-40 of it. Products are exact in f32.
+// Invariant: every operand is exact. A code enters the tensor core as code times scale in bf16: a code's bits as a bf16 are
+// its value times 2^-126, a scale is brought to 2^118 times itself, and of their product, 2^-8 times the weight, six bits
+// are significant. Activations enter as they are. Products are exact in f32.
 #pragma once
 
 #include <jitc/nvfp4.cuh>
 
 namespace jitc {
 
-// Decoding: eight codes of one word as four f16 pairs, each value times 2^-14, in the order of k that `order` names.
-// plain: two codes a byte, as checkpoints have them; pairs (0, 2), (1, 3), (4, 6), (5, 7).
-// packed: pairs (0, 1), (2, 3), (4, 5), (6, 7); of either half word, bits 11..9, 8..6, 5..3, 2..0 hold the magnitudes of
-// the four pairs and bits 15, 12, 13, 14 their signs. A mask takes a pair out, two where the sign lies apart; left
-// shifts run as multiplications, on another pipe than masks.
+// Product of two bf16 pairs, exact where the factors are chosen so; subnormals count in full.
+__device__ __forceinline__ u32 mul_bf16x2(u32 a, u32 b) {
+    u32 d;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(0x80008000u));
+    return d;
+}
+
+// Decoding: eight codes of one word as four bf16 pairs, each value times 2^-126; pair p holds codes p and p + 4.
+// plain: two codes a byte, as checkpoints have them. One multiplication moves sign and magnitude to their places.
+// packed: of either half word, bits 8..6, 2..0, 5..3, 12..10 hold the magnitudes of the four pairs and bits 15, 9, 13, 14
+// their signs. A mask takes a pair out, two where the sign lies apart; left shifts run as multiplications, on another
+// pipe than masks.
 template <bool packed>
-__device__ __forceinline__ void fp4x8_to_f16_pairs(u32 word, u32 (&pair)[4]) {
+__device__ __forceinline__ void fp4x8_to_bf16_pairs(u32 word, u32 (&pair)[4]) {
+    constexpr u32 sign = 0x80008000u, magnitude = 0x01c001c0u;
     if constexpr (packed) {
-        pair[0] = word & 0x8e008e00u;
-        pair[1] = (word * 8u) & 0x8e008e00u;
-        pair[2] = ((word * 64u) & 0x0e000e00u) | ((word * 4u) & 0x80008000u);
-        pair[3] = ((word * 512u) & 0x0e000e00u) | ((word * 2u) & 0x80008000u);
+        pair[0] = word & (sign | magnitude);
+        pair[1] = (word * 64u) & (sign | magnitude);
+        pair[2] = ((word * 8u) & magnitude) | ((word * 4u) & sign);
+        pair[3] = ((word >> 4) & magnitude) | ((word * 2u) & sign);
     } else {
-        const Fp4x8 d = fp4x8_to_f16(word);
-        pair[0] = d.even[0];
-        pair[1] = d.odd[0];
-        pair[2] = d.even[1];
-        pair[3] = d.odd[1];
+        pair[0] = ((word & 0x000f000fu) * (64u + 4096u)) & (sign | magnitude);
+        pair[1] = ((word & 0x00f000f0u) * (4u + 256u)) & (sign | magnitude);
+        const u32 upper = word >> 8;
+        pair[2] = ((upper & 0x000f000fu) * (64u + 4096u)) & (sign | magnitude);
+        pair[3] = ((upper & 0x00f000f0u) * (4u + 256u)) & (sign | magnitude);
     }
 }
 
-// What the power of two of a code leaves.
-constexpr u32 code_shift = 14;
+// Eight activations in the order of the decoded pairs.
+struct XPairs {
+    u64 first, second;  // pairs 0 and 1, pairs 2 and 3
+};
 
-// Largest magnitude of eight bf16, as bits.
-__device__ __forceinline__ u32 largest_bf16(uint4 x) {
-    u32 d = 0;
-#pragma unroll
-    for (u32 i = 0; i < 4; ++i) {
-        const u32 v = i == 0 ? x.x : i == 1 ? x.y : i == 2 ? x.z : x.w;
-        d = max(d, max((v << 16) & 0x7fff0000u, v & 0x7fff0000u));
+__device__ __forceinline__ u64 two_registers(u32 low, u32 high) { return u64(high) << 32 | low; }
+
+// Of ascending k; raised by 2^100 for codes that have no scale yet.
+template <bool raised>
+__device__ __forceinline__ XPairs x_in_pairs(uint4 x) {
+    if constexpr (raised) {
+        constexpr u32 by = 0x71807180u;
+        x = make_uint4(mul_bf16x2(x.x, by), mul_bf16x2(x.y, by), mul_bf16x2(x.z, by), mul_bf16x2(x.w, by));
     }
-    return d >> 16;
+    return {two_registers(__byte_perm(x.x, x.z, 0x5410), __byte_perm(x.x, x.z, 0x7632)),
+            two_registers(__byte_perm(x.y, x.w, 0x5410), __byte_perm(x.y, x.w, 0x7632))};
 }
 
-// s such that a magnitude with these bits times 2^s lies in [2^15, 2^16), as far as 2^s and 2^-s are normal floats.
-__device__ __forceinline__ int shift_of(u32 largest) { return min(142 - int(largest >> 7), 126); }
-__device__ __forceinline__ float power_of_two(int e) { return __uint_as_float(u32(e + 127) << 23); }
-
-// Eight activations, ascending k, as f16 times factor in the order of the decoded pairs.
-template <bool packed>
-__device__ __forceinline__ uint4 x_to_f16(uint4 x, float factor) {
-    float v[8] = {__uint_as_float(x.x << 16), __uint_as_float(x.x & 0xffff0000u), __uint_as_float(x.y << 16),
-                  __uint_as_float(x.y & 0xffff0000u), __uint_as_float(x.z << 16), __uint_as_float(x.z & 0xffff0000u),
-                  __uint_as_float(x.w << 16), __uint_as_float(x.w & 0xffff0000u)};
-    auto pair = [&](u32 low, u32 high) {
-        u32 d;
-        asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(__fmul_rn(v[high], factor)), "f"(__fmul_rn(v[low], factor)));
-        return d;
-    };
-    return packed ? make_uint4(pair(0, 1), pair(2, 3), pair(4, 5), pair(6, 7))
-                  : make_uint4(pair(0, 2), pair(1, 3), pair(4, 6), pair(5, 7));
+// Four signed E4M3 bytes as bf16, each times 2^118: bytes 0 and 2 in the halves of even, 1 and 3 in those of odd.
+__device__ __forceinline__ void e4m3x4_to_bf16(u32 bytes, u32& even, u32& odd) {
+    constexpr u32 sign = 0x80008000u, rest = 0x07f007f0u, half_way = 0x7b007b00u;  // 2^119; the bits are off by 2^-120
+    even = ((bytes * 16u) & rest) | ((bytes * 256u) & sign);
+    odd = ((bytes >> 4) & rest) | (bytes & sign);
+    even = mul_bf16x2(mul_bf16x2(even, half_way), half_way);
+    odd = mul_bf16x2(mul_bf16x2(odd, half_way), half_way);
 }
 
 // Four signed E4M3 bytes as floats.
@@ -85,36 +87,88 @@ __device__ __forceinline__ void e4m3x4_to_f32(u32 bytes, float (&d)[4]) {
 #endif
 }
 
+// One half of a pair in both.
+__device__ __forceinline__ u32 low_twice(u32 pair) {
+    u32 d;
+    asm("{ .reg .b16 l, h;\n\tmov.b32 {l, h}, %1;\n\tmov.b32 %0, {l, l}; }" : "=r"(d) : "r"(pair));
+    return d;
+}
+
+__device__ __forceinline__ u32 high_twice(u32 pair) {
+    u32 d;
+    asm("{ .reg .b16 l, h;\n\tmov.b32 {l, h}, %1;\n\tmov.b32 %0, {h, h}; }" : "=r"(d) : "r"(pair));
+    return d;
+}
+
+// What the powers of two of code and scale leave.
+constexpr float weight_rest = 0x1p8f;
+// What the powers of two of a code and of a raised activation leave.
+constexpr float weight_rest_late = 0x1p26f;
+
 struct Mma4 {
     float v[4];
 };
 
-// d = a * b + d: a is 16 rows of 16, b 16 of 8 columns, f16; d f32.
-__device__ __forceinline__ void mma_f16(Mma4& d, u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
+// d = a * b + d: a is 16 rows of 16, b 16 of 8 columns, bf16; d f32. b is two registers, side by side.
+__device__ __forceinline__ void mma_bf16(Mma4& d, u32 a0, u32 a1, u32 a2, u32 a3, u64 b) {
+    asm("{ .reg .b32 l, h;\n\tmov.b64 {l, h}, %8;\n\t"
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {l, h}, {%0, %1, %2, %3}; }"
         : "+f"(d.v[0]), "+f"(d.v[1]), "+f"(d.v[2]), "+f"(d.v[3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b));
 }
 
-// Weights are read once: past L1.
-__device__ __forceinline__ uint4 load_once(const uint4* p) {
-    uint4 d;
-    asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(d.x), "=r"(d.y), "=r"(d.z), "=r"(d.w)
-                 : "l"(p));
+// Weights are read once: past L1. Where they are not wanted, what was there stays.
+__device__ __forceinline__ void load_once(uint4& d, const u8* p, bool wanted) {
+    asm volatile(
+        "{ .reg .pred p;\n\t"
+        "setp.ne.u32 p, %5, 0;\n\t"
+        "@p ld.global.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4]; }"
+        : "+r"(d.x), "+r"(d.y), "+r"(d.z), "+r"(d.w)
+        : "l"(p), "r"(u32(wanted)));
+}
+
+__device__ __forceinline__ void load_once(uint2& d, const u8* p, bool wanted) {
+    asm volatile(
+        "{ .reg .pred p;\n\t"
+        "setp.ne.u32 p, %3, 0;\n\t"
+        "@p ld.global.L1::no_allocate.v2.u32 {%0, %1}, [%2]; }"
+        : "+r"(d.x), "+r"(d.y)
+        : "l"(p), "r"(u32(wanted)));
+}
+
+// Two bytes.
+__device__ __forceinline__ void load_once(u32& d, const u8* p, bool wanted) {
+    asm volatile(
+        "{ .reg .pred p;\n\t"
+        ".reg .u16 h;\n\t"
+        "setp.ne.u32 p, %2, 0;\n\t"
+        "@p ld.global.L1::no_allocate.u16 %0, [%1]; }"
+        : "+r"(d)
+        : "l"(p), "r"(u32(wanted)));
+}
+
+// A fence that no launch runs into (and that would do no harm): loads stay on their side of it. Without it the assembler
+// puts the loads of a whole tile off to the tile's end, where registers are fewest, and the memory waits.
+__device__ __forceinline__ void keep_loads_here(bool never) {
+    if (never) asm volatile("membar.gl;" ::: "memory");
+}
+
+// Activations, zeros where they are not wanted: asked for where this stands.
+__device__ __forceinline__ uint4 load_if(const u16* p, bool wanted) {
+    uint4 d = make_uint4(0u, 0u, 0u, 0u);
+    asm volatile(
+        "{ .reg .pred p;\n\t"
+        "setp.ne.u32 p, %5, 0;\n\t"
+        "@p ld.global.v4.u32 {%0, %1, %2, %3}, [%4]; }"
+        : "+r"(d.x), "+r"(d.y), "+r"(d.z), "+r"(d.w)
+        : "l"(p), "r"(u32(wanted)));
     return d;
 }
 
-__device__ __forceinline__ uint2 load_once(const uint2* p) {
-    uint2 d;
-    asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(d.x), "=r"(d.y) : "l"(p));
-    return d;
-}
-
-__device__ __forceinline__ u32 load_once(const u16* p) {
-    u32 d;
-    asm volatile("ld.global.nc.L1::no_allocate.u16 %0, [%1];" : "=r"(d) : "l"(p));
+// Asked for where this stands.
+__device__ __forceinline__ float load_now(const float* p) {
+    float d;
+    asm volatile("ld.global.f32 %0, [%1];" : "=f"(d) : "l"(p));
     return d;
 }
 
@@ -126,6 +180,52 @@ __device__ __forceinline__ void load_shared_if(uint4& d, u32 address, bool wante
         "@p ld.shared.v4.u32 {%0, %1, %2, %3}, [%4]; }"
         : "+r"(d.x), "+r"(d.y), "+r"(d.z), "+r"(d.w)
         : "r"(address), "r"(u32(wanted)));
+}
+
+// The same of sums; the others get anything.
+template <typename T>
+__device__ __forceinline__ T load_shared_if(u32 address, bool wanted) {
+    T d;
+    if constexpr (sizeof(T) == 16) {
+        asm volatile(
+            "{ .reg .pred p;\n\t"
+            "setp.ne.u32 p, %5, 0;\n\t"
+            "@p ld.shared.v4.f32 {%0, %1, %2, %3}, [%4]; }"
+            : "=f"(d.x), "=f"(d.y), "=f"(d.z), "=f"(d.w)
+            : "r"(address), "r"(u32(wanted))
+            : "memory");
+    } else {
+        asm volatile(
+            "{ .reg .pred p;\n\t"
+            "setp.ne.u32 p, %3, 0;\n\t"
+            "@p ld.shared.v2.f32 {%0, %1}, [%2]; }"
+            : "=f"(d.x), "=f"(d.y)
+            : "r"(address), "r"(u32(wanted))
+            : "memory");
+    }
+    return d;
+}
+
+// Stores in the lanes that ask for it.
+__device__ __forceinline__ void store_if(float* to, float v, bool wanted) {
+    asm volatile(
+        "{ .reg .pred p;\n\t"
+        "setp.ne.u32 p, %2, 0;\n\t"
+        "@p st.global.f32 [%0], %1; }"
+        :
+        : "l"(to), "f"(v), "r"(u32(wanted))
+        : "memory");
+}
+
+// Stores to shared memory in the lanes that ask for it.
+__device__ __forceinline__ void store_shared_if(u32 address, float v, bool wanted) {
+    asm volatile(
+        "{ .reg .pred p;\n\t"
+        "setp.ne.u32 p, %2, 0;\n\t"
+        "@p st.shared.f32 [%0], %1; }"
+        :
+        : "r"(address), "f"(v), "r"(u32(wanted))
+        : "memory");
 }
 
 // Programmatic dependent launch: no effect unless the launch asks for it.

@@ -3,7 +3,7 @@
 // in it.
 #pragma once
 
-#include <jitc/mma_rows.cuh>
+#include <jitc/mma_gather.cuh>
 #include <jitc/wo_chain.cuh>
 
 namespace jitc {
@@ -17,7 +17,6 @@ struct WoMma {
     static constexpr u32 rows_per_cta = C::mma_rows;
     static constexpr u32 tokens = C::tokens;
     static constexpr u32 ring = C::ring;
-    static constexpr u32 x_sets = 1;
     static constexpr bool dependent = C::dependent;
     static constexpr bool packed = C::packed;
 };
@@ -31,14 +30,8 @@ __device__ __forceinline__ void wo_mma(const u16* attn, const u8* weight, const 
     static_assert(C::shared_bytes >= MmaRows<M>::bytes, "shared_bytes in the family's TOML is too small");
     static_assert(C::block_threads == MmaRows<M>::threads, "threads follow from the warps");
     extern __shared__ __align__(128) u8 shared[];
-    if constexpr (M::dependent) dependents_may_start();
-    for (u32 first_token = 0; first_token < nat; first_token += M::tokens) {
-        mma_rows<M>(attn, weight, scales, global_scale, shared, blockIdx.x, first_token, nat);
-        __syncthreads();
-        mma_gather<M, S::k_head / S::split / M::part_len>(attn, weight, scales, global_scale, shared, partials, output,
-                                                          blockIdx.x, first_token, nat);
-        __syncthreads();
-    }
+    mma_launch<M, S::k_head / S::split / M::part_len>(attn, weight, scales, global_scale, shared, partials, output,
+                                                      blockIdx.x, nat);
 }
 
 }  // namespace jitc

@@ -1,0 +1,282 @@
+//! `jitc verify gemv`: float64 within twice the exact chains' distance, and bits that
+//! depend on the shape and the order alone.
+//!
+//! Invariant: every launch of one weight in one order is held to one result, whatever
+//! its geometry, layout, tokens and output type; what it leaves out is still NaN.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DevicePtrMut, result};
+use half::bf16;
+use serde_json::json;
+
+use super::verify::prepare;
+use super::verify_mma::{INPUTS, LAYOUTS, inputs, order, same_bits};
+use super::{Answer, output};
+use crate::device::Context;
+use crate::jit::{Error, Jit};
+use crate::launch::{Arguments, Order, launch};
+use crate::load::LoadedKernel;
+use crate::problem::ProblemError;
+use crate::reference::mma::Accuracy;
+use crate::reference::packed::{self, Weight};
+use crate::reference::{WoInputs, WoShape, matmul_f64, split_order};
+use crate::spec::KernelSpec;
+use crate::target::Arch;
+
+/// Rows and K: small ones, one of rows that no tile divides, and the model's own.
+const SHAPES: [(usize, usize); 5] = [(304, 5120), (136, 640), (130, 896), (34816, 5120), (5120, 17408)];
+const SMALL: usize = 3;
+const MOST_TOKENS: usize = 8;
+
+/// Geometries whose bits have to agree, those of one order each.
+const GEOMETRIES: [&[(&str, &str)]; 4] = [
+    &[],
+    &[("tokens", "4"), ("rows_per_cta", "40")],
+    &[("tokens", "2"), ("rows_per_cta", "24"), ("dependent", "true")],
+    &[("tokens", "4"), ("output", "bf16")],
+];
+
+/// Eight tokens in one decode, where shared memory holds their activations.
+const EIGHT: &[(&str, &str)] = &[("tokens", "8"), ("rows_per_cta", "16")];
+const EIGHT_UP_TO: usize = 8192;
+
+pub(super) fn run(jit: &Jit, context: &Context, quick: bool, seeds: u64, as_json: bool) -> Answer {
+    let started = Instant::now();
+    let shapes = if quick { &SHAPES[..SMALL] } else { &SHAPES[..] };
+    let stream = context.cuda().default_stream();
+    let (mut cases, mut wrong) = (0, 0);
+    for (at, (rows, k)) in shapes.iter().copied().enumerate() {
+        let specs = specs(jit, context, rows, k)?;
+        prepare(jit, specs.iter())?;
+        let parts = specs[0].derived.get("parts").copied().unwrap_or(1);
+        let shape = WoShape {
+            hidden: rows,
+            k,
+            num_kv_heads: usize::try_from(parts).unwrap_or(1),
+            wo_split: 1,
+        };
+        // The model's shapes take long to make and to check: bytes have every code and scale.
+        let names = if at < SMALL { &INPUTS[..] } else { &INPUTS[1..2] };
+        for seed in 0..if at < SMALL { seeds } else { 1 } {
+            for name in names {
+                let inputs = inputs(&shape, name, 977 + seed, MOST_TOKENS);
+                let held = Held::new(&stream, &shape, &inputs)?;
+                let sweep = Sweep {
+                    jit,
+                    context,
+                    name,
+                    seed,
+                    as_json,
+                    exact: split_order(&shape, &inputs, true).output,
+                    yardstick: matmul_f64(&shape, &inputs),
+                };
+                let (run, bad) = sweep.run(&held, &specs)?;
+                cases += run;
+                wrong += bad;
+            }
+        }
+    }
+    let (device, seconds) = (&context.device().name, started.elapsed().as_secs_f64());
+    if as_json {
+        output::json(
+            &json!({"event": "summary", "device": device, "cases": cases, "wrong": wrong,
+            "elapsed_ms": seconds * 1e3}),
+        );
+    } else {
+        output::line(format!(
+            "{device}: gemv: {cases} cases, {wrong} with bits that depend on more than the shape or more than \
+             twice the exact chains' distance from float64, in {seconds:.1} s"
+        ));
+    }
+    Ok(ExitCode::from(u8::from(wrong > 0)))
+}
+
+/// One set of inputs and what it must give.
+struct Sweep<'a> {
+    jit: &'a Jit,
+    context: &'a Context,
+    name: &'a str,
+    seed: u64,
+    as_json: bool,
+    exact: Vec<f32>,
+    yardstick: Vec<f64>,
+}
+
+impl Sweep<'_> {
+    /// Cases, and how many of them were wrong.
+    fn run(&self, held: &Held, specs: &[KernelSpec]) -> Result<(usize, usize), Error> {
+        let (mut cases, mut wrong) = (0, 0);
+        let mut first: [Option<Vec<f32>>; 2] = [None, None];
+        for spec in specs {
+            let kernel = self.jit.load(spec, self.context)?;
+            let short = spec
+                .constants
+                .get("output")
+                .is_some_and(|v| v.to_string() == "bf16");
+            let packed = spec
+                .constants
+                .get("weight_layout")
+                .is_some_and(|v| v.to_string() == "packed");
+            // The most tokens first: all other launches are held to the beginning of it.
+            for nat in (1..=MOST_TOKENS).rev() {
+                let actual = held.launch(&kernel, packed, short, nat)?;
+                let again = held.launch(&kernel, packed, short, nat)?;
+                let accuracy = Accuracy::of(
+                    &actual,
+                    &self.exact[..actual.len()],
+                    &self.yardstick[..actual.len()],
+                );
+                let largest = self.yardstick.iter().fold(0.0_f64, |m, v| m.max(v.abs()));
+                let same = same_bits(&actual, &again)
+                    && first[order(spec)].as_ref().is_none_or(|f| {
+                        f.iter().zip(&actual).all(|(f, a)| {
+                            let expected = if short { bf16::from_f32(*f).to_f32() } else { *f };
+                            expected.to_bits() == a.to_bits()
+                        })
+                    });
+                // A bf16 output is held to the f32 one alone.
+                let passes = same && (short || accuracy.passes(largest));
+                cases += 1;
+                wrong += usize::from(!passes);
+                if self.as_json {
+                    output::json(
+                        &json!({"event": "gemv", "variant": spec.variant(), "inputs": self.name,
+                        "seed": self.seed, "nat": nat, "passes": passes, "same_bits": same,
+                        "relative_l2": accuracy.mma.relative_l2, "relative_l2_exact": accuracy.exact.relative_l2,
+                        "max_abs": accuracy.mma.max_abs, "max_abs_exact": accuracy.exact.max_abs}),
+                    );
+                }
+                if !passes {
+                    output::note(format!(
+                        "wrong: {} {} seed={} nat={nat}: distance from float64 {:.2e} (exact chains {:.2e}), bits {}",
+                        spec.variant(),
+                        self.name,
+                        self.seed,
+                        accuracy.mma.relative_l2,
+                        accuracy.exact.relative_l2,
+                        if same { "agree" } else { "differ" },
+                    ));
+                }
+                first[order(spec)].get_or_insert(actual);
+            }
+        }
+        Ok((cases, wrong))
+    }
+}
+
+/// Every variant of a shape; the first has an f32 output.
+fn specs(jit: &Jit, context: &Context, rows: usize, k: usize) -> Result<Vec<KernelSpec>, Error> {
+    let device = context.device();
+    let arch = Arch::of_device(device.major, device.minor);
+    let (rows_text, k_text) = (rows.to_string(), k.to_string());
+    let layouts = if rows.is_multiple_of(packed::BLOCK_ROWS) {
+        &LAYOUTS[..]
+    } else {
+        &LAYOUTS[..1]
+    };
+    let eight = (k <= EIGHT_UP_TO).then_some(EIGHT);
+    let mut specs = Vec::new();
+    for layout in layouts {
+        for geometry in GEOMETRIES.into_iter().chain(eight) {
+            let set = [
+                ("rows", rows_text.as_str()),
+                ("k_total", k_text.as_str()),
+                ("weight_layout", *layout),
+            ];
+            let set = set.into_iter().chain(geometry.iter().copied());
+            specs.push(KernelSpec::new(jit.registry().get("gemv")?, set, arch)?);
+        }
+    }
+    Ok(specs)
+}
+
+/// Inputs in device memory, in both layouts where the rows allow it.
+struct Held {
+    stream: Arc<CudaStream>,
+    x: CudaSlice<u16>,
+    layouts: Vec<(CudaSlice<u8>, CudaSlice<u8>)>,
+    global_scale: CudaSlice<f32>,
+    rows: usize,
+}
+
+impl Held {
+    fn new(stream: &Arc<CudaStream>, shape: &WoShape, inputs: &WoInputs) -> Result<Self, ProblemError> {
+        let x: Vec<u16> = inputs.attn.iter().map(|x| x.to_bits()).collect();
+        let plain = Weight {
+            codes: inputs.weight.clone(),
+            scales: inputs.scales.clone(),
+        };
+        let mut layouts = vec![(
+            stream.clone_htod(&plain.codes)?,
+            stream.clone_htod(&plain.scales)?,
+        )];
+        if let Ok(packed) = packed::PACKED.pack(&plain, shape.hidden, shape.k) {
+            layouts.push((
+                stream.clone_htod(&packed.codes)?,
+                stream.clone_htod(&packed.scales)?,
+            ));
+        }
+        Ok(Self {
+            stream: Arc::clone(stream),
+            x: stream.clone_htod(&x)?,
+            layouts,
+            global_scale: stream.clone_htod(&[inputs.global_scale])?,
+            rows: shape.hidden,
+        })
+    }
+
+    /// Output `[nat, rows]` of one launch; a bf16 one widened.
+    fn launch(
+        &self,
+        kernel: &LoadedKernel,
+        packed: bool,
+        short: bool,
+        nat: usize,
+    ) -> Result<Vec<f32>, ProblemError> {
+        let stream = &self.stream;
+        let elements = nat * self.rows;
+        // All bits set is a NaN of either type.
+        let mut buffer: CudaSlice<u16> = stream.alloc_zeros(elements * if short { 1 } else { 2 })?;
+        let bytes = buffer.len() * size_of::<u16>();
+        let (weight, scales) = &self.layouts[usize::from(packed)];
+        {
+            let (out, _written) = buffer.device_ptr_mut(stream);
+            // SAFETY: the buffer has that many bytes.
+            unsafe { result::memset_d8_async(out, 0xff, bytes, stream.cu_stream()) }?;
+            let (x, _x) = self.x.device_ptr(stream);
+            let (weight, _w) = weight.device_ptr(stream);
+            let (scales, _s) = scales.device_ptr(stream);
+            let (global_scale, _g) = self.global_scale.device_ptr(stream);
+            let nat = u32::try_from(nat).unwrap_or(u32::MAX);
+            let mut arguments = Arguments::<6>::new()
+                .pointer(x)
+                .pointer(weight)
+                .pointer(scales)
+                .pointer(global_scale)
+                .pointer(out)
+                .u32(nat);
+            // SAFETY: these are the parameters of the family's entry point, in order, and `new` put
+            // whole tensors of its shape there; the output has `nat` rows of its type.
+            unsafe {
+                launch(
+                    &kernel.entries()[0],
+                    nat,
+                    Order::Serial,
+                    stream.cu_stream(),
+                    &mut arguments,
+                )
+            }?;
+        }
+        let halves = stream.clone_dtoh(&buffer)?;
+        stream.synchronize()?;
+        Ok(if short {
+            halves.iter().map(|b| bf16::from_bits(*b).to_f32()).collect()
+        } else {
+            let word = |pair: &[u16]| u32::from(pair[1]) << 16 | u32::from(pair[0]);
+            halves.chunks(2).map(|pair| f32::from_bits(word(pair))).collect()
+        })
+    }
+}
