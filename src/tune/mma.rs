@@ -1,7 +1,7 @@
 //! The rule for tensor cores.
 //!
 //! Invariant: of a launch, whatever is chosen sums in one order: up to two tokens a
-//! decode, or more (docs/TENSOR_CORES.md).
+//! decode, or more (`docs/TENSOR_CORES.md`).
 
 use super::{Geometry, Gpu};
 

@@ -240,12 +240,12 @@ fn widest(
         KernelSpec::new(family, set, arch)
     };
     let blocks = family.constants["num_ctas"].default.to_string();
-    let twice = blocks.parse().map_or(264, |n: u32| 2 * n).to_string();
+    let times = |count: u32| blocks.parse().map_or(132 * count, |n: u32| n * count).to_string();
     let mut tokens = most;
     while tokens > 1 {
-        for num_ctas in [&blocks, &twice] {
+        for num_ctas in [1, 2, 3].map(times) {
             // One that does not fit breaks a constraint of the family.
-            if let Ok(spec) = with(tokens, num_ctas)
+            if let Ok(spec) = with(tokens, &num_ctas)
                 && spec.number("shared_bytes").is_none_or(|bytes| bytes <= room)
             {
                 return Ok(spec);
