@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_word_decodes_by_the_masks_and_shifts_of_the_kernel() {
-        let as_bf16 = |word: u32| {
+        let brain = |word: u32| {
             [
                 word & 0x81c0_81c0,
                 (word << 6) & 0x81c0_81c0,
@@ -240,8 +240,10 @@ mod tests {
             ]
         };
         let two_to_126 = f32::from_bits(253 << 23);
-        decodes(PACKED, as_bf16, |bits| half::bf16::from_bits(bits).to_f32() * two_to_126);
-        let as_f16 = |word: u32| {
+        decodes(PACKED, brain, |bits| {
+            half::bf16::from_bits(bits).to_f32() * two_to_126
+        });
+        let half_precision = |word: u32| {
             [
                 word & 0x8e00_8e00,
                 (word << 3) & 0x8e00_8e00,
@@ -249,7 +251,9 @@ mod tests {
                 (word << 9) & 0x0e00_0e00 | (word << 1) & 0x8000_8000,
             ]
         };
-        decodes(PACKED64, as_f16, |bits| half::f16::from_bits(bits).to_f32() * 16384.0);
+        decodes(PACKED64, half_precision, |bits| {
+            half::f16::from_bits(bits).to_f32() * 16384.0
+        });
     }
 
     #[test]
