@@ -33,7 +33,8 @@ impl Problem {
 
 /// A decode layer, from measurements on one H200 (docs/LAYER.md): eight slots for
 /// chains, one for tensor cores, which cut the reduction themselves; a block a
-/// multiprocessor, up to four tokens to a pass; and rings that shared memory holds.
+/// multiprocessor, up to four tokens to a pass, eight on tensor cores with packed
+/// weights; and rings that shared memory holds.
 pub(super) fn heuristic(gpu: &Gpu, problem: &Problem) -> Geometry {
     let number = |name| problem.number(name).unwrap_or(1);
     let is = |name: &str, value: &str| problem.constants.get(name).is_some_and(|v| v == value);
@@ -45,11 +46,17 @@ pub(super) fn heuristic(gpu: &Gpu, problem: &Problem) -> Geometry {
     };
     let mut set = vec![("wo_split", split)];
     if !is("geometry", "original") {
-        set.push(("tokens", problem.tokens.next_power_of_two().min(4)));
-        set.push(("num_ctas", gpu.sm_count.clamp(1, 1024)));
         let kib = gpu.shared_mem_per_block >> 10;
-        if kib < 160 {
-            set.extend([("stages", 3), ("num_threads", 256), ("stage_chunks", 3)]);
+        let packed = is("weight_layout", "packed64") && is("accumulate", "mma");
+        let eight = packed && kib >= 224;
+        let tokens = problem.tokens.next_power_of_two().min(if eight { 8 } else { 4 });
+        set.push(("tokens", tokens));
+        set.push(("num_ctas", gpu.sm_count.clamp(1, 1024)));
+        if tokens == 8 {
+            set.push(("stages", 2));
+        } else if kib < 160 {
+            let stages = if packed { 4 } else { 3 };
+            set.extend([("stages", stages), ("num_threads", 256), ("stage_chunks", 3)]);
         } else if kib < 224 {
             set.extend([("stages", 5), ("num_threads", 256)]);
         }
@@ -75,7 +82,11 @@ pub fn layer_space(gpu: &Gpu, problem: &Problem) -> Vec<Geometry> {
     for split in [1, 2, 4, 8] {
         for tokens in [1, 2, 4, 8].into_iter().filter(|tokens| *tokens <= most) {
             for grid in &grids {
-                let mut geometry = heuristic(gpu, problem);
+                let own = Problem {
+                    tokens,
+                    ..problem.clone()
+                };
+                let mut geometry = heuristic(gpu, &own);
                 for (name, value) in [("wo_split", split), ("tokens", tokens), ("num_ctas", *grid)] {
                     geometry.insert(name.to_owned(), value.to_string());
                 }
@@ -116,6 +127,10 @@ pub fn lay_out(
         match tokens {
             Some(tokens) if !fits && tokens > 1 => {
                 geometry.insert("tokens".into(), (tokens / 2).to_string());
+                // Eight tokens had a ring as short as it gets.
+                if tokens == 8 && !set.contains(&"stages") {
+                    geometry.remove("stages");
+                }
             }
             _ => return Ok((laid?, choice.origin)),
         }
@@ -173,16 +188,27 @@ mod tests {
         for name in crate::dispatch::KNOWN_DEVICES {
             let device = crate::dispatch::known_device(name).expect("device");
             let arch = crate::target::Arch::of_device(device.major, device.minor);
-            for (mode, nat) in [("fma", 1), ("fma", 4), ("mma", 1), ("mma", 8)] {
+            let layouts = ["nvfp4", "packed64"];
+            let cases = [("fma", 1), ("fma", 4), ("mma", 1), ("mma", 8)];
+            for (layout, (mode, nat)) in layouts.into_iter().flat_map(|l| cases.map(|c| (l, c))) {
                 let family = registry.get("beta_coop").expect("family");
-                let asked = KernelSpec::new(family, [("accumulate", mode)], arch).expect("legal");
+                let set = [("accumulate", mode), ("weight_layout", layout)];
+                let asked = KernelSpec::new(family, set, arch).expect("legal");
                 let (spec, origin) =
                     lay_out(&Record::default(), &device, &asked, nat, &[]).expect("laid out");
                 assert_eq!(origin, Origin::Heuristic);
                 assert!(
                     spec.shared_mem_bytes() <= device.shared_mem_per_block,
-                    "{name} {mode} {nat}"
+                    "{name} {layout} {mode} {nat}"
                 );
+                let tokens = if (layout, mode) == ("packed64", "mma") {
+                    8
+                } else {
+                    4
+                };
+                if name == "h200" && nat >= 4 {
+                    assert_eq!(spec.number("tokens"), Some(tokens), "{layout} {mode}");
+                }
                 assert_eq!(spec.number("num_ctas"), Some(device.sm_count));
             }
         }

@@ -179,27 +179,26 @@ block = 32
 #[test]
 fn the_layer_compiles_without_spills() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let output = jitc(dir.path())
-        .args([
-            "warm",
-            "beta_coop",
-            "--wo-split",
-            "8",
-            "--arch",
-            "sm_90a,sm_121a",
-            "--json",
-        ])
-        .output()
-        .expect("ran");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let events = events(&output);
-    assert_eq!(events.len(), 3);
-    for event in &events[..2] {
-        assert_eq!(event["spill_bytes"], 0, "{event}");
+    let packed = ["--preset", "h200-packed", "--accumulate", "mma"];
+    for (variants, args) in [
+        (2, &["--arch", "sm_90a,sm_121a"][..]),
+        (1, &[&packed[..], &["--arch", "sm_90a"]].concat()),
+    ] {
+        let output = jitc(dir.path())
+            .args(["warm", "beta_coop", "--wo-split", "8", "--json"])
+            .args(args)
+            .output()
+            .expect("ran");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let events = events(&output);
+        assert_eq!(events.len(), variants + 1);
+        for event in &events[..variants] {
+            assert_eq!(event["spill_bytes"], 0, "{event}");
+        }
     }
 }
 
