@@ -20,7 +20,7 @@ pub struct LayerTensors {
     pub seq_lens: Tensor,
     /// bf16 `[max_tokens, K]`, where the spec has `output_gate`.
     pub gate: Option<Tensor>,
-    /// u8 `[H, K/2]`; this and the matrices below as checkpoints have them, or [`Packed`]
+    /// u8 `[H, K/2]`; this and the matrices below as checkpoints have them, or [`Packed`](super::Packed)
     /// by [`PACKED64`](crate::reference::packed::PACKED64).
     pub wo_weight: Tensor,
     /// u8, swizzled and padded: its length is all that is checked.
