@@ -14,7 +14,7 @@ pub enum WorkspaceError {
     /// A tensor is not what the layer takes.
     #[error("tensor `{name}`: expected {expected}, got {found}")]
     Tensor {
-        /// Its name, as in [`LayerTensors`].
+        /// Its name, as in [`LayerTensors`](super::LayerTensors).
         name: &'static str,
         /// What was expected.
         expected: String,
