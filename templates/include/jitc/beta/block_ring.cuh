@@ -6,8 +6,8 @@
 // Packed weights (packed64): eight rows by 64 k are 256 bytes of codes in the order of the lanes and 32 bytes of scales; runs of
 // the same eight rows lie one behind the other. So a stage is two or four contiguous pieces of many kilobytes.
 //
-// The order of a block's stages: W_O (tensor-core mode only), 16 rows by all of K, or eight in a small ring; FC1, 8 rows of gate and the same 8 of up by
-// a part of H; FC2, 16 rows by a part of I. A kernel that runs fewer phases has fewer of them.
+// The order of a block's stages: W_O (tensor-core mode only), 16 rows by all of K, or eight in a small ring; FC1, 8 rows of gate
+// and the same 8 of up by a part of H; FC2, 16 rows by a part of I. A kernel that runs fewer phases has fewer of them.
 #pragma once
 
 #include <jitc/beta/ring.cuh>
