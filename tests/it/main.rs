@@ -14,6 +14,7 @@ mod cli;
 mod interrupt;
 mod key;
 mod layer;
+mod pack;
 mod policy;
 mod regions;
 mod regions_cli;

@@ -1,0 +1,117 @@
+//! The family `pack` without a GPU: its code is plain C++, so the host's compiler runs
+//! it, if there is one, and its bytes are held to the library's packer.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use jitc::reference::packed::{PACKED, PACKED64, Weight};
+use jitc::reference::{Rng, swizzle};
+
+const SHIM: &str = r"
+#define __device__
+#define __host__
+#define __forceinline__ inline
+struct Index { unsigned x; };
+static const Index blockIdx{0}, threadIdx{0}, blockDim{1}, gridDim{1};
+#include <jitc/pack.cuh>
+#include <cstdio>
+#include <cstdlib>
+#include <vector>
+template <unsigned R, unsigned K, jitc::WeightLayout L, bool linear, bool back>
+struct Config {
+    static constexpr unsigned rows = R, k = K;
+    static constexpr jitc::WeightLayout weight_layout = L;
+    static constexpr bool linear_scales = linear, unpack = back;
+};
+template <typename C>
+void run() {
+    const size_t plain = C::linear_scales ? C::rows * (C::k / 16) : (C::rows + 127) / 128 * 128 * ((C::k / 16 + 3) / 4 * 4);
+    const size_t packed = C::rows * (C::k / 16), codes = C::rows * C::k / 8;
+    std::vector<unsigned> in(codes), out(codes, 0xa5a5a5a5u);
+    std::vector<unsigned char> s(C::unpack ? packed : plain), t(C::unpack ? plain : packed, 0xa5);
+    if (fread(in.data(), 4, codes, stdin) != codes || fread(s.data(), 1, s.size(), stdin) != s.size()) exit(3);
+    jitc::pack<C>(in.data(), s.data(), out.data(), t.data());
+    fwrite(out.data(), 4, codes, stdout);
+    fwrite(t.data(), 1, t.size(), stdout);
+}
+int main(int, char** a) {
+    using L = jitc::WeightLayout;
+    const int which = atoi(a[1]);
+#define CASE(n, r, k, l) \
+    if (which == n) run<Config<r, k, l, false, false>>(); \
+    if (which == n + 1) run<Config<r, k, l, true, false>>(); \
+    if (which == n + 2) run<Config<r, k, l, false, true>>(); \
+    if (which == n + 3) run<Config<r, k, l, true, true>>();
+    CASE(0, 136, 384, L::packed) CASE(4, 136, 384, L::packed64) CASE(8, 8, 192, L::packed64)
+}
+";
+
+fn run(program: &Path, which: usize, weight: &Weight) -> Vec<u8> {
+    let mut child = Command::new(program)
+        .arg(which.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let mut input = child.stdin.take().expect("stdin");
+    input.write_all(&weight.codes).expect("codes");
+    input.write_all(&weight.scales).expect("scales");
+    drop(input);
+    let output = child.wait_with_output().expect("ran");
+    assert!(output.status.success());
+    output.stdout
+}
+
+#[test]
+fn the_pack_kernels_code_writes_the_bytes_of_the_librarys_packer_and_takes_them_back() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let source = dir.path().join("pack.cpp");
+    fs_err::write(&source, SHIM).expect("written");
+    let program = dir.path().join("pack");
+    let headers = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/include");
+    let built = Command::new("c++")
+        .args(["-std=c++17", "-O1", "-w", "-I"])
+        .arg(headers)
+        .arg(&source)
+        .arg("-o")
+        .arg(&program)
+        .output();
+    let Ok(built) = built else {
+        let _ = writeln!(std::io::stderr(), "skipped, no c++ here");
+        return;
+    };
+    assert!(
+        built.status.success(),
+        "{}",
+        String::from_utf8_lossy(&built.stderr)
+    );
+    for (first, packing, rows, k) in [
+        (0, PACKED, 136, 384),
+        (4, PACKED64, 136, 384),
+        (8, PACKED64, 8, 192),
+    ] {
+        let mut rng = Rng::new(7);
+        let linear = rng.bytes(rows * k / 16);
+        let plain = Weight {
+            codes: rng.bytes(rows * k / 2),
+            scales: swizzle::swizzle(&linear, rows, k / 16),
+        };
+        let by_rows = Weight {
+            codes: plain.codes.clone(),
+            scales: linear,
+        };
+        let packed = packing.pack(&plain, rows, k).expect("whole blocks");
+        let bytes = |weight: &Weight| [&weight.codes[..], &weight.scales].concat();
+        assert!(run(&program, first, &plain) == bytes(&packed), "{packing:?}");
+        assert!(
+            run(&program, first + 1, &by_rows) == bytes(&packed),
+            "{packing:?}"
+        );
+        assert!(run(&program, first + 2, &packed) == bytes(&plain), "{packing:?}");
+        assert!(
+            run(&program, first + 3, &packed) == bytes(&by_rows),
+            "{packing:?}"
+        );
+    }
+}
