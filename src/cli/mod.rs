@@ -9,6 +9,7 @@ mod extract;
 mod human;
 mod layer_copies;
 mod output;
+mod pack;
 mod plan;
 mod regions;
 mod show;
@@ -56,6 +57,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "extract", command: extract::command, run: extract::run },
     Verb { name: "bench", command: bench::command, run: bench::run },
     Verb { name: "tune", command: tune::command, run: tune::run },
+    Verb { name: "pack", command: pack::command, run: pack::run },
     Verb { name: "completions", command: args::completions_command, run: args::completions },
 ];
 

@@ -1,5 +1,5 @@
-//! The family `pack` without a GPU: its code is plain C++, so the host's compiler runs
-//! it, if there is one, and its bytes are held to the library's packer.
+//! Packed weights without a GPU: the verb, and the family `pack`, whose code is plain C++:
+//! the host's compiler runs it, if there is one, and its bytes are held to the library's.
 
 use std::io::Write;
 use std::path::Path;
@@ -113,5 +113,69 @@ fn the_pack_kernels_code_writes_the_bytes_of_the_librarys_packer_and_takes_them_
             run(&program, first + 3, &packed) == bytes(&by_rows),
             "{packing:?}"
         );
+    }
+}
+
+#[test]
+fn files_are_packed_and_unpacked_and_nothing_is_written_over() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let at = |name: &str| dir.path().join(name);
+    let (rows, k) = (16, 192);
+    let mut rng = Rng::new(3);
+    let (codes, scales) = (rng.bytes(rows * k / 2), rng.bytes(rows * k / 16));
+    fs_err::write(at("codes"), &codes).expect("written");
+    fs_err::write(at("scales"), &scales).expect("written");
+    let pack = |k: &str, from: [&str; 2], to: [&str; 2], more: &[&str]| {
+        let names = ["--codes", "--scales", "--out-codes", "--out-scales"];
+        let files = from.into_iter().chain(to).map(at);
+        let output = crate::cli::jitc(dir.path())
+            .args(["pack", "--rows", "16", "--k", k, "--layout", "packed64"])
+            .args(
+                names
+                    .into_iter()
+                    .zip(files)
+                    .flat_map(|(n, f)| [n.into(), f.into_os_string()]),
+            )
+            .args(more)
+            .output()
+            .expect("ran");
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let linear = ["--linear-scales"];
+    let (there, back) = (["a", "b"], ["c", "d"]);
+    assert_eq!(
+        pack("192", ["codes", "scales"], there, &linear),
+        (Some(0), String::new())
+    );
+    let unpacked = pack("192", there, back, &["--linear-scales", "--unpack"]);
+    assert_eq!(unpacked, (Some(0), String::new()));
+    assert_eq!(fs_err::read(at("c")).expect("codes"), codes);
+    assert_eq!(fs_err::read(at("d")).expect("scales"), scales);
+    let plain = Weight {
+        codes,
+        scales: swizzle::swizzle(&scales, rows, k / 16),
+    };
+    let packed = PACKED64.pack(&plain, rows, k).expect("whole blocks");
+    assert_eq!(fs_err::read(at("a")).expect("codes"), packed.codes);
+    assert_eq!(fs_err::read(at("b")).expect("scales"), packed.scales);
+
+    for (k, from, to, line) in [
+        ("192", ["codes", "scales"], there, "it is there already"),
+        (
+            "256",
+            there,
+            ["e", "f"],
+            "the codes are 1536 bytes: expected 2048",
+        ),
+        ("200", there, ["e", "f"], "k by 64"),
+        ("192", ["none", "scales"], ["e", "f"], "--codes: "),
+    ] {
+        let (code, said) = pack(k, from, to, &["--unpack"]);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains(line) && said.lines().count() == 1, "{said}");
+        assert!(!at("e").exists() && !at("f").exists());
     }
 }
