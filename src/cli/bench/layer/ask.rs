@@ -9,7 +9,7 @@ use clap::{Arg, ArgMatches, Command};
 use super::super::BenchError;
 use crate::spec::KernelSpec;
 use crate::template::Family;
-use crate::workspace::LayerDims;
+use crate::workspace::{LayerDims, Packed};
 
 /// Positions and tokens that a measurement has at most: a slip of the hand asks for
 /// more memory than any machine has.
@@ -91,28 +91,39 @@ impl Ask {
     }
 }
 
-/// The variant in this family, for so many tokens: unless it was chosen, by
-/// itself or with a preset, `tokens` is the number of tokens up to four, beyond which a pass for each four is faster.
+/// The variant in this family, for so many tokens: unless it was chosen, by itself or
+/// with a preset, `tokens` is the number of tokens up to four, beyond which a pass for
+/// each four is faster; up to eight on tensor cores with packed weights, in a ring as
+/// short as it gets, where that fits.
 pub(super) fn with_tokens(
     spec: &KernelSpec,
     family: &Arc<Family>,
     nat: usize,
     chosen: bool,
 ) -> Result<KernelSpec, BenchError> {
-    let default = spec.family.constants["tokens"].default.to_string();
-    let texts: Vec<(&str, String)> = spec
-        .constants
-        .iter()
-        .filter(|(name, _)| family.constants.contains_key(name.as_str()))
-        .map(|(name, value)| {
-            let value = value.to_string();
-            let free = name == "tokens" && !chosen && value == default;
-            let tokens = nat.next_power_of_two().min(4).to_string();
-            (name.as_str(), if free { tokens } else { value })
-        })
-        .collect();
-    let set = texts.iter().map(|(name, text)| (*name, text.as_str()));
-    Ok(KernelSpec::new(family, set, spec.arch)?)
+    let is_default = |name: &str| spec.constants[name] == spec.family.constants[name].default;
+    let laid = |most: usize| {
+        let tokens = nat.next_power_of_two().min(most);
+        let texts: Vec<(&str, String)> = spec
+            .constants
+            .iter()
+            .filter(|(name, _)| family.constants.contains_key(name.as_str()))
+            .map(|(name, value)| {
+                let text = match name.as_str() {
+                    "tokens" if !chosen && is_default("tokens") => tokens.to_string(),
+                    "stages" if !chosen && tokens > 4 && is_default("stages") => "2".into(),
+                    _ => value.to_string(),
+                };
+                (name.as_str(), text)
+            })
+            .collect();
+        let set = texts.iter().map(|(name, text)| (*name, text.as_str()));
+        KernelSpec::new(family, set, spec.arch)
+    };
+    match laid(8) {
+        Ok(eight) if LayerDims::of(spec)?.packed == Packed::All => Ok(eight),
+        _ => Ok(laid(4)?),
+    }
 }
 
 /// Sizes that every variant fits in.
@@ -142,4 +153,28 @@ pub(super) fn roof(specs: &[KernelSpec]) -> Result<LayerDims, BenchError> {
         roof.packed = roof.packed.max(dims.packed);
     }
     Ok(roof)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packed_weights_on_tensor_cores_have_eight_tokens_a_pass_where_they_fit() {
+        let registry = crate::template::Registry::load(None).expect("families");
+        let family = registry.get("beta_coop").expect("family");
+        let tokens = |set: &[(&str, &str)], nat, chosen| {
+            let arch = "sm_90a".parse().expect("arch");
+            let spec = KernelSpec::new(family, set.iter().copied(), arch).expect("legal");
+            let laid = with_tokens(&spec, family, nat, chosen).expect("laid");
+            laid.number("tokens").expect("tokens")
+        };
+        let (packed, mma) = (("weight_layout", "packed64"), ("accumulate", "mma"));
+        assert_eq!(tokens(&[], 8, false), 4);
+        assert_eq!(tokens(&[packed], 8, false), 4);
+        assert_eq!(tokens(&[packed, mma], 8, false), 8);
+        assert_eq!(tokens(&[packed, mma], 3, false), 4);
+        assert_eq!(tokens(&[packed, mma, ("wo_split", "8")], 8, false), 4);
+        assert_eq!(tokens(&[packed, mma], 8, true), 1);
+    }
 }
