@@ -11,6 +11,7 @@ mod error;
 mod memory;
 mod problem;
 mod tensor;
+mod weights;
 
 use std::sync::Arc;
 
@@ -23,9 +24,10 @@ use crate::spec::KernelSpec;
 pub use dims::{LayerDims, Packed};
 pub use error::WorkspaceError;
 pub use memory::{LayerScales, LayerTensors, Workspace};
-pub use problem::{LayerProblem, LayerWeights, Room, Written};
+pub use problem::{LayerProblem, Room, Written};
 pub use tensor::{Dtype, Tensor};
 use tensor::{check, maybe, scale_bytes};
+pub use weights::LayerWeights;
 
 /// A layer's kernel with its sizes.
 #[derive(Debug, Clone)]

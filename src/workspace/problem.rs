@@ -10,78 +10,9 @@ use std::sync::Arc;
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtrMut, DriverError, result, sys};
 use half::bf16;
 
-use super::{
-    BoundLayer, Dtype, Layer, LayerDims, LayerScales, LayerTensors, Packed, Tensor, Workspace, WorkspaceError,
-};
-use crate::reference::layer::{LayerInputs, Matrix};
-use crate::reference::packed::Weight;
-
-/// Codes and scales of a matrix.
-type Uploaded = (CudaSlice<u8>, CudaSlice<u8>);
-
-/// The matrices in one layout.
-#[derive(Debug)]
-struct Matrices {
-    wo: Uploaded,
-    gate: Uploaded,
-    up: Uploaded,
-    down: Uploaded,
-}
-
-/// What does not change from step to step; problems on several streams share it.
-#[derive(Debug)]
-pub struct LayerWeights {
-    plain: Matrices,
-    packed: Option<Matrices>,
-    wo_global: CudaSlice<f32>,
-    input_gamma: CudaSlice<u16>,
-    post_gamma: CudaSlice<u16>,
-    scales: LayerScales,
-}
-
-impl LayerWeights {
-    /// Uploads, and waits until all is there: other streams may use it at once.
-    pub fn new(stream: &Arc<CudaStream>, inputs: &LayerInputs) -> Result<Self, WorkspaceError> {
-        let plain = |m: &Matrix| -> Result<Uploaded, DriverError> {
-            Ok((stream.clone_htod(&m.codes)?, stream.clone_htod(&m.scales)?))
-        };
-        let packed = |m: &Matrix| -> Result<Option<Uploaded>, DriverError> {
-            let put = |w: &Weight| Ok((stream.clone_htod(&w.codes)?, stream.clone_htod(&w.scales)?));
-            m.packed.as_ref().map(put).transpose()
-        };
-        let i = inputs;
-        let weights = Self {
-            plain: Matrices {
-                wo: plain(&i.wo)?,
-                gate: plain(&i.gate_proj)?,
-                up: plain(&i.up_proj)?,
-                down: plain(&i.down_proj)?,
-            },
-            packed: match (
-                packed(&i.wo)?,
-                packed(&i.gate_proj)?,
-                packed(&i.up_proj)?,
-                packed(&i.down_proj)?,
-            ) {
-                (Some(wo), Some(gate), Some(up), Some(down)) => Some(Matrices { wo, gate, up, down }),
-                _ => None,
-            },
-            wo_global: stream.clone_htod(&[inputs.wo_global])?,
-            input_gamma: stream.clone_htod(&bits(&inputs.input_gamma))?,
-            post_gamma: stream.clone_htod(&bits(&inputs.post_gamma))?,
-            scales: LayerScales {
-                softmax: inputs.softmax_scale,
-                k: inputs.k_scale,
-                v: inputs.v_scale,
-                rms_eps: inputs.rms_eps,
-                gate_up: inputs.gate_up_global,
-                down: inputs.down_global,
-            },
-        };
-        stream.synchronize()?;
-        Ok(weights)
-    }
-}
+use super::weights::{LayerWeights, Uploaded, bits};
+use super::{BoundLayer, Dtype, Layer, LayerDims, LayerTensors, Tensor, Workspace, WorkspaceError};
+use crate::reference::layer::LayerInputs;
 
 /// How much a problem has room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,10 +49,6 @@ impl Room {
 
 fn page_bytes(d: &LayerDims) -> usize {
     2 * d.page_size * d.num_kv_heads * d.head_dim
-}
-
-fn bits(values: &[bf16]) -> Vec<u16> {
-    values.iter().map(|v| v.to_bits()).collect()
 }
 
 /// What a launch wrote, as bits.
@@ -286,12 +213,7 @@ impl LayerProblem {
     #[must_use]
     pub fn tensors(&self, layer: &LayerDims) -> LayerTensors {
         let (d, s, w, n) = (&self.dims, &self.stream, &self.weights, self.room.tokens);
-        let layout = |packed: bool| match (packed, &w.packed) {
-            (false, _) => &w.plain,
-            (true, Some(matrices)) => matrices,
-            (true, None) => panic!("the inputs' weights were not packed"),
-        };
-        let mlp = layout(layer.packed != Packed::None);
+        let matrices = w.of(layer);
         let half = |slice: &CudaSlice<u16>, shape: &[usize]| Tensor::of(s, slice, Dtype::Bf16, shape);
         let row = |slice: &CudaSlice<u16>| half(slice, &[n, d.hidden]);
         let matrix = |m: &Uploaded, rows: usize, k: usize| {
@@ -300,10 +222,10 @@ impl LayerProblem {
                 Tensor::of(s, &m.1, Dtype::U8, &[m.1.len()]),
             )
         };
-        let (wo_weight, wo_scales) = matrix(&layout(layer.packed == Packed::All).wo, d.hidden, d.k());
-        let (gate_weight, gate_scales) = matrix(&mlp.gate, d.intermediate, d.hidden);
-        let (up_weight, up_scales) = matrix(&mlp.up, d.intermediate, d.hidden);
-        let (down_weight, down_scales) = matrix(&mlp.down, d.hidden, d.intermediate);
+        let (wo_weight, wo_scales) = matrix(matrices.wo, d.hidden, d.k());
+        let (gate_weight, gate_scales) = matrix(matrices.gate, d.intermediate, d.hidden);
+        let (up_weight, up_scales) = matrix(matrices.up, d.intermediate, d.hidden);
+        let (down_weight, down_scales) = matrix(matrices.down, d.hidden, d.intermediate);
         let cache = [self.room.pages, 2, d.page_size, d.num_kv_heads, d.head_dim];
         LayerTensors {
             query: half(&self.query, &[n, d.num_q_heads, d.head_dim]),
