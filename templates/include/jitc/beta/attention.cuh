@@ -199,8 +199,7 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
     u32 turn = 0;
     float m0 = lowest, m1 = lowest, l0 = 0.0f, l1 = 0.0f;
 
-    // A tile of 16 positions: keys of this warp's part of D, values. Those of the next tile are asked for as soon as the registers
-    // are free. Positions past the sequence are zeros and are not read.
+    // A tile of 16 positions: keys of this warp's part of D, values. Positions past the sequence are zeros and are not read.
     uint4 k[2][own_blocks];
     u32 v[4][words];
     const auto rows_of = [&](u32 at, u32 page) {

@@ -99,19 +99,6 @@ __device__ __forceinline__ void norm_rows(const Params& p, u8* x, float* undo, f
     block_sync<C>();
 }
 
-// Scale and code of one of 16 elements, by 16 neighbouring lanes; the byte of codes, this element's and the next one's, is even
-// elements'.
-struct Quantised {
-    u32 scale, codes;
-};
-__device__ __forceinline__ Quantised quantise16(float value) {
-    float peak = fabsf(value);
-#pragma unroll
-    for (u32 i = 8; i > 0; i /= 2) peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, i));
-    const u32 scale = block_scale(peak), code = fp4_code(value, e4m3_to_f32(scale));
-    return {scale, code | __shfl_down_sync(~0u, code, 1) << 4};
-}
-
 // Sums of the warps for 16 elements of a token, activation, quantisation. One thread an element; 16 neighbours a block.
 template <typename C>
 __device__ __forceinline__ void finish_fc1(const Params& p, const float* sums, const float* undo, u32 first_token, u32 tile,
@@ -129,11 +116,16 @@ __device__ __forceinline__ void finish_fc1(const Params& p, const float* sums, c
     up = __fmul_rn(__fmul_rn(up, factor), p.gate_up_global);
     const u16 middle = to_bf16(__fmul_rn(__fmul_rn(gate, sigmoid(gate)), up));
     const u32 at = tile * 16u + r;
-    const Quantised q = quantise16(bf16_to_f32(middle));
+    const float value = bf16_to_f32(middle);
+    float peak = fabsf(value);
+#pragma unroll
+    for (u32 i = 8; i > 0; i /= 2) peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, i));
+    const u32 scale = block_scale(peak), code = fp4_code(value, e4m3_to_f32(scale));
+    const u32 pair = code | __shfl_down_sync(~0u, code, 1) << 4;
     if (!live || token >= p.nat) return;
     if (p.inter != nullptr) p.inter[u64(token) * N::I + at] = middle;
-    if ((r & 1u) == 0u) p.inter_codes[u64(token) * (N::I / 2u) + at / 2u] = u8(q.codes);
-    if (r == 0u) p.inter_scales[u64(token) * (N::I / 16u) + tile] = u8(q.scale);
+    if ((r & 1u) == 0u) p.inter_codes[u64(token) * (N::I / 2u) + at / 2u] = u8(pair);
+    if (r == 0u) p.inter_scales[u64(token) * (N::I / 16u) + tile] = u8(scale);
 }
 
 // One tile of tokens: all of this block's tiles of gate and up. `batch` tiles are finished together, so that the warps meet
