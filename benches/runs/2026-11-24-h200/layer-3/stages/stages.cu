@@ -225,9 +225,80 @@ __device__ __forceinline__ void stream(const u8* w, const u8* sc, float* res, u3
     }
     res[blockIdx.x * 512 + threadIdx.x] = sum.low + sum.high + float(x);
 }
+
+__device__ __forceinline__ u32 cnt_sh(u32* counter) {
+    u32 before;
+    asm volatile("atom.acq_rel.cta.shared::cta.add.u32 %0, [%1], 1;" : "=r"(before) : "r"(shared_address(counter)) : "memory");
+    return before;
+}
+// Block-level ring. split: pieces of each of the two 20 KB code runs.
+template <int split, int st, bool arith, int lag>
+__device__ __forceinline__ void bstream(const u8* w, const u8* sc, float* res, u32 units) {
+    extern __shared__ __align__(128) u8 s[];
+    const u32 lane = threadIdx.x & 31, warp = threadIdx.x / 32;
+    u64* full = reinterpret_cast<u64*>(s);
+    u32* done = reinterpret_cast<u32*>(s + 128);
+    u8* ring = s + 1024;
+    if (threadIdx.x == 0) for (u32 i = 0; i < st; ++i) { barrier_init(full + i, 1); done[i] = 0; }
+    barrier_init_fence(); __syncthreads();
+    Column col[runs];
+    for (u32 c = 0; c < runs; ++c) for (u32 j = 0; j < 8; ++j) col[c].pair[j] = (lane >> 2) == (lane & 3) + 4 * (c & 1) ? 0x3c003c00u + j : 0u;
+    RowSums<1> sum;
+    auto ask = [&](u32 unit, u32 slot) {
+        u8* to = ring + slot * 46080u;
+        const u64 at = u64(blockIdx.x + unit * 132u);
+        barrier_expect(full + slot, 46080);
+        constexpr u32 n = 20480 / split;
+#pragma unroll 1
+        for (u32 i = 0; i < split; ++i) {
+            copy_bulk(to + i * n, w + at * 20480 + i * n, n, full + slot);
+            copy_bulk(to + 20480 + i * n, w + 52000000 + at * 20480 + i * n, n, full + slot);
+        }
+        copy_bulk(to + 40960, sc + at * 2560, 2560, full + slot); copy_bulk(to + 43520, sc + 6000000 + at * 2560, 2560, full + slot);
+    };
+    if (threadIdx.x == 0) for (u32 i = 0; i < st; ++i) ask(i, i);
+    u32 slot = 0, phase = 0, x = 0;
+#pragma unroll 1
+    for (u32 i = 0; i < units; ++i) {
+        barrier_wait(full + slot, phase);
+        const u8* stage = ring + slot * 46080u;
+        if (arith) {
+            Regs r;
+            const u32 t = lane & 3u, g = lane >> 2;
+#pragma unroll
+            for (u32 c = 0; c < runs; ++c) {
+                r.lo[c] = *reinterpret_cast<const uint2*>(stage + (warp * runs + c) * 256u + lane * 8u);
+                r.hi[c] = *reinterpret_cast<const uint2*>(stage + 20480u + (warp * runs + c) * 256u + lane * 8u);
+            }
+#pragma unroll
+            for (u32 c = 0; c < runs; c += 2) {
+                const u32 run = c + 1 < runs ? c + (t >> 1) : c;
+                const u8* q = stage + 40960u + (warp * runs + run) * 32u + g * 4u + (t & 1u) * 2u;
+                r.slo[c / 2] = *reinterpret_cast<const u16*>(q);
+                r.shi[c / 2] = *reinterpret_cast<const u16*>(q + 2560);
+            }
+            if (lag == 1) {  // registers first, then give back
+                FENCE; __syncwarp();
+                if (lane == 0 && cnt_sh(done + slot) == 15) { done[slot] = 0; if (i + st < units) ask(i + st, slot); }
+            }
+            work<0>(r, col, sum);
+        } else {
+            x += *reinterpret_cast<const u32*>(stage + threadIdx.x * 4);
+        }
+        if (!arith || lag == 0) {
+            FENCE; __syncwarp();
+            if (lane == 0 && cnt_sh(done + slot) == 15) { done[slot] = 0; if (i + st < units) ask(i + st, slot); }
+        }
+        __syncwarp();
+        slot = slot + 1 == st ? 0 : slot + 1;
+        phase ^= slot == 0;
+    }
+    res[blockIdx.x * 512 + threadIdx.x] = sum.low + sum.high + float(x);
+}
 #define K(v) extern "C" __global__ __launch_bounds__(512, 1) void k##v(long long* o, float* r) { body<v>(o, r); }
 K(0) K(1) K(2) K(3) K(4) K(5) K(6) K(7)
 #define S(name, c, st, a, p) extern "C" __global__ __launch_bounds__(512, 1) void name(const u8* w, const u8* s, float* r, u32 u) { stream<c, st, a, p>(w, s, r, u); }
-S(s1n, 1, 4, false, false) S(s2n, 2, 4, false, false) S(s4n, 4, 4, false, false)
-S(s1a, 1, 4, true, false) S(s2a, 2, 4, true, false) S(s4a, 4, 4, true, false)
-S(s1p, 1, 4, true, true) S(s2p, 2, 4, true, true) S(s4p, 4, 4, true, true) S(s4q, 4, 3, true, true) S(s4r, 4, 2, true, true) S(s2r, 2, 2, true, true)
+#define B(name, sp, st, a, l) extern "C" __global__ __launch_bounds__(512, 1) void name(const u8* w, const u8* s, float* r, u32 u) { bstream<sp, st, a, l>(w, s, r, u); }
+S(s4n, 4, 4, false, false) S(s4a, 4, 4, true, false) S(s4p, 4, 4, true, true) S(s4r, 4, 2, true, true) 
+B(b1n3, 1, 3, false, 0) B(b1n4, 1, 4, false, 0) B(b4n4, 4, 4, false, 0) B(b16n4, 16, 4, false, 0) B(b1n2, 1, 2, false, 0)
+B(b1a3, 1, 3, true, 0) B(b1a4, 1, 4, true, 0) B(b16a4, 16, 4, true, 0) B(b1p3, 1, 3, true, 1) B(b1p4, 1, 4, true, 1) B(b4p4, 4, 4, true, 1) B(b1p2, 1, 2, true, 1)
