@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::Device;
 
-pub use layer::{LAYER_GEOMETRY, lay_out, layer_space};
+pub use layer::{LAYER_GEOMETRY, lay_out, layer_space, pass};
 pub use record::{Record, Winner};
 
 /// Constants that change how a kernel is laid out over the GPU and nothing else.

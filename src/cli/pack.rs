@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::json;
 
 use super::regions::refused;
@@ -22,7 +22,7 @@ pub(super) fn command(_: &Registry) -> Command {
         Arg::new(name)
             .long(name)
             .value_name("N")
-            .value_parser(value_parser!(u32).range(1..))
+            .value_parser(args::count::<u32>)
             .required(true)
             .help(help)
     };

@@ -219,15 +219,14 @@ fn best(
         (floor, tried) = (measured.timed.floor, tried + 1);
         let geometry = measured.choice.geometry;
         say(json, &problem.constants, nat, &geometry, Some(summary.median));
-        if winner.as_ref().is_none_or(|w| summary.median < w.median_us) {
-            winner = Some(Winner {
-                gpu: session.gpu(),
-                problem: problem.clone(),
-                geometry,
-                median_us: summary.median,
-                tried,
-            });
-        }
+        let found = Winner {
+            gpu: session.gpu(),
+            problem: problem.clone(),
+            geometry,
+            median_us: summary.median,
+            tried,
+        };
+        keep_faster(&mut winner, found);
     }
     if let Some(winner) = &mut winner {
         winner.tried = tried;
@@ -243,6 +242,13 @@ fn best(
         }
     }
     Ok(winner)
+}
+
+/// The first of equals stays.
+fn keep_faster(winner: &mut Option<Winner>, found: Winner) {
+    if winner.as_ref().is_none_or(|w| found.median_us < w.median_us) {
+        *winner = Some(found);
+    }
 }
 
 fn text(geometry: &Geometry) -> String {

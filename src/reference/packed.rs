@@ -48,9 +48,9 @@ pub const PACKED64: Packing = Packing {
 /// Codes and scales of a weight `[rows, K]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Weight {
-    /// Plain: `[rows, K/2]`, even k in the low nibble. Packed: blocks of 512 bytes.
+    /// Plain: `[rows, K/2]`, even k in the low nibble. Packed: blocks, four bits a code.
     pub codes: Vec<u8>,
-    /// Plain: swizzled and padded. Packed: blocks of 64 bytes.
+    /// Plain: swizzled and padded. Packed: blocks, a byte for 16 codes.
     pub scales: Vec<u8>,
 }
 

@@ -49,11 +49,11 @@ pub(super) fn heuristic(gpu: &Gpu, problem: &Problem) -> Geometry {
         let kib = gpu.shared_mem_per_block >> 10;
         let packed = is("weight_layout", "packed64") && is("accumulate", "mma");
         let eight = packed && kib >= 224;
-        let tokens = problem.tokens.next_power_of_two().min(if eight { 8 } else { 4 });
+        let (tokens, short_ring) = pass(problem.tokens, eight);
         set.push(("tokens", tokens));
         set.push(("num_ctas", gpu.sm_count.clamp(1, 1024)));
-        if tokens == 8 {
-            set.push(("stages", 2));
+        if let Some(stages) = short_ring {
+            set.push(("stages", stages));
         } else if kib < 160 {
             let stages = if packed { 4 } else { 3 };
             set.extend([("stages", stages), ("num_threads", 256), ("stage_chunks", 3)]);
@@ -64,6 +64,14 @@ pub(super) fn heuristic(gpu: &Gpu, problem: &Problem) -> Geometry {
     set.into_iter()
         .map(|(n, v)| (n.to_owned(), v.to_string()))
         .collect()
+}
+
+/// Tokens that share a pass, and the stages of the ring where they leave room for no
+/// other: up to four, beyond which a pass for each four is faster, or up to `eight`.
+#[must_use]
+pub fn pass(tokens: u32, eight: bool) -> (u32, Option<u32>) {
+    let shared = tokens.min(if eight { 8 } else { 4 }).next_power_of_two();
+    (shared, (shared == 8).then_some(2))
 }
 
 /// What `jitc tune` tries of a decode layer: the splits, how many tokens share a

@@ -5,14 +5,14 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::{CudaSlice, CudaStream, DevicePtrMut};
+use cudarc::driver::{CudaSlice, CudaStream};
 
 use super::Run;
-use super::live::{chosen, geometry, measure, source, with_regions};
+use super::live::{buffer, chosen, geometry, measure, source, with_regions};
 use crate::device::Context;
 use crate::jit::{Error, Jit};
 use crate::reference::layer::Kv;
-use crate::region::{self, RegionBuffer, Table, Ticks};
+use crate::region::{Table, Ticks};
 use crate::spec::KernelSpec;
 use crate::workspace::{BoundLayer, Layer, LayerProblem, LayerWeights, Room, WorkspaceError};
 
@@ -39,16 +39,7 @@ pub(super) fn one(
     let weights = Arc::new(LayerWeights::new(&stream, &inputs)?);
     let mut memory = LayerProblem::new(&stream, dims, Room::of(dims, &inputs), &weights, false)?;
     memory.put(&inputs)?;
-    let mut words = stream
-        .alloc_zeros::<u64>(table.words(&geometry))
-        .map_err(WorkspaceError::from)?;
-    let (address, _) = words.device_ptr_mut(&stream);
-    let buffer = RegionBuffer {
-        table,
-        geometry,
-        address,
-    };
-    let timing = region::argument(Some(&buffer), &on.family.name, count, &geometry)?;
+    let (words, timing) = buffer(&stream, &on, count, geometry)?;
     let (bound_on, bound_off) = (memory.bind_timed(&layer_on, timing)?, memory.bind(&layer_off)?);
 
     let mut written = |bound: &BoundLayer| {

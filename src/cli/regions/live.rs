@@ -4,7 +4,9 @@
 //! kernel without them, launch by launch with nothing in L2. The ticks kept are
 //! those of the launch with the median time, and so is the time.
 
-use cudarc::driver::{CudaSlice, DevicePtrMut, sys};
+use std::sync::Arc;
+
+use cudarc::driver::{CudaSlice, CudaStream, DevicePtrMut, sys};
 
 use super::{Run, layer};
 use crate::constant::Value;
@@ -105,16 +107,7 @@ fn one(
     let nat = inputs.nat;
     let geometry = geometry(&on, &on_kernel, nat);
     let stream = context.cuda().default_stream();
-    let mut words = stream
-        .alloc_zeros::<u64>(table.words(&geometry))
-        .map_err(ProblemError::from)?;
-    let (address, _) = words.device_ptr_mut(&stream);
-    let buffer = RegionBuffer {
-        table,
-        geometry,
-        address,
-    };
-    let timing = region::argument(Some(&buffer), &on.family.name, count, &geometry)?;
+    let (words, timing) = buffer(&stream, &on, count, geometry)?;
 
     let fused = on.constants["accumulate"].as_name() == Some("fma");
     let expected = split_order(&shape, inputs, fused);
@@ -223,6 +216,27 @@ fn timed(
     end.record(&stream).map_err(ProblemError::from)?;
     let elapsed_ms = start.elapsed_ms(&end).map_err(ProblemError::from)?;
     Ok(1000.0 * f64::from(elapsed_ms))
+}
+
+/// Words for what a launch of this kernel writes, and the argument that names them.
+pub(super) fn buffer(
+    stream: &Arc<CudaStream>,
+    spec: &KernelSpec,
+    count: u32,
+    geometry: Geometry,
+) -> Result<(CudaSlice<u64>, sys::CUdeviceptr), Error> {
+    let table = Table::of(&spec.family.name, count)?;
+    let mut words = stream
+        .alloc_zeros::<u64>(table.words(&geometry))
+        .map_err(ProblemError::from)?;
+    let (address, _) = words.device_ptr_mut(stream);
+    let buffer = RegionBuffer {
+        table,
+        geometry,
+        address,
+    };
+    let timing = region::argument(Some(&buffer), &spec.family.name, count, &geometry)?;
+    Ok((words, timing))
 }
 
 /// The same variant with another number of regions.

@@ -12,7 +12,7 @@ use super::super::bench::BenchError;
 use super::super::dispatch::set_geometry;
 use super::super::layer_copies::{self, Copies};
 use super::super::{args, output, verify, verify_layer};
-use super::{given, none_legal, text};
+use super::{given, keep_faster, none_legal, text};
 use crate::config::Config;
 use crate::device::{Context, Device};
 use crate::dispatch::known_device;
@@ -181,15 +181,14 @@ fn best(
         let median = time(&copies, context, &layer, problem.tokens, samples)?;
         tried += 1;
         say(json, problem, geometry, Some(median));
-        if winner.as_ref().is_none_or(|w| median < w.median_us) {
-            winner = Some(Winner {
-                gpu: Gpu::from(context.device()),
-                problem: problem.clone(),
-                geometry: geometry.clone(),
-                median_us: median,
-                tried,
-            });
-        }
+        let found = Winner {
+            gpu: Gpu::from(context.device()),
+            problem: problem.clone(),
+            geometry: geometry.clone(),
+            median_us: median,
+            tried,
+        };
+        keep_faster(&mut winner, found);
     }
     if let Some(winner) = &mut winner {
         winner.tried = tried;

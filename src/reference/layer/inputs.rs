@@ -78,10 +78,12 @@ impl Matrix {
             ScaleLayout::Swizzled => self.scales.clone(),
         };
         let plain = Weight {
-            codes: self.codes.clone(),
+            codes: std::mem::take(&mut self.codes),
             scales,
         };
-        self.packed = PACKED64.pack(&plain, self.rows, self.k).ok();
+        let packed = PACKED64.pack(&plain, self.rows, self.k);
+        self.packed = Some(packed.expect("a layer's matrices are whole blocks"));
+        self.codes = plain.codes;
     }
 
     /// A row's weights, exact in f32 and without the global scale.

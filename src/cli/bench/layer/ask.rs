@@ -9,6 +9,7 @@ use clap::{Arg, ArgMatches, Command};
 use super::super::BenchError;
 use crate::spec::KernelSpec;
 use crate::template::Family;
+use crate::tune;
 use crate::workspace::{LayerDims, Packed};
 
 /// Positions and tokens that a measurement has at most: a slip of the hand asks for
@@ -92,9 +93,8 @@ impl Ask {
 }
 
 /// The variant in this family, for so many tokens: unless it was chosen, by itself or
-/// with a preset, `tokens` is the number of tokens up to four, beyond which a pass for
-/// each four is faster; up to eight on tensor cores with packed weights, in a ring as
-/// short as it gets, where that fits.
+/// with a preset, `tokens` is what shares a pass by rule; eight on tensor cores with
+/// packed weights, where they fit.
 pub(super) fn with_tokens(
     spec: &KernelSpec,
     family: &Arc<Family>,
@@ -102,16 +102,18 @@ pub(super) fn with_tokens(
     chosen: bool,
 ) -> Result<KernelSpec, BenchError> {
     let is_default = |name: &str| spec.constants[name] == spec.family.constants[name].default;
-    let laid = |most: usize| {
-        let tokens = nat.next_power_of_two().min(most);
+    let nat = u32::try_from(nat).unwrap_or(u32::MAX);
+    let laid = |eight: bool| {
+        let (tokens, short_ring) = tune::pass(nat, eight);
         let texts: Vec<(&str, String)> = spec
             .constants
             .iter()
             .filter(|(name, _)| family.constants.contains_key(name.as_str()))
             .map(|(name, value)| {
-                let text = match name.as_str() {
-                    "tokens" if !chosen && is_default("tokens") => tokens.to_string(),
-                    "stages" if !chosen && tokens > 4 && is_default("stages") => "2".into(),
+                let free = !chosen && is_default(name);
+                let text = match (name.as_str(), short_ring) {
+                    ("tokens", _) if free => tokens.to_string(),
+                    ("stages", Some(stages)) if free => stages.to_string(),
                     _ => value.to_string(),
                 };
                 (name.as_str(), text)
@@ -120,9 +122,9 @@ pub(super) fn with_tokens(
         let set = texts.iter().map(|(name, text)| (*name, text.as_str()));
         KernelSpec::new(family, set, spec.arch)
     };
-    match laid(8) {
+    match laid(true) {
         Ok(eight) if LayerDims::of(spec)?.packed == Packed::All => Ok(eight),
-        _ => Ok(laid(4)?),
+        _ => Ok(laid(false)?),
     }
 }
 
