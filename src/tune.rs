@@ -131,10 +131,15 @@ pub fn heuristic(gpu: &Gpu, problem: &Problem) -> Geometry {
             + tokens * slots * rows * 4
     };
     let fits = |rows: u32| bytes(rows) <= gpu.shared_mem_per_block;
-    let units = hidden.div_ceil(4).div_ceil(gpu.sm_count.max(1));
-    let mut rows = (units * 4).clamp(4, 128);
-    while rows > 4 && !fits(rows) {
-        rows -= 4;
+    // Packed rows come by eight.
+    let packed = problem
+        .constants
+        .get("weight_layout")
+        .is_some_and(|l| l == "packed");
+    let unit = if packed { 8 } else { 4 };
+    let mut rows = (hidden.div_ceil(unit).div_ceil(gpu.sm_count.max(1)) * unit).clamp(unit, 128);
+    while rows > unit && !fits(rows) {
+        rows -= unit;
     }
     if !fits(rows) {
         return Geometry::new();
@@ -291,6 +296,9 @@ mod tests {
         assert_eq!(rows(132, 1, 1), "40");
         assert_eq!(rows(132, 8, 4), "40");
         assert_eq!(rows(148, 1, 1), "36");
+        let mut packed = problem(1, 1);
+        packed.constants.insert("weight_layout".into(), "packed".into());
+        assert_eq!(heuristic(&gpu(148), &packed)["rows_per_cta"], "40", "by eight");
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod regions;
 mod show;
 mod tune;
 mod verify;
+mod verify_case;
 mod verify_gemv;
 mod verify_layer;
 mod verify_mma;

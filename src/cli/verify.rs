@@ -7,27 +7,44 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use half::bf16;
 use serde_json::json;
 
+use super::verify_case::{Case, Expected, Tally, finite};
 use super::{Answer, output, verify_gemv, verify_layer, verify_mma};
 use crate::device::Context;
 use crate::jit::{Error, Jit};
 use crate::problem::WoProblem;
-use crate::reference::{
-    Comparison, Drift, WoInputs, WoOutput, WoShape, chained, compare, drift, matmul_f64, split_order,
-};
+use crate::reference::packed::{BLOCK_ROWS, PACKED, Weight};
+use crate::reference::{Comparison, Rng, WoInputs, WoShape, chained, matmul_f64, split_order};
 use crate::spec::KernelSpec;
 use crate::target::Arch;
 use crate::template::Registry;
 
-/// hidden, query heads, head dim: the model's shape, and small odd ones that
-/// neither tiles nor scale groups divide.
-const SHAPES: [(usize, usize, usize); 3] = [(5120, 24, 256), (72, 8, 24), (130, 16, 40)];
+/// hidden, query heads, head dim: the model's shape, small odd ones that neither tiles
+/// nor scale groups divide, and a small one that packs, with slots that start in the
+/// middle of a packed block.
+const SHAPES: [(usize, usize, usize); 4] = [(5120, 24, 256), (72, 8, 24), (130, 16, 40), (72, 16, 96)];
 const KV_HEADS: [usize; 4] = [1, 2, 4, 8];
 const SPLITS: [usize; 4] = [1, 2, 4, 8];
 const GLOBAL_SCALES: [f32; 3] = [1.0, 0.0123, -3.7e-4];
 const MODES: [&str; 2] = ["fma", "mul_add"];
-const GEOMETRIES: [&str; 2] = ["tiled", "original"];
+
+/// Geometries and layouts, and what sets them.
+const FORMS: [(&str, &[(&str, &str)]); 5] = [
+    ("tiled", &[]),
+    ("tiled 40 x 2", &[("rows_per_cta", "40"), ("tokens", "2")]),
+    ("original", &[("geometry", "original")]),
+    ("packed", &[("weight_layout", "packed")]),
+    (
+        "packed 40 x 2",
+        &[
+            ("weight_layout", "packed"),
+            ("rows_per_cta", "40"),
+            ("tokens", "2"),
+        ],
+    ),
+];
 const MOST_TOKENS: usize = 4;
 
 pub(super) fn command(_: &Registry) -> Command {
@@ -162,10 +179,18 @@ impl Sweep<'_> {
         let stream = self.context.cuda().default_stream();
         for seed in 0..self.seeds {
             let mut inputs = WoInputs::random(&plain, MOST_TOKENS, 1.0, 4242 + seed);
-            let mut problem = WoProblem::new(&stream, &plain, most_slots, &inputs)?;
+            if seed > 0 && seed + 1 == self.seeds {
+                spread(&mut inputs.attn, seed);
+            }
+            let mut problems = vec![WoProblem::new(&stream, &plain, most_slots, &inputs)?];
+            if let Some(packed) = packed(&plain, &inputs) {
+                problems.push(WoProblem::new(&stream, &plain, most_slots, &packed)?);
+            }
             for global_scale in GLOBAL_SCALES {
                 inputs.global_scale = global_scale;
-                problem.set_global_scale(global_scale)?;
+                for problem in &mut problems {
+                    problem.set_global_scale(global_scale)?;
+                }
                 let set = Set {
                     seed,
                     float64: matmul_f64(&plain, &inputs),
@@ -176,20 +201,21 @@ impl Sweep<'_> {
                         num_kv_heads: *num_kv_heads,
                         ..plain
                     };
-                    self.orders(&shape, &set, &specs, &mut problem, tally)?;
+                    self.orders(&shape, &set, &specs, &mut problems, tally)?;
                 }
             }
         }
         Ok(())
     }
 
-    /// Every mode, split, geometry and number of tokens over one set of inputs.
+    /// Every mode, split, form and number of tokens over one set of inputs: `problems` has
+    /// them as checkpoints do, then packed.
     fn orders(
         &self,
         shape: &WoShape,
         set: &Set<'_>,
         specs: &Specs,
-        problem: &mut WoProblem,
+        problems: &mut [WoProblem],
         tally: &mut Tally,
     ) -> Result<(), Error> {
         for mode in MODES {
@@ -202,14 +228,17 @@ impl Sweep<'_> {
                     chained: &chained,
                     float64: &set.float64,
                 };
-                for geometry in GEOMETRIES {
-                    let spec = &specs[&(shape.num_kv_heads, wo_split, mode, geometry)];
+                for (form, set_by) in FORMS {
+                    let Some(spec) = specs.get(&(shape.num_kv_heads, wo_split, mode, form)) else {
+                        continue;
+                    };
                     let kernel = self.jit.load(spec, self.context)?;
+                    let problem = &mut problems[usize::from(takes_packed(set_by))];
                     for nat in 1..=MOST_TOKENS {
                         let actual = problem.run(&kernel, nat, shape.num_slots())?;
                         let case = Case::new(&shape, nat, &expected, &actual);
                         self.report(spec, set, &case);
-                        tally.add(&shape, mode, geometry, &case);
+                        tally.add(&shape, mode, form, &case);
                     }
                 }
             }
@@ -225,15 +254,22 @@ impl Sweep<'_> {
         for kv in kv_heads {
             for split in SPLITS {
                 for mode in MODES {
-                    for geometry in GEOMETRIES {
+                    for (form, set_by) in FORMS {
+                        if takes_packed(set_by) && !packs(shape, *kv, split) {
+                            continue;
+                        }
                         let numbers = [shape.0, shape.1, shape.2, *kv, split].map(|n| n.to_string());
                         let names = ["hidden", "num_q_heads", "head_dim", "num_kv_heads", "wo_split"];
                         let set = names
                             .into_iter()
                             .zip(numbers.iter().map(String::as_str))
-                            .chain([("accumulate", mode), ("geometry", geometry)]);
+                            .chain([("accumulate", mode)])
+                            .chain(set_by.iter().copied());
                         let spec = KernelSpec::new(family, set, arch)?;
-                        specs.insert((*kv, split, mode, geometry), spec);
+                        // Tiles of forty rows are for GPUs that have room for them.
+                        if spec.number("shared_bytes") <= Some(device.shared_mem_per_block) {
+                            specs.insert((*kv, split, mode, form), spec);
+                        }
                     }
                 }
             }
@@ -295,12 +331,7 @@ pub(super) fn prepare<'s>(jit: &Jit, specs: impl Iterator<Item = &'s KernelSpec>
     })
 }
 
-/// JSON has no infinity: a NaN on either side shows as null.
-fn finite(value: f64) -> Option<f64> {
-    value.is_finite().then_some(value)
-}
-
-/// Variants by kv heads, split, mode and geometry.
+/// Variants by kv heads, split, mode and form.
 type Specs = BTreeMap<(usize, usize, &'static str, &'static str), KernelSpec>;
 
 /// One set of inputs.
@@ -310,100 +341,40 @@ struct Set<'a> {
     float64: Vec<f64>,
 }
 
-/// What a launch must give, and what it is measured against without being judged.
-struct Expected<'a> {
-    wo: WoOutput,
-    chained: &'a [f32],
-    float64: &'a [f64],
+fn takes_packed(set_by: &[(&str, &str)]) -> bool {
+    set_by.contains(&("weight_layout", "packed"))
 }
 
-/// One launch, compared.
-struct Case {
-    nat: usize,
-    partials: Comparison,
-    output: Comparison,
-    from_chained: Drift,
-    from_float64: Drift,
+/// Whether the exact modes run over packed weights of this shape: rows by eight, k by
+/// 128, slots of whole 64 weights.
+fn packs((hidden, q_heads, head_dim): (usize, usize, usize), kv_heads: usize, split: usize) -> bool {
+    let k = q_heads * head_dim;
+    hidden.is_multiple_of(BLOCK_ROWS)
+        && k.is_multiple_of(PACKED.block_len)
+        && k.is_multiple_of(kv_heads * split * 64)
 }
 
-impl Case {
-    /// The references hold the most tokens; a launch has the first `nat` of them.
-    fn new(shape: &WoShape, nat: usize, expected: &Expected<'_>, actual: &WoOutput) -> Self {
-        let rows = nat * shape.hidden;
-        let chained: Vec<f64> = expected.chained[..rows].iter().map(|v| f64::from(*v)).collect();
-        let partials = &expected.wo.partials[..rows * shape.num_slots()];
-        Self {
-            nat,
-            partials: compare(partials, &actual.partials),
-            output: compare(&expected.wo.output[..rows], &actual.output),
-            from_chained: drift(&actual.output, &chained),
-            from_float64: drift(&actual.output, &expected.float64[..rows]),
-        }
-    }
-
-    fn is_exact(&self) -> bool {
-        self.partials.is_exact() && self.output.is_exact()
-    }
+/// The same inputs with packed weights, if the shape is whole blocks.
+pub(super) fn packed(shape: &WoShape, inputs: &WoInputs) -> Option<WoInputs> {
+    let plain = Weight {
+        codes: inputs.weight.clone(),
+        scales: inputs.scales.clone(),
+    };
+    let weight = PACKED.pack(&plain, shape.hidden, shape.k).ok()?;
+    Some(WoInputs {
+        weight: weight.codes,
+        scales: weight.scales,
+        ..inputs.clone()
+    })
 }
 
-/// Cases of one shape, mode, geometry and split.
-#[derive(Default)]
-struct Line {
-    cases: usize,
-    wrong: usize,
-    max_abs: f64,
-    from_chained: f64,
-    from_float64: f64,
-}
-
-#[derive(Default)]
-struct Tally {
-    cases: usize,
-    wrong: usize,
-    lines: BTreeMap<(String, String, String, usize), Line>,
-}
-
-impl Tally {
-    fn add(&mut self, shape: &WoShape, mode: &str, geometry: &str, case: &Case) {
-        let wrong = usize::from(!case.is_exact());
-        self.cases += 1;
-        self.wrong += wrong;
-        let name = format!("{} x {}", shape.hidden, shape.k);
-        let key = (name, geometry.to_owned(), mode.to_owned(), shape.wo_split);
-        let line = self.lines.entry(key).or_default();
-        line.cases += 1;
-        line.wrong += wrong;
-        line.max_abs = line.max_abs.max(case.partials.max_abs).max(case.output.max_abs);
-        line.from_chained = line.from_chained.max(case.from_chained.relative_l2);
-        line.from_float64 = line.from_float64.max(case.from_float64.relative_l2);
-    }
-
-    fn table(&self) -> Vec<Vec<String>> {
-        let heading = [
-            "shape",
-            "geometry",
-            "accumulate",
-            "split",
-            "cases",
-            "wrong",
-            "max_abs",
-            "drift from chained",
-            "drift from float64",
-        ];
-        let mut rows = vec![heading.map(str::to_owned).to_vec()];
-        for ((shape, geometry, mode, split), line) in &self.lines {
-            rows.push(vec![
-                shape.clone(),
-                geometry.clone(),
-                mode.clone(),
-                split.to_string(),
-                line.cases.to_string(),
-                line.wrong.to_string(),
-                format!("{:?}", line.max_abs),
-                format!("{:.2e}", line.from_chained),
-                format!("{:.2e}", line.from_float64),
-            ]);
-        }
-        rows
+/// Activations of every magnitude below 2^61, subnormal ones and zeros among them.
+fn spread(attn: &mut [bf16], seed: u64) {
+    let mut rng = Rng::new(seed ^ 0x5bead);
+    for x in attn {
+        let drawn = rng.next_u64();
+        let exponent = u16::try_from(drawn % 188).unwrap_or(0);
+        let bits = x.to_bits() & 0x807f | exponent << 7;
+        *x = bf16::from_bits(if drawn >> 60 == 0 { 0 } else { bits });
     }
 }

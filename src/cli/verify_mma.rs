@@ -8,12 +8,11 @@ use half::bf16;
 use serde_json::json;
 
 use super::output;
-use super::verify::prepare;
+use super::verify::{packed, prepare};
 use crate::device::Context;
 use crate::jit::{Error, Jit};
 use crate::problem::WoProblem;
 use crate::reference::mma::{Accuracy, quantise};
-use crate::reference::packed::{self, Weight};
 use crate::reference::{Rng, WoInputs, WoOutput, WoShape, matmul_f64, split_order};
 use crate::spec::KernelSpec;
 use crate::target::Arch;
@@ -91,18 +90,10 @@ impl Sweep<'_> {
         let largest = yardstick.iter().fold(0.0_f64, |m, v| m.max(v.abs()));
         let mut first: [Option<WoOutput>; 2] = [None, None];
         for layout in LAYOUTS {
-            let mut held = inputs.clone();
-            if layout == "packed" {
-                let plain = Weight {
-                    codes: std::mem::take(&mut held.weight),
-                    scales: std::mem::take(&mut held.scales),
-                };
-                // The shapes above are whole blocks.
-                if let Ok(weight) = packed::PACKED.pack(&plain, shape.hidden, shape.k) {
-                    (held.weight, held.scales) = (weight.codes, weight.scales);
-                }
-            }
-            let mut problem = WoProblem::new(self.stream, shape, shape.num_slots(), &held)?;
+            // The shapes above are whole blocks.
+            let packed = (layout == "packed").then(|| packed(shape, inputs)).flatten();
+            let held = packed.as_ref().unwrap_or(inputs);
+            let mut problem = WoProblem::new(self.stream, shape, shape.num_slots(), held)?;
             for geometry in GEOMETRIES {
                 let spec = spec(self.jit, self.context, self.shape, self.q_heads, layout, geometry)?;
                 let kernel = self.jit.load(&spec, self.context)?;
@@ -254,6 +245,7 @@ pub(super) fn inputs(shape: &WoShape, name: &str, seed: u64, tokens: usize) -> W
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reference::packed::{PACKED, Weight};
 
     const SHAPE: WoShape = WoShape {
         hidden: 8,
@@ -271,9 +263,7 @@ mod tests {
                 codes: inputs.weight.clone(),
                 scales: inputs.scales.clone(),
             };
-            packed::PACKED
-                .pack(&plain, SHAPE.hidden, SHAPE.k)
-                .expect("whole blocks");
+            PACKED.pack(&plain, SHAPE.hidden, SHAPE.k).expect("whole blocks");
             let result = matmul_f64(&SHAPE, &inputs);
             assert!(result.iter().all(|v| v.is_finite()), "{name}");
             seen.push(result.iter().map(|v| v.to_bits()).collect());

@@ -312,6 +312,10 @@ fn the_built_in_families_compile_without_spills_on_every_tested_arch() {
         ),
         (archs, &["wo_gemv", "--wo-split", "8", "--geometry", "original"]),
         (kinds, &["wo_gemv", "--wo-split", "8", "--accumulate", "mma"]),
+        (
+            kinds,
+            &["wo_gemv", "--wo-split", "1,8", "--weight-layout", "packed"],
+        ),
         (kinds, &["gemv", "--weight-layout", "packed"]),
         (archs, &["stream"]),
     ] {

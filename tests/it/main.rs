@@ -22,4 +22,5 @@ mod regions_page;
 mod regions_trace;
 mod walk;
 mod webdriver;
+mod wo_tile;
 mod worker;

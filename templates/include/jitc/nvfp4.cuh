@@ -16,6 +16,22 @@ __device__ __forceinline__ u64 scale_offset(u32 row, u32 group, u32 tiles) {
     return block * 512u + (row & 31u) * 16u + ((row >> 5) & 3u) * 4u + (group & 3u);
 }
 
+// A code of a packed weight (reference::packed), and where its scale is: eight rows by 128 k are 512 bytes, lane
+// 4 (row mod 8) + t of a warp has 32 k; of a half word, bits 8..6, 2..0, 5..3, 12..10 hold magnitudes, 15, 9, 13, 14 signs.
+struct PackedCode {
+    u32 code;
+    u64 scale_at;
+};
+
+template <u32 k_total>
+__device__ __forceinline__ PackedCode packed_code(const u8* weight, u32 row, u32 k) {
+    const u32 lane = row % 8u * 4u + k % 128u / 32u, in = k % 32u, pair = in % 4u * 8u;
+    const u64 block = u64(row / 8u) * (k_total / 128u) + k / 128u;
+    const u32 word = reinterpret_cast<const u32*>(weight + block * 512u + lane * 16u)[in / 8u] >> (in % 8u / 4u * 16u);
+    return {((word >> (0x0a030006u >> pair & 31u)) & 7u) | ((word >> (0x0e0d090fu >> pair & 31u)) & 1u) << 3,
+            block * 64u + lane * 2u + in / 16u};
+}
+
 __device__ __forceinline__ float bf16_to_f32(u32 bits) { return __uint_as_float(bits << 16); }
 
 // One code as a float: its magnitude bits sit on the border of exponent and fraction, which is the value times 2^-126

@@ -41,16 +41,23 @@ struct Shape {
 };
 
 // A whole chain, one weight at a time straight from global memory: right for every shape and every global scale.
-template <typename C>
+template <typename C, bool packed = false>
 __device__ __noinline__ float chain_scalar(const u16* attn_row, const u8* weight, const u8* scales, float global,
                                            u32 row, u32 begin, u32 end) {
     using S = Shape<C>;
     const u8* bytes = weight + u64(row) * S::row_bytes;
     float a = 0.0f;
     for (u32 k = begin; k < end; ++k) {
-        u32 byte = bytes[k >> 1];
-        float code = fp4_to_f32((k & 1u) ? byte >> 4 : byte & 15u);
-        float scale = e4m3_to_f32(scales[scale_offset(row, k / group_len, S::scale_tiles)]);
+        float code, scale;
+        if constexpr (packed) {
+            const PackedCode at = packed_code<S::k_total>(weight, row, k);
+            code = fp4_to_f32(at.code);
+            scale = e4m3_to_f32(scales[at.scale_at]);
+        } else {
+            u32 byte = bytes[k >> 1];
+            code = fp4_to_f32((k & 1u) ? byte >> 4 : byte & 15u);
+            scale = e4m3_to_f32(scales[scale_offset(row, k / group_len, S::scale_tiles)]);
+        }
         float w = __fmul_rn(__fmul_rn(code, scale), global);
         a = chain_step<C::accumulate>(w, bf16_to_f32(attn_row[k]), a);
     }

@@ -1,107 +1,31 @@
 // Invariant: a block owns a tile of rows with all of their slots, so the ordered gather stays inside the block: no
 // counter, no other block. Every thread owns `rows` chains of one slot.
 //
-// Rows come in units of four: rows m, m+32, m+64, m+96 of a 128-row block share the 16 scale bytes of four groups, so
-// a tile is a run of units and its scales are whole 16-byte pieces. Unit u holds rows (u/32)*128 + 32q + u%32.
-//
-// Weights travel a row a copy. A tile's rows form groups, each with a barrier of its own, asked for in order; the threads
-// of a group wait for it alone, so that early groups compute while late ones travel.
+// Weights travel a row, or a few slots of eight rows, a copy. Groups of rows are asked for in order; the threads of a group
+// wait for it alone, so that early groups compute while late ones travel.
 #pragma once
 
-#include <jitc/copy.cuh>
 #include <jitc/region.cuh>
-#include <jitc/wo_chain.cuh>
+#include <jitc/wo_decode.cuh>
+#include <jitc/wo_layout.cuh>
 
 namespace jitc {
-
-constexpr u32 chunk_len = 64;  // weights between two scale loads of a row: four groups
-
-template <typename C>
-struct TiledLayout {
-    using S = Shape<C>;
-    static constexpr u32 tile = C::rows_per_cta;
-    static constexpr u32 units = tile / 4;
-    static constexpr u32 rows = C::row_chains;        // chains a thread runs side by side
-    static constexpr u32 lanes = tile / rows;         // threads a slot takes
-    static constexpr u32 workers = C::block_threads - 32u;  // the last warp asks for the weights
-    static constexpr u32 slot_chunks = S::k_head / S::split / chunk_len;
-    static constexpr u32 groups = C::row_groups;
-    static constexpr u32 group_lanes = lanes / groups;  // of one slot in one group
-    static constexpr u32 pitch = S::row_bytes + 16u;  // an odd number of 16-byte pieces: neighbours miss each other's banks
-    static constexpr u32 slot_floats = S::k_head / S::split + 4u;
-
-    static constexpr u32 barriers_at = 0;
-    static constexpr u32 weights_at = round_up(groups * 8u, 128u);
-    static constexpr u32 scales_at = weights_at + tile * pitch;
-    static constexpr u32 attn_at = scales_at + (S::k_total / chunk_len) * units * 16u;
-    static constexpr u32 sums_at = attn_at + C::tokens * S::slots * slot_floats * 4u;
-    static constexpr u32 bytes = sums_at + C::tokens * S::slots * tile * 4u;
-
-    // An item's slot and its first row in the tile.
-    __device__ static uint2 item(u32 i) {
-        u32 group = i / (S::slots * group_lanes), in_group = i % (S::slots * group_lanes);
-        return make_uint2(in_group / group_lanes, group * group_lanes + in_group % group_lanes);
-    }
-    __device__ static u32 weights_of(uint2 it) { return weights_at + it.y * pitch + it.x * slot_chunks * (chunk_len / 2u); }
-    __device__ static u32 scales_of(uint2 it) {
-        return scales_at + (it.x * slot_chunks * units + it.y % units) * 16u + it.y / units * rows * 4u;
-    }
-
-    static_assert(lanes % groups == 0, "every group has the same number of rows");
-    static_assert(tile % 4 == 0 && (rows == 1 || rows == 2 || rows == 4), "tile shape");
-
-    // The group that is asked for in place `i`. Where a group is one warp, the schedulers that hold a warp more than the
-    // others get theirs first.
-    __device__ static u32 group_in_place(u32 i) {
-        constexpr u32 extra = groups % 4u, deep = (groups + 3u) / 4u;
-        if constexpr (extra == 0u || group_lanes * S::slots != 32u) {
-            return i;
-        } else {
-            if (i < extra * deep) return i / extra * 4u + i % extra;
-            u32 late = i - extra * deep;
-            return late / (4u - extra) * 4u + extra + late % (4u - extra);
-        }
-    }
-
-    // The tile's rows in the order in which they are asked for: group by group.
-    __device__ static u32 local_row(u32 i) {
-        u32 group = group_in_place(i / (group_lanes * rows)), in_group = i % (group_lanes * rows);
-        return in_group / group_lanes * lanes + group * group_lanes + in_group % group_lanes;
-    }
-
-    __device__ static u32 global_row(u32 first_unit, u32 local) {
-        u32 j = local / lanes, l = local % lanes;
-        u32 unit = first_unit + l % units, q = (l / units) * rows + j;
-        return (unit >> 5) * 128u + q * 32u + (unit & 31u);
-    }
-};
 
 // The chains of one thread over one chunk of 64 weights. `folded`: the activations hold the global scale already.
 template <typename C, bool folded>
 __device__ __forceinline__ void tiled_chunk(const u8* weights, const u8* scales, const float* attn, float global,
                                             float (&acc)[C::row_chains][C::tokens]) {
     using L = TiledLayout<C>;
+    using D = WeightDecode<C::packed>;
     constexpr u32 token_floats = L::S::slots * L::slot_floats;
-    E4m3x4 scale[L::rows];
-    if constexpr (L::rows == 4) {
-        uint4 s = *reinterpret_cast<const uint4*>(scales);
-        scale[0] = e4m3x4_to_f16(s.x);
-        scale[1] = e4m3x4_to_f16(s.y);
-        scale[2] = e4m3x4_to_f16(s.z);
-        scale[3] = e4m3x4_to_f16(s.w);
-    } else if constexpr (L::rows == 2) {
-        uint2 s = *reinterpret_cast<const uint2*>(scales);
-        scale[0] = e4m3x4_to_f16(s.x);
-        scale[1] = e4m3x4_to_f16(s.y);
-    } else {
-        scale[0] = e4m3x4_to_f16(*reinterpret_cast<const u32*>(scales));
-    }
+    typename D::Scales scale[L::rows];
+    L::load_scales(scales, [&](u32 j, u32 bytes) { scale[j] = D::scales(bytes); });
 #pragma unroll
     for (u32 half = 0; half < 2; ++half) {
         u32 words[L::rows][4];
 #pragma unroll
         for (u32 j = 0; j < L::rows; ++j) {
-            uint4 w = *reinterpret_cast<const uint4*>(weights + j * L::lanes * L::pitch + half * 16u);
+            uint4 w = *reinterpret_cast<const uint4*>(weights + j * L::row_step + half * 16u);
             words[j][0] = w.x;
             words[j][1] = w.y;
             words[j][2] = w.z;
@@ -112,17 +36,7 @@ __device__ __forceinline__ void tiled_chunk(const u8* weights, const u8* scales,
             float w[L::rows][8];
 #pragma unroll
             for (u32 j = 0; j < L::rows; ++j) {
-                Fp4x8 d = fp4x8_to_f16(words[j][i]);
-                u32 s = scale[j].pair[half * 2 + i / 2];
-#pragma unroll
-                for (u32 p = 0; p < 2; ++p) {
-                    float2 e = widen_f16x2(mul_f16x2(d.even[p], s));
-                    float2 o = widen_f16x2(mul_f16x2(d.odd[p], s));
-                    w[j][4 * p + 0] = e.x;
-                    w[j][4 * p + 1] = o.x;
-                    w[j][4 * p + 2] = e.y;
-                    w[j][4 * p + 3] = o.y;
-                }
+                D::weights(words[j][i], scale[j].pair[half * 2 + i / 2], w[j]);
                 if constexpr (!folded) {
 #pragma unroll
                     for (u32 n = 0; n < 8; ++n) w[j][n] = __fmul_rn(w[j][n], global);
@@ -146,60 +60,37 @@ __device__ __forceinline__ void tiled_chunk(const u8* weights, const u8* scales,
 }
 
 template <typename C, bool folded>
-__device__ __forceinline__ void tiled_slot(const u8* weights, const u8* scales, const float* attn, float global,
+__device__ __forceinline__ void tiled_slot(typename TiledLayout<C>::Walk walk, const float* attn, float global,
                                            float (&acc)[C::row_chains][C::tokens]) {
     using L = TiledLayout<C>;
 #pragma unroll 1
     for (u32 c = 0; c < L::slot_chunks; ++c) {
-        tiled_chunk<C, folded>(weights, scales, attn, global, acc);
-        weights += chunk_len / 2;
-        scales += L::units * 16u;
+        tiled_chunk<C, folded>(walk.weights, walk.scales, attn, global, acc);
+        walk.next();
         attn += chunk_len;
-    }
-}
-
-// Starts the copies of the tile's scales. They go first: every thread needs some, and behind the weights they would come
-// last.
-template <typename C>
-__device__ __forceinline__ void tiled_scales(u8* shared, const u8* scales, u32 first_unit) {
-    using L = TiledLayout<C>;
-    using S = Shape<C>;
-    constexpr u32 all_units = ceil_div(S::hidden, 128u) * 32u;
-    constexpr u32 tiles = S::k_total / chunk_len;
-    for (u32 i = threadIdx.x; i < tiles * L::units; i += L::workers) {
-        u32 tile = i / L::units, local = i % L::units, unit = first_unit + local;
-        if (unit < all_units) {
-            copy16_async(shared + L::scales_at + i * 16u,
-                         scales + (u64(unit >> 5) * tiles + tile) * 512u + (unit & 31u) * 16u);
-        }
     }
 }
 
 // Asks for the tile's weights, group by group. Where there are bulk copies this is all that the block's last warp does:
 // whoever asks is held up as long as the memory is, so nobody who computes should.
 template <typename C>
-__device__ __forceinline__ void tiled_weights(u8* shared, const u8* weight, u32 first_unit) {
+__device__ __forceinline__ void tiled_weights(u8* shared, const u8* weight) {
     using L = TiledLayout<C>;
     using S = Shape<C>;
     if constexpr (has_bulk_copy) {
         u64* bars = reinterpret_cast<u64*>(shared + L::barriers_at);
-        for (u32 i = threadIdx.x & 31u; i < L::tile; i += 32u) {
-            u32 local = L::local_row(i), row = L::global_row(first_unit, local);
-            u64* bar = bars + local % L::lanes / L::group_lanes;
-            // A row is one copy, since shorter ones cost as much each.
-            barrier_expect(bar, row < S::hidden ? S::row_bytes : 0u);
-            if (row < S::hidden) {
-                copy_bulk(shared + L::weights_at + local * L::pitch, weight + u64(row) * S::row_bytes, S::row_bytes, bar);
-            }
+        for (u32 i = threadIdx.x & 31u; i < L::copies; i += 32u) {
+            const auto c = L::copy(i, blockIdx.x);
+            const bool there = c.row < S::hidden;
+            barrier_expect(bars + c.group, there ? L::copy_bytes : 0u);
+            if (there) copy_bulk(shared + c.to, weight + c.from, L::copy_bytes, bars + c.group);
         }
     } else {
-        constexpr u32 pieces = S::row_bytes / 16u;
-        for (u32 i = threadIdx.x; i < L::tile * pieces; i += L::workers) {
-            u32 r = i / pieces, at = i % pieces * 16u;
-            u32 row = L::global_row(first_unit, r);
-            if (row < S::hidden) {
-                copy16_async(shared + L::weights_at + r * L::pitch + at, weight + u64(row) * S::row_bytes + at);
-            }
+        constexpr u32 pieces = L::copy_bytes / 16u;
+        for (u32 i = threadIdx.x; i < L::copies * pieces; i += L::workers) {
+            const auto c = L::copy(i / pieces, blockIdx.x);
+            const u32 at = i % pieces * 16u;
+            if (c.row < S::hidden) copy16_async(shared + c.to + at, weight + c.from + at);
         }
     }
 }
@@ -240,7 +131,7 @@ struct AttnPieces {
         if (piece >= all) return;
         u32 token = piece / row_pieces, k = piece % row_pieces * 4u;
         float* to = reinterpret_cast<float*>(shared + L::attn_at) +
-                    (token * S::slots + k / slot_len) * L::slot_floats + k % slot_len;
+                    (token * S::slots + L::x_place(k / slot_len)) * L::slot_floats + k % slot_len;
         *reinterpret_cast<float4*>(to) = make_float4(__fmul_rn(__uint_as_float(v.x << 16), factor),
                                                      __fmul_rn(__uint_as_float(v.x & 0xffff0000u), factor),
                                                      __fmul_rn(__uint_as_float(v.y << 16), factor),
@@ -260,12 +151,12 @@ struct AttnPieces {
 
 // Sums of the tile's slots in slot order, from zero.
 template <typename C>
-__device__ __forceinline__ void tiled_gather(const float* sums, float* output, u32 first_unit, u32 first_token, u32 nat) {
+__device__ __forceinline__ void tiled_gather(const float* sums, float* output, u32 first_token, u32 nat) {
     using L = TiledLayout<C>;
     using S = Shape<C>;
     for (u32 i = threadIdx.x; i < C::tokens * L::tile; i += L::workers) {
         u32 token = first_token + i / L::tile, local = i % L::tile;
-        u32 row = L::global_row(first_unit, local);
+        u32 row = L::global_row(blockIdx.x, local);
         if (row >= S::hidden || token >= nat) continue;
         const float* from = sums + i / L::tile * S::slots * L::tile + local;
         float acc = 0.0f;
@@ -285,7 +176,6 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
     extern __shared__ __align__(128) u8 shared[];
     u64* bars = reinterpret_cast<u64*>(shared + L::barriers_at);
     float* sums = reinterpret_cast<float*>(shared + L::sums_at);
-    const u32 first_unit = blockIdx.x * L::units;
 
     using A = AttnPieces<C>;
     const bool loader = threadIdx.x >= L::workers;
@@ -293,10 +183,10 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
     if (loader) {
         // Before any copy is on its way: a fence would wait for it.
         const u32 group = threadIdx.x - L::workers;
-        if (group < L::groups) barrier_init(bars + group, L::tile / L::groups);
+        if (group < L::groups) barrier_init(bars + group, L::group_copies);
         barrier_init_fence();
     } else {
-        tiled_scales<C>(shared, scales, first_unit);
+        L::copy_scales(shared, scales, blockIdx.x);
         if constexpr (A::early) {
 #pragma unroll
             for (u32 i = 0; i < A::mine; ++i) early[i] = A::fetch(attn, threadIdx.x + i * L::workers, 0u, nat);
@@ -304,10 +194,10 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
     }
     __syncthreads();
     if (loader) {
-        if constexpr (has_bulk_copy) tiled_weights<C>(shared, weight, first_unit);
+        if constexpr (has_bulk_copy) tiled_weights<C>(shared, weight);
         return;
     }
-    if constexpr (!has_bulk_copy) tiled_weights<C>(shared, weight, first_unit);
+    if constexpr (!has_bulk_copy) tiled_weights<C>(shared, weight);
     const float global = *global_scale;
     const bool plain = !(fabsf(global) >= pair_limit);
     const float rest = __fmul_rn(global, pair_rest), factor = global_folds(global) ? rest : 1.0f;
@@ -351,22 +241,21 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
                 for (u32 t = 0; t < C::tokens; ++t) acc[j][t] = 0.0f;
             }
             if (plain) {
-                const u8* w = shared + L::weights_of(it);
-                const u8* s = shared + L::scales_of(it);
-                const float* x = reinterpret_cast<const float*>(shared + L::attn_at) + slot * L::slot_floats;
+                const typename L::Walk walk(shared, it);
+                const float* x = reinterpret_cast<const float*>(shared + L::attn_at) + L::x_place(slot) * L::slot_floats;
                 if constexpr (has_bulk_copy) barrier_wait(bars + group, 0u);
                 if (folds) {
-                    tiled_slot<C, true>(w, s, x, rest, acc);
+                    tiled_slot<C, true>(walk, x, rest, acc);
                 } else {
-                    tiled_slot<C, false>(w, s, x, rest, acc);
+                    tiled_slot<C, false>(walk, x, rest, acc);
                 }
             } else {
                 for (u32 j = 0; j < L::rows; ++j) {
-                    u32 row = L::global_row(first_unit, j * L::lanes + l);
+                    u32 row = L::global_row(blockIdx.x, L::local(l, j));
                     for (u32 t = 0; t < C::tokens; ++t) {
                         if (row >= S::hidden || first_token + t >= nat) continue;
-                        float a = chain_scalar<C>(attn + u64(first_token + t) * S::k_total, weight, scales, global, row,
-                                                  S::slot_begin(slot), S::slot_end(slot));
+                        float a = chain_scalar<C, C::packed>(attn + u64(first_token + t) * S::k_total, weight, scales, global,
+                                                             row, S::slot_begin(slot), S::slot_end(slot));
                         // Selected by comparison: a register array takes no run-time index.
 #pragma unroll
                         for (u32 jj = 0; jj < L::rows; ++jj) {
@@ -378,11 +267,11 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
             }
 #pragma unroll
             for (u32 j = 0; j < L::rows; ++j) {
-                u32 row = L::global_row(first_unit, j * L::lanes + l);
+                u32 row = L::global_row(blockIdx.x, L::local(l, j));
                 if (!live) continue;
 #pragma unroll
                 for (u32 t = 0; t < C::tokens; ++t) {
-                    sums[(t * S::slots + slot) * L::tile + j * L::lanes + l] = acc[j][t];
+                    sums[(t * S::slots + slot) * L::tile + L::local(l, j)] = acc[j][t];
                     if (row < S::hidden && first_token + t < nat) {
                         partials[(u64(first_token + t) * S::slots + slot) * S::hidden + row] = acc[j][t];
                     }
@@ -392,7 +281,7 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
         sync_first<L::workers>();
         timer.exit(region::phase1_wo_gemv{});
         timer.enter(region::phase1_gather{});
-        tiled_gather<C>(sums, output, first_unit, first_token, nat);
+        tiled_gather<C>(sums, output, first_token, nat);
         sync_first<L::workers>();
         timer.exit(region::phase1_gather{});
     }
