@@ -105,6 +105,13 @@ impl Arch {
     pub fn number(self) -> u16 {
         self.number
     }
+
+    /// Whether it is `sm_90a` and its like: code for that one GPU, with instructions
+    /// that the plain architecture lacks.
+    #[must_use]
+    pub fn is_specific(self) -> bool {
+        self.suffix == Some(Suffix::A)
+    }
 }
 
 impl fmt::Display for Arch {

@@ -261,7 +261,7 @@ fn candidates(jit: &Jit, target: &Target, nat: u32) -> Result<Vec<Candidate>, Er
             let resident = match &target.context {
                 _ if shared > device.shared_mem_per_block => 0,
                 Some(context) => jit.load(&spec, context)?.entries()[0].capacity,
-                None => capacity(device, registers, number("block_threads"), shared),
+                None => capacity(device, registers, number("launch_threads"), shared),
             };
             let Some(variant) = Variant::of(&spec, resident) else {
                 continue;

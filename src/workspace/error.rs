@@ -41,6 +41,19 @@ pub enum WorkspaceError {
         /// Tokens that there is room for.
         room: u32,
     },
+    /// The kernel has too few registers to share out among its warps.
+    #[error(
+        "`{entry}` was compiled to {found} registers a thread, and its warps wait for ever with fewer than {least}: compile it \
+         with the NVRTC that `jitc toolchain` fetches, or take weight_layout = nvfp4"
+    )]
+    Registers {
+        /// The entry point.
+        entry: String,
+        /// What it has.
+        found: u32,
+        /// What it needs.
+        least: u32,
+    },
     /// The kernel left a counter that the next launch expects to be zero.
     #[error("a launch left counter {index} at {value}: the next one would not wait for it")]
     Counter {

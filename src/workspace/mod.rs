@@ -18,7 +18,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaStream, DevicePtr, sys};
 
 use crate::launch::{Arguments, Order, launch_grid};
-use crate::load::LoadedKernel;
+use crate::load::{EntryPoint, LoadedKernel};
 use crate::spec::KernelSpec;
 
 pub use dims::{LayerDims, Packed};
@@ -34,7 +34,13 @@ pub use weights::LayerWeights;
 pub struct Layer {
     kernel: Arc<LoadedKernel>,
     dims: LayerDims,
+    order: Order,
 }
+
+/// Threads that compute in a block whose warps share registers out, and registers a
+/// thread that it has to be launched with: as in `beta/block_ring.cuh`.
+const SHARING_THREADS: u32 = 512;
+const LAUNCH_REGISTERS: u32 = 96;
 
 /// Number of 64-bit values that the kernels' one parameter holds.
 pub const VALUES: usize = 42;
@@ -45,6 +51,8 @@ pub struct BoundLayer {
     kernel: Arc<LoadedKernel>,
     arguments: Arguments<VALUES>,
     max_tokens: u32,
+    /// `Programmatic` of a variant with `dependent = true`.
+    order: Order,
     /// Whether the grid has a layer of blocks a token.
     per_token: bool,
 }
@@ -52,9 +60,12 @@ pub struct BoundLayer {
 impl Layer {
     /// A loaded kernel of `beta_coop` or `beta_lite`, and its spec.
     pub fn new(spec: &KernelSpec, kernel: Arc<LoadedKernel>) -> Result<Self, WorkspaceError> {
+        enough_registers(spec, &kernel)?;
+        let early = spec.number("dependent") == Some(1) && spec.arch.number() >= 90;
         Ok(Self {
             kernel,
             dims: LayerDims::of(spec)?,
+            order: if early { Order::Programmatic } else { Order::Serial },
         })
     }
 
@@ -158,8 +169,28 @@ impl Layer {
             kernel: Arc::clone(&self.kernel),
             arguments,
             max_tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
+            order: self.order,
             per_token: dims.slice_ctas > 0,
         })
+    }
+}
+
+/// Of packed weights, warps that only ask for them hand registers on to those that
+/// compute, out of what the block was launched with: a kernel with fewer would wait
+/// for ever.
+fn enough_registers(spec: &KernelSpec, kernel: &LoadedKernel) -> Result<(), WorkspaceError> {
+    let shares = spec.arch.is_specific() && [90, 100, 103].contains(&spec.arch.number());
+    if !shares || spec.number("block_threads") != Some(SHARING_THREADS) {
+        return Ok(());
+    }
+    let sharing = |entry: &&EntryPoint| entry.block_threads > SHARING_THREADS;
+    match (kernel.entries().iter().filter(sharing)).find(|entry| entry.registers < LAUNCH_REGISTERS) {
+        None => Ok(()),
+        Some(entry) => Err(WorkspaceError::Registers {
+            entry: entry.name().to_owned(),
+            found: entry.registers,
+            least: LAUNCH_REGISTERS,
+        }),
     }
 }
 
@@ -221,7 +252,7 @@ impl BoundLayer {
             let [x, y, z] = entry.grid(nat);
             let grid = [x, y, if self.per_token { nat } else { z }];
             // SAFETY: the caller's promise, and `bind` checked what can be checked.
-            unsafe { launch_grid(entry, grid, Order::Serial, stream, &mut arguments) }?;
+            unsafe { launch_grid(entry, grid, self.order, stream, &mut arguments) }?;
         }
         Ok(())
     }

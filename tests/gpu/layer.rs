@@ -161,7 +161,12 @@ fn lite_and_coop_write_the_same_bits_in_every_mode_and_geometries_the_same_resul
     assert!(chains == run("beta_lite", &packed));
     assert!(chains.wo_output == exact.wo_output && chains.residual_output == exact.residual_output);
     let packed = [packed[0], ("accumulate", "mma"), ("tokens", "4")];
-    assert!(run("beta_coop", &packed) == run("beta_lite", &packed));
+    let together = run("beta_coop", &packed);
+    assert!(together == run("beta_lite", &packed));
+    // Launches that begin before the one ahead of them is done.
+    let early = [packed[0], packed[1], packed[2], ("dependent", "true")];
+    assert!(together == run("beta_coop", &early));
+    assert!(together == run("beta_lite", &early));
     let original = run(
         "beta_coop",
         &[("geometry", "original"), ("tile_k", "64"), ("slice_ctas", "3")],

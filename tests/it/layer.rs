@@ -179,10 +179,14 @@ block = 32
 #[test]
 fn the_layer_compiles_without_spills() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let packed = ["--preset", "h200-packed", "--accumulate", "mma"];
+    let packed = ["--weight-layout", "packed64", "--arch", "sm_90a"];
     for (variants, args) in [
         (2, &["--arch", "sm_90a,sm_121a"][..]),
-        (1, &[&packed[..], &["--arch", "sm_90a"]].concat()),
+        (2, &[&packed[..], &["--accumulate", "fma,mma"]].concat()),
+        (
+            1,
+            &[&packed[..], &["--accumulate", "fma", "--num-regions", "21"]].concat(),
+        ),
     ] {
         let output = jitc(dir.path())
             .args(["warm", "beta_coop", "--wo-split", "8", "--json"])
@@ -200,6 +204,68 @@ fn the_layer_compiles_without_spills() {
             assert_eq!(event["spill_bytes"], 0, "{event}");
         }
     }
+}
+
+/// Warps that ask hand registers on to those that compute, out of what launch bounds of
+/// 640 threads give: with fewer they would wait for ever.
+#[test]
+fn kernels_that_share_registers_out_have_them_whatever_the_layer() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let small = [
+        "--hidden",
+        "256",
+        "--intermediate",
+        "128",
+        "--num-q-heads",
+        "4",
+        "--num-kv-heads",
+        "1",
+    ];
+    for (family, args) in [
+        (
+            "beta_coop",
+            &["--head-dim", "64", "--accumulate", "mma", "--num-ctas", "4"][..],
+        ),
+        (
+            "beta_lite",
+            &["--head-dim", "64", "--accumulate", "mma", "--num-ctas", "4"],
+        ),
+    ] {
+        let output = jitc(dir.path())
+            .args([
+                "warm",
+                family,
+                "--weight-layout",
+                "packed64",
+                "--arch",
+                "sm_90a,sm_100a",
+                "-q",
+            ])
+            .args(small)
+            .args(args)
+            .output()
+            .expect("ran");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    let rows = jitc(dir.path())
+        .args(["cache", "ls", "--json"])
+        .output()
+        .expect("ran");
+    let mut seen = 0;
+    for row in events(&rows) {
+        for entry in row["resources"].as_array().expect("list") {
+            let name = entry["entry"].as_str().expect("name");
+            if !["beta_lite_attention", "beta_lite_merge"].contains(&name) {
+                assert_eq!(entry["registers"], 96, "{name}");
+                seen += 1;
+            }
+        }
+    }
+    assert_eq!(seen, 2 + 6);
 }
 
 #[test]

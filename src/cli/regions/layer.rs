@@ -1,20 +1,22 @@
 //! `jitc regions --live beta_coop`: the decode layer with regions on a GPU.
 //!
 //! What a launch with regions writes is held to what one without them writes, bit
-//! for bit; `jitc verify` is what holds the latter to the references.
+//! for bit; `jitc verify` is what holds the latter to the references. A launch is timed
+//! right behind one over other memory, as in a stream of layers.
 
 use std::sync::Arc;
 
-use cudarc::driver::{CudaSlice, CudaStream};
+use cudarc::driver::CudaStream;
 
 use super::Run;
 use super::live::{buffer, chosen, geometry, measure, source, with_regions};
+use crate::cli::layer_copies::Copies;
 use crate::device::Context;
 use crate::jit::{Error, Jit};
 use crate::reference::layer::Kv;
 use crate::region::{Table, Ticks};
 use crate::spec::KernelSpec;
-use crate::workspace::{BoundLayer, Layer, LayerProblem, LayerWeights, Room, WorkspaceError};
+use crate::workspace::{BoundLayer, Layer, WorkspaceError};
 
 /// Positions of each sequence's context.
 const CONTEXT: usize = 4096;
@@ -24,7 +26,6 @@ pub(super) fn one(
     context: &Context,
     spec: &KernelSpec,
     nat: u32,
-    scratch: &mut CudaSlice<u8>,
 ) -> Result<Result<Run, String>, Error> {
     let stream = context.cuda().default_stream();
     let count = chosen(spec);
@@ -36,9 +37,9 @@ pub(super) fn one(
     let geometry = geometry(&on, &off_kernel, nat as usize);
     let dims = layer_on.dims();
     let inputs = dims.inputs(&vec![CONTEXT; nat as usize], Kv::Random, 4242);
-    let weights = Arc::new(LayerWeights::new(&stream, &inputs)?);
-    let mut memory = LayerProblem::new(&stream, dims, Room::of(dims, &inputs), &weights, false)?;
-    memory.put(&inputs)?;
+    let mut copies = Copies::new(&stream, dims, &inputs, 2)?;
+    let before = copies.0[1].bind(&layer_off)?;
+    let memory = &mut copies.0[0];
     let (words, timing) = buffer(&stream, &on, count, geometry)?;
     let (bound_on, bound_off) = (memory.bind_timed(&layer_on, timing)?, memory.bind(&layer_off)?);
 
@@ -56,7 +57,7 @@ pub(super) fn one(
     let account = |words: &[u64]| Ticks::from_words(table, geometry, source(&on), words);
     measure(
         context,
-        scratch,
+        &mut || Ok(launch(&before, nat, &stream)?),
         &words,
         &off,
         against,

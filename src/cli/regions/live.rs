@@ -1,8 +1,10 @@
 //! `jitc regions --live`: runs a family on a GPU and reads what its blocks wrote.
 //!
 //! A kernel with regions is first held to the reference, then timed beside the same
-//! kernel without them, launch by launch with nothing in L2. The ticks kept are
-//! those of the launch with the median time, and so is the time.
+//! kernel without them, launch by launch with nothing of its own in L2: behind a copy
+//! over L2, a decode layer behind a launch over other memory, as in a stream of
+//! layers. The ticks kept are those of the launch with the median time, and so is
+//! the time.
 
 use std::sync::Arc;
 
@@ -23,7 +25,7 @@ use crate::template::Legal;
 const WARMUPS: usize = 3;
 const SAMPLES: usize = 41;
 
-/// Written before each launch, so that nothing of the last one is in L2.
+/// Written before each launch of `wo_gemv`, so that nothing of the last one is in L2.
 const FLUSH_BYTES: usize = 256 << 20;
 
 /// What regions cost.
@@ -60,12 +62,9 @@ pub(super) fn runs(jit: &Jit, family: &str, nat: u32) -> Result<Result<Vec<Run>,
     };
     let mut runs = Vec::new();
     let mut problem: Option<(WoShape, WoInputs, WoProblem)> = None;
-    let mut scratch = (context.cuda().default_stream())
-        .alloc_zeros::<u8>(FLUSH_BYTES)
-        .map_err(ProblemError::from)?;
     for spec in specs {
         if family != "wo_gemv" {
-            match layer::one(jit, &context, &spec, nat, &mut scratch)? {
+            match layer::one(jit, &context, &spec, nat)? {
                 Ok(run) => runs.push(run),
                 Err(reason) => return Ok(Err(reason)),
             }
@@ -84,7 +83,7 @@ pub(super) fn runs(jit: &Jit, family: &str, nat: u32) -> Result<Result<Vec<Run>,
                 slot.insert((shape, inputs, there))
             }
         };
-        match one(jit, &context, &spec, (shape, inputs, problem), &mut scratch)? {
+        match one(jit, &context, &spec, (shape, inputs, problem))? {
             Ok(run) => runs.push(run),
             Err(reason) => return Ok(Err(reason)),
         }
@@ -97,7 +96,6 @@ fn one(
     context: &Context,
     spec: &KernelSpec,
     (shape, inputs, problem): (WoShape, &WoInputs, &mut WoProblem),
-    scratch: &mut CudaSlice<u8>,
 ) -> Result<Result<Run, String>, Error> {
     let off = with_regions(spec, 0)?;
     let count = chosen(spec);
@@ -128,9 +126,10 @@ fn one(
 
     let against = "equal to the reference in every bit";
     let account = |words: &[u64]| Ticks::from_words(table, geometry, source(&on), words);
+    let mut scratch = (stream.alloc_zeros::<u8>(FLUSH_BYTES)).map_err(ProblemError::from)?;
     measure(
         context,
-        scratch,
+        &mut || Ok(stream.memset_zeros(&mut scratch).map_err(ProblemError::from)?),
         &words,
         &off,
         against,
@@ -147,11 +146,11 @@ fn one(
     .map(Ok)
 }
 
-/// Times a variant without regions and with them, launch by launch in turn. The
-/// account kept is that of the launch with the median time.
+/// Times a variant without regions and with them, launch by launch in turn, each behind
+/// `before`. The account kept is that of the launch with the median time.
 pub(super) fn measure(
     context: &Context,
-    scratch: &mut CudaSlice<u8>,
+    before: &mut dyn FnMut() -> Result<(), Error>,
     words: &CudaSlice<u64>,
     off: &KernelSpec,
     held_to: &'static str,
@@ -164,10 +163,10 @@ pub(super) fn measure(
         // Each kind goes first in turn: what is first after the copy is not always the same.
         let mut pair = [0.0; 2];
         for regions in [i % 2 == 1, i % 2 == 0] {
-            pair[usize::from(regions)] = timed(context, scratch, &mut || launch(regions))?;
+            pair[usize::from(regions)] = timed(context, before, &mut || launch(regions))?;
         }
         let [off_us, on_us] = pair;
-        let events_us = timed(context, scratch, &mut || Ok(()))?;
+        let events_us = timed(context, before, &mut || Ok(()))?;
         if i >= WARMUPS {
             let read = stream.clone_dtoh(words).map_err(ProblemError::from)?;
             stream.synchronize().map_err(ProblemError::from)?;
@@ -197,11 +196,10 @@ pub(super) fn measure(
     Ok(run)
 }
 
-/// One launch between two events, after L2 was written full of something else;
-/// microseconds.
+/// One launch between two events, behind `before`; microseconds.
 fn timed(
     context: &Context,
-    scratch: &mut CudaSlice<u8>,
+    before: &mut dyn FnMut() -> Result<(), Error>,
     launch: &mut dyn FnMut() -> Result<(), Error>,
 ) -> Result<f64, Error> {
     let stream = context.cuda().default_stream();
@@ -210,7 +208,7 @@ fn timed(
         context.cuda().new_event(timing).map_err(ProblemError::from)
     };
     let (start, end) = (event()?, event()?);
-    stream.memset_zeros(scratch).map_err(ProblemError::from)?;
+    before()?;
     start.record(&stream).map_err(ProblemError::from)?;
     launch()?;
     end.record(&stream).map_err(ProblemError::from)?;

@@ -132,6 +132,10 @@ fn packed_cases(all: &mut Cases) {
         ("stages", "5"),
     ];
     all.add(SMALL, &linear, &[33, 1], Kv::Random, 0.0123);
+    let early = [("dependent", "true"), ("num_ctas", "6")];
+    all.add(SMALL, &early, &[40, 17], Kv::Random, 0.0123);
+    let early = [PACKED, early[0], early[1], ("wo_split", "2")];
+    all.add(SMALL, &early, &[40, 17], Kv::Random, 0.0123);
     let tensor = [
         PACKED,
         ("accumulate", "mma"),
@@ -229,14 +233,17 @@ fn model_cases(all: &mut Cases) {
         ("input_norm", "true"),
     ];
     all.add(MODEL, &gated, &[300, 2000], Kv::Random, 0.0123);
-    let packed = [PACKED, ("stage_chunks", "6"), ("stages", "3")];
     for (split, mode) in [("1", "mma"), ("8", "mma"), ("8", "fma")] {
-        let set: Vec<_> = packed
-            .into_iter()
-            .chain([("wo_split", split), ("accumulate", mode)])
-            .collect();
+        let set = [PACKED, ("wo_split", split), ("accumulate", mode)];
         all.add(MODEL, &set, &[4096], Kv::Random, 0.0123);
     }
+    let other = [
+        PACKED,
+        ("accumulate", "mma"),
+        ("stage_chunks", "6"),
+        ("stages", "3"),
+    ];
+    all.add(MODEL, &other, &[4096], Kv::Random, 0.0123);
     let four = [PACKED, ("accumulate", "mma"), ("wo_split", "8"), ("tokens", "4")];
     all.add(MODEL, &four, &[4096, 100, 8000, 64], Kv::Random, 0.0123);
     let eight_tokens = [

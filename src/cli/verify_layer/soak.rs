@@ -51,7 +51,10 @@ pub(super) fn run(jit: &Jit, context: &Context, request: Request<'_>, json: bool
     let shape = layers[0].dims().shape;
     let mut rng = Rng::stream(2026, 1);
     let inputs: Vec<LayerInputs> = (0..SETS * request.streams)
-        .map(|set| step(&shape, request.small, &mut rng, 100 + set as u64))
+        .map(|set| {
+            let step = step(&shape, request.small, &mut rng, 100 + set as u64);
+            if set == 0 { step.pack() } else { step }
+        })
         .collect();
     let dims = largest(&layers);
     let stream = context.cuda().new_stream().map_err(WorkspaceError::from)?;
@@ -129,7 +132,8 @@ fn say(
     }
 }
 
-/// Every split, in the exact mode with a token a pass and on tensor cores with four.
+/// Every split, in the exact mode with a token a pass and on tensor cores with four;
+/// weights as checkpoints have them, and packed with launches that begin early.
 fn layers(jit: &Jit, context: &Context, request: Request<'_>) -> Result<Vec<Layer>, Error> {
     let device = context.device();
     let arch = Arch::of_device(device.major, device.minor);
@@ -139,7 +143,9 @@ fn layers(jit: &Jit, context: &Context, request: Request<'_>) -> Result<Vec<Laye
     let blocks = blocks.to_string();
     let mut specs = Vec::new();
     for split in SPLITS {
-        for (mode, tokens) in [("fma", "1"), ("mma", "4")] {
+        let kinds = [("nvfp4", "false"), ("packed64", "true")];
+        let modes = [("fma", "1"), ("mma", "4")];
+        for ((mode, tokens), (layout, early)) in modes.into_iter().flat_map(|m| kinds.map(|k| (m, k))) {
             let shape = SHAPE_NAMES.into_iter().zip(numbers.iter().map(String::as_str));
             // A slot of the small shape is too short for tensor cores from split 4 on.
             let mode = if request.small { "fma" } else { mode };
@@ -148,6 +154,8 @@ fn layers(jit: &Jit, context: &Context, request: Request<'_>) -> Result<Vec<Laye
                 ("accumulate", mode),
                 ("tokens", tokens),
                 ("num_ctas", blocks.as_str()),
+                ("weight_layout", layout),
+                ("dependent", early),
             ];
             specs.push(KernelSpec::new(family, shape.chain(own), arch)?);
         }

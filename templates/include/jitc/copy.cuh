@@ -87,12 +87,15 @@ __device__ __forceinline__ bool sync_first_any(bool says) {
     return any != 0u;
 }
 
+// One piece, by the engine. What is copied is read once: it leaves L2 first, so that what others share stays there.
 __device__ __forceinline__ void copy_bulk(void* dst, const void* src, u32 bytes, u64* bar) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    u64 policy;
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
     asm volatile(
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(
             shared_address(dst)),
-        "l"(src), "r"(bytes), "r"(shared_address(bar))
+        "l"(src), "r"(bytes), "r"(shared_address(bar)), "l"(policy)
         : "memory");
 #endif
 }

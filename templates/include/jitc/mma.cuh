@@ -3,6 +3,7 @@
 // are significant. Activations enter as they are. Products are exact in f32.
 #pragma once
 
+#include <jitc/dependent.cuh>
 #include <jitc/nvfp4.cuh>
 
 namespace jitc {
@@ -226,19 +227,6 @@ __device__ __forceinline__ void store_shared_if(u32 address, float v, bool wante
         :
         : "r"(address), "f"(v), "r"(u32(wanted))
         : "memory");
-}
-
-// Programmatic dependent launch: no effect unless the launch asks for it.
-__device__ __forceinline__ void dependents_may_start() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
-__device__ __forceinline__ void wait_for_dependencies() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
 }
 
 }  // namespace jitc

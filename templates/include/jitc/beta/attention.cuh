@@ -243,16 +243,17 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
         }
     };
     u32 at = begin + team * 16u;
+    const u8* rows = rows_of(at, next_page);
+    if (at < limit) {
+        load_keys(rows, limit - at);
+        load_values(rows + p.kv_half_stride, limit - at);
+        next_page = page_of(at + 16u * N::teams);
+    }
 #pragma unroll 1
     while (at < limit) {
         const u32 live = limit - at;  // positions of this tile that exist, if fewer than 16
-        {
-            const u8* rows = rows_of(at, next_page);
-            load_keys(rows, live);
-            load_values(rows + p.kv_half_stride, live);
-            next_page = page_of(at + 16u * N::teams);
-        }
         at += 16u * N::teams;
+        rows = rows_of(at, next_page);
         float s[4] = {}, r[4] = {};  // two chains of sums
 #pragma unroll
         for (u32 b = 0; b < own_blocks; ++b) {
@@ -266,6 +267,11 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
                 mma_bf16(i & 1u ? r : s, e4m3_even_to_bf16(x[i]), e4m3_even_to_bf16(y[i]), e4m3_odd_to_bf16(x[i]),
                          e4m3_odd_to_bf16(y[i]), q[2u * i], q[2u * i + 1u]);
             }
+        }
+        // The next tile's keys, then values, are on their way as soon as this one's are used.
+        if (at < limit) {
+            load_keys(rows, limit - at);
+            next_page = page_of(at + 16u * N::teams);
         }
 #pragma unroll
         for (u32 i = 0; i < 4; ++i) s[i] = __fadd_rn(s[i], r[i]);
@@ -329,6 +335,7 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
             mma_bf16(o[2u * w + 1u], e4m3_even_to_bf16(a_high), e4m3_odd_to_bf16(a_high), e4m3_even_to_bf16(b_high),
                      e4m3_odd_to_bf16(b_high), p0, p1);
         }
+        if (at < limit) load_values(rows + p.kv_half_stride, limit - at);
     }
 
     // The teams' results become the block's: upper half adds to lower half, then everybody sums the halves in order.
@@ -423,6 +430,17 @@ __device__ __forceinline__ void merge(const Params& p, u8* shared, u8* small, co
     for (u32 octet = 0; octet < N::octets; ++octet) {
         const u32 heads = N::group - octet * 8u < 8u ? N::group - octet * 8u : 8u;
         const float* records = p.attn_partials + u64(u.first) * N::unit_floats + octet * (N::frag + 16u);
+        // The first elements of 40 units are on their way before the statistics are looked at.
+        constexpr u32 soon = 5u;
+        float early[soon];
+#pragma unroll
+        for (u32 j = 0; j < soon; ++j) {
+            const u32 i = group + j * groups, e = first + column;
+            early[j] = 0.0f;
+            if (i < u.runs && e < last && fragment_head<N::D>(e & 31u, e / 32u) < heads) {
+                early[j] = load_l2(records + u64(i) * N::unit_floats + e);
+            }
+        }
         for (u32 h = warp; h < 8u; h += N::warps) {
             // The first 32 units' numbers stay in registers: there are hardly ever more.
             const float* mine = records + u64(lane < u.runs ? lane : 0u) * N::unit_floats + N::frag + h;
@@ -451,8 +469,17 @@ __device__ __forceinline__ void merge(const Params& p, u8* shared, u8* small, co
             const bool live = e < last && h < heads;
             float o = 0.0f;
             if (live) {
+                u32 from = group;
+                if (base == first) {
+                    from = group + soon * groups;
+#pragma unroll
+                    for (u32 j = 0; j < soon; ++j) {
+                        const u32 i = group + j * groups;
+                        if (i < u.runs) o = __fmaf_rn(early[j], factor[i * 8u + h], o);
+                    }
+                }
 #pragma unroll 4
-                for (u32 i = group; i < u.runs; i += groups) {
+                for (u32 i = from; i < u.runs; i += groups) {
                     o = __fmaf_rn(load_l2(records + u64(i) * N::unit_floats + e), factor[i * 8u + h], o);
                 }
             }

@@ -1,5 +1,5 @@
 // Invariant: a block has one ring of packed weights, filled by the engine for bulk copies in the order in which all of its warps
-// use them, across phases. A stage is eight or sixteen rows by a run of K that all warps share out. One warp more does nothing
+// use them, across phases. A stage is eight or sixteen rows by a run of K that all warps share out. A thread more does nothing
 // but ask: for a stage as soon as all warps are done with those that lay in its place. So a block that waits for other blocks
 // has the weights of its next steps on their way, and no warp that computes is held up by asking.
 //
@@ -15,13 +15,17 @@
 namespace jitc {
 namespace beta {
 
-// `total` runs in parts of at most `chunks` runs a warp, each shared out to all warps; parts and shares differ by one at most.
+// `total` runs in parts of at most `chunks` runs a warp, each shared out to all warps; parts and shares differ by one at most. Where
+// warps can have alike, they have so in every part.
 template <u32 total, u32 warps, u32 chunks>
 struct BlockShare {
     static constexpr u32 parts = ceil_div(total, warps * chunks);
     static constexpr u32 size = ceil_div(ceil_div(total, parts), warps), least = total / parts / warps;
-    static constexpr bool whole = least == size;
-    __device__ static u32 first(u32 part) { return parts == 1u ? 0u : total * part / parts; }
+    static constexpr bool whole = least == size, alike = total % warps == 0u;
+    __device__ static u32 first(u32 part) {
+        if constexpr (alike) return warps * (total / warps * part / parts);
+        return parts == 1u ? 0u : total * part / parts;
+    }
     __device__ static u32 length(u32 part) { return parts == 1u ? total : first(part + 1u) - first(part); }
     // A warp's runs, counted from the part's first.
     __device__ static u32 before(u32 warp, u32 part) { return whole ? warp * size : length(part) * warp / warps; }
@@ -210,14 +214,43 @@ struct Asker {
     }
 };
 
-// True in the warp that asks, when all is asked for; it has nothing else to do.
+// Registers of a thread: a launch gives all of a block's threads alike; the warps that ask give theirs up to those that compute.
+// A block has no more than it was launched with, and a warp that asks for more waits for ever: launch bounds of 640 threads make it
+// 96, and the host refuses a kernel that has fewer (Layer::new).
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || defined(__CUDA_ARCH_FEAT_SM100_ALL) || defined(__CUDA_ARCH_FEAT_SM103_ALL)
+constexpr bool has_register_moves = true;
+#else
+constexpr bool has_register_moves = false;
+#endif
+constexpr u32 launch_registers = 96u, asking_registers = 24u, computing_registers = 112u;
+static_assert(128u * asking_registers + 512u * computing_registers <= 640u * launch_registers, "a block's registers");
+
+template <bool more>
+__device__ __forceinline__ void move_registers() {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || defined(__CUDA_ARCH_FEAT_SM100_ALL) || defined(__CUDA_ARCH_FEAT_SM103_ALL)
+    if constexpr (more) {
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(computing_registers));
+    } else {
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(asking_registers));
+    }
+#endif
+}
+
+// True in the warps that do not compute, when all is asked for; one of them asks, by one thread. They are four because
+// registers move between groups of four warps.
 template <typename C, bool with_wo, bool with_fc1, bool with_fc2>
 __device__ __forceinline__ bool asks(const Params& p) {
-    if constexpr (C::launch_threads == C::block_threads) {
-        return false;
+    constexpr bool moves = has_register_moves && C::block_threads == 512u;
+    if constexpr (C::launch_threads == C::block_threads || !(with_wo || with_fc1 || with_fc2)) {
+        return false;  // launched without such warps
     } else {
-        if (threadIdx.x < C::block_threads) return false;
-        if constexpr (has_bulk_copy && (with_wo || with_fc1 || with_fc2)) {
+        static_assert(C::launch_threads == C::block_threads + 128u, "four warps more");
+        if (threadIdx.x < C::block_threads) {
+            if constexpr (moves) move_registers<true>();
+            return false;
+        }
+        if constexpr (moves) move_registers<false>();
+        if constexpr (has_bulk_copy) {
             wait_to_ask<C>();
             if (threadIdx.x == C::block_threads) {
                 Asker<C, with_wo, with_fc1, with_fc2> asker;

@@ -14,25 +14,23 @@ template <typename C>
 __device__ __forceinline__ void norm_rows(const Params& p, u8* x, float* undo, float* scratch, u32 first_token) {
     using N = Dims<C>;
     using L = Layout<C>;
-    constexpr u32 pieces = N::H / 8u, each = ceil_div(pieces, N::threads), mine = ceil_div(pieces, N::ctas);
-    const u32 thread = thread_index(), lane = thread & 31u, warp = thread / 32u;
+    constexpr u32 pieces = N::H / 8u, mine = ceil_div(pieces, N::ctas);
+    using Share = TokenShare<C, pieces>;
+    const u32 group = thread_index() / Share::threads, thread = thread_index() % Share::threads;
+    const u32 lane = thread & 31u, warp = thread_index() / 32u;
+    const float* squares = scratch + group * Share::warps;
+    const float* peaks = squares + N::warps;
 #pragma unroll 1
-    for (u32 t = 0; t < N::tokens; ++t) {
+    for (u32 t = group; t < N::tokens; t += Share::groups) {
         const u32 token = first_token + t;
-        if (token >= p.nat) {
-            // The tile's unused columns are never looked at, but must not hold NaN patterns that a mask lets through.
-            for (u32 i = thread; i < pieces; i += N::threads) {
-                *reinterpret_cast<uint4*>(x + t * L::h_pitch + i * 16u) = make_uint4(0u, 0u, 0u, 0u);
-            }
-            if (thread == 0) undo[t] = 0.0f;
-            continue;
-        }
-        float v[each][8];
+        // Unused columns are never looked at, but must not hold NaN patterns that a mask lets through: they become zeros.
+        const bool live = token < p.nat;
+        float v[Share::each][8];
         float square = 0.0f, peak = 0.0f;
 #pragma unroll
-        for (u32 i = 0; i < each; ++i) {
-            const u32 piece = i * N::threads + thread;
-            if (piece >= pieces) {
+        for (u32 i = 0; i < Share::each; ++i) {
+            const u32 piece = i * Share::threads + thread;
+            if (piece >= pieces || !live) {
 #pragma unroll
                 for (u32 j = 0; j < 8; ++j) v[i][j] = 0.0f;
                 continue;
@@ -60,19 +58,19 @@ __device__ __forceinline__ void norm_rows(const Params& p, u8* x, float* undo, f
             scratch[N::warps + warp] = peak;
         }
         block_sync<C>();
-        square = scratch[0];
-        peak = scratch[N::warps];
+        square = squares[0];
+        peak = peaks[0];
 #pragma unroll
-        for (u32 w = 1; w < N::warps; ++w) {
-            square = __fadd_rn(square, scratch[w]);
-            peak = fmaxf(peak, scratch[N::warps + w]);
+        for (u32 w = 1; w < Share::warps; ++w) {
+            square = __fadd_rn(square, squares[w]);
+            peak = fmaxf(peak, peaks[w]);
         }
-        const float inverse = rsqrtf(__fadd_rn(__fdiv_rn(square, float(N::H)), p.rms_eps));
+        const float inverse = live ? rsqrtf(__fadd_rn(__fdiv_rn(square, float(N::H)), p.rms_eps)) : 0.0f;
         const float scale = activation_scale(__fmul_rn(peak, inverse));
         if (thread == 0) undo[t] = inverse_power(scale);
 #pragma unroll
-        for (u32 i = 0; i < each; ++i) {
-            const u32 piece = i * N::threads + thread;
+        for (u32 i = 0; i < Share::each; ++i) {
+            const u32 piece = i * Share::threads + thread;
             if (piece >= pieces) continue;
             const uint4 gamma = __ldg(reinterpret_cast<const uint4*>(p.post_gamma) + piece);
             const u32 w[4] = {gamma.x, gamma.y, gamma.z, gamma.w};
@@ -89,7 +87,7 @@ __device__ __forceinline__ void norm_rows(const Params& p, u8* x, float* undo, f
                 f[2u * j] = __uint_as_float(out[j] << 16);
                 f[2u * j + 1u] = __uint_as_float(out[j] & 0xffff0000u);
             }
-            if (piece / mine == blockIdx.x) {
+            if (live && piece / mine == blockIdx.x) {
                 reinterpret_cast<uint4*>(p.attn_output + u64(token) * N::H)[piece] = make_uint4(out[0], out[1], out[2], out[3]);
             }
             *reinterpret_cast<uint4*>(x + t * L::h_pitch + piece * 16u) = permuted_f16(f, scale);
@@ -240,12 +238,7 @@ __device__ __forceinline__ void fc2(const Params& p, const u8* x, float* sums, R
         using Sh = typename R::Fc2Share;
         const u32 from = Sh::part_begin(warp, part), count = Sh::part_size(warp, part);
         Column column[Sh::size];
-#pragma unroll
-        for (u32 c = 0; c < Sh::size; ++c) {
-            if (c < Sh::least || c < count) {
-                column[c] = column_fp4<N::tokens>(x, L::code_pitch, scales, L::code_scale_pitch, c, from + c, lane, pick);
-            }
-        }
+        columns_fp4<N::tokens, Sh>(column, x, L::code_pitch, scales, L::code_scale_pitch, from, count, lane, pick);
         row_tiles<L, Phase::fc2, Sh>(ring, column, count, Sh::before(warp, part), Sh::length(part), acc, pick);
     }
     constexpr u32 stretch = L::row_tiles * 16u * N::tokens;

@@ -139,6 +139,7 @@ __device__ __forceinline__ void layer_spread(const Params& p) {
     } else if constexpr (Chains<C>::staged) {
         Chains<C>::ask(p, s.warp_ring(), 0u);
     }
+    begin<C>();
     timer.exit(region::prologue_pre_r0{});
     timer.enter(region::phase0_pre_attn{});
     if constexpr (C::input_norm) input_norm<C>(p, s.scratch());
@@ -209,9 +210,9 @@ __device__ __forceinline__ void layer_spread(const Params& p) {
 template <typename C>
 __device__ __forceinline__ void lite_attention(const Params& p) {
     const Shared<C> s = shared_memory<C>();
-    if (asks<C, false, false, false>(p)) return;
     RegionTimer<C> timer(p.region_timing);
     timer.enter_at_start(region::prologue_pre_r0{});
+    begin<C>();
     timer.exit(region::prologue_pre_r0{});
     timer.enter(region::phase0_pre_attn{});
     if constexpr (C::input_norm) input_norm<C>(p, s.scratch());
@@ -229,9 +230,9 @@ __device__ __forceinline__ void lite_attention(const Params& p) {
 template <typename C>
 __device__ __forceinline__ void lite_merge(const Params& p) {
     const Shared<C> s = shared_memory<C>();
-    if (asks<C, false, false, false>(p)) return;
     RegionTimer<C> timer(p.region_timing, false);
     timer.enter_at_start(region::phase1_wo_post{});
+    begin<C>();
     const Cut cut = cut_positions<C>(p);
 #pragma unroll 1
     for (u32 n = blockIdx.x; n < cut.units; n += gridDim.x) {
@@ -257,6 +258,7 @@ __device__ __forceinline__ void lite_wo(const Params& p) {
     } else if constexpr (Chains<C>::staged) {
         Chains<C>::ask(p, s.warp_ring(), 0u);
     }
+    begin<C>();
     wo_phase<C, true>(p, s, ring, timer);
     timer.leave_kernel(region::grid_barrier_wait{});
 }
@@ -270,6 +272,7 @@ __device__ __forceinline__ void lite_fc1(const Params& p) {
     timer.enter_at_start(region::phase3_load_x{});
     RingOf<C, false, true, false> ring(p, s.ring());
     ring.start();
+    begin<C>();
     fc1_phase<C, true>(p, s, ring, timer);
     timer.leave_kernel(region::phase3_fc2_wait{});
 }
@@ -282,6 +285,7 @@ __device__ __forceinline__ void lite_fc2(const Params& p) {
     timer.come_from_kernel(region::phase3_fc2_wait{});
     RingOf<C, false, false, true> ring(p, s.ring());
     ring.start();
+    begin<C>();
     fc2_phase<C, true>(p, s, ring, timer);
 }
 

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <jitc/copy.cuh>
+#include <jitc/dependent.cuh>
 #include <jitc/grid_barrier.cuh>
 
 extern "C" __device__ void __assertfail(const char* message, const char* file, unsigned line, const char* function,
@@ -39,6 +40,16 @@ __device__ __forceinline__ void spin_until(const u32* counter, u32 target, const
 template <typename C>
 __device__ __forceinline__ void block_sync() {
     asm volatile("barrier.cta.sync.aligned 1, %0;" ::"n"(C::block_threads) : "memory");
+}
+
+// By the warps that compute, first of all that touches memory but weights: the launch before this one is done, the next may start
+// where a block has left.
+template <typename C>
+__device__ __forceinline__ void begin() {
+    if constexpr (C::dependent) {
+        dependents_may_start();
+        wait_for_dependencies();
+    }
 }
 
 template <typename C>

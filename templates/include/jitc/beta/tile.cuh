@@ -130,6 +130,38 @@ __device__ __forceinline__ Column column_fp4(const u8* codes, u32 pitch, const u
     return c;
 }
 
+// All columns of a part, of `count` runs from `from` on.
+template <u32 tokens, typename Sh>
+__device__ __forceinline__ void columns_fp4(Column (&column)[Sh::size], const u8* codes, u32 pitch, const u8* scales,
+                                            u32 scale_pitch, u32 from, u32 count, u32 lane, u32 pick) {
+    if constexpr (tokens == 1u) {
+        // Of two runs side by side every lane decodes the one that it may hold; where it does not, its scale is zero. A lane
+        // that has no second run decodes the first again.
+        const u32 g = lane >> 2, t = lane & 3u, odd = g >> 2;
+        const bool mine = (g & 3u) == t;
+#pragma unroll
+        for (u32 c = 0; c < Sh::size; c += 2) {
+            const bool second = c + 1u < Sh::size && (c + 1u < Sh::least || c + 1u < count);
+            const u32 at = from + c + (second ? odd : 0u);
+            const uint2 w = *reinterpret_cast<const uint2*>(codes + at * 32u + t * 8u);
+            const u32 s = mine ? *reinterpret_cast<const u32*>(scales + at * 4u) : 0u;
+            decode16(w, column[c].pair);
+            if (c + 1u < Sh::size) {
+                column[c + 1u] = column[c];
+                scale16(scale_pair(odd == 1u ? s : 0u, pick), column[c + 1u].pair);
+            }
+            scale16(scale_pair(odd == 0u ? s : 0u, pick), column[c].pair);
+        }
+    } else {
+#pragma unroll
+        for (u32 c = 0; c < Sh::size; ++c) {
+            if (c < Sh::least || c < count) {
+                column[c] = column_fp4<tokens>(codes, pitch, scales, scale_pitch, c, from + c, lane, pick);
+            }
+        }
+    }
+}
+
 // A lane's sums for 16 rows: with one token those of rows g and g + 8 over its groups, else the accumulators themselves.
 template <u32 tokens>
 struct RowSums {

@@ -96,6 +96,17 @@ struct Dims {
     static_assert(threads % 32u == 0 && warps >= 2u && teams % 2u == 0, "an even number of teams");
 };
 
+// Rows of several tokens are read side by side, a share of the block's warps each: as many as leave a thread at most six pieces of
+// eight elements.
+template <typename C, u32 pieces>
+struct TokenShare {
+    using N = Dims<C>;
+    __host__ __device__ static constexpr u32 of(u32 groups) { return ceil_div(pieces, N::threads / groups); }
+    static constexpr u32 groups = N::tokens >= 4u && of(4u) <= 6u ? 4u : N::tokens >= 2u && of(2u) <= 6u ? 2u : 1u;
+    static constexpr u32 threads = N::threads / groups, warps = N::warps / groups, each = of(groups);
+    static_assert(N::warps % groups == 0u, "whole warps");
+};
+
 // What a block ring remembers, in bytes, behind the ring itself.
 constexpr u32 block_ring_state = 384u;
 

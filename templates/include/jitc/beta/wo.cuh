@@ -10,17 +10,18 @@
 namespace jitc {
 namespace beta {
 
-// Largest of the block's values in every thread; `scratch` holds a float a warp. Two block barriers.
-template <typename C>
-__device__ __forceinline__ float block_max(float x, float* scratch) {
+// Largest value of a token's threads, in each of them; `scratch` holds a float a warp. Two block barriers.
+template <typename C, typename Share>
+__device__ __forceinline__ float share_max(float x, float* scratch) {
 #pragma unroll
     for (u32 i = 16; i > 0; i /= 2) x = fmaxf(x, __shfl_xor_sync(~0u, x, i));
-    const u32 thread = thread_index();
-    if ((thread & 31u) == 0u) scratch[thread / 32u] = x;
+    const u32 warp = thread_index() / 32u;
+    if ((thread_index() & 31u) == 0u) scratch[warp] = x;
     block_sync<C>();
-    x = scratch[0];
+    const float* mine = scratch + warp / Share::warps * Share::warps;
+    x = mine[0];
 #pragma unroll
-    for (u32 w = 1; w < Dims<C>::warps; ++w) x = fmaxf(x, scratch[w]);
+    for (u32 w = 1; w < Share::warps; ++w) x = fmaxf(x, mine[w]);
     block_sync<C>();
     return x;
 }
@@ -240,16 +241,17 @@ template <typename C>
 __device__ __forceinline__ void load_rows_f16(const u16* rows, u8* x, float* undo, float* scratch, u32 first_token, u32 nat) {
     using N = Dims<C>;
     using L = Layout<C>;
-    constexpr u32 pieces = N::K / 8u, each = ceil_div(pieces, N::threads);
-    const u32 thread = thread_index();
+    constexpr u32 pieces = N::K / 8u;
+    using Share = TokenShare<C, pieces>;
+    const u32 group = thread_index() / Share::threads, thread = thread_index() % Share::threads;
 #pragma unroll 1
-    for (u32 t = 0; t < N::tokens; ++t) {
-        uint4 v[each];
+    for (u32 t = group; t < N::tokens; t += Share::groups) {
+        uint4 v[Share::each];
         float peak = 0.0f;
         const bool live = first_token + t < nat;
 #pragma unroll
-        for (u32 i = 0; i < each; ++i) {
-            const u32 piece = i * N::threads + thread;
+        for (u32 i = 0; i < Share::each; ++i) {
+            const u32 piece = i * Share::threads + thread;
             v[i] = make_uint4(0u, 0u, 0u, 0u);
             if (live && piece < pieces) v[i] = __ldcg(reinterpret_cast<const uint4*>(rows + u64(first_token + t) * N::K) + piece);
             const u32 w[4] = {v[i].x, v[i].y, v[i].z, v[i].w};
@@ -258,12 +260,12 @@ __device__ __forceinline__ void load_rows_f16(const u16* rows, u8* x, float* und
                 peak = fmaxf(peak, fmaxf(fabsf(__uint_as_float(w[j] << 16)), fabsf(__uint_as_float(w[j] & 0xffff0000u))));
             }
         }
-        peak = block_max<C>(peak, scratch);
+        peak = share_max<C, Share>(peak, scratch);
         const float scale = activation_scale(peak);
         if (thread == 0) undo[t] = inverse_power(scale);
 #pragma unroll
-        for (u32 i = 0; i < each; ++i) {
-            const u32 piece = i * N::threads + thread;
+        for (u32 i = 0; i < Share::each; ++i) {
+            const u32 piece = i * Share::threads + thread;
             if (piece >= pieces) continue;
             const float f[8] = {__uint_as_float(v[i].x << 16), __uint_as_float(v[i].x & 0xffff0000u),
                                 __uint_as_float(v[i].y << 16), __uint_as_float(v[i].y & 0xffff0000u),
