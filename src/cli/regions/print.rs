@@ -85,7 +85,7 @@ pub(in crate::cli) fn print_run(run: &Run) {
     if let Some(cost) = &run.cost {
         output::line(format!(
             "{}: {:.2} us without regions, {:.2} us with them; {:+.2} us ({:+.2} %) from one launch to the next; medians, \
-             nothing in L2; {}",
+             nothing of its own in L2; {}",
             cost.device,
             cost.off_us,
             cost.on_us,
