@@ -48,6 +48,15 @@ fn entries_are_listed_filtered_sorted_and_shown() {
         let listed = json(dir.path(), &[&["cache", "ls"], filter].concat(), 0);
         assert_eq!(listed.len(), count, "{filter:?}");
     }
+    let none = jitc(dir.path())
+        .args(["cache", "ls", "--family", "strem"])
+        .assert();
+    none.success().stderr(contains(
+        "none of 2 entries is meant; there are: stream sm_80, stream sm_90a",
+    ));
+    let empty = tempfile::tempdir().expect("tempdir");
+    let none = jitc(empty.path()).args(["cache", "ls"]).assert();
+    none.success().stderr(contains("no entries; `jitc cache dir`"));
     let sorted = json(dir.path(), &["cache", "ls", "--sort", "arch", "--reverse"], 0);
     assert_eq!(sorted[0]["arch"], "sm_90a");
     let key = sorted[0]["key"].as_str().expect("key");

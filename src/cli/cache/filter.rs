@@ -20,6 +20,7 @@ pub(super) struct Row {
 }
 
 /// What an entry must be to be meant.
+#[derive(Default)]
 pub(super) struct Filter {
     families: Vec<String>,
     archs: Vec<String>,

@@ -1,6 +1,6 @@
 //! `jitc cache ls` and `stats`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
@@ -23,6 +23,9 @@ pub(super) fn stats_command() -> Command {
 pub(super) fn ls(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
     let mut rows = rows(jit, &Filter::read(matches));
     sort(&mut rows, matches);
+    if rows.is_empty() {
+        output::note(nothing(jit));
+    }
     if json {
         output::json_lines(rows.iter().map(object));
         return ExitCode::SUCCESS;
@@ -62,6 +65,22 @@ pub(super) fn ls(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
     }
     output::table(&table);
     ExitCode::SUCCESS
+}
+
+/// Why a list is empty: what there is instead.
+fn nothing(jit: &Jit) -> String {
+    let all = rows(jit, &Filter::default());
+    let named = all.iter().filter_map(|row| row.record.summary.as_ref().ok());
+    let kinds: BTreeSet<String> = named.map(|s| format!("{} {}", s.family, s.arch)).collect();
+    if all.is_empty() {
+        return "no entries; `jitc cache dir` says where they would be".to_owned();
+    }
+    let kinds: Vec<String> = kinds.into_iter().collect();
+    format!(
+        "none of {} entries is meant; there are: {}",
+        all.len(),
+        kinds.join(", ")
+    )
 }
 
 fn object(row: &Row) -> serde_json::Value {
