@@ -16,6 +16,7 @@ use jitc::jit::{Error, Jit};
 use jitc::launch::{Arguments, LaunchError, Order, launch};
 use jitc::load::LoadError;
 use jitc::problem::WoProblem;
+use jitc::reference::packed::{PACKED, Weight};
 use jitc::reference::{WoInputs, WoShape, compare, split_order};
 use jitc::spec::KernelSpec;
 use jitc::target::Arch;
@@ -95,6 +96,49 @@ fn both_geometries_give_the_bits_of_the_reference() {
     let jit = jit(dir.path());
     for geometry in ["tiled", "original"] {
         assert_right(&jit, &context, &spec(&jit, geometry, arch_of(&context)));
+    }
+}
+
+/// Small enough for every tool of compute-sanitizer.
+#[test]
+fn chains_over_packed_weights_have_the_bits_of_the_reference() {
+    let Some(context) = gpu() else { return };
+    let dir = tempfile::tempdir().expect("tempdir");
+    let jit = jit(dir.path());
+    let shape = WoShape { k: 512, ..SHAPE };
+    let inputs = WoInputs::random(&shape, 3, 0.0123, 7);
+    let plain = Weight {
+        codes: inputs.weight.clone(),
+        scales: inputs.scales.clone(),
+    };
+    let weight = PACKED.pack(&plain, shape.hidden, shape.k).expect("whole blocks");
+    let packed = WoInputs {
+        weight: weight.codes,
+        scales: weight.scales,
+        ..inputs.clone()
+    };
+    let stream = context.cuda().default_stream();
+    let mut problem = WoProblem::new(&stream, &shape, shape.num_slots(), &packed).expect("memory");
+    let family = jit.registry().get("wo_gemv").expect("family");
+    for mode in ["fma", "mul_add"] {
+        for tile in [&[][..], &[("rows_per_cta", "40"), ("tokens", "2")]] {
+            let set = [
+                ("hidden", "72"),
+                ("num_q_heads", "8"),
+                ("head_dim", "64"),
+                ("num_kv_heads", "4"),
+                ("wo_split", "2"),
+                ("weight_layout", "packed"),
+                ("accumulate", mode),
+            ];
+            let set = set.iter().chain(tile).copied();
+            let spec = KernelSpec::new(family, set, arch_of(&context)).expect("legal");
+            let kernel = jit.load(&spec, &context).expect("loaded");
+            let actual = problem.run(&kernel, 3, shape.num_slots()).expect("launched");
+            let expected = split_order(&shape, &inputs, mode == "fma");
+            assert!(compare(&expected.partials, &actual.partials).is_exact(), "{mode}");
+            assert!(compare(&expected.output, &actual.output).is_exact(), "{mode}");
+        }
     }
 }
 
