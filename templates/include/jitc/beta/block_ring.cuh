@@ -227,20 +227,18 @@ static_assert(128u * asking_registers + 512u * computing_registers <= 640u * lau
 
 template <bool more>
 __device__ __forceinline__ void move_registers() {
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || defined(__CUDA_ARCH_FEAT_SM100_ALL) || defined(__CUDA_ARCH_FEAT_SM103_ALL)
-    if constexpr (more) {
+    if constexpr (has_register_moves && more) {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(computing_registers));
-    } else {
+    } else if constexpr (has_register_moves) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(asking_registers));
     }
-#endif
 }
 
 // True in the warps that do not compute, when all is asked for; one of them asks, by one thread. They are four because
 // registers move between groups of four warps.
 template <typename C, bool with_wo, bool with_fc1, bool with_fc2>
 __device__ __forceinline__ bool asks(const Params& p) {
-    constexpr bool moves = has_register_moves && C::block_threads == 512u;
+    constexpr bool moves = C::block_threads == 512u;
     if constexpr (C::launch_threads == C::block_threads || !(with_wo || with_fc1 || with_fc2)) {
         return false;  // launched without such warps
     } else {

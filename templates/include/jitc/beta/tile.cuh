@@ -115,15 +115,15 @@ __device__ __forceinline__ Column column_f16(const u8* x, u32 pitch, u32 chunk, 
     return c;
 }
 
-// From rows of codes and scales.
+// From rows of codes and scales, of more tokens than one.
 template <u32 tokens>
-__device__ __forceinline__ Column column_fp4(const u8* codes, u32 pitch, const u8* scales, u32 scale_pitch, u32 chunk, u32 at,
-                                             u32 lane, u32 pick) {
+__device__ __forceinline__ Column column_fp4(const u8* codes, u32 pitch, const u8* scales, u32 scale_pitch, u32 at, u32 lane,
+                                             u32 pick) {
     Column c = {};
-    const u32 g = lane >> 2, t = lane & 3u, row = tokens == 1u ? 0u : g;
-    if (holds<tokens>(chunk, g, t)) {
-        const uint2 w = *reinterpret_cast<const uint2*>(codes + row * pitch + at * 32u + t * 8u);
-        const u32 s = *reinterpret_cast<const u32*>(scales + row * scale_pitch + at * 4u);
+    const u32 g = lane >> 2, t = lane & 3u;
+    if (g < tokens) {
+        const uint2 w = *reinterpret_cast<const uint2*>(codes + g * pitch + at * 32u + t * 8u);
+        const u32 s = *reinterpret_cast<const u32*>(scales + g * scale_pitch + at * 4u);
         decode16(w, c.pair);
         scale16(scale_pair(s, pick), c.pair);
     }
@@ -156,7 +156,7 @@ __device__ __forceinline__ void columns_fp4(Column (&column)[Sh::size], const u8
 #pragma unroll
         for (u32 c = 0; c < Sh::size; ++c) {
             if (c < Sh::least || c < count) {
-                column[c] = column_fp4<tokens>(codes, pitch, scales, scale_pitch, c, from + c, lane, pick);
+                column[c] = column_fp4<tokens>(codes, pitch, scales, scale_pitch, from + c, lane, pick);
             }
         }
     }
