@@ -6,8 +6,8 @@
 // lane t of a quad holds elements 16t..16t+15 of a 64-element run of K, lane group g holds 16 neighbouring d of V.
 #pragma once
 
-#include <jitc/beta/types.cuh>
 #include <jitc/beta/sync.cuh>
+#include <jitc/beta/units.cuh>
 
 namespace jitc {
 namespace beta {
@@ -58,57 +58,6 @@ __device__ __forceinline__ u32 transpose8x8(u32 a) {
     u32 d;
     asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(d) : "r"(a));
     return d;
-}
-
-// How the positions of all tokens are cut into units: the same in every block, worked out from seq_lens alone.
-struct Cut {
-    u32 run;    // positions of a unit, a multiple of 16 * teams
-    u32 units;  // of all tokens and heads
-
-    __device__ static u32 runs(u32 seq_len, u32 run) { return seq_len == 0 ? 1u : ceil_div(seq_len, run); }
-};
-
-template <typename C>
-__device__ __forceinline__ Cut cut_positions(const Params& p) {
-    using N = Dims<C>;
-    constexpr u32 step = 16u * N::teams;
-    u32 longest = 1, steps = 0;
-    for (u32 i = 0; i < p.nat; ++i) {
-        u32 n = Cut::runs(u32(p.seq_lens[i]), step);
-        longest = n > longest ? n : longest;
-        steps += n * N::kv_heads;
-    }
-    Cut cut;
-    u32 each = ceil_div(steps, N::ctas);
-    if (each > longest) each = longest;
-    while (true) {
-        cut.run = each * step;
-        cut.units = 0;
-        for (u32 i = 0; i < p.nat; ++i) cut.units += Cut::runs(u32(p.seq_lens[i]), cut.run) * N::kv_heads;
-        if (cut.units <= N::ctas || each >= longest) return cut;
-        ++each;
-    }
-}
-
-struct Unit {
-    u32 token, head, index, runs, seq_len, first;  // `first` is the number of the head's first unit
-};
-
-template <typename C>
-__device__ __forceinline__ Unit unit_at(const Params& p, const Cut& cut, u32 number) {
-    using N = Dims<C>;
-    Unit u;
-    u32 before = 0;
-    for (u.token = 0;; ++u.token) {
-        u.seq_len = u32(p.seq_lens[u.token]);
-        u.runs = Cut::runs(u.seq_len, cut.run);
-        if (number < before + u.runs * N::kv_heads) break;
-        before += u.runs * N::kv_heads;
-    }
-    u.head = (number - before) / u.runs;
-    u.index = (number - before) % u.runs;
-    u.first = number - u.index;
-    return u;
 }
 
 // Where element r (accumulator of the fragment) of a lane lies in a head's output: (head in octet, d).
@@ -411,87 +360,6 @@ __device__ __forceinline__ void attend(const Params& p, u8* shared, u8* small, c
     for (u32 octet = 0; octet < N::octets; ++octet) {
         attend_octet<C>(p, shared, small, u, run, octet,
                         p.attn_partials + u64(number) * N::unit_floats + octet * (N::frag + 16u));
-    }
-}
-
-// The share of one unit in merging its head: records of all the head's units, a run of elements. Eight groups of threads sum
-// every eighth unit each, in unit order; the groups are summed in order.
-template <typename C>
-__device__ __forceinline__ void merge(const Params& p, u8* shared, u8* small, const Unit& u) {
-    using N = Dims<C>;
-    constexpr u32 groups = 8u, width = N::threads / groups;
-    const u32 thread = thread_index(), lane = thread & 31u, warp = thread / 32u;
-    float* parts = reinterpret_cast<float*>(shared);           // [groups][width]
-    float* factor = parts + N::threads;                        // [runs][8]
-    float* sums = reinterpret_cast<float*>(small);             // [8]
-    const u32 first = N::frag * u.index / u.runs, last = N::frag * (u.index + 1u) / u.runs;
-    const u32 group = thread / width, column = thread % width;
-#pragma unroll 1
-    for (u32 octet = 0; octet < N::octets; ++octet) {
-        const u32 heads = N::group - octet * 8u < 8u ? N::group - octet * 8u : 8u;
-        const float* records = p.attn_partials + u64(u.first) * N::unit_floats + octet * (N::frag + 16u);
-        // The first elements of 40 units are on their way before the statistics are looked at.
-        constexpr u32 soon = 5u;
-        float early[soon];
-#pragma unroll
-        for (u32 j = 0; j < soon; ++j) {
-            const u32 i = group + j * groups, e = first + column;
-            early[j] = 0.0f;
-            if (i < u.runs && e < last && fragment_head<N::D>(e & 31u, e / 32u) < heads) {
-                early[j] = load_l2(records + u64(i) * N::unit_floats + e);
-            }
-        }
-        for (u32 h = warp; h < 8u; h += N::warps) {
-            // The first 32 units' numbers stay in registers: there are hardly ever more.
-            const float* mine = records + u64(lane < u.runs ? lane : 0u) * N::unit_floats + N::frag + h;
-            const float m = load_l2(mine), l = load_l2(mine + 8);
-            float top = m, sum = 0.0f;
-            for (u32 i = lane + 32u; i < u.runs; i += 32u) top = fmaxf(top, load_l2(records + u64(i) * N::unit_floats + N::frag + h));
-            for (u32 i = 16; i > 0; i /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, i));
-            if (lane < u.runs) {
-                const float f = exp2_fast(m - top);
-                factor[lane * 8u + h] = f;
-                sum = __fmul_rn(l, f);
-            }
-            for (u32 i = lane + 32u; i < u.runs; i += 32u) {
-                const float* r = records + u64(i) * N::unit_floats + N::frag + h;
-                const float f = exp2_fast(load_l2(r) - top);
-                factor[i * 8u + h] = f;
-                sum = __fmaf_rn(load_l2(r + 8), f, sum);
-            }
-            for (u32 i = 16; i > 0; i /= 2) sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, i));
-            if (lane == 0) sums[h] = sum;
-        }
-        block_sync<C>();
-#pragma unroll 1
-        for (u32 base = first; base < last; base += width) {
-            const u32 e = base + column, h = fragment_head<N::D>(e & 31u, e / 32u);
-            const bool live = e < last && h < heads;
-            float o = 0.0f;
-            if (live) {
-                u32 from = group;
-                if (base == first) {
-                    from = group + soon * groups;
-#pragma unroll
-                    for (u32 j = 0; j < soon; ++j) {
-                        const u32 i = group + j * groups;
-                        if (i < u.runs) o = __fmaf_rn(early[j], factor[i * 8u + h], o);
-                    }
-                }
-#pragma unroll 4
-                for (u32 i = from; i < u.runs; i += groups) {
-                    o = __fmaf_rn(load_l2(records + u64(i) * N::unit_floats + e), factor[i * 8u + h], o);
-                }
-            }
-            parts[thread] = o;
-            block_sync<C>();
-            if (live && group == 0) {
-#pragma unroll
-                for (u32 i = 1; i < groups; ++i) o = __fadd_rn(o, parts[i * width + column]);
-                store_attention<C>(p, u.token, u.head * N::group + octet * 8u + h, fragment_d<N::D>(e & 31u, e / 32u), o, sums[h]);
-            }
-            block_sync<C>();
-        }
     }
 }
 

@@ -8,6 +8,7 @@
 // In brackets: what is waited for.
 #pragma once
 
+#include <jitc/beta/merge.cuh>
 #include <jitc/beta/mlp.cuh>
 #include <jitc/region.cuh>
 
