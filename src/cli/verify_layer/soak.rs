@@ -19,8 +19,9 @@ use crate::device::Context;
 use crate::jit::{Error, Jit};
 use crate::reference::Rng;
 use crate::reference::layer::{Kv, LayerInputs, LayerShape, Lengths};
-use crate::spec::KernelSpec;
+use crate::spec::{KernelSpec, SpecError};
 use crate::target::Arch;
+use crate::template::Family;
 use crate::workspace::{
     BoundLayer, Layer, LayerDims, LayerProblem, LayerWeights, Room, WorkspaceError, Written,
 };
@@ -132,23 +133,31 @@ fn say(
     }
 }
 
-/// Every split, in the exact mode with a token a pass and on tensor cores with four;
-/// weights as checkpoints have them, and packed with launches that begin early.
 fn layers(jit: &Jit, context: &Context, request: Request<'_>) -> Result<Vec<Layer>, Error> {
     let device = context.device();
     let arch = Arch::of_device(device.major, device.minor);
     let family = jit.registry().get(request.family)?;
-    let numbers = (if request.small { SMALL } else { MODEL }).map(|n| n.to_string());
-    let blocks = if request.small { 6 } else { device.sm_count };
-    let blocks = blocks.to_string();
+    let specs = specs(family, request.small, device.sm_count, arch)?;
+    super::super::verify::prepare(jit, specs.iter())?;
+    specs
+        .iter()
+        .map(|spec| Ok(Layer::new(spec, jit.load(spec, context)?)?))
+        .collect()
+}
+
+/// Every split, in the exact mode with a token a pass and on tensor cores with four;
+/// weights as checkpoints have them, and packed with launches that begin early.
+fn specs(family: &Arc<Family>, small: bool, blocks: u32, arch: Arch) -> Result<Vec<KernelSpec>, SpecError> {
+    let numbers = (if small { SMALL } else { MODEL }).map(|n| n.to_string());
+    let blocks = if small { 6 } else { blocks }.to_string();
+    let kinds = [("nvfp4", "false"), ("packed64", "true")];
+    let modes = [("fma", "1"), ("mma", "4")].map(|mode| kinds.map(|kind| (mode, kind)));
     let mut specs = Vec::new();
     for split in SPLITS {
-        let kinds = [("nvfp4", "false"), ("packed64", "true")];
-        let modes = [("fma", "1"), ("mma", "4")];
-        for ((mode, tokens), (layout, early)) in modes.into_iter().flat_map(|m| kinds.map(|k| (m, k))) {
+        for ((mode, tokens), (layout, early)) in modes.into_iter().flatten() {
             let shape = SHAPE_NAMES.into_iter().zip(numbers.iter().map(String::as_str));
             // A slot of the small shape is too short for tensor cores from split 4 on.
-            let mode = if request.small { "fma" } else { mode };
+            let mode = if small { "fma" } else { mode };
             let own = [
                 ("wo_split", split),
                 ("accumulate", mode),
@@ -160,11 +169,7 @@ fn layers(jit: &Jit, context: &Context, request: Request<'_>) -> Result<Vec<Laye
             specs.push(KernelSpec::new(family, shape.chain(own), arch)?);
         }
     }
-    super::super::verify::prepare(jit, specs.iter())?;
-    specs
-        .iter()
-        .map(|spec| Ok(Layer::new(spec, jit.load(spec, context)?)?))
-        .collect()
+    Ok(specs)
 }
 
 /// Sizes that have room for every layer.
@@ -344,5 +349,29 @@ impl Lane {
             done += count;
         }
         Ok(bad)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::template::Registry;
+
+    #[test]
+    fn every_variant_of_the_soak_is_a_legal_kernel_of_its_family() {
+        let registry = Registry::load(None).expect("registry");
+        let arch: Arch = "sm_90a".parse().expect("arch");
+        for name in ["beta_coop", "beta_lite"] {
+            let family = registry.get(name).expect("family");
+            for small in [true, false] {
+                let specs = specs(family, small, 132, arch).expect("legal");
+                assert_eq!(specs.len(), 16);
+                let most = arch.shared_mem_per_block();
+                assert!(
+                    specs.iter().all(|s| Some(s.derived["shared_bytes"]) <= most),
+                    "{name}"
+                );
+            }
+        }
     }
 }
