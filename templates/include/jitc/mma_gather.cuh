@@ -40,25 +40,25 @@ __device__ __forceinline__ void store_result(u16* to, float v) {
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(*to) : "f"(v));
 }
 
-// Gathers the parts, behind a block barrier. partials, [nat, slots, rows], may be null. A dry run touches no memory.
+// Gathers the parts, behind a block barrier. partials, [nat, slots, rows], may be null.
 template <typename C, u32 slot_parts, typename Out>
 __device__ __forceinline__ void mma_gather(const u16* x, const u8* weight, const u8* scales, float global,
                                            const u8* shared, float* partials, Out* output, u32 block, u32 first_token,
-                                           u32 nat, bool dry) {
+                                           u32 nat) {
     using L = MmaRows<C>;
     constexpr u32 slots = L::parts / slot_parts, items = L::tokens * L::cta_rows, stride = items * L::part_sums * 4u;
     const float factor = __fmul_rn(global, L::late ? weight_rest_late : weight_rest);
     auto part_sum = [&](u32 from) {
         if constexpr (L::late) {
-            const float4 v = load_shared_if<float4>(from, !dry);
+            const float4 v = load_shared_if<float4>(from, true);
             return __fadd_rn(__fadd_rn(v.x, v.y), __fadd_rn(v.z, v.w));
         } else {
-            const float2 v = load_shared_if<float2>(from, !dry);
+            const float2 v = load_shared_if<float2>(from, true);
             return __fadd_rn(v.x, v.y);
         }
     };
     // Opaque, or addresses would be worked out before the first weights are asked for.
-    u32 thread = dry ? threadIdx.x & 31u : threadIdx.x;
+    u32 thread = threadIdx.x;
     asm volatile("" : "+r"(thread));
 #pragma unroll 1
     for (u32 i = thread; i < items; i += L::threads) {
@@ -68,7 +68,7 @@ __device__ __forceinline__ void mma_gather(const u16* x, const u8* weight, const
         if (row >= L::rows || token >= nat) continue;
         u32 from = shared_address(shared) + L::sums_at + (local_token * L::cta_rows + local) * (L::part_sums * 4u);
         float* to = partials + u64(token) * slots * L::rows + row;
-        const bool wanted = partials != nullptr && !dry;
+        const bool wanted = partials != nullptr;
         float total = 0.0f;
         // Not without a loop: instructions that run once have to be fetched first.
 #pragma unroll 8
@@ -82,7 +82,7 @@ __device__ __forceinline__ void mma_gather(const u16* x, const u8* weight, const
             to += L::rows;
             total = __fadd_rn(total, v);
         }
-        if (!dry && !(fabsf(total) < __uint_as_float(0x7f800000u))) {
+        if (!(fabsf(total) < __uint_as_float(0x7f800000u))) {
             // Rare: the activations are not finite, or the result is not.
             total = 0.0f;
             to = partials + u64(token) * slots * L::rows + row;
@@ -95,13 +95,11 @@ __device__ __forceinline__ void mma_gather(const u16* x, const u8* weight, const
                 total = __fadd_rn(total, v);
             }
         }
-        if (!dry) store_result(output + u64(token) * L::rows + row, total);
+        store_result(output + u64(token) * L::rows + row, total);
     }
 }
 
-// One launch: sums, then their gather, `tokens` tokens at a time. The gather's instructions come from far away, and only
-// once all memory has been waited for: so the last warp goes through them at the start, before it asks for weights of its
-// own, while the others' are on their way.
+// One launch: sums, then their gather, `tokens` tokens at a time.
 template <typename C, u32 slot_parts, typename Out>
 __device__ __forceinline__ void mma_launch(const u16* x, const u8* weight, const u8* scales, const float* global_scale,
                                            u8* shared, float* partials, Out* output, u32 block, u32 nat) {
@@ -109,7 +107,7 @@ __device__ __forceinline__ void mma_launch(const u16* x, const u8* weight, const
     for (u32 first_token = 0; first_token < nat; first_token += C::tokens) {
         const float global = mma_rows<C>(x, weight, scales, global_scale, shared, block, first_token, nat);
         __syncthreads();
-        mma_gather<C, slot_parts>(x, weight, scales, global, shared, partials, output, block, first_token, nat, false);
+        mma_gather<C, slot_parts>(x, weight, scales, global, shared, partials, output, block, first_token, nat);
         if (first_token + C::tokens < nat) __syncthreads();
     }
 }
