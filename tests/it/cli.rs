@@ -25,11 +25,7 @@ fn keys(cache: &Path, args: &[&str]) -> Vec<String> {
         .args(args)
         .output()
         .expect("ran");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    succeeded(&output);
     String::from_utf8(output.stdout)
         .expect("text")
         .lines()
@@ -38,6 +34,15 @@ fn keys(cache: &Path, args: &[&str]) -> Vec<String> {
             value["key"].as_str().expect("key").to_owned()
         })
         .collect()
+}
+
+/// It ended well; if not, what it said.
+pub(crate) fn succeeded(output: &std::process::Output) {
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 pub(crate) fn events(output: &std::process::Output) -> Vec<serde_json::Value> {
@@ -60,11 +65,7 @@ fn a_second_warm_builds_nothing_and_no_variant_spills() {
         "--json",
     ];
     let first = jitc(dir.path()).args(args).output().expect("ran");
-    assert!(
-        first.status.success(),
-        "{}",
-        String::from_utf8_lossy(&first.stderr)
-    );
+    succeeded(&first);
     let first = events(&first);
     assert_eq!(first.len(), 5);
     for event in &first[..4] {
@@ -324,11 +325,7 @@ fn the_built_in_families_compile_without_spills_on_every_tested_arch() {
             .args(args)
             .output()
             .expect("ran");
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        succeeded(&output);
         for event in events(&output).iter().filter(|e| e["event"] == "variant") {
             assert_eq!(event["spill_bytes"], 0, "{event}");
         }

@@ -7,7 +7,7 @@ use jitc::template::Registry;
 use jitc::tune::{Gpu, Problem, Record, Winner};
 use jitc::workspace::LayerDims;
 
-use crate::cli::{events, jitc};
+use crate::cli::{events, jitc, succeeded};
 
 const FAMILIES: [&str; 2] = ["beta_coop", "beta_lite"];
 
@@ -193,11 +193,7 @@ fn the_layer_compiles_without_spills() {
             .args(args)
             .output()
             .expect("ran");
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        succeeded(&output);
         let events = events(&output);
         assert_eq!(events.len(), variants + 1);
         for event in &events[..variants] {
@@ -211,46 +207,14 @@ fn the_layer_compiles_without_spills() {
 #[test]
 fn kernels_that_share_registers_out_have_them_whatever_the_layer() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let small = [
-        "--hidden",
-        "256",
-        "--intermediate",
-        "128",
-        "--num-q-heads",
-        "4",
-        "--num-kv-heads",
-        "1",
-    ];
-    for (family, args) in [
-        (
-            "beta_coop",
-            &["--head-dim", "64", "--accumulate", "mma", "--num-ctas", "4"][..],
-        ),
-        (
-            "beta_lite",
-            &["--head-dim", "64", "--accumulate", "mma", "--num-ctas", "4"],
-        ),
-    ] {
-        let output = jitc(dir.path())
-            .args([
-                "warm",
-                family,
-                "--weight-layout",
-                "packed64",
-                "--arch",
-                "sm_90a,sm_100a",
-                "-q",
-            ])
-            .args(small)
-            .args(args)
-            .output()
-            .expect("ran");
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
+    let small = "--hidden 256 --intermediate 128 --num-q-heads 4 --num-kv-heads 1 --head-dim 64 --num-ctas 4";
+    let output = jitc(dir.path())
+        .args(["warm", "beta_coop", "beta_lite", "--arch", "sm_90a,sm_100a", "-q"])
+        .args(["--weight-layout", "packed64", "--accumulate", "mma"])
+        .args(small.split(' '))
+        .output()
+        .expect("ran");
+    succeeded(&output);
     let rows = jitc(dir.path())
         .args(["cache", "ls", "--json"])
         .output()

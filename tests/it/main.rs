@@ -11,6 +11,7 @@ mod cache_quiet;
 mod cache_store;
 mod cache_support;
 mod cli;
+mod host_code;
 mod interrupt;
 mod key;
 mod layer;

@@ -1,12 +1,10 @@
 //! Packed weights without a GPU: the verb, and the family `pack`, whose code is plain C++:
 //! the host's compiler runs it, if there is one, and its bytes are held to the library's.
 
-use std::io::Write;
-use std::path::Path;
-use std::process::{Command, Stdio};
-
 use jitc::reference::packed::{PACKED, PACKED64, Weight};
 use jitc::reference::{Rng, swizzle};
+
+use crate::host_code::{built, run};
 
 const SHIM: &str = r"
 #define __device__
@@ -47,45 +45,12 @@ int main(int, char** a) {
 }
 ";
 
-fn run(program: &Path, which: usize, weight: &Weight) -> Vec<u8> {
-    let mut child = Command::new(program)
-        .arg(which.to_string())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("started");
-    let mut input = child.stdin.take().expect("stdin");
-    input.write_all(&weight.codes).expect("codes");
-    input.write_all(&weight.scales).expect("scales");
-    drop(input);
-    let output = child.wait_with_output().expect("ran");
-    assert!(output.status.success());
-    output.stdout
-}
-
 #[test]
 fn the_pack_kernels_code_writes_the_bytes_of_the_librarys_packer_and_takes_them_back() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let source = dir.path().join("pack.cpp");
-    fs_err::write(&source, SHIM).expect("written");
-    let program = dir.path().join("pack");
-    let headers = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/include");
-    let built = Command::new("c++")
-        .args(["-std=c++17", "-O1", "-w", "-I"])
-        .arg(headers)
-        .arg(&source)
-        .arg("-o")
-        .arg(&program)
-        .output();
-    let Ok(built) = built else {
-        let _ = writeln!(std::io::stderr(), "skipped, no c++ here");
+    let Some(program) = built(dir.path(), SHIM) else {
         return;
     };
-    assert!(
-        built.status.success(),
-        "{}",
-        String::from_utf8_lossy(&built.stderr)
-    );
     for (first, packing, rows, k) in [
         (0, PACKED, 136, 384),
         (4, PACKED64, 136, 384),

@@ -8,7 +8,7 @@ use jitc::region::{Active, Geometry, Table};
 use jitc::template::{Legal, Registry};
 use object::{Object, ObjectSection};
 
-use crate::cli::jitc;
+use crate::cli::{jitc, succeeded};
 
 const TOML: &str = r#"
 summary = "a probe with the names of the W_O GEMV's regions"
@@ -209,11 +209,7 @@ fn the_layer_without_regions_has_the_instructions_of_one_without_instrumentation
                 .args(args)
                 .output()
                 .expect("ran");
-            assert!(
-                output.status.success(),
-                "{}",
-                String::from_utf8_lossy(&output.stderr)
-            );
+            succeeded(&output);
             let mut cubins = Vec::new();
             below_of(cache.path(), "kernel.cubin", &mut cubins);
             code(&fs_err::read(&cubins[0]).expect("cubin"))

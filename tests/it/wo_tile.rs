@@ -1,12 +1,12 @@
 //! What the exact modes read and decode, without a GPU: the layouts and the decode are
 //! plain C++ but for a few instructions, so the host's compiler runs them, if there is one.
 
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use jitc::reference::packed::{PACKED, Weight};
 use jitc::reference::{Rng, e4m3, fp4, swizzle};
+
+use crate::host_code::{built, headers, run};
 
 const ROWS: usize = 136;
 const K: usize = 1536;
@@ -153,7 +153,7 @@ fn for_the_host(headers: &Path, to: &Path, name: &str, bodies: &[(&str, &str)]) 
 #[test]
 fn a_thread_of_the_exact_modes_decodes_the_very_weights_of_its_slots_in_either_layout() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let headers = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/include");
+    let headers = headers();
     let own = dir.path().join("jitc");
     fs_err::create_dir(&own).expect("folder");
     let bf16 = " return bf16_product(a & 0xffffu, b & 0xffffu) | bf16_product(a >> 16, b >> 16) << 16;";
@@ -178,27 +178,9 @@ fn a_thread_of_the_exact_modes_decodes_the_very_weights_of_its_slots_in_either_l
         "copy.cuh",
         &[("void copy16_async(", " memcpy(dst, src, 16);")],
     );
-    let source = dir.path().join("tile.cpp");
-    fs_err::write(&source, SHIM).expect("written");
-    let program = dir.path().join("tile");
-    let built = Command::new("c++")
-        .args(["-std=c++17", "-O1", "-w", "-I"])
-        .arg(dir.path())
-        .arg("-I")
-        .arg(&headers)
-        .arg(&source)
-        .arg("-o")
-        .arg(&program)
-        .output();
-    let Ok(built) = built else {
-        let _ = writeln!(std::io::stderr(), "skipped, no c++ here");
+    let Some(program) = built(dir.path(), SHIM) else {
         return;
     };
-    assert!(
-        built.status.success(),
-        "{}",
-        String::from_utf8_lossy(&built.stderr)
-    );
 
     let mut rng = Rng::new(11);
     // Every finite scale, in groups of random codes.
@@ -220,20 +202,7 @@ fn a_thread_of_the_exact_modes_decodes_the_very_weights_of_its_slots_in_either_l
         .collect();
     for case in 0..8 {
         let weight = if case < 3 { &plain } else { &packed };
-        let mut child = Command::new(&program)
-            .arg(case.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("started");
-        let mut input = child.stdin.take().expect("stdin");
-        input.write_all(&weight.codes).expect("codes");
-        input.write_all(&weight.scales).expect("scales");
-        drop(input);
-        let output = child.wait_with_output().expect("ran");
-        assert!(output.status.success(), "case {case}: {}", output.status);
-        let decoded: Vec<u32> = output
-            .stdout
+        let decoded: Vec<u32> = run(&program, case, weight)
             .as_chunks::<4>()
             .0
             .iter()
