@@ -20,6 +20,7 @@ mod verify_gemv;
 mod verify_layer;
 mod verify_mma;
 mod warm;
+mod whole;
 mod why;
 
 use std::path::PathBuf;

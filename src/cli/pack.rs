@@ -3,13 +3,14 @@
 //! Invariant: nothing that is there is written over, and a file appears whole or not
 //! at all.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::json;
 
 use super::regions::refused;
+use super::whole::whole;
 use super::{Answer, args, output};
 use crate::jit::Jit;
 use crate::reference::packed::{PACKED, PACKED64, Weight};
@@ -114,16 +115,10 @@ fn convert(matches: &ArgMatches, path: &dyn Fn(&str) -> PathBuf) -> Result<Weigh
         }
         packing.pack(&weight, rows, k).map_err(wrong)?
     };
-    whole(&path("out-codes"), &done.codes)?;
-    whole(&path("out-scales"), &done.scales)?;
+    for (name, bytes) in [("out-codes", &done.codes), ("out-scales", &done.scales)] {
+        let path = path(name);
+        whole(&path, 0o666, |file| file.write_all(bytes))
+            .map_err(|e| format!("--{name} {}: {e}", path.display()))?;
+    }
     Ok(done)
-}
-
-/// Writes beside the path, then renames.
-fn whole(path: &Path, bytes: &[u8]) -> Result<(), String> {
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
-    fs_err::write(&part, bytes)
-        .and_then(|()| fs_err::rename(&part, path))
-        .map_err(|e| e.to_string())
 }

@@ -5,7 +5,6 @@
 //! the order in which it was written: they are dealt out in the order of keys.
 
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -14,6 +13,7 @@ use serde_json::json;
 
 use super::output;
 use super::warm::Warmed;
+use super::whole::whole;
 use crate::cache::{Receipt, Subject};
 use crate::jit::{Error, Jit, read_trace};
 use crate::key::CacheKey;
@@ -131,14 +131,7 @@ impl Plan {
                 Err(error) => receipt.add_failure(&request.subject, &error.to_string()),
             }
         }
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
-        let mut file = tempfile::Builder::new()
-            .prefix(".jitc-")
-            .tempfile_in(folder.unwrap_or(Path::new(".")))?;
-        file.write_all(&receipt.to_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|e| e.error)?;
-        Ok(())
+        whole(path, 0o600, |file| file.write_all(&receipt.to_bytes()))
     }
 }
 

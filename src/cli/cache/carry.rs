@@ -7,12 +7,13 @@ use std::process::ExitCode;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use serde_json::json;
 
-use super::filter::{Filter, filter_args, rows};
+use super::filter::{Filter, filter_args, split};
 use super::{find, key_arg, not_found};
 use crate::cache::bundle::{BundleError, Exported, export_with, import as import_bundle};
 use crate::cache::{FindError, Store, diff as differences};
 use crate::cli::human::Style;
 use crate::cli::output;
+use crate::cli::whole::whole;
 use crate::jit::Jit;
 use crate::key::CacheKey;
 
@@ -108,31 +109,18 @@ fn ended(exported: &Exported) -> ExitCode {
 
 /// Writes the bundle beside its place and renames it; a failure is said here.
 fn write(jit: &Jit, matches: &ArgMatches, path: &Path) -> Option<Exported> {
-    let keys: Vec<CacheKey> = rows(jit, &Filter::read(matches))
+    let keys: Vec<CacheKey> = split(jit, &Filter::read(matches))
+        .0
         .iter()
         .map(|row| row.record.key)
         .collect();
-    let write = || -> Result<Exported, BundleError> {
-        let folder = path
-            .parent()
-            .filter(|p| !p.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        let mut builder = tempfile::Builder::new();
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            builder.permissions(std::fs::Permissions::from_mode(0o644));
-        }
-        let mut file = builder.prefix(".jitc-").tempfile_in(folder)?;
-        let mut out = BufWriter::new(file.as_file_mut());
+    let written = whole(path, 0o644, |file| -> Result<Exported, BundleError> {
+        let mut out = BufWriter::new(file);
         let exported = export_with(|key| jit.cache().peek(key), &keys, &mut out)?;
         out.flush()?;
-        drop(out);
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|e| e.error)?;
         Ok(exported)
-    };
-    match write() {
+    });
+    match written {
         Ok(exported) => Some(exported),
         Err(error) => {
             output::error(format!("{}: {error}", path.display()));

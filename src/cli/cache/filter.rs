@@ -20,7 +20,6 @@ pub(super) struct Row {
 }
 
 /// What an entry must be to be meant.
-#[derive(Default)]
 pub(super) struct Filter {
     families: Vec<String>,
     archs: Vec<String>,
@@ -132,25 +131,24 @@ pub(super) fn plain(value: &Value) -> String {
     }
 }
 
-/// The entries of all folders that are meant; a folder that cannot be read is
-/// said to be so, and passed over.
-pub(super) fn rows(jit: &Jit, filter: &Filter) -> Vec<Row> {
+/// The entries that are meant, and the others; a folder that cannot be read is said to
+/// be so, and passed over.
+pub(super) fn split(jit: &Jit, filter: &Filter) -> (Vec<Row>, Vec<Row>) {
     let now = now_unix_ms();
     let mut rows = Vec::new();
     for tier in jit.cache().tiers() {
         let Some(store) = tier.store() else { continue };
         match store.records() {
             Ok(records) => {
-                let records = records.into_iter().map(|record| Row {
+                rows.extend(records.into_iter().map(|record| Row {
                     tier: tier.name().clone(),
                     record,
-                });
-                rows.extend(records.filter(|row| filter.admits(row, now)));
+                }));
             }
             Err(error) => output::note(format!("{}: {error}", tier.name())),
         }
     }
-    rows
+    rows.into_iter().partition(|row| filter.admits(row, now))
 }
 
 /// The flags of an order.

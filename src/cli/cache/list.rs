@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Command};
 use serde_json::json;
 
-use super::filter::{Filter, Row, filter_args, plain, registers, rows, sort, sort_args, spills};
+use super::filter::{Filter, Row, filter_args, plain, registers, sort, sort_args, spills, split};
 use crate::cache::Summary;
 use crate::cli::human::Style;
 use crate::cli::{Answer, output};
@@ -21,10 +21,10 @@ pub(super) fn stats_command() -> Command {
 }
 
 pub(super) fn ls(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
-    let mut rows = rows(jit, &Filter::read(matches));
+    let (mut rows, others) = split(jit, &Filter::read(matches));
     sort(&mut rows, matches);
     if rows.is_empty() {
-        output::note(nothing(jit));
+        output::note(nothing(&others));
     }
     if json {
         output::json_lines(rows.iter().map(object));
@@ -68,17 +68,16 @@ pub(super) fn ls(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
 }
 
 /// Why a list is empty: what there is instead.
-fn nothing(jit: &Jit) -> String {
-    let all = rows(jit, &Filter::default());
-    let named = all.iter().filter_map(|row| row.record.summary.as_ref().ok());
+fn nothing(others: &[Row]) -> String {
+    let named = others.iter().filter_map(|row| row.record.summary.as_ref().ok());
     let kinds: BTreeSet<String> = named.map(|s| format!("{} {}", s.family, s.arch)).collect();
-    if all.is_empty() {
+    if others.is_empty() {
         return "no entries; `jitc cache dir` says where they would be".to_owned();
     }
     let kinds: Vec<String> = kinds.into_iter().collect();
     format!(
         "none of {} entries is meant; there are: {}",
-        all.len(),
+        others.len(),
         kinds.join(", ")
     )
 }
