@@ -62,6 +62,7 @@ pub(super) fn runs(jit: &Jit, family: &str, nat: u32) -> Result<Result<Vec<Run>,
     };
     let mut runs = Vec::new();
     let mut problem: Option<(WoShape, WoInputs, WoProblem)> = None;
+    let mut scratch: Option<CudaSlice<u8>> = None;
     for spec in specs {
         if family != "wo_gemv" {
             match layer::one(jit, &context, &spec, nat)? {
@@ -83,7 +84,14 @@ pub(super) fn runs(jit: &Jit, family: &str, nat: u32) -> Result<Result<Vec<Run>,
                 slot.insert((shape, inputs, there))
             }
         };
-        match one(jit, &context, &spec, (shape, inputs, problem))? {
+        let scratch = match &mut scratch {
+            Some(kept) => kept,
+            slot => {
+                let stream = context.cuda().default_stream();
+                slot.insert(stream.alloc_zeros(FLUSH_BYTES).map_err(ProblemError::from)?)
+            }
+        };
+        match one(jit, &context, &spec, (shape, inputs, problem), scratch)? {
             Ok(run) => runs.push(run),
             Err(reason) => return Ok(Err(reason)),
         }
@@ -96,6 +104,7 @@ fn one(
     context: &Context,
     spec: &KernelSpec,
     (shape, inputs, problem): (WoShape, &WoInputs, &mut WoProblem),
+    scratch: &mut CudaSlice<u8>,
 ) -> Result<Result<Run, String>, Error> {
     let off = with_regions(spec, 0)?;
     let count = chosen(spec);
@@ -126,10 +135,9 @@ fn one(
 
     let against = "equal to the reference in every bit";
     let account = |words: &[u64]| Ticks::from_words(table, geometry, source(&on), words);
-    let mut scratch = (stream.alloc_zeros::<u8>(FLUSH_BYTES)).map_err(ProblemError::from)?;
     measure(
         context,
-        &mut || Ok(stream.memset_zeros(&mut scratch).map_err(ProblemError::from)?),
+        &mut || Ok(stream.memset_zeros(scratch).map_err(ProblemError::from)?),
         &words,
         &off,
         against,
