@@ -15,7 +15,7 @@ use super::{Answer, output, verify_gemv, verify_layer, verify_mma};
 use crate::device::Context;
 use crate::jit::{Error, Jit};
 use crate::problem::WoProblem;
-use crate::reference::packed::{BLOCK_ROWS, PACKED, Weight};
+use crate::reference::packed::{BLOCK_ROWS, PACKED};
 use crate::reference::{Comparison, Rng, WoInputs, WoShape, chained, matmul_f64, split_order};
 use crate::spec::KernelSpec;
 use crate::target::Arch;
@@ -183,7 +183,7 @@ impl Sweep<'_> {
                 spread(&mut inputs.attn, seed);
             }
             let mut problems = vec![WoProblem::new(&stream, &plain, most_slots, &inputs)?];
-            if let Some(packed) = packed(&plain, &inputs) {
+            if let Ok(packed) = inputs.packed(&plain) {
                 problems.push(WoProblem::new(&stream, &plain, most_slots, &packed)?);
             }
             for global_scale in GLOBAL_SCALES {
@@ -352,20 +352,6 @@ fn packs((hidden, q_heads, head_dim): (usize, usize, usize), kv_heads: usize, sp
     hidden.is_multiple_of(BLOCK_ROWS)
         && k.is_multiple_of(PACKED.block_len)
         && k.is_multiple_of(kv_heads * split * 64)
-}
-
-/// The same inputs with packed weights, if the shape is whole blocks.
-pub(super) fn packed(shape: &WoShape, inputs: &WoInputs) -> Option<WoInputs> {
-    let plain = Weight {
-        codes: inputs.weight.clone(),
-        scales: inputs.scales.clone(),
-    };
-    let weight = PACKED.pack(&plain, shape.hidden, shape.k).ok()?;
-    Some(WoInputs {
-        weight: weight.codes,
-        scales: weight.scales,
-        ..inputs.clone()
-    })
 }
 
 /// Activations of every magnitude below 2^61, subnormal ones and zeros among them.

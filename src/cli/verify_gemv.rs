@@ -21,8 +21,8 @@ use crate::launch::{Arguments, Order, launch};
 use crate::load::LoadedKernel;
 use crate::problem::ProblemError;
 use crate::reference::mma::Accuracy;
-use crate::reference::packed::{self, Weight};
-use crate::reference::{WoInputs, WoShape, matmul_f64, split_order};
+use crate::reference::packed;
+use crate::reference::{WoInputs, WoShape, largest, matmul_f64, split_order};
 use crate::spec::KernelSpec;
 use crate::target::Arch;
 
@@ -110,6 +110,7 @@ impl Sweep<'_> {
     fn run(&self, held: &Held, specs: &[KernelSpec]) -> Result<(usize, usize), Error> {
         let (mut cases, mut wrong) = (0, 0);
         let mut first: [Option<Vec<f32>>; 2] = [None, None];
+        let largest = largest(&self.yardstick);
         for spec in specs {
             let kernel = self.jit.load(spec, self.context)?;
             let short = spec
@@ -129,7 +130,6 @@ impl Sweep<'_> {
                     &self.exact[..actual.len()],
                     &self.yardstick[..actual.len()],
                 );
-                let largest = self.yardstick.iter().fold(0.0_f64, |m, v| m.max(v.abs()));
                 let same = same_bits(&actual, &again)
                     && first[order(spec)].as_ref().is_none_or(|f| {
                         f.iter().zip(&actual).all(|(f, a)| {
@@ -205,19 +205,12 @@ struct Held {
 impl Held {
     fn new(stream: &Arc<CudaStream>, shape: &WoShape, inputs: &WoInputs) -> Result<Self, ProblemError> {
         let x: Vec<u16> = inputs.attn.iter().map(|x| x.to_bits()).collect();
-        let plain = Weight {
-            codes: inputs.weight.clone(),
-            scales: inputs.scales.clone(),
+        let put = |i: &WoInputs| -> Result<_, ProblemError> {
+            Ok((stream.clone_htod(&i.weight)?, stream.clone_htod(&i.scales)?))
         };
-        let mut layouts = vec![(
-            stream.clone_htod(&plain.codes)?,
-            stream.clone_htod(&plain.scales)?,
-        )];
-        if let Ok(packed) = packed::PACKED.pack(&plain, shape.hidden, shape.k) {
-            layouts.push((
-                stream.clone_htod(&packed.codes)?,
-                stream.clone_htod(&packed.scales)?,
-            ));
+        let mut layouts = vec![put(inputs)?];
+        if let Ok(packed) = inputs.packed(shape) {
+            layouts.push(put(&packed)?);
         }
         Ok(Self {
             stream: Arc::clone(stream),

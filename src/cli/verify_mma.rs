@@ -8,12 +8,12 @@ use half::bf16;
 use serde_json::json;
 
 use super::output;
-use super::verify::{packed, prepare};
+use super::verify::prepare;
 use crate::device::Context;
 use crate::jit::{Error, Jit};
 use crate::problem::WoProblem;
 use crate::reference::mma::{Accuracy, quantise};
-use crate::reference::{Rng, WoInputs, WoOutput, WoShape, matmul_f64, split_order};
+use crate::reference::{Rng, WoInputs, WoOutput, WoShape, largest, matmul_f64, split_order};
 use crate::spec::KernelSpec;
 use crate::target::Arch;
 
@@ -87,11 +87,11 @@ impl Sweep<'_> {
         let shape = self.shape;
         let exact = split_order(shape, inputs, true).output;
         let yardstick = matmul_f64(shape, inputs);
-        let largest = yardstick.iter().fold(0.0_f64, |m, v| m.max(v.abs()));
+        let largest = largest(&yardstick);
         let mut first: [Option<WoOutput>; 2] = [None, None];
         for layout in LAYOUTS {
             // The shapes above are whole blocks.
-            let packed = (layout == "packed").then(|| packed(shape, inputs)).flatten();
+            let packed = (layout == "packed").then(|| inputs.packed(shape).ok()).flatten();
             let held = packed.as_ref().unwrap_or(inputs);
             let mut problem = WoProblem::new(self.stream, shape, shape.num_slots(), held)?;
             for geometry in GEOMETRIES {
@@ -245,7 +245,6 @@ pub(super) fn inputs(shape: &WoShape, name: &str, seed: u64, tokens: usize) -> W
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reference::packed::{PACKED, Weight};
 
     const SHAPE: WoShape = WoShape {
         hidden: 8,
@@ -259,11 +258,7 @@ mod tests {
         let mut seen: Vec<Vec<u64>> = Vec::new();
         for name in INPUTS {
             let inputs = inputs(&SHAPE, name, 5, TOKENS);
-            let plain = Weight {
-                codes: inputs.weight.clone(),
-                scales: inputs.scales.clone(),
-            };
-            PACKED.pack(&plain, SHAPE.hidden, SHAPE.k).expect("whole blocks");
+            inputs.packed(&SHAPE).expect("whole blocks");
             let result = matmul_f64(&SHAPE, &inputs);
             assert!(result.iter().all(|v| v.is_finite()), "{name}");
             seen.push(result.iter().map(|v| v.to_bits()).collect());

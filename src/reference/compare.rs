@@ -143,6 +143,12 @@ impl Distance {
     }
 }
 
+/// The largest magnitude; 0 of none.
+#[must_use]
+pub fn largest(values: &[f64]) -> f64 {
+    values.iter().fold(0.0, |most, v| most.max(v.abs()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,6 +15,6 @@ mod rng;
 pub mod swizzle;
 mod wo;
 
-pub use compare::{Comparison, Drift, Mismatch, compare, drift};
+pub use compare::{Comparison, Drift, Mismatch, compare, drift, largest};
 pub use rng::Rng;
 pub use wo::{WoInputs, WoOutput, WoShape, chained, matmul_f64, split_order};

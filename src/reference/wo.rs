@@ -6,6 +6,7 @@
 
 use half::bf16;
 
+use super::packed::{PACKED, PackError, Weight};
 use super::{Rng, e4m3, fp4, swizzle};
 
 /// Shape of the problem.
@@ -74,6 +75,25 @@ impl WoInputs {
             global_scale,
             nat,
         }
+    }
+
+    /// Its weight, `[H, K]`.
+    #[must_use]
+    pub fn plain(&self) -> Weight {
+        Weight {
+            codes: self.weight.clone(),
+            scales: self.scales.clone(),
+        }
+    }
+
+    /// The same inputs with packed weights, if the shape is whole blocks.
+    pub fn packed(&self, shape: &WoShape) -> Result<Self, PackError> {
+        let weight = PACKED.pack(&self.plain(), shape.hidden, shape.k)?;
+        Ok(Self {
+            weight: weight.codes,
+            scales: weight.scales,
+            ..self.clone()
+        })
     }
 }
 
@@ -263,6 +283,7 @@ pub fn matmul_f64(shape: &WoShape, inputs: &WoInputs) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::largest;
     use super::*;
 
     const SHAPE: WoShape = WoShape {
@@ -299,7 +320,7 @@ mod tests {
         let inputs = WoInputs::random(&SHAPE, 1, 0.0123, 9);
         let out = split_order(&SHAPE, &inputs, true).output;
         let exact = matmul_f64(&SHAPE, &inputs);
-        let scale = exact.iter().fold(0.0_f64, |m, v| m.max(v.abs()));
+        let scale = largest(&exact);
         for (a, b) in out.iter().zip(&exact) {
             assert!((f64::from(*a) - b).abs() <= scale * 1e-5, "{a} {b}");
         }

@@ -16,7 +16,6 @@ use jitc::jit::{Error, Jit};
 use jitc::launch::{Arguments, LaunchError, Order, launch};
 use jitc::load::LoadError;
 use jitc::problem::WoProblem;
-use jitc::reference::packed::{PACKED, Weight};
 use jitc::reference::{WoInputs, WoShape, compare, split_order};
 use jitc::spec::KernelSpec;
 use jitc::target::Arch;
@@ -107,16 +106,7 @@ fn chains_over_packed_weights_have_the_bits_of_the_reference() {
     let jit = jit(dir.path());
     let shape = WoShape { k: 512, ..SHAPE };
     let inputs = WoInputs::random(&shape, 3, 0.0123, 7);
-    let plain = Weight {
-        codes: inputs.weight.clone(),
-        scales: inputs.scales.clone(),
-    };
-    let weight = PACKED.pack(&plain, shape.hidden, shape.k).expect("whole blocks");
-    let packed = WoInputs {
-        weight: weight.codes,
-        scales: weight.scales,
-        ..inputs.clone()
-    };
+    let packed = inputs.packed(&shape).expect("whole blocks");
     let stream = context.cuda().default_stream();
     let mut problem = WoProblem::new(&stream, &shape, shape.num_slots(), &packed).expect("memory");
     let family = jit.registry().get("wo_gemv").expect("family");

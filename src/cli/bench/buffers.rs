@@ -10,7 +10,7 @@ use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DriverError, sys};
 use crate::device::Context;
 use crate::launch::{Arguments, LaunchError, Order, launch};
 use crate::load::EntryPoint;
-use crate::reference::packed::{PACKED, Weight};
+use crate::reference::packed::PACKED;
 use crate::reference::{WoInputs, WoOutput, WoShape};
 
 /// Bytes between two uses of a set: several times any L2 of today.
@@ -80,10 +80,7 @@ impl Buffers {
                 other = WoInputs::random(shape, 1, 1.0, seed.wrapping_add(i as u64));
                 &other
             };
-            let mut weight = Weight {
-                codes: from.weight.clone(),
-                scales: from.scales.clone(),
-            };
+            let mut weight = from.plain();
             if layout.packed {
                 weight = PACKED.pack(&weight, shape.hidden, shape.k)?;
             }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::reference::layer::{
     self, Errors, LayerInputs, LayerShape, attention_f64, middle_f64, norm_f64, output_f64,
 };
-use crate::reference::{WoInputs, WoShape, compare, matmul_f64, split_order};
+use crate::reference::{WoInputs, WoShape, compare, largest, matmul_f64, split_order};
 use crate::workspace::Written;
 
 /// What came of one stage.
@@ -100,8 +100,8 @@ pub(super) fn check(
         .collect();
     if mode == "mma" {
         let reference = matmul_f64(&wo_shape, &wo);
-        let largest = reference.iter().fold(0.0_f64, |m, v| m.max(v.abs()));
-        stages.push(near("W_O", &sums, &reference, 1e-5, largest * 1e-5 + 1e-30));
+        let atol = largest(&reference) * 1e-5 + 1e-30;
+        stages.push(near("W_O", &sums, &reference, 1e-5, atol));
     } else {
         let expected = split_order(&wo_shape, &wo, mode == "fma");
         let sum = compare(&expected.output, &sums);
@@ -138,26 +138,14 @@ pub(super) fn check(
     stages.push(near("norm", &floats(&w.attn_output), &normed, 4.2e-3, 1e-6));
     let x: Vec<bf16> = w.attn_output.iter().map(|b| bf16::from_bits(*b)).collect();
     let middle = middle_f64(inputs, &x);
-    let largest = middle.iter().fold(0.0_f64, |m, v| m.max(v.abs()));
-    stages.push(near(
-        "middle",
-        &floats(&w.middle),
-        &middle,
-        4.5e-3,
-        largest * 1e-5 + 1e-30,
-    ));
+    let atol = largest(&middle) * 1e-5 + 1e-30;
+    stages.push(near("middle", &floats(&w.middle), &middle, 4.5e-3, atol));
     let own: Vec<bf16> = w.middle.iter().map(|b| bf16::from_bits(*b)).collect();
     let blocks = layer::quantise(&own);
     stages.push(exact("block scales", &w.code_scales, &blocks.scales));
     stages.push(exact("codes", &w.codes, &blocks.codes));
     let result = output_f64(inputs, &layer::dequantise(&blocks));
-    let largest = result.iter().fold(0.0_f64, |m, v| m.max(v.abs()));
-    stages.push(near(
-        "output",
-        &floats(&w.mlp_output),
-        &result,
-        4.2e-3,
-        largest * 1e-6 + 1e-30,
-    ));
+    let atol = largest(&result) * 1e-6 + 1e-30;
+    stages.push(near("output", &floats(&w.mlp_output), &result, 4.2e-3, atol));
     stages
 }
