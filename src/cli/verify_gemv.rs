@@ -13,7 +13,7 @@ use half::bf16;
 use serde_json::json;
 
 use super::verify::prepare;
-use super::verify_mma::{INPUTS, LAYOUTS, inputs, order, same_bits};
+use super::verify_mma::{INPUTS, LAYOUTS, Launch, inputs, order, same_bits};
 use super::{Answer, output};
 use crate::device::Context;
 use crate::jit::{Error, Jit};
@@ -141,25 +141,15 @@ impl Sweep<'_> {
                 let passes = same && (short || accuracy.passes(largest));
                 cases += 1;
                 wrong += usize::from(!passes);
-                if self.as_json {
-                    output::json(
-                        &json!({"event": "gemv", "variant": spec.variant(), "inputs": self.name,
-                        "seed": self.seed, "nat": nat, "passes": passes, "same_bits": same,
-                        "relative_l2": accuracy.mma.relative_l2, "relative_l2_exact": accuracy.exact.relative_l2,
-                        "max_abs": accuracy.mma.max_abs, "max_abs_exact": accuracy.exact.max_abs}),
-                    );
-                }
-                if !passes {
-                    output::note(format!(
-                        "wrong: {} {} seed={} nat={nat}: distance from float64 {:.2e} (exact chains {:.2e}), bits {}",
-                        spec.variant(),
-                        self.name,
-                        self.seed,
-                        accuracy.mma.relative_l2,
-                        accuracy.exact.relative_l2,
-                        if same { "agree" } else { "differ" },
-                    ));
-                }
+                let told = Launch {
+                    event: "gemv",
+                    spec,
+                    inputs: self.name,
+                    seed: self.seed,
+                    nat: Some(nat),
+                    yardstick: "exact chains",
+                };
+                told.report(self.as_json, passes, same, &accuracy);
                 first[order(spec)].get_or_insert(actual);
             }
         }

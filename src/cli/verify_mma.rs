@@ -107,22 +107,15 @@ impl Sweep<'_> {
                 let passes = same && gathered(shape, &actual) && accuracy.passes(largest);
                 verdict.cases += 1;
                 verdict.wrong += usize::from(!passes);
-                if self.as_json {
-                    output::json(&json!({"event": "mma", "variant": spec.variant(), "inputs": name,
-                        "seed": seed, "passes": passes, "same_bits": same,
-                        "relative_l2": accuracy.mma.relative_l2,
-                        "relative_l2_exact": accuracy.exact.relative_l2,
-                        "max_abs": accuracy.mma.max_abs, "max_abs_exact": accuracy.exact.max_abs}));
-                }
-                if !passes {
-                    output::note(format!(
-                        "wrong: {} {name} seed={seed}: distance from float64 {:.2e} (exact mode {:.2e}), bits {}",
-                        spec.variant(),
-                        accuracy.mma.relative_l2,
-                        accuracy.exact.relative_l2,
-                        if same { "agree" } else { "differ" },
-                    ));
-                }
+                let launch = Launch {
+                    event: "mma",
+                    spec: &spec,
+                    inputs: name,
+                    seed,
+                    nat: None,
+                    yardstick: "exact mode",
+                };
+                launch.report(self.as_json, passes, same, &accuracy);
                 first[order(&spec)].get_or_insert(actual);
             }
         }
@@ -154,6 +147,47 @@ fn spec(
         .chain([("accumulate", "mma"), ("weight_layout", layout)])
         .chain(geometry.iter().copied());
     Ok(KernelSpec::new(jit.registry().get("wo_gemv")?, set, arch)?)
+}
+
+/// A launch, as it is told.
+pub(super) struct Launch<'a> {
+    pub event: &'a str,
+    pub spec: &'a KernelSpec,
+    pub inputs: &'a str,
+    pub seed: u64,
+    /// Where launches of several numbers of tokens are told apart.
+    pub nat: Option<usize>,
+    /// What its distance from float64 is held to.
+    pub yardstick: &'a str,
+}
+
+impl Launch<'_> {
+    /// An event a launch for programs; a line for everybody if it was wrong.
+    pub(super) fn report(&self, as_json: bool, passes: bool, same: bool, accuracy: &Accuracy) {
+        if as_json {
+            let mut event = json!({"event": self.event, "variant": self.spec.variant(), "inputs": self.inputs,
+                "seed": self.seed, "passes": passes, "same_bits": same,
+                "relative_l2": accuracy.mma.relative_l2, "relative_l2_exact": accuracy.exact.relative_l2,
+                "max_abs": accuracy.mma.max_abs, "max_abs_exact": accuracy.exact.max_abs});
+            if let Some(nat) = self.nat {
+                event["nat"] = nat.into();
+            }
+            output::json(&event);
+        }
+        if !passes {
+            let nat = self.nat.map(|nat| format!(" nat={nat}")).unwrap_or_default();
+            output::note(format!(
+                "wrong: {} {} seed={}{nat}: distance from float64 {:.2e} ({} {:.2e}), bits {}",
+                self.spec.variant(),
+                self.inputs,
+                self.seed,
+                accuracy.mma.relative_l2,
+                self.yardstick,
+                accuracy.exact.relative_l2,
+                if same { "agree" } else { "differ" },
+            ));
+        }
+    }
 }
 
 /// Which of the two orders a variant sums in: up to two tokens a decode, or more.
