@@ -122,10 +122,12 @@ pub(super) fn with_tokens(
         let set = texts.iter().map(|(name, text)| (*name, text.as_str()));
         KernelSpec::new(family, set, spec.arch)
     };
-    match laid(true) {
-        Ok(eight) if LayerDims::of(spec)?.packed == Packed::All => Ok(eight),
-        _ => Ok(laid(false)?),
+    if LayerDims::of(spec)?.packed == Packed::All
+        && let Ok(eight) = laid(true)
+    {
+        return Ok(eight);
     }
+    Ok(laid(false)?)
 }
 
 /// Sizes that every variant fits in.
