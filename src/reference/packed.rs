@@ -16,34 +16,80 @@ use super::swizzle;
 pub const BLOCK_ROWS: usize = 8;
 
 /// How weights are packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Packing {
     /// k of a block.
     pub block_len: usize,
     /// Which of a word's eight k are a pair, the low half's first.
     pairs: [[usize; 2]; 4],
-    /// Lowest bit of each pair's magnitude within its half word.
-    magnitudes: [u32; 4],
-    /// Bit of each pair's sign within its half word.
-    signs: [u32; 4],
+    /// What a set bit of a code changes in the word: of each pair the low half's four
+    /// bits, lowest first, then the high half's.
+    words: [[u32; 8]; 4],
+    /// The kernel's pairs: of each the sign in bit 15 of a half word.
+    decode: fn(u32) -> [u32; 4],
+    /// Lowest bit of a magnitude in such a half word.
+    magnitude: u32,
 }
 
-/// `weight_layout = packed` of `wo_gemv` and `gemv`.
+/// `weight_layout = packed` of `wo_gemv` and `gemv`: pairs of bf16.
 pub const PACKED: Packing = Packing {
     block_len: 128,
     pairs: [[0, 4], [1, 5], [2, 6], [3, 7]],
-    magnitudes: [6, 0, 3, 10],
-    signs: [15, 9, 13, 14],
+    words: [
+        plain_words(6, 15),
+        plain_words(0, 9),
+        plain_words(3, 13),
+        plain_words(10, 14),
+    ],
+    decode: |word| {
+        [
+            word & 0x81c0_81c0,
+            (word << 6) & 0x81c0_81c0,
+            (word << 3) & 0x01c0_01c0 | (word << 2) & 0x8000_8000,
+            (word >> 4) & 0x01c0_01c0 | (word << 1) & 0x8000_8000,
+        ]
+    },
+    magnitude: 6,
 };
 
 /// `weight_layout = packed64` of the decode layer: a slot of `W_O` and a warp's share
-/// of a row are whole runs of 64, and pairs are those that a plain word's nibbles give.
+/// of a row are whole runs of 64, and pairs, of f16, are those that a plain word's
+/// nibbles give. Bits of a code are differences of the word's: no two of four masks of
+/// a word are disjoint and whole, but five shifts of it tell all of its bits.
 pub const PACKED64: Packing = Packing {
     block_len: 64,
     pairs: [[0, 2], [1, 3], [4, 6], [5, 7]],
-    magnitudes: [9, 6, 3, 0],
-    signs: [15, 12, 13, 14],
+    words: [
+        alike([0x0008, 0x0010, 0x0020, 0x5a80]),
+        [
+            0x0001, 0x0002, 0x0004, 0x0040, 0x1_0000, 0x2_0000, 0x4_a500, 0x40_0000,
+        ],
+        alike([0x0080, 0x0100, 0x4800, 0x2500]),
+        alike([0x1000, 0x0500, 0x4000, 0xa500]),
+    ],
+    decode: |word| {
+        let mask = 0x8e00_8e00;
+        [
+            (word << 6) & mask,
+            (word << 9) & mask,
+            (word ^ word << 2) & mask,
+            (word ^ word >> 3) & mask,
+        ]
+    },
+    magnitude: 9,
 };
+
+/// Both halves of a pair.
+const fn alike(half: [u32; 4]) -> [u32; 8] {
+    let [a, b, c, d] = half;
+    [a, b, c, d, a << 16, b << 16, c << 16, d << 16]
+}
+
+/// A code's bits as they are.
+const fn plain_words(magnitude: u32, sign: u32) -> [u32; 8] {
+    let m = 1 << magnitude;
+    alike([m, m << 1, m << 2, 1 << sign])
+}
 
 /// Codes and scales of a weight `[rows, K]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +168,32 @@ impl Packing {
         (block * BLOCK_ROWS + row % BLOCK_ROWS) * groups + group % groups
     }
 
+    /// Eight codes, k ascending from the lowest nibble.
+    fn pack_word(self, nibbles: u32) -> u32 {
+        let mut word = 0;
+        for (halves, words) in self.pairs.iter().zip(self.words) {
+            for (at, words) in halves.iter().zip(words.chunks_exact(4)) {
+                let code = nibbles >> (4 * at);
+                for (bit, set) in words.iter().enumerate() {
+                    word ^= if code >> bit & 1 == 1 { *set } else { 0 };
+                }
+            }
+        }
+        word
+    }
+
+    /// The codes of a packed word.
+    fn unpack_word(self, word: u32) -> u32 {
+        let mut nibbles = 0;
+        for (pair, halves) in (self.decode)(word).into_iter().zip(self.pairs) {
+            for (half, at) in halves.into_iter().enumerate() {
+                let bits = pair >> (16 * half);
+                nibbles |= (bits >> self.magnitude & 7 | (bits >> 15 & 1) << 3) << (4 * at);
+            }
+        }
+        nibbles
+    }
+
     /// A plain weight, packed.
     pub fn pack(self, plain: &Weight, rows: usize, k: usize) -> Result<Weight, PackError> {
         check(plain, rows, k, self.block_len, swizzle::padded_len(rows, k / 16))?;
@@ -133,14 +205,7 @@ impl Packing {
         for row in 0..rows {
             for (k8, codes) in plain.codes[row * k / 2..][..k / 2].chunks_exact(4).enumerate() {
                 let nibbles = u32::from_le_bytes([codes[0], codes[1], codes[2], codes[3]]);
-                let mut word = 0_u32;
-                for (pair, halves) in self.pairs.into_iter().enumerate() {
-                    for (half, at) in halves.into_iter().enumerate() {
-                        let code = nibbles >> (4 * at) & 15;
-                        let bits = (code & 7) << self.magnitudes[pair] | (code >> 3) << self.signs[pair];
-                        word |= bits << (16 * half);
-                    }
-                }
+                let word = self.pack_word(nibbles);
                 packed.codes[self.word_at(row, k8, k)..][..4].copy_from_slice(&word.to_le_bytes());
             }
             for group in 0..k / 16 {
@@ -163,15 +228,7 @@ impl Packing {
             for k8 in 0..k / 8 {
                 let bytes = &packed.codes[self.word_at(row, k8, k)..][..4];
                 let word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-                let mut nibbles = 0_u32;
-                for (pair, halves) in self.pairs.into_iter().enumerate() {
-                    for (half, at) in halves.into_iter().enumerate() {
-                        let bits = word >> (16 * half);
-                        let (magnitude, sign) = (bits >> self.magnitudes[pair], bits >> self.signs[pair]);
-                        let code = magnitude & 7 | (sign & 1) << 3;
-                        nibbles |= code << (4 * at);
-                    }
-                }
+                let nibbles = self.unpack_word(word);
                 plain.codes[row * k / 2 + k8 * 4..][..4].copy_from_slice(&nibbles.to_le_bytes());
             }
             for group in 0..k / 16 {
@@ -209,16 +266,15 @@ mod tests {
         }
     }
 
-    /// Every word of a packing decoded by `pairs`, held to the plain codes: `value` of a
-    /// half word is exact.
-    fn decodes(packing: Packing, pairs: impl Fn(u32) -> [u32; 4], value: impl Fn(u16) -> f32) {
+    /// Every pair of a packing, held to the plain codes: `value` of a half word is exact.
+    fn decodes(packing: Packing, value: impl Fn(u16) -> f32) {
         let (rows, k) = (16, 256);
         let plain = random(rows, k);
         let packed = packing.pack(&plain, rows, k).expect("packs");
         for (row, k8) in (0..rows).flat_map(|row| (0..k / 8).map(move |k8| (row, k8))) {
             let bytes = &packed.codes[packing.word_at(row, k8, k)..][..4];
             let word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-            for (pair, halves) in pairs(word).into_iter().zip(packing.pairs) {
+            for (pair, halves) in (packing.decode)(word).into_iter().zip(packing.pairs) {
                 for (half, k_in_word) in halves.into_iter().enumerate() {
                     let bits = u16::try_from(pair >> (16 * half) & 0xffff).expect("16 bits");
                     let byte = plain.codes[row * k / 2 + k8 * 4 + k_in_word / 2];
@@ -230,30 +286,10 @@ mod tests {
     }
 
     #[test]
-    fn a_word_decodes_by_the_masks_and_shifts_of_the_kernel() {
-        let brain = |word: u32| {
-            [
-                word & 0x81c0_81c0,
-                (word << 6) & 0x81c0_81c0,
-                (word << 3) & 0x01c0_01c0 | (word << 2) & 0x8000_8000,
-                (word >> 4) & 0x01c0_01c0 | (word << 1) & 0x8000_8000,
-            ]
-        };
+    fn a_words_pairs_are_its_codes_as_numbers() {
         let two_to_126 = f32::from_bits(253 << 23);
-        decodes(PACKED, brain, |bits| {
-            half::bf16::from_bits(bits).to_f32() * two_to_126
-        });
-        let half_precision = |word: u32| {
-            [
-                word & 0x8e00_8e00,
-                (word << 3) & 0x8e00_8e00,
-                (word << 6) & 0x0e00_0e00 | (word << 2) & 0x8000_8000,
-                (word << 9) & 0x0e00_0e00 | (word << 1) & 0x8000_8000,
-            ]
-        };
-        decodes(PACKED64, half_precision, |bits| {
-            half::f16::from_bits(bits).to_f32() * 16384.0
-        });
+        decodes(PACKED, |bits| half::bf16::from_bits(bits).to_f32() * two_to_126);
+        decodes(PACKED64, |bits| half::f16::from_bits(bits).to_f32() * 16384.0);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtrMut, DriverError, result, sys};
 use half::bf16;
 
+use super::memory::CODES_COUNTER;
 use super::weights::{LayerWeights, Uploaded, bits};
 use super::{BoundLayer, Dtype, Layer, LayerDims, LayerTensors, Tensor, Workspace, WorkspaceError};
 use crate::reference::layer::LayerInputs;
@@ -310,12 +311,10 @@ impl LayerProblem {
         };
         let counters = stream.clone_dtoh(&w.counters)?;
         stream.synchronize()?;
-        match counters.iter().position(|c| *c != 0) {
+        let left = |&(index, value): &(usize, u32)| value != 0 && index != CODES_COUNTER;
+        match counters.into_iter().enumerate().find(left) {
             None => Ok(written),
-            Some(index) => Err(WorkspaceError::Counter {
-                index,
-                value: counters[index],
-            }),
+            Some((index, value)) => Err(WorkspaceError::Counter { index, value }),
         }
     }
 

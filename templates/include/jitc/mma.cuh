@@ -5,6 +5,7 @@
 
 #include <jitc/dependent.cuh>
 #include <jitc/nvfp4.cuh>
+#include <jitc/packed.cuh>
 
 namespace jitc {
 
@@ -17,17 +18,11 @@ __device__ __forceinline__ u32 mul_bf16x2(u32 a, u32 b) {
 
 // Decoding: eight codes of one word as four bf16 pairs, each value times 2^-126; pair p holds codes p and p + 4.
 // plain: two codes a byte, as checkpoints have them. One multiplication moves sign and magnitude to their places.
-// packed: of either half word, bits 8..6, 2..0, 5..3, 12..10 hold the magnitudes of the four pairs and bits 15, 9, 13, 14
-// their signs. A mask takes a pair out, two where the sign lies apart; left shifts run as multiplications, on another
-// pipe than masks.
 template <bool packed>
 __device__ __forceinline__ void fp4x8_to_bf16_pairs(u32 word, u32 (&pair)[4]) {
     constexpr u32 sign = 0x80008000u, magnitude = 0x01c001c0u;
     if constexpr (packed) {
-        pair[0] = word & (sign | magnitude);
-        pair[1] = (word * 64u) & (sign | magnitude);
-        pair[2] = ((word * 8u) & magnitude) | ((word * 4u) & sign);
-        pair[3] = ((word >> 4) & magnitude) | ((word * 2u) & sign);
+        packed_pairs(word, pair);
     } else {
         pair[0] = ((word & 0x000f000fu) * (64u + 4096u)) & (sign | magnitude);
         pair[1] = ((word & 0x00f000f0u) * (4u + 256u)) & (sign | magnitude);

@@ -5,27 +5,49 @@
 // k. A word holds four pairs of k, one of a pair in either half.
 #pragma once
 
-#include <jitc/types.cuh>
+#include <jitc/packed.cuh>
 
 namespace jitc {
+
+// What a set bit of a pair's codes changes in the word: the low half's four bits, lowest first, then the high half's; and the
+// kernel's pairs, with signs in bit 15 of a half word and magnitudes from bit `magnitude` on.
+struct PairWords {
+    u32 bit[8];
+};
+__device__ constexpr PairWords alike(u32 a, u32 b, u32 c, u32 d) {
+    return {{a, b, c, d, a << 16, b << 16, c << 16, d << 16}};
+}
+__device__ constexpr PairWords plain_words(u32 magnitude, u32 sign) {
+    return alike(1u << magnitude, 2u << magnitude, 4u << magnitude, 1u << sign);
+}
 
 template <WeightLayout layout>
 struct Packing;
 template <>
 struct Packing<WeightLayout::packed> {
-    static constexpr u32 block_len = 128;
+    static constexpr u32 block_len = 128, magnitude = 6;
     __device__ static constexpr u32 low(u32 pair) { return pair; }             // which of the word's eight k
     __device__ static constexpr u32 high(u32 pair) { return pair + 4u; }
-    __device__ static constexpr u32 magnitude(u32 pair) { return pair == 0u ? 6u : pair == 1u ? 0u : pair == 2u ? 3u : 10u; }
-    __device__ static constexpr u32 sign(u32 pair) { return pair == 0u ? 15u : pair == 1u ? 9u : pair == 2u ? 13u : 14u; }
+    __device__ static constexpr PairWords words(u32 pair) {
+        return pair == 0u   ? plain_words(6u, 15u)
+               : pair == 1u ? plain_words(0u, 9u)
+               : pair == 2u ? plain_words(3u, 13u)
+                            : plain_words(10u, 14u);
+    }
+    __device__ static void decode(u32 word, u32 (&out)[4]) { packed_pairs(word, out); }
 };
 template <>
 struct Packing<WeightLayout::packed64> {
-    static constexpr u32 block_len = 64;
+    static constexpr u32 block_len = 64, magnitude = 9;
     __device__ static constexpr u32 low(u32 pair) { return (pair & 1u) + (pair & 2u) * 2u; }
     __device__ static constexpr u32 high(u32 pair) { return low(pair) + 2u; }
-    __device__ static constexpr u32 magnitude(u32 pair) { return 9u - 3u * pair; }
-    __device__ static constexpr u32 sign(u32 pair) { return pair == 0u ? 15u : 11u + pair; }
+    __device__ static constexpr PairWords words(u32 pair) {
+        return pair == 0u   ? alike(0x8u, 0x10u, 0x20u, 0x5a80u)
+               : pair == 1u ? PairWords{{0x1u, 0x2u, 0x4u, 0x40u, 0x10000u, 0x20000u, 0x4a500u, 0x400000u}}
+               : pair == 2u ? alike(0x80u, 0x100u, 0x4800u, 0x2500u)
+                            : alike(0x1000u, 0x500u, 0x4000u, 0xa500u);
+    }
+    __device__ static void decode(u32 word, u32 (&out)[4]) { packed64_pairs(word, out); }
 };
 
 template <typename P>
@@ -33,21 +55,22 @@ __device__ __forceinline__ u32 pack_word(u32 nibbles) {
     u32 word = 0;
 #pragma unroll
     for (u32 pair = 0; pair < 4; ++pair) {
-        const u32 low = nibbles >> (4u * P::low(pair)) & 15u, high = nibbles >> (4u * P::high(pair)) & 15u;
-        word |= ((low & 7u) << P::magnitude(pair) | low >> 3 << P::sign(pair)) |
-                ((high & 7u) << P::magnitude(pair) | high >> 3 << P::sign(pair)) << 16;
+        const u32 codes = (nibbles >> (4u * P::low(pair)) & 15u) | (nibbles >> (4u * P::high(pair)) & 15u) << 4;
+#pragma unroll
+        for (u32 bit = 0; bit < 8; ++bit) word ^= codes >> bit & 1u ? P::words(pair).bit[bit] : 0u;
     }
     return word;
 }
 
 template <typename P>
 __device__ __forceinline__ u32 unpack_word(u32 word) {
-    u32 nibbles = 0;
+    u32 nibbles = 0, pairs[4];
+    P::decode(word, pairs);
 #pragma unroll
     for (u32 pair = 0; pair < 4; ++pair) {
-        const u32 magnitude = word >> P::magnitude(pair), sign = word >> P::sign(pair);
-        nibbles |= (magnitude & 7u | (sign & 1u) << 3) << (4u * P::low(pair)) |
-                   (magnitude >> 16 & 7u | (sign >> 16 & 1u) << 3) << (4u * P::high(pair));
+        const u32 low = pairs[pair], high = low >> 16;
+        nibbles |= (low >> P::magnitude & 7u | (low >> 15 & 1u) << 3) << (4u * P::low(pair)) |
+                   (high >> P::magnitude & 7u | (high >> 15) << 3) << (4u * P::high(pair));
     }
     return nibbles;
 }

@@ -45,13 +45,13 @@ __device__ __forceinline__ u64 read_ticks() {
     return t;
 }
 
-// The running sum of a loop's region; registers of the thread that reads.
+// The running sum of a loop's region: exits less entries. Two registers of the thread that reads.
 template <typename C, bool on = (C::num_regions != 0u)>
 struct RegionSum {};
 
 template <typename C>
 struct RegionSum<C, true> {
-    u64 entry = 0, total = 0;
+    u64 total = 0;
 };
 
 template <typename C, bool on = (C::num_regions != 0u)>
@@ -72,17 +72,17 @@ struct RegionTimer {
 template <typename C>
 struct RegionTimer<C, true> {
     static_assert(C::num_regions == region_count, "the kernel's num_regions and its region table disagree");
-    u64* row;
+    u64* buffer;
     u64 start;
 
     // `first`: of the kernels that share the buffer, the one that runs first and zeroes the rows.
-    __device__ __forceinline__ explicit RegionTimer(u64* buffer, bool first = true) : start(read_ticks<C::tick_source>()) {
+    __device__ __forceinline__ explicit RegionTimer(u64* buffer, bool first = true)
+        : buffer(buffer), start(read_ticks<C::tick_source>()) {
         const u64 cta = (u64(blockIdx.z) * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
         const u64 ctas = u64(gridDim.x) * gridDim.y * gridDim.z;
-        row = buffer + cta * (2u * region_count);
         if (!first) return;
         if (threadIdx.x / 32u == C::tick_thread / 32u) {
-            for (u32 i = threadIdx.x % 32u; i < 2u * region_count; i += 32u) row[i] = 0u;
+            for (u32 i = threadIdx.x % 32u; i < 2u * region_count; i += 32u) buffer[cta * (2u * region_count) + i] = 0u;
             __syncwarp();
         }
         if (threadIdx.x == C::tick_thread) {
@@ -93,26 +93,32 @@ struct RegionTimer<C, true> {
             if (cta == 0u) after[ctas] = region_identity;
         }
     }
+    // Where the block's row lies, worked out anew for every tick: kernels with regions have no register to spare.
+    __device__ __forceinline__ u64* row() const {
+        u32 x, y, z;
+        asm volatile("mov.u32 %0, %%ctaid.x; mov.u32 %1, %%ctaid.y; mov.u32 %2, %%ctaid.z;" : "=r"(x), "=r"(y), "=r"(z));
+        return buffer + ((u64(z) * gridDim.y + y) * gridDim.x + x) * (2u * region_count);
+    }
     // From the kernel's first instruction on, the zeroing of the rows included.
     template <typename R> __device__ __forceinline__ void enter_at_start(R) {
         if constexpr (R::id != region_absent) {
-            if (threadIdx.x == C::tick_thread) row[2u * R::id] = start;
+            if (threadIdx.x == C::tick_thread) row()[2u * R::id] = start;
         }
     }
     template <typename R> __device__ __forceinline__ void enter_at_start(R r, RegionSum<C>& sum) {
         enter_at_start(r);
-        sum.entry = start;
+        sum.total -= start;
     }
     template <typename R> __device__ __forceinline__ void enter(R) {
         if constexpr (R::id != region_absent) {
-            if (threadIdx.x == C::tick_thread) row[2u * R::id] = read_ticks<C::tick_source>();
+            if (threadIdx.x == C::tick_thread) row()[2u * R::id] = read_ticks<C::tick_source>();
         }
     }
     template <typename R> __device__ __forceinline__ void exit(R) {
         if constexpr (R::id != region_absent) {
             if (threadIdx.x == C::tick_thread) {
                 if constexpr (R::waits && C::tick_thread != 0u) settle();
-                row[2u * R::id + 1u] = read_ticks<C::tick_source>();
+                row()[2u * R::id + 1u] = read_ticks<C::tick_source>();
             }
         }
     }
@@ -129,15 +135,19 @@ struct RegionTimer<C, true> {
     }
     template <typename R> __device__ __forceinline__ void enter(R, RegionSum<C>& sum) {
         if constexpr (R::id != region_absent) {
-            if (threadIdx.x == C::tick_thread) row[2u * R::id] = sum.entry = read_ticks<C::tick_source>();
+            if (threadIdx.x == C::tick_thread) {
+                const u64 t = read_ticks<C::tick_source>();
+                row()[2u * R::id] = t;
+                sum.total -= t;
+            }
         }
     }
     template <typename R> __device__ __forceinline__ void exit(R, RegionSum<C>& sum) {
         if constexpr (R::id != region_absent) {
             if (threadIdx.x == C::tick_thread) {
                 const u64 t = read_ticks<C::tick_source>();
-                row[2u * R::id + 1u] = t;
-                sum.total += t - sum.entry;
+                row()[2u * R::id + 1u] = t;
+                sum.total += t;
             }
         }
     }
@@ -147,7 +157,7 @@ struct RegionTimer<C, true> {
     }
     template <typename R> __device__ __forceinline__ void come_from_kernel(R) {
         if constexpr (C::tick_source == TickSource::globaltimer && R::id != region_absent) {
-            if (threadIdx.x == C::tick_thread) row[2u * R::id + 1u] = start;
+            if (threadIdx.x == C::tick_thread) row()[2u * R::id + 1u] = start;
         }
     }
     // Waits for the block, so that what follows is the block's time and not one thread's. Only with regions.
@@ -155,7 +165,7 @@ struct RegionTimer<C, true> {
     // Entry 0 and exit the sum, so that the difference is the sum.
     template <typename R> __device__ __forceinline__ void sum(R, const RegionSum<C>& sum) {
         if constexpr (R::id != region_absent) {
-            if (threadIdx.x == C::tick_thread) row[2u * R::id + 1u] = sum.total;
+            if (threadIdx.x == C::tick_thread) row()[2u * R::id + 1u] = sum.total;
         }
     }
 };

@@ -183,6 +183,9 @@ struct Asker {
              there < units ? there : units);
     }
 
+    // The first stages of a phase are asked for one at a time: they come while blocks wait for each other and for rows.
+    __device__ static u32 soon(u32 stage) { return stage < 4u ? 1u : C::stages_in_flight; }
+
     __device__ __forceinline__ void run(const Params& p) {
         const u32 rounds = ceil_div(p.nat, N::tokens);
         if constexpr (with_wo) {
@@ -191,12 +194,12 @@ struct Asker {
                 push_tile<B::wo_eights>(p.wo_weight, p.wo_scales, i % B::wo_tiles, B::wo_runs, 0u, B::wo_runs);
             }
         }
-        in_flight = C::stages_in_flight;
         if constexpr (with_fc1) {
             using Sh = typename B::Fc1Share;
             const u32 tiles = Walk<C>::fc1_count();
 #pragma unroll 1
             for (u32 i = 0; i < rounds * tiles * Sh::parts * 2u; ++i) {
+                in_flight = soon(i);
                 const u32 part = i / 2u % Sh::parts, tile = i / (2u * Sh::parts) % tiles, half = i & 1u;
                 const u32 eight = (blockIdx.x + tile * N::ctas) * 2u + half, begin = Sh::first(part);
                 push(rows(p.gate_weight, p.gate_scales, eight, B::h_runs, begin),
@@ -207,6 +210,7 @@ struct Asker {
             using Sh = typename B::Fc2Share;
 #pragma unroll 1
             for (u32 i = 0; i < rounds * Sh::parts * L::row_tiles; ++i) {
+                in_flight = soon(i);
                 const u32 part = i / L::row_tiles % Sh::parts;
                 push_tile<2u>(p.down_weight, p.down_scales, i % L::row_tiles, B::i_runs, Sh::first(part), Sh::length(part));
             }

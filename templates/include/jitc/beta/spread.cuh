@@ -24,7 +24,6 @@ struct Shared {
     __device__ u8* small() const { return base + L::small_at; }
     __device__ float* scratch() const { return reinterpret_cast<float*>(base + L::small_at + 1024u); }
     __device__ float* undo() const { return reinterpret_cast<float*>(base + L::small_at + 1536u); }
-    __device__ u32* flag() const { return reinterpret_cast<u32*>(base + L::small_at + 1600u); }
     __device__ u8* ring() const { return base + L::ring_at; }
     __device__ u8* warp_ring() const { return ring() + thread_index() / 32u * L::warp_ring; }
 };
@@ -71,6 +70,7 @@ __device__ __forceinline__ void wo_phase(const Params& p, const Shared<C>& s, R&
 #pragma unroll 1
     for (u32 first = 0; first < p.nat; first += N::tokens) {
         if (!entered || first != 0u) timer.enter(region::phase1_wo_gemv{});
+        const Residual<C> residual(p, first);
         if constexpr (L::mma) {
             load_rows_f16<C>(p.attn_rows, s.x(), s.undo(), s.scratch(), first, p.nat);
             wo_tensor<C>(p, s.x(), s.undo(), s.sums(), ring, global);
@@ -81,7 +81,7 @@ __device__ __forceinline__ void wo_phase(const Params& p, const Shared<C>& s, R&
         }
         timer.exit(region::phase1_wo_gemv{});
         timer.enter(region::phase1_gather_reduce{});
-        wo_finish<C>(p, s.sums(), first);
+        wo_finish<C>(p, s.sums(), first, residual);
         timer.exit(region::phase1_gather_reduce{});
     }
 }
@@ -178,14 +178,21 @@ __device__ __forceinline__ void layer_spread(const Params& p) {
         arrive<C>(counter_at(p.counters, rows_done), ceil_div(kept->units - blockIdx.x, N::ctas));
     }
     wait_for<C>(counter_at(p.counters, rows_done), kept->units, "jitc: pre-W_O wait");
-
     timer.exit(region::phase1_pre_wo_wait{});
+    // A counter is cleared between two waits for all blocks that lie around its own. By the last block: it has no tile of FC1 more
+    // than others.
+    const auto clears = [] { return blockIdx.x + 1u == N::ctas; };
+    if (clears() && thread_index() == 0) *counter_at(p.counters, codes_done) = 0u;  // of the launch before
 
     wo_phase<C>(p, s, ring, timer);
     timer.enter(region::grid_barrier_wait{});
     arrive<C>(counter_at(p.counters, sums_done), 1u);
     wait_for<C>(counter_at(p.counters, sums_done), N::ctas, "jitc: W_O to norm");
     timer.exit(region::grid_barrier_wait{});
+    if (clears()) {
+        for (u32 i = thread_index(); i < p.nat * N::kv_heads; i += N::threads) *head_counter<C>(p, 0u, i) = 0u;
+        if (thread_index() == 0) *counter_at(p.counters, rows_done) = 0u;
+    }
 
     fc1_phase<C>(p, s, ring, timer);
     // The original has no wait here, so its tables have no region for it: in them it counts as the arrival.
@@ -194,15 +201,12 @@ __device__ __forceinline__ void layer_spread(const Params& p) {
     timer.enter(region::phase3_fc2_wait{});
     arrive<C>(counter_at(p.counters, codes_done), 1u);
     wait_for<C>(counter_at(p.counters, codes_done), N::ctas, "jitc: FC1 to FC2");
+    if (clears() && thread_index() == 0) *counter_at(p.counters, sums_done) = 0u;
     timer.exit(region::phase3_fc2_wait{});
     if constexpr (!own) timer.exit(region::phase3_3d_arrival{});
 
     fc2_phase<C>(p, s, ring, timer);
     timer.enter(region::epilogue_post_r10{});
-    if (depart<C>(counter_at(p.counters, departures), N::ctas, s.flag())) {
-        for (u32 i = thread_index(); i < p.nat * N::kv_heads; i += N::threads) *head_counter<C>(p, 0u, i) = 0u;
-        if (thread_index() < first_head) *counter_at(p.counters, thread_index()) = 0u;
-    }
     timer.exit(region::epilogue_post_r10{});
 }
 

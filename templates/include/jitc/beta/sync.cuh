@@ -2,10 +2,12 @@
 // counter. The chain is: block barrier, release add by thread 0, acquire load by thread 0, block barrier; results of other
 // blocks are then read past L1 (load_l2), never through the read-only path.
 //
-// Counters start at zero and only grow while a launch runs. Every block leaves through `depart`; the last one, by which
-// time nobody can still be waiting, clears them all.
+// Counters start at zero and only grow between their first arrival and their last wait. All blocks pass the same waits, so a
+// counter is cleared between the next wait for all and the one after it, when nobody looks at it: no block has to count itself
+// out. In the original geometry every block leaves through `depart`, and the last one clears its token's.
 #pragma once
 
+#include <jitc/beta/types.cuh>
 #include <jitc/copy.cuh>
 #include <jitc/dependent.cuh>
 #include <jitc/grid_barrier.cuh>
@@ -55,12 +57,12 @@ __device__ __forceinline__ void begin() {
 template <typename C>
 __device__ __forceinline__ void arrive(u32* counter, u32 amount) {
     block_sync<C>();
-    if (threadIdx.x == 0) add_release(counter, amount);
+    if (thread_index() == 0) asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(counter), "r"(amount) : "memory");
 }
 
 template <typename C>
 __device__ __forceinline__ void wait_for(const u32* counter, u32 target, const char* name) {
-    if (threadIdx.x == 0) spin_until<C::timeout_ms>(counter, target, name);
+    if (thread_index() == 0) spin_until<C::timeout_ms>(counter, target, name);
     block_sync<C>();
 }
 
@@ -68,14 +70,14 @@ __device__ __forceinline__ void wait_for(const u32* counter, u32 target, const c
 template <typename C>
 __device__ __forceinline__ bool depart(u32* counter, u32 blocks, u32* flag) {
     block_sync<C>();
-    if (threadIdx.x == 0) *flag = add_release(counter, 1u) == blocks - 1u;
+    if (thread_index() == 0) *flag = add_release(counter, 1u) == blocks - 1u;
     block_sync<C>();
     return *flag != 0u;
 }
 
 // Counters lie 128 bytes apart; those of (token, head) are packed behind them.
 constexpr u32 counter_stride = 32;
-enum Counter : u32 { rows_done = 0, sums_done = 1, codes_done = 2, departures = 3, first_head = 4 };
+enum Counter : u32 { rows_done = 0, sums_done = 1, codes_done = 2, first_head = 3 };
 
 __device__ __forceinline__ u32* counter_at(u32* counters, u32 which) { return counters + which * counter_stride; }
 

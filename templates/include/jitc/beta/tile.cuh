@@ -5,13 +5,14 @@
 // Lane t of a quad holds weights 16t..16t+15 of a run of 64: one scale group. Four of them, in the order 0 2 | 1 3, are its
 // part of one mma; activations are stored in that order.
 //
-// With one token the eight columns would be idle but for one. They hold a scale group each instead: column n of two runs of 64
-// sees only the activations of group n, so the accumulators are the groups' sums and are multiplied by the groups' scales
-// afterwards, four products for sixteen rows instead of one for every weight. With more tokens a weight meets its scale before
-// the product.
+// With one token or two most of the eight columns would be idle. They hold a scale group each instead: with one token column n of
+// two runs of 64 sees only the activations of group n, with two column n of a run those of group n / 2 of token n mod 2. So the
+// accumulators are the groups' sums and are multiplied by the groups' scales afterwards, a few products for sixteen rows instead
+// of one for every weight. With more tokens a weight meets its scale before the product.
 #pragma once
 
 #include <jitc/beta/block_ring.cuh>
+#include <jitc/packed.cuh>
 
 namespace jitc {
 namespace beta {
@@ -55,16 +56,15 @@ __device__ __forceinline__ void decode16(uint2 codes, u32 (&out)[8]) {
     out[6] = b.even[1];
     out[7] = b.odd[1];
 }
-// The same from packed words: of either half word, bits 11..9, 8..6, 5..3, 2..0 are the magnitudes of four pairs, bits 15, 12,
-// 13, 14 their signs. Left shifts run as multiplications, on another pipe than masks.
+// The same from packed words.
 __device__ __forceinline__ void decode16_packed(uint2 codes, u32 (&out)[8]) {
+    u32 first[4], second[4];
+    packed64_pairs(codes.x, first);
+    packed64_pairs(codes.y, second);
 #pragma unroll
-    for (u32 i = 0; i < 2; ++i) {
-        const u32 w = i == 0 ? codes.x : codes.y;
-        out[4u * i] = w & 0x8e008e00u;
-        out[4u * i + 1u] = (w * 8u) & 0x8e008e00u;
-        out[4u * i + 2u] = ((w * 64u) & 0x0e000e00u) | ((w * 4u) & 0x80008000u);
-        out[4u * i + 3u] = ((w * 512u) & 0x0e000e00u) | ((w * 2u) & 0x80008000u);
+    for (u32 i = 0; i < 4; ++i) {
+        out[i] = first[i];
+        out[4u + i] = second[i];
     }
 }
 
@@ -89,11 +89,14 @@ struct Column {
     u32 pair[8];
 };
 
-// Which lanes hold activations of a run, and of which token: with one token lane (g, t) holds group t in column g.
+// Which lanes hold activations of a run: lane (g, t) those of group t, in column g.
 template <u32 tokens>
 __device__ __forceinline__ bool holds(u32 chunk, u32 g, u32 t) {
-    return tokens == 1u ? g == t + 4u * (chunk & 1u) : g < tokens;
+    return tokens == 1u ? g == t + 4u * (chunk & 1u) : tokens == 2u ? g / 2u == t : g < tokens;
 }
+// And of which token.
+template <u32 tokens>
+__device__ __forceinline__ u32 held_token(u32 g) { return tokens <= 2u ? g % tokens : g; }
 
 // From rows of f16, permuted; `chunk` counts from the stage's start, `at` from the row's.
 template <u32 tokens>
@@ -101,7 +104,7 @@ __device__ __forceinline__ Column column_f16(const u8* x, u32 pitch, u32 chunk, 
     Column c = {};
     const u32 g = lane >> 2, t = lane & 3u;
     if (holds<tokens>(chunk, g, t)) {
-        const uint4* from = reinterpret_cast<const uint4*>(x + (tokens == 1u ? 0u : g * pitch) + at * 128u + t * 32u);
+        const uint4* from = reinterpret_cast<const uint4*>(x + held_token<tokens>(g) * pitch + at * 128u + t * 32u);
         const uint4 a = from[0], b = from[1];
         c.pair[0] = a.x;
         c.pair[1] = a.y;
@@ -121,9 +124,10 @@ __device__ __forceinline__ Column column_fp4(const u8* codes, u32 pitch, const u
                                              u32 pick) {
     Column c = {};
     const u32 g = lane >> 2, t = lane & 3u;
-    if (g < tokens) {
-        const uint2 w = *reinterpret_cast<const uint2*>(codes + g * pitch + at * 32u + t * 8u);
-        const u32 s = *reinterpret_cast<const u32*>(scales + g * scale_pitch + at * 4u);
+    if (holds<tokens>(0u, g, t)) {
+        const u32 token = held_token<tokens>(g);
+        const uint2 w = *reinterpret_cast<const uint2*>(codes + token * pitch + at * 32u + t * 8u);
+        const u32 s = *reinterpret_cast<const u32*>(scales + token * scale_pitch + at * 4u);
         decode16(w, c.pair);
         scale16(scale_pair(s, pick), c.pair);
     }
@@ -162,14 +166,18 @@ __device__ __forceinline__ void columns_fp4(Column (&column)[Sh::size], const u8
     }
 }
 
-// A lane's sums for 16 rows: with one token those of rows g and g + 8 over its groups, else the accumulators themselves.
+// A lane's sums for 16 rows: with one token or two those of rows g and g + 8 over its groups, else the accumulators themselves.
 template <u32 tokens>
 struct RowSums {
-    float even[4] = {}, odd[4] = {};
+    float of[4] = {};
 };
 template <>
 struct RowSums<1u> {
     float low = 0.0f, high = 0.0f;
+};
+template <>
+struct RowSums<2u> {
+    float low[2] = {}, high[2] = {};  // of either token
 };
 
 // Hands every sum to `put(row, token, value)`, in whole warps.
@@ -186,12 +194,19 @@ __device__ __forceinline__ void each_sum(const RowSums<1u>& s, u32 lane, F&& put
         put((lane >> 2) + 8u, 0u, high);
     }
 }
+template <typename F>
+__device__ __forceinline__ void each_sum(const RowSums<2u>& s, u32 lane, F&& put) {
+#pragma unroll
+    for (u32 token = 0; token < 2; ++token) {
+        each_sum(RowSums<1u>{s.low[token], s.high[token]}, lane, [&](u32 row, u32, float value) { put(row, token, value); });
+    }
+}
 template <u32 tokens, typename F>
 __device__ __forceinline__ void each_sum(const RowSums<tokens>& s, u32 lane, F&& put) {
 #pragma unroll
     for (u32 j = 0; j < 4; ++j) {
         const u32 token = 2u * (lane & 3u) + (j & 1u);
-        if (token < tokens) put((lane >> 2) + (j >> 1) * 8u, token, __fadd_rn(s.even[j], s.odd[j]));
+        if (token < tokens) put((lane >> 2) + (j >> 1) * 8u, token, s.of[j]);
     }
 }
 
@@ -206,6 +221,8 @@ __device__ __forceinline__ float2 scale_floats(u32 half) {
 #endif
 }
 
+__device__ __forceinline__ float scale_float(u32 byte) { return scale_floats(byte).x; }
+
 // One run of 64 weights of a stage into accumulators. Without `full` the tile has eight rows.
 template <typename L, bool full>
 __device__ __forceinline__ void group_chunk(const StageView& stage, u32 chunk, const Column& x, float (&acc)[4]) {
@@ -219,8 +236,7 @@ __device__ __forceinline__ void group_chunk(const StageView& stage, u32 chunk, c
 }
 
 template <typename L, bool full>
-__device__ __forceinline__ void tile_chunk(const StageView& stage, u32 chunk, const Column& x, float (&even)[4], float (&odd)[4],
-                                           u32 pick) {
+__device__ __forceinline__ void tile_chunk(const StageView& stage, u32 chunk, const Column& x, float (&acc)[4], u32 pick) {
     const u8* scale = stage.scales + chunk * L::scale_step;
     u32 a[8], b[8] = {};
     stage_codes<L>(stage, chunk, false, a);
@@ -229,11 +245,11 @@ __device__ __forceinline__ void tile_chunk(const StageView& stage, u32 chunk, co
         stage_codes<L>(stage, chunk, true, b);
         scale16(scale_pair(*reinterpret_cast<const u32*>(scale + stage.scales_high), pick), b);
     }
-    // Two chains of sums, so that a step need not wait for the one before it.
-    mma_f16(even, a[0], b[0], a[1], b[1], x.pair[0], x.pair[1]);
-    mma_f16(odd, a[2], b[2], a[3], b[3], x.pair[2], x.pair[3]);
-    mma_f16(even, a[4], b[4], a[5], b[5], x.pair[4], x.pair[5]);
-    mma_f16(odd, a[6], b[6], a[7], b[7], x.pair[6], x.pair[7]);
+    // One chain of sums: two hide no more latency than other warps do, and cost the registers of another stage's loads.
+#pragma unroll
+    for (u32 i = 0; i < 4; ++i) {
+        mma_f16(acc, a[2u * i], b[2u * i], a[2u * i + 1u], b[2u * i + 1u], x.pair[2u * i], x.pair[2u * i + 1u]);
+    }
 }
 
 // One stage: `least` runs for certain, up to `size`.
@@ -259,12 +275,32 @@ __device__ __forceinline__ void tile_stage(const StageView& stage, const Column*
         }
     }
 }
+template <typename L, bool full, u32 least, u32 size>
+__device__ __forceinline__ void tile_stage(const StageView& stage, const Column* column, u32 count, RowSums<2u>& sums, u32) {
+    const u32 t = threadIdx.x & 3u;
+#pragma unroll
+    for (u32 c = 0; c < size; ++c) {
+        if (!(c < least || c < count)) continue;
+        float acc[4] = {};
+        group_chunk<L, full>(stage, c, column[c], acc);
+        // Lane (g, t) has group t of both tokens.
+        const u8* scale = stage.scales + c * L::scale_step + t;
+        const float low = scale_float(*scale);
+        sums.low[0] = __fmaf_rn(acc[0], low, sums.low[0]);
+        sums.low[1] = __fmaf_rn(acc[1], low, sums.low[1]);
+        if constexpr (full) {
+            const float high = scale_float(scale[stage.scales_high]);
+            sums.high[0] = __fmaf_rn(acc[2], high, sums.high[0]);
+            sums.high[1] = __fmaf_rn(acc[3], high, sums.high[1]);
+        }
+    }
+}
 template <typename L, bool full, u32 least, u32 size, u32 tokens>
 __device__ __forceinline__ void tile_stage(const StageView& stage, const Column* column, u32 count, RowSums<tokens>& sums,
                                            u32 pick) {
 #pragma unroll
     for (u32 c = 0; c < size; ++c) {
-        if (c < least || c < count) tile_chunk<L, full>(stage, c, column[c], sums.even, sums.odd, pick);
+        if (c < least || c < count) tile_chunk<L, full>(stage, c, column[c], sums.of, pick);
     }
 }
 

@@ -47,7 +47,7 @@ struct Params {
     u8* inter_codes;             // [nat, I/2]
     u8* inter_scales;            // [nat, I/16]
     float* mlp_partials;         // [nat, slice_ctas, H], original geometry
-    u32* counters;               // zero before the first launch; zero again after every one
+    u32* counters;               // zero before the first launch
     u64* region_timing;
     // Numbers.
     u64 kv_page_stride;          // bytes from page to page

@@ -357,13 +357,32 @@ __device__ __forceinline__ void wo_tensor(const Params& p, const u8* x, const fl
     block_sync<C>();
 }
 
+// What a thread adds to the sums that it finishes: asked for before the products, since whatever the weights of FC1 queue before
+// takes a microsecond.
+template <typename C>
+struct Residual {
+    using N = Dims<C>;
+    static constexpr u32 items = Layout<C>::rows * N::tokens, rounds = ceil_div(items, N::threads);
+    float value[rounds];
+
+    __device__ __forceinline__ Residual(const Params& p, u32 first_token) {
+#pragma unroll
+        for (u32 j = 0; j < rounds; ++j) {
+            const u32 i = j * N::threads + thread_index(), row = blockIdx.x * Layout<C>::rows + i % Layout<C>::rows;
+            const u32 token = first_token + i / Layout<C>::rows;
+            value[j] = 0.0f;
+            if (i < items && row < N::H && token < p.nat) value[j] = bf16_to_f32(__ldg(p.residual_in + u64(token) * N::H + row));
+        }
+    }
+};
+
 // Partials out, slots summed in order, residual added.
 template <typename C>
-__device__ __forceinline__ void wo_finish(const Params& p, const float* sums, u32 first_token) {
+__device__ __forceinline__ void wo_finish(const Params& p, const float* sums, u32 first_token, const Residual<C>& residual) {
     using N = Dims<C>;
     using L = Layout<C>;
     const u32 thread = thread_index(), first_row = blockIdx.x * L::rows;
-    constexpr u32 parts = L::mma ? L::pieces / L::slots : 1u, items = L::rows * N::tokens, rounds = ceil_div(items, N::threads);
+    constexpr u32 parts = L::mma ? L::pieces / L::slots : 1u, items = Residual<C>::items;
     const auto partial = [&](u32 slot, u32 r, u32 t) {
         const float* from = sums + (slot * parts * L::rows + r) * N::tokens + t;
         float sum = from[0];
@@ -371,20 +390,12 @@ __device__ __forceinline__ void wo_finish(const Params& p, const float* sums, u3
         for (u32 j = 1; j < parts; ++j) sum = __fadd_rn(sum, from[j * items]);
         return sum;
     };
-    // The residual is on its way while partials are written.
-    float residual[rounds];
-#pragma unroll
-    for (u32 j = 0; j < rounds; ++j) {
-        const u32 i = j * N::threads + thread, row = first_row + i % L::rows, token = first_token + i / L::rows;
-        residual[j] = 0.0f;
-        if (i < items && row < N::H && token < p.nat) residual[j] = bf16_to_f32(__ldg(p.residual_in + u64(token) * N::H + row));
-    }
     for (u32 i = thread; i < (L::slots - 1u) * items; i += N::threads) {
         const u32 slot = 1u + i / items, t = i % items / L::rows, r = i % L::rows, row = first_row + r, token = first_token + t;
         if (row < N::H && token < p.nat) p.wo_output[(u64(token) * L::slots + slot) * N::H + row] = partial(slot, r, t);
     }
 #pragma unroll
-    for (u32 j = 0; j < rounds; ++j) {
+    for (u32 j = 0; j < Residual<C>::rounds; ++j) {
         const u32 i = j * N::threads + thread;
         const u32 t = i / L::rows, r = i % L::rows, row = first_row + r, token = first_token + t;
         if (i >= items || row >= N::H || token >= p.nat) continue;
@@ -392,7 +403,7 @@ __device__ __forceinline__ void wo_finish(const Params& p, const float* sums, u3
 #pragma unroll 8
         for (u32 slot = 0; slot < L::slots; ++slot) acc = __fadd_rn(acc, partial(slot, r, t));
         p.wo_output[u64(token) * L::slots * N::H + row] = acc;
-        const float sum = __fadd_rn(residual[j], acc);
+        const float sum = __fadd_rn(residual.value[j], acc);
         p.summed[u64(token) * N::H + row] = sum;
         p.residual_output[u64(token) * N::H + row] = to_bf16(sum);
     }
