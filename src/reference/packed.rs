@@ -54,8 +54,9 @@ pub const PACKED: Packing = Packing {
 
 /// `weight_layout = packed64` of the decode layer: a slot of `W_O` and a warp's share
 /// of a row are whole runs of 64, and pairs, of f16, are those that a plain word's
-/// nibbles give. Bits of a code are differences of the word's: no two of four masks of
-/// a word are disjoint and whole, but five shifts of it tell all of its bits.
+/// nibbles give. No four shifts put all bits of a word under one mask, since a sign lies
+/// apart from its magnitude; so two of the pairs are differences of two shifts, and a
+/// code's bit is one of the word's or the difference of some.
 pub const PACKED64: Packing = Packing {
     block_len: 64,
     pairs: [[0, 2], [1, 3], [4, 6], [5, 7]],

@@ -206,7 +206,7 @@ __device__ __forceinline__ void layer_spread(const Params& p) {
     if constexpr (!own) timer.exit(region::phase3_3d_arrival{});
 
     fc2_phase<C>(p, s, ring, timer);
-    timer.enter(region::epilogue_post_r10{});
+    timer.enter(region::epilogue_post_r10{});  // nothing: no block counts itself out
     timer.exit(region::epilogue_post_r10{});
 }
 
