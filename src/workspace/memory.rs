@@ -90,7 +90,7 @@ pub struct Workspace {
     pub codes: CudaSlice<u8>,
     /// `[max_tokens, I/16]`.
     pub code_scales: CudaSlice<u8>,
-    /// Zero before and after every launch.
+    /// Zero before the first launch; a launch leaves that of finished codes, which the next clears.
     pub counters: CudaSlice<u32>,
     pub(super) partials: CudaSlice<f32>,
     /// `[max_tokens, slice_ctas, H]`: FC2's partials, in the original geometry.
@@ -100,7 +100,7 @@ pub struct Workspace {
 
 /// Counters of the whole grid, 128 bytes apart; those of tokens come behind them.
 const GRID_COUNTERS: usize = 3 * 32;
-/// The one that a launch leaves as it is, and the next clears.
+/// `codes_done` of `sync.cuh`, which a launch leaves as it is, and the next clears.
 pub(super) const CODES_COUNTER: usize = 2 * 32;
 
 /// Counters of a token: one a head, or those of the original geometry.

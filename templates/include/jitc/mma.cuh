@@ -17,7 +17,8 @@ __device__ __forceinline__ u32 mul_bf16x2(u32 a, u32 b) {
 }
 
 // Decoding: eight codes of one word as four bf16 pairs, each value times 2^-126; pair p holds codes p and p + 4.
-// plain: two codes a byte, as checkpoints have them. One multiplication moves sign and magnitude to their places.
+// packed: see packed_pairs. plain: two codes a byte, as checkpoints have them. One multiplication moves sign and magnitude to
+// their places.
 template <bool packed>
 __device__ __forceinline__ void fp4x8_to_bf16_pairs(u32 word, u32 (&pair)[4]) {
     constexpr u32 sign = 0x80008000u, magnitude = 0x01c001c0u;
