@@ -5,22 +5,27 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::{CudaStream, sys};
+use cudarc::driver::sys;
 
+use crate::device::Context;
 use crate::launch::LaunchError;
 use crate::reference::layer::LayerInputs;
+use crate::timing::cold_sets;
 use crate::workspace::{BoundLayer, Layer, LayerDims, LayerProblem, LayerWeights, Room, WorkspaceError};
 
 pub(super) struct Copies(pub(super) Vec<LayerProblem>);
 
 impl Copies {
-    /// So many copies of the inputs, for every layer whose sizes are at most `most`.
+    /// As many copies of the inputs as make a launch over the next one cold, for every
+    /// layer whose sizes are at most `most`.
     pub(super) fn new(
-        stream: &Arc<CudaStream>,
+        context: &Context,
         most: &LayerDims,
         inputs: &LayerInputs,
-        count: usize,
     ) -> Result<Self, WorkspaceError> {
+        let stream = &context.cuda().default_stream();
+        let bytes = weight_bytes(inputs) + inputs.kv_cache.len();
+        let count = cold_sets(context.device().l2_bytes, bytes);
         let one = || -> Result<LayerProblem, WorkspaceError> {
             let weights = Arc::new(LayerWeights::new(stream, inputs)?);
             let mut problem = LayerProblem::new(stream, most, Room::of(most, inputs), &weights, false)?;
@@ -36,6 +41,12 @@ impl Copies {
     pub(super) fn bind(&self, layer: &Layer) -> Result<Vec<BoundLayer>, WorkspaceError> {
         self.0.iter().map(|copy| copy.bind(layer)).collect()
     }
+}
+
+/// Codes and scales of a layer's matrices.
+pub(super) fn weight_bytes(inputs: &LayerInputs) -> usize {
+    let matrices = [&inputs.wo, &inputs.gate_proj, &inputs.up_proj, &inputs.down_proj];
+    matrices.iter().map(|m| m.codes.len() + m.scales.len()).sum()
 }
 
 /// One launch over copy `number` modulo their count.

@@ -1,7 +1,7 @@
 //! A `W_O` problem on the GPU.
 //!
-//! Invariant: the sets of weights together exceed the L2 cache by far, so a launch
-//! that takes the next one finds nothing of it there.
+//! Invariant: the sets of weights together are many times the L2, so a launch that takes
+//! the next one finds nothing of it there.
 
 use std::sync::Arc;
 
@@ -12,9 +12,11 @@ use crate::launch::{Arguments, LaunchError, Order, launch};
 use crate::load::EntryPoint;
 use crate::reference::packed::PACKED;
 use crate::reference::{WoInputs, WoOutput, WoShape};
+use crate::timing::cold_sets;
 
-/// Bytes between two uses of a set: several times any L2 of today.
-const COLD_BYTES: usize = 200 << 20;
+/// Sets that differ; further ones repeat them elsewhere. Where launches overlap, as many
+/// follow each other before a result is read.
+const DISTINCT: usize = 9;
 
 /// How weights lie, and how many sets of them there are.
 #[derive(Debug, Clone, Copy)]
@@ -65,14 +67,18 @@ impl Buffers {
     ) -> Result<Self, super::BenchError> {
         let stream = context.cuda().default_stream();
         let set_len = inputs.weight.len() + inputs.scales.len();
-        let wanted = COLD_BYTES.max(4 * usize::try_from(context.device().l2_bytes).unwrap_or(0));
         let count = if layout.cold {
-            wanted.div_ceil(set_len).max(2)
+            cold_sets(context.device().l2_bytes, set_len)
         } else {
             1
         };
         let mut sets = Vec::with_capacity(count);
         for i in 0..count {
+            if i >= DISTINCT {
+                let again = stream.clone_dtod(&sets[i % DISTINCT])?;
+                sets.push(again);
+                continue;
+            }
             let other;
             let from = if i == 0 {
                 inputs
@@ -186,7 +192,11 @@ impl Buffers {
             .memcpy_htod(&poison[..self.output.len()], &mut self.output)?;
         self.stream.synchronize()?;
         // A launch that may overlap the one before has some of other sets before it.
-        let before = if self.order == Order::Serial { 0 } else { 8 };
+        let before = if self.order == Order::Serial {
+            0
+        } else {
+            DISTINCT - 1
+        };
         for number in (0..=before).rev() {
             self.launch(entry, number, nat, self.stream.cu_stream())?;
         }

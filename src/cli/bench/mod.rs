@@ -95,6 +95,7 @@ pub(super) struct Measured {
     case: Case,
     pub(super) choice: Choice,
     how: String,
+    plan: Plan,
     pub(super) timed: Timed,
     max_abs: f64,
     drift: Drift,
@@ -319,8 +320,7 @@ impl<'a> Session<'a> {
             // The gate judges what the second launch wrote: the first one left something behind.
             actual = again;
         }
-        let fused = variant.accumulate != "mul_add";
-        let expected = &inputs.ordered[&(variant.wo_split, fused)];
+        let expected = &inputs.ordered[&(variant.wo_split, variant.accumulate != "mul_add")];
         let sums = compare(&expected.output[..actual.output.len()], &actual.output);
         let partials = compare(&expected.partials[..actual.partials.len()], &actual.partials);
         let to_f64 = |values: &[f32]| drift(values, &inputs.float64[..actual.output.len()]);
@@ -369,6 +369,7 @@ impl<'a> Session<'a> {
         };
         Ok(Measured {
             how: prepared.fetched.provenance.label().to_owned(),
+            plan,
             max_abs: sums.max_abs.max(partials.max_abs),
             timed: Timed {
                 passes,

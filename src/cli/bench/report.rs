@@ -84,7 +84,7 @@ pub(super) fn print(session: &Session, all: &[Measured], json: bool) -> Value {
             "geometry": m.case.geometry, "tokens": m.case.nat, "global_scale": m.case.global_scale,
             "passes": timed.passes, "max_abs": m.max_abs.to_string(), "relative_l2_vs_float64": m.drift.relative_l2.to_string(),
             "origin": m.choice.origin, "constants": m.choice.geometry, "provenance": m.how,
-            "summary": timed.summary, "payload_bytes": timed.bytes, "payload_gbps": timed.gbps(),
+            "plan": m.plan, "summary": timed.summary, "payload_bytes": timed.bytes, "payload_gbps": timed.gbps(),
             "stream_us": timed.floor, "over_stream": timed.over_stream(), "ncu": m.counters}));
     }
     let device = session.context.device();
@@ -98,10 +98,9 @@ pub(super) fn print(session: &Session, all: &[Measured], json: bool) -> Value {
             "\n{}, {} samples, {} launches a sample; stream: reading the same bytes, same method",
             device.name,
             session.plan.samples,
-            if session.plan.method == Method::Graph {
-                session.plan.launches_per_graph
-            } else {
-                1
+            match all.first() {
+                Some(m) if m.plan.method == Method::Graph => m.plan.launches_per_graph,
+                _ => 1,
             },
         ));
         for m in all {
@@ -110,7 +109,7 @@ pub(super) fn print(session: &Session, all: &[Measured], json: bool) -> Value {
             }
         }
     }
-    json!({"device": device, "plan": session.plan, "variants": values})
+    json!({"device": device, "variants": values})
 }
 
 /// `plot.svg`.

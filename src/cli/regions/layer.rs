@@ -2,7 +2,7 @@
 //!
 //! What a launch with regions writes is held to what one without them writes, bit
 //! for bit; `jitc verify` is what holds the latter to the references. A launch is timed
-//! right behind one over other memory, as in a stream of layers.
+//! right behind some over other memory, as in a stream of layers.
 
 use std::sync::Arc;
 
@@ -37,9 +37,13 @@ pub(super) fn one(
     let geometry = geometry(&on, &off_kernel, nat as usize);
     let dims = layer_on.dims();
     let inputs = dims.inputs(&vec![CONTEXT; nat as usize], Kv::Random, 4242);
-    let mut copies = Copies::new(&stream, dims, &inputs, 2)?;
-    let before = copies.0[1].bind(&layer_off)?;
-    let memory = &mut copies.0[0];
+    let mut copies = Copies::new(context, dims, &inputs)?;
+    let [memory, others @ ..] = copies.0.as_mut_slice() else {
+        unreachable!("cold sets are two at least")
+    };
+    let before = (others.iter())
+        .map(|copy| copy.bind(&layer_off))
+        .collect::<Result<Vec<_>, _>>()?;
     let (words, timing) = buffer(&stream, &on, count, geometry)?;
     let (bound_on, bound_off) = (memory.bind_timed(&layer_on, timing)?, memory.bind(&layer_off)?);
 
@@ -57,7 +61,7 @@ pub(super) fn one(
     let account = |words: &[u64]| Ticks::from_words(table, geometry, source(&on), words);
     measure(
         context,
-        &mut || Ok(launch(&before, nat, &stream)?),
+        &mut || Ok(before.iter().try_for_each(|bound| launch(bound, nat, &stream))?),
         &words,
         &off,
         against,

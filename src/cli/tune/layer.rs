@@ -22,10 +22,7 @@ use crate::spec::KernelSpec;
 use crate::target::Arch;
 use crate::timing::{Method, Plan, Summary, sample};
 use crate::tune::{Geometry, Gpu, Problem, Record, Winner, layer_space};
-use crate::workspace::{Layer, LayerDims};
-
-/// Bytes between two uses of the same weights, at least.
-const COLD_BYTES: usize = 300 << 20;
+use crate::workspace::Layer;
 
 pub(super) fn tune(
     jit: &Jit,
@@ -169,7 +166,8 @@ fn best(
         .to_owned();
     most.slots = most.num_kv_heads * 8;
     most.num_ctas = 1024;
-    let copies = copies(context, &most, &lengths)?;
+    let inputs = most.inputs(&lengths, Kv::Random, 4242);
+    let copies = Copies::new(context, &most, &inputs).map_err(Error::from)?;
     let samples = matches.get_one::<usize>("launches").copied().unwrap_or(50);
     let (mut winner, mut tried) = (None::<Winner>, 0);
     for (spec, geometry) in candidates {
@@ -203,15 +201,6 @@ fn best(
         }
     }
     Ok(winner)
-}
-
-/// Layers that take turns: one after another of a model.
-fn copies(context: &Context, most: &LayerDims, lengths: &[usize]) -> Result<Copies, BenchError> {
-    let inputs = most.inputs(lengths, Kv::Random, 4242);
-    let bytes = most.hidden * (most.k() + 3 * most.intermediate) / 2;
-    let count = COLD_BYTES.div_ceil(bytes.max(1)).clamp(2, 64);
-    let stream = context.cuda().default_stream();
-    Ok(Copies::new(&stream, most, &inputs, count).map_err(Error::from)?)
 }
 
 /// Median, microseconds a launch.

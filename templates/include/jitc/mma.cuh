@@ -179,26 +179,17 @@ __device__ __forceinline__ void load_shared_if(uint4& d, u32 address, bool wante
         : "r"(address), "r"(u32(wanted)));
 }
 
-// The same of sums; the others get anything.
+// Two or four sums of shared memory.
 template <typename T>
-__device__ __forceinline__ T load_shared_if(u32 address, bool wanted) {
+__device__ __forceinline__ T load_shared(u32 address) {
     T d;
     if constexpr (sizeof(T) == 16) {
-        asm volatile(
-            "{ .reg .pred p;\n\t"
-            "setp.ne.u32 p, %5, 0;\n\t"
-            "@p ld.shared.v4.f32 {%0, %1, %2, %3}, [%4]; }"
-            : "=f"(d.x), "=f"(d.y), "=f"(d.z), "=f"(d.w)
-            : "r"(address), "r"(u32(wanted))
-            : "memory");
+        asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+                     : "=f"(d.x), "=f"(d.y), "=f"(d.z), "=f"(d.w)
+                     : "r"(address)
+                     : "memory");
     } else {
-        asm volatile(
-            "{ .reg .pred p;\n\t"
-            "setp.ne.u32 p, %3, 0;\n\t"
-            "@p ld.shared.v2.f32 {%0, %1}, [%2]; }"
-            : "=f"(d.x), "=f"(d.y)
-            : "r"(address), "r"(u32(wanted))
-            : "memory");
+        asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(d.x), "=f"(d.y) : "r"(address) : "memory");
     }
     return d;
 }

@@ -18,12 +18,9 @@ __device__ __noinline__ float part_scalar(const u16* x_row, const u8* weight, co
         u32 code;
         u64 scale_at;
         if constexpr (C::packed) {
-            const u32 piece = k / piece_len, lane = row % 8u * 4u + k % piece_len / 32u, in = k % 32u;
-            const u64 block = u64(row / 8u) * L::all_pieces + piece;
-            const u32 word = reinterpret_cast<const u32*>(weight + block * 512u + lane * 16u)[in / 8u] >> (in % 8u / 4u * 16u);
-            const u32 pair = in % 4u * 8u;
-            code = ((word >> (0x0a030006u >> pair & 31u)) & 7u) | ((word >> (0x0e0d090fu >> pair & 31u)) & 1u) << 3;
-            scale_at = block * 64u + lane * 2u + in / 16u;
+            const PackedCode at = packed_code<L::k_total>(weight, row, k);
+            code = at.code;
+            scale_at = at.scale_at;
         } else {
             const u32 byte = weight[u64(row) * L::row_bytes + (k >> 1)];
             code = (k & 1u) ? byte >> 4 : byte & 15u;
@@ -50,10 +47,10 @@ __device__ __forceinline__ void mma_gather(const u16* x, const u8* weight, const
     const float factor = __fmul_rn(global, L::late ? weight_rest_late : weight_rest);
     auto part_sum = [&](u32 from) {
         if constexpr (L::late) {
-            const float4 v = load_shared_if<float4>(from, true);
+            const float4 v = load_shared<float4>(from);
             return __fadd_rn(__fadd_rn(v.x, v.y), __fadd_rn(v.z, v.w));
         } else {
-            const float2 v = load_shared_if<float2>(from, true);
+            const float2 v = load_shared<float2>(from);
             return __fadd_rn(v.x, v.y);
         }
     };

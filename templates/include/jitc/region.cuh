@@ -78,7 +78,7 @@ struct RegionTimer<C, true> {
     // `first`: of the kernels that share the buffer, the one that runs first and zeroes the rows.
     __device__ __forceinline__ explicit RegionTimer(u64* buffer, bool first = true)
         : buffer(buffer), start(read_ticks<C::tick_source>()) {
-        const u64 cta = (u64(blockIdx.z) * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+        const u64 cta = block();
         const u64 ctas = u64(gridDim.x) * gridDim.y * gridDim.z;
         if (!first) return;
         if (threadIdx.x / 32u == C::tick_thread / 32u) {
@@ -93,12 +93,14 @@ struct RegionTimer<C, true> {
             if (cta == 0u) after[ctas] = region_identity;
         }
     }
-    // Where the block's row lies, worked out anew for every tick: kernels with regions have no register to spare.
-    __device__ __forceinline__ u64* row() const {
+    // The block's number, worked out anew for every tick: kernels with regions have no register to spare.
+    __device__ __forceinline__ static u64 block() {
         u32 x, y, z;
         asm volatile("mov.u32 %0, %%ctaid.x; mov.u32 %1, %%ctaid.y; mov.u32 %2, %%ctaid.z;" : "=r"(x), "=r"(y), "=r"(z));
-        return buffer + ((u64(z) * gridDim.y + y) * gridDim.x + x) * (2u * region_count);
+        return (u64(z) * gridDim.y + y) * gridDim.x + x;
     }
+    // Its row.
+    __device__ __forceinline__ u64* row() const { return buffer + block() * (2u * region_count); }
     // From the kernel's first instruction on, the zeroing of the rows included.
     template <typename R> __device__ __forceinline__ void enter_at_start(R) {
         if constexpr (R::id != region_absent) {

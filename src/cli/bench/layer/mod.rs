@@ -36,7 +36,7 @@ use sets::Sets;
 /// Positions of the sequence over which a variant is held to the references.
 const GATE_LENGTH: usize = 257;
 
-/// Launches of a graph.
+/// Launches of a graph, or more where more copies take turns.
 const PER_GRAPH: usize = 10;
 
 /// One point of the table.
@@ -58,7 +58,6 @@ struct Variant {
 /// What stays the same over a run.
 struct Run<'a> {
     session: &'a Session<'a>,
-    plan: Plan,
     ask: Ask,
     out: Option<PathBuf>,
     gates: HashMap<SpecId, verify_layer::Gate>,
@@ -85,10 +84,6 @@ pub(super) fn measure(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<Exi
     }
     verify::prepare(jit, variants.iter().flat_map(|(_, v)| [&v.coop, &v.lite]))?;
     let mut run = Run {
-        plan: Plan {
-            launches_per_graph: PER_GRAPH,
-            ..session.plan
-        },
         session: &session,
         ask,
         out: matches.get_one::<PathBuf>("out").cloned(),
@@ -103,18 +98,23 @@ pub(super) fn measure(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<Exi
         let inputs = dims.inputs(&vec![context; most], Kv::Random, session.seed);
         let mut sets = Sets::new(&session, &dims, &inputs)?;
         let separate = if run.ask.paths.contains(&Path::Separate) {
-            Some(Separate::new(&session, &dims, &inputs)?)
+            Some(Separate::new(&session, &dims, &inputs, sets.count())?)
         } else {
             None
         };
         for nat in run.ask.nats.clone() {
             let bytes = sets.bytes(context, nat);
-            let floor = sets.floor(&session, &run.plan, bytes)?;
+            let plan = Plan {
+                launches_per_graph: PER_GRAPH.max(sets.count()),
+                ..session.plan
+            };
             let at = At {
                 context,
                 nat,
+                copies: sets.count(),
+                plan,
                 bytes,
-                floor,
+                floor: sets.floor(&session, &plan, bytes)?,
             };
             for (_, variant) in variants.iter().filter(|(of, _)| *of == nat) {
                 run.points_of(variant, at, &mut sets, separate.as_ref())?;
@@ -154,7 +154,7 @@ impl Run<'_> {
         sets: &mut Sets,
         separate: Option<&Separate>,
     ) -> Result<(), BenchError> {
-        let (session, plan) = (self.session, self.plan);
+        let (session, plan) = (self.session, at.plan);
         let nat = u32::try_from(at.nat).unwrap_or(u32::MAX);
         let layer = |spec: &KernelSpec| -> Result<Layer, BenchError> {
             let kernel = session.jit.load(spec, &session.context)?;
@@ -197,7 +197,7 @@ impl Run<'_> {
             if let Some(dir) = &dir {
                 let known = specs.iter().map(|spec| record::known(session, spec));
                 let known = known.collect::<Result<Vec<_>, _>>()?;
-                let config = record::config(path, &at, &plan, session.seed, &known);
+                let config = record::config(path, &at, session.seed, &known);
                 files::write_json(dir, "config.json", &config)?;
                 let gate = &self.gates[&variant.coop.id()];
                 let gate = record::gate(passes, gate, bits, &variant.coop, path);

@@ -19,6 +19,9 @@ const FORMULA: &str = "codes and scales of W_O, gate, up and down, once; \
 pub(super) struct At {
     pub(super) context: usize,
     pub(super) nat: usize,
+    /// Copies of weights and cache that take turns.
+    pub(super) copies: usize,
+    pub(super) plan: Plan,
     pub(super) bytes: usize,
     /// Microseconds to stream them.
     pub(super) floor: f64,
@@ -69,10 +72,11 @@ pub(super) fn known(session: &Session, spec: &KernelSpec) -> Result<Value, Bench
 }
 
 /// `config.json`.
-pub(super) fn config(path: Path, at: &At, plan: &Plan, seed: u64, kernels: &[Value]) -> Value {
+pub(super) fn config(path: Path, at: &At, seed: u64, kernels: &[Value]) -> Value {
+    let plan = &at.plan;
     json!({
         "git_sha": files::git_sha(), "path": path.name(), "cooperative": path == Path::Coop,
-        "context": at.context, "num_active_tokens": at.nat, "seed": seed,
+        "context": at.context, "copies": at.copies, "num_active_tokens": at.nat, "seed": seed,
         "launches": plan.samples, "warmup_launches": plan.warmups, "method": plan.method,
         "launches_per_sample": plan.launches_per_graph, "kernels": kernels,
         "payload_bytes": at.bytes, "stream_us": at.floor, "effective_bytes_formula": FORMULA,

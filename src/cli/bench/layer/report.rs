@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::plot;
 use super::super::report::Timed;
+use super::record::At;
 use super::{Path, Point, Run};
 use crate::cli::output;
 
@@ -27,6 +28,7 @@ pub(super) fn print(run: &Run, json: bool) -> Value {
         row.extend(timed.cells());
         rows.push(row);
         values.push(json!({"event": "point", "context": p.at.context, "nat": p.at.nat,
+            "copies": p.at.copies, "plan": p.at.plan,
             "path": p.path.name(), "variant": p.spec.variant(), "passes": timed.passes, "bytes": timed.bytes,
             "gbps": timed.gbps(), "summary": timed.summary, "stream_us": timed.floor,
             "over_stream": timed.over_stream(), "tokens_a_decode": p.decodes}));
@@ -48,12 +50,32 @@ pub(super) fn print(run: &Run, json: bool) -> Value {
         for line in decodes(&run.points) {
             output::line(line);
         }
-        output::line(format!(
-            "{}, {} samples, {} launches a sample, two copies of weights and cache in turn",
-            device.name, run.plan.samples, run.plan.launches_per_graph,
-        ));
+        for line in turns(&run.points) {
+            output::line(format!("{}, {line}", device.name));
+        }
     }
-    json!({"device": device, "plan": run.plan, "points": values})
+    json!({"device": device, "points": values})
+}
+
+/// How often each context was timed, and over how many copies.
+fn turns(points: &[Point]) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for At {
+        context,
+        copies,
+        plan,
+        ..
+    } in points.iter().map(|p| p.at)
+    {
+        let line = format!(
+            "context {context}: {} samples, {} launches a sample, {copies} copies of weights and cache in turn",
+            plan.samples, plan.launches_per_graph,
+        );
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    lines
 }
 
 /// Where separate kernels need several decodes of weights for the tokens of a launch.
@@ -138,7 +160,7 @@ mod tests {
     use super::super::record::At;
     use super::*;
     use crate::spec::KernelSpec;
-    use crate::timing::Summary;
+    use crate::timing::{Method, Plan, Summary};
 
     fn point(nat: usize, split: &str, us: Option<f64>) -> Point {
         let registry = crate::template::Registry::load(None).expect("families");
@@ -148,6 +170,13 @@ mod tests {
             at: At {
                 context: 4096,
                 nat,
+                copies: 10,
+                plan: Plan {
+                    method: Method::Graph,
+                    launches_per_graph: 10,
+                    warmups: 1,
+                    samples: 5,
+                },
                 bytes: 1000,
                 floor: 1.0,
             },
@@ -172,6 +201,20 @@ mod tests {
             "4096,1,coop,wo_split=8,true,1000,2.000,2.000,2.000,1.000"
         );
         assert_eq!(lines[2], "4096,1,coop,wo_split=8,false,1000,,,,1.000");
+    }
+
+    #[test]
+    fn a_contexts_turns_are_said_once() {
+        let mut longer = point(1, "8", None);
+        (longer.at.context, longer.at.copies) = (32_768, 3);
+        let lines = turns(&[point(1, "8", None), point(2, "8", None), longer]);
+        assert_eq!(
+            lines,
+            [
+                "context 4096: 5 samples, 10 launches a sample, 10 copies of weights and cache in turn",
+                "context 32768: 5 samples, 10 launches a sample, 3 copies of weights and cache in turn",
+            ]
+        );
     }
 
     #[test]

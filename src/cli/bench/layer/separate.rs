@@ -2,7 +2,7 @@
 //! it, `wo_gemv`, and `gemv` for gate and up together and for down. Norm, activation
 //! and requantisation are left out, so a complete layer of separate kernels takes longer.
 //!
-//! Invariant: weights are two copies in turn, as the layer's are.
+//! Invariant: weights are as many copies in turn as the layer's are.
 
 use std::sync::Arc;
 
@@ -57,7 +57,12 @@ impl Kernels {
 }
 
 impl Separate {
-    pub(super) fn new(session: &Session, dims: &LayerDims, inputs: &LayerInputs) -> Result<Self, BenchError> {
+    pub(super) fn new(
+        session: &Session,
+        dims: &LayerDims,
+        inputs: &LayerInputs,
+        count: usize,
+    ) -> Result<Self, BenchError> {
         let stream = session.context.cuda().default_stream();
         let widest = dims.k().max(dims.intermediate).max(dims.hidden);
         let both = |a: &[u8], b: &[u8]| [a, b].concat();
@@ -66,7 +71,7 @@ impl Separate {
             both(&inputs.gate_proj.scales, &inputs.up_proj.scales),
         );
         let mut copies = Vec::new();
-        for _ in 0..2 {
+        for _ in 0..count {
             copies.push([
                 (
                     stream.clone_htod(&inputs.wo.codes)?,

@@ -1,18 +1,16 @@
-//! Two copies of a layer's memory that take turns.
+//! Copies of a layer's memory that take turns.
 //!
-//! Invariant: a copy is larger than any L2 of today, so a launch finds nothing of
-//! its own there.
+//! Invariant: together they are many times the L2, so a launch finds nothing of its own
+//! there.
 
 use cudarc::driver::{CudaSlice, DevicePtr};
 
 use super::super::{BenchError, Session};
-use crate::cli::layer_copies::Copies;
+use crate::cli::layer_copies::{Copies, weight_bytes};
 use crate::launch::{Arguments, Order, launch};
 use crate::reference::layer::LayerInputs;
 use crate::timing::{Plan, Summary, sample};
 use crate::workspace::{BoundLayer, Layer, LayerDims, WorkspaceError, Written};
-
-const COPIES: usize = 2;
 
 pub(super) struct Sets {
     copies: Copies,
@@ -27,12 +25,11 @@ pub(super) struct Sets {
 impl Sets {
     pub(super) fn new(session: &Session, dims: &LayerDims, inputs: &LayerInputs) -> Result<Self, BenchError> {
         let stream = session.context.cuda().default_stream();
-        let copies = Copies::new(&stream, dims, inputs, COPIES)?;
-        let matrices = [&inputs.wo, &inputs.gate_proj, &inputs.up_proj, &inputs.down_proj];
-        let weight_bytes = matrices.iter().map(|m| m.codes.len() + m.scales.len()).sum();
+        let copies = Copies::new(&session.context, dims, inputs)?;
+        let weight_bytes = weight_bytes(inputs);
         let position_bytes = 2 * dims.num_kv_heads * dims.head_dim;
         let room = weight_bytes + inputs.kv_cache.len();
-        let streamed = (0..COPIES)
+        let streamed = (0..copies.0.len())
             .map(|_| stream.alloc_zeros(room))
             .collect::<Result<_, _>>()?;
         let result = stream.alloc_zeros(1024)?;
@@ -44,6 +41,11 @@ impl Sets {
             streamed,
             result,
         })
+    }
+
+    /// How many copies take turns.
+    pub(super) fn count(&self) -> usize {
+        self.copies.0.len()
     }
 
     /// Bytes of weights, scales and cache that a launch has to read.

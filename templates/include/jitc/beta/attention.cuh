@@ -2,10 +2,15 @@
 // query heads through mma.m16n8k16 with positions as rows, so that no row is wasted on padding heads; positions at or past
 // seq_len are never read, count as exact zeros, and a row without positions is zero.
 //
+// Both products are of f16: keys and values as they are, which is exact; queries after a power of two for each head and 64 elements,
+// so that no bf16 overflows; probabilities times 2^8 to 2^14, so that those of 2^-32 count. For that a base is taken from every score,
+// 2^8 below a maximum, and a new one only where a score lies 2^14 above it: what was summed is then scaled down.
+//
 // The contraction index of both products is permuted alike in both operands, so that every lane reads whole 16-byte pieces:
 // lane t of a quad holds elements 16t..16t+15 of a 64-element run of K, lane group g holds 16 neighbouring d of V.
 #pragma once
 
+#include <jitc/beta/f16.cuh>
 #include <jitc/beta/sync.cuh>
 #include <jitc/beta/units.cuh>
 
@@ -14,6 +19,7 @@ namespace beta {
 
 constexpr float log2_e = 1.4426950408889634f;
 constexpr float lowest = -1e30f;  // finite: two empty rows may meet in a difference
+constexpr float base_below = 8.0f, most_above = 14.0f;  // powers of two; f16 ends at 2^16
 
 __device__ __forceinline__ float exp2_fast(float x) {
     float y;
@@ -39,21 +45,6 @@ __device__ __forceinline__ u32 pack_bf16(float low, float high) {
 
 __device__ __forceinline__ u16 to_bf16(float x) { return u16(pack_bf16(x, 0.0f)); }
 
-// Bytes 1 and 3 of a word of E4M3 as a bf16 pair: exponent and fraction moved to their place give the value times 2^-120,
-// subnormals included; the product is exact.
-__device__ __forceinline__ u32 e4m3_odd_to_bf16(u32 word) {
-    u32 bits = (word & 0x80008000u) | ((word >> 4) & 0x07f007f0u), d;
-    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(bits), "r"(0x7b807b80u), "r"(0x80008000u));
-    return d;
-}
-__device__ __forceinline__ u32 e4m3_even_to_bf16(u32 word) { return e4m3_odd_to_bf16(word << 8); }
-
-__device__ __forceinline__ void mma_bf16(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
-
 __device__ __forceinline__ u32 transpose8x8(u32 a) {
     u32 d;
     asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(d) : "r"(a));
@@ -73,10 +64,10 @@ __device__ __forceinline__ u32 fragment_d(u32 lane, u32 r) {
     }
 }
 
-// Statistics of eight heads in shared memory: maxima and sums of every team.
+// Statistics of eight heads in shared memory: bases and sums of every team.
 template <typename C>
 struct Statistics {
-    float max[Dims<C>::teams][8];
+    float base[Dims<C>::teams][8];
     float sum[Dims<C>::teams][8];
 
     // Of the whole block, summed in team order.
@@ -84,9 +75,9 @@ struct Statistics {
         top = lowest;
         l = 0.0f;
 #pragma unroll
-        for (u32 w = 0; w < Dims<C>::teams; ++w) top = fmaxf(top, max[w][h]);
+        for (u32 w = 0; w < Dims<C>::teams; ++w) top = fmaxf(top, base[w][h]);
 #pragma unroll
-        for (u32 w = 0; w < Dims<C>::teams; ++w) l = __fmaf_rn(sum[w][h], exp2_fast(max[w][h] - top), l);
+        for (u32 w = 0; w < Dims<C>::teams; ++w) l = __fmaf_rn(sum[w][h], exp2_fast(base[w][h] - top), l);
     }
 };
 
@@ -98,6 +89,20 @@ __device__ __forceinline__ void store_attention(const Params& p, u32 token, u32 
     const u64 at = u64(token) * N::K + head * N::D + d;
     if constexpr (C::output_gate) value = __fmul_rn(value, sigmoid(bf16_to_f32(p.gate[at])));
     p.attn_rows[at] = to_bf16(value);
+}
+
+// Keys and values are read once, by one warp: they pass L1 by, and L2 fetches the position's other bytes at once.
+__device__ __forceinline__ uint4 load_cache(const uint4* from) {
+    uint4 v;
+    asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(from));
+    return v;
+}
+__device__ __forceinline__ uint2 load_cache(const uint2* from) {
+    uint2 v;
+    asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(from));
+    return v;
 }
 
 // A barrier of the two warps of a team; 0 to 2 are the block's.
@@ -126,8 +131,9 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
     u32 next_page = page_of(begin + team * 16u);
 
     // Queries as the second operand, in shared memory as they are used: lane (g, t) holds head g. Heads past the group are
-    // zeros and are not read. Two 16-byte pieces a lane and run of 64.
+    // zeros and are not read. Two 16-byte pieces a lane and run of 64; what their scales leave to take back, a head and run.
     uint4* queries = reinterpret_cast<uint4*>(small + 1024u);
+    float* query_undo = reinterpret_cast<float*>(small + 1024u + D * 16u);  // [blocks][8]
     for (u32 b = warp; b < blocks; b += N::warps) {
         const u16* row = p.query + (u64(u.token) * C::num_q_heads + u.head * N::group + octet * 8u + g) * D + 16u * t + 64u * b;
         uint4 x = make_uint4(0, 0, 0, 0), y = x;
@@ -135,10 +141,23 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
             x = __ldg(reinterpret_cast<const uint4*>(row));
             y = __ldg(reinterpret_cast<const uint4*>(row + 8u));
         }
-        queries[b * 64u + lane] = make_uint4(__byte_perm(x.x, x.y, 0x5410), __byte_perm(x.x, x.y, 0x7632),
-                                             __byte_perm(x.z, x.w, 0x5410), __byte_perm(x.z, x.w, 0x7632));
-        queries[b * 64u + 32u + lane] = make_uint4(__byte_perm(y.x, y.y, 0x5410), __byte_perm(y.x, y.y, 0x7632),
-                                                   __byte_perm(y.z, y.w, 0x5410), __byte_perm(y.z, y.w, 0x7632));
+        const u32 w[8] = {x.x, x.y, x.z, x.w, y.x, y.y, y.z, y.w};
+        float peak = 0.0f;
+#pragma unroll
+        for (u32 i = 0; i < 8; ++i) {
+            peak = fmaxf(peak, fmaxf(fabsf(__uint_as_float(w[i] << 16)), fabsf(__uint_as_float(w[i] & 0xffff0000u))));
+        }
+        peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, 1));
+        peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, 2));
+        const float scale = activation_scale(peak);
+        if (t == 0u) query_undo[b * 8u + g] = __fmul_rn(inverse_power(scale), c);
+        u32 f[8];
+#pragma unroll
+        for (u32 i = 0; i < 8; ++i) {
+            f[i] = pack_f16(__fmul_rn(__uint_as_float(w[i] << 16), scale), __fmul_rn(__uint_as_float(w[i] & 0xffff0000u), scale));
+        }
+        queries[b * 64u + lane] = make_uint4(f[0], f[1], f[2], f[3]);
+        queries[b * 64u + 32u + lane] = make_uint4(f[4], f[5], f[6], f[7]);
     }
     block_sync<C>();
 
@@ -162,7 +181,7 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
             for (u32 b = 0; b < own_blocks; ++b) {
                 k[i][b] = make_uint4(0, 0, 0, 0);
                 const u8* from = rows + row * row_bytes + 64u * (part * own_blocks + b) + 16u * t;
-                if (row < live) k[i][b] = __ldg(reinterpret_cast<const uint4*>(from));
+                if (row < live) k[i][b] = load_cache(reinterpret_cast<const uint4*>(from));
             }
         }
     };
@@ -176,7 +195,7 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
 #pragma unroll
                 for (u32 b = 0; b < words / 4u; ++b) {
                     uint4 x = make_uint4(0, 0, 0, 0);
-                    if (row < live) x = __ldg(reinterpret_cast<const uint4*>(from + 128u * (part * (words / 4u) + b) + 16u * g));
+                    if (row < live) x = load_cache(reinterpret_cast<const uint4*>(from + 128u * (part * (words / 4u) + b) + 16u * g));
                     v[i][4u * b] = x.x;
                     v[i][4u * b + 1u] = x.y;
                     v[i][4u * b + 2u] = x.z;
@@ -185,7 +204,7 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
             } else {
                 static_assert(words == 2u, "two words a warp");
                 uint2 x = make_uint2(0, 0);
-                if (row < live) x = __ldg(reinterpret_cast<const uint2*>(from + (D == 64u ? 8u : 16u) * g + 8u * part));
+                if (row < live) x = load_cache(reinterpret_cast<const uint2*>(from + (D == 64u ? 8u : 16u) * g + 8u * part));
                 v[i][0] = x.x;
                 v[i][1] = x.y;
             }
@@ -203,27 +222,31 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
         const u32 live = limit - at;  // positions of this tile that exist, if fewer than 16
         at += 16u * N::teams;
         rows = rows_of(at, next_page);
-        float s[4] = {}, r[4] = {};  // two chains of sums
+        float s[4] = {};
 #pragma unroll
         for (u32 b = 0; b < own_blocks; ++b) {
             const u32 x[4] = {k[0][b].x, k[0][b].y, k[0][b].z, k[0][b].w};
             const u32 y[4] = {k[1][b].x, k[1][b].y, k[1][b].z, k[1][b].w};
-            const u32 from = (part * own_blocks + b) * 64u + lane;
+            const u32 block = part * own_blocks + b, from = block * 64u + lane;
             const uint4 q0 = queries[from], q1 = queries[from + 32u];
             const u32 q[8] = {q0.x, q0.y, q0.z, q0.w, q1.x, q1.y, q1.z, q1.w};
+            float r[4] = {};
 #pragma unroll
             for (u32 i = 0; i < 4; ++i) {
-                mma_bf16(i & 1u ? r : s, e4m3_even_to_bf16(x[i]), e4m3_even_to_bf16(y[i]), e4m3_odd_to_bf16(x[i]),
-                         e4m3_odd_to_bf16(y[i]), q[2u * i], q[2u * i + 1u]);
+                const uint2 low = e4m3x4_to_f16_pairs(x[i]), high = e4m3x4_to_f16_pairs(y[i]);
+                mma_f16(r, low.x, high.x, low.y, high.y, q[2u * i], q[2u * i + 1u]);
             }
+            const float2 undo = *reinterpret_cast<const float2*>(query_undo + block * 8u + 2u * t);
+            s[0] = __fmaf_rn(r[0], undo.x, s[0]);
+            s[1] = __fmaf_rn(r[1], undo.y, s[1]);
+            s[2] = __fmaf_rn(r[2], undo.x, s[2]);
+            s[3] = __fmaf_rn(r[3], undo.y, s[3]);
         }
         // The next tile's keys, then values, are on their way as soon as this one's are used.
         if (at < limit) {
             load_keys(rows, limit - at);
             next_page = page_of(at + 16u * N::teams);
         }
-#pragma unroll
-        for (u32 i = 0; i < 4; ++i) s[i] = __fadd_rn(s[i], r[i]);
         if constexpr (N::share == 2u) {
             // The team's warps each have the scores of their part of D. Two areas in turn: a warp that writes for the next
             // tile does not meet one that still reads.
@@ -239,61 +262,66 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
         }
         // Accumulators: positions g and g + 8, heads 2t and 2t + 1.
         const bool first = g < live, second = g + 8u < live;
-        s[0] = first ? __fmul_rn(s[0], c) : lowest;
-        s[1] = first ? __fmul_rn(s[1], c) : lowest;
-        s[2] = second ? __fmul_rn(s[2], c) : lowest;
-        s[3] = second ? __fmul_rn(s[3], c) : lowest;
+        s[0] = first ? s[0] : lowest;
+        s[1] = first ? s[1] : lowest;
+        s[2] = second ? s[2] : lowest;
+        s[3] = second ? s[3] : lowest;
         float x0 = fmaxf(s[0], s[2]), x1 = fmaxf(s[1], s[3]);
+        if (__any_sync(~0u, x0 > m0 + most_above || x1 > m1 + most_above)) {
 #pragma unroll
-        for (u32 i = 4; i < 32; i *= 2) {
-            x0 = fmaxf(x0, __shfl_xor_sync(~0u, x0, i));
-            x1 = fmaxf(x1, __shfl_xor_sync(~0u, x1, i));
-        }
-        x0 = fmaxf(m0, x0);
-        x1 = fmaxf(m1, x1);
-        const float r0 = exp2_fast(m0 - x0), r1 = exp2_fast(m1 - x1);
-        m0 = x0;
-        m1 = x1;
-        s[0] = first ? exp2_fast(s[0] - m0) : 0.0f;
-        s[1] = first ? exp2_fast(s[1] - m1) : 0.0f;
-        s[2] = second ? exp2_fast(s[2] - m0) : 0.0f;
-        s[3] = second ? exp2_fast(s[3] - m1) : 0.0f;
-        x0 = __fadd_rn(s[0], s[2]);
-        x1 = __fadd_rn(s[1], s[3]);
+            for (u32 i = 4; i < 32; i *= 2) {
+                x0 = fmaxf(x0, __shfl_xor_sync(~0u, x0, i));
+                x1 = fmaxf(x1, __shfl_xor_sync(~0u, x1, i));
+            }
+            x0 = fmaxf(m0, x0 - base_below);
+            x1 = fmaxf(m1, x1 - base_below);
+            const float r0 = exp2_fast(m0 - x0), r1 = exp2_fast(m1 - x1);
+            m0 = x0;
+            m1 = x1;
+            l0 *= r0;
+            l1 *= r1;
 #pragma unroll
-        for (u32 i = 4; i < 32; i *= 2) {
-            x0 = __fadd_rn(x0, __shfl_xor_sync(~0u, x0, i));
-            x1 = __fadd_rn(x1, __shfl_xor_sync(~0u, x1, i));
+            for (u32 i = 0; i < tiles; ++i) {
+                o[i][0] *= r0;
+                o[i][1] *= r1;
+                o[i][2] *= r0;
+                o[i][3] *= r1;
+            }
         }
-        l0 = __fmaf_rn(l0, r0, x0);
-        l1 = __fmaf_rn(l1, r1, x1);
-        const u32 p0 = transpose8x8(pack_bf16(s[0], s[1])), p1 = transpose8x8(pack_bf16(s[2], s[3]));
-#pragma unroll
-        for (u32 i = 0; i < tiles; ++i) {
-            o[i][0] *= r0;
-            o[i][1] *= r1;
-            o[i][2] *= r0;
-            o[i][3] *= r1;
-        }
+        s[0] = exp2_fast(s[0] - m0);
+        s[1] = exp2_fast(s[1] - m1);
+        s[2] = exp2_fast(s[2] - m0);
+        s[3] = exp2_fast(s[3] - m1);
+        l0 = __fadd_rn(l0, __fadd_rn(s[0], s[2]));
+        l1 = __fadd_rn(l1, __fadd_rn(s[1], s[3]));
+        const u32 p0 = transpose8x8(pack_f16(s[0], s[1])), p1 = transpose8x8(pack_f16(s[2], s[3]));
 #pragma unroll
         for (u32 w = 0; w < words; ++w) {
-            const u32 a_low = __byte_perm(v[0][w], v[1][w], 0x5410), b_low = __byte_perm(v[2][w], v[3][w], 0x5410);
-            const u32 a_high = __byte_perm(v[0][w], v[1][w], 0x7632), b_high = __byte_perm(v[2][w], v[3][w], 0x7632);
-            mma_bf16(o[2u * w], e4m3_even_to_bf16(a_low), e4m3_odd_to_bf16(a_low), e4m3_even_to_bf16(b_low),
-                     e4m3_odd_to_bf16(b_low), p0, p1);
-            mma_bf16(o[2u * w + 1u], e4m3_even_to_bf16(a_high), e4m3_odd_to_bf16(a_high), e4m3_even_to_bf16(b_high),
-                     e4m3_odd_to_bf16(b_high), p0, p1);
+            // Of positions side by side the bytes of two d, then of the next two.
+#pragma unroll
+            for (u32 half = 0; half < 2; ++half) {
+                const u32 bytes = half == 0u ? 0x5140u : 0x7362u;
+                const uint2 a = e4m3x4_to_f16_pairs(__byte_perm(v[0][w], v[1][w], bytes));
+                const uint2 b = e4m3x4_to_f16_pairs(__byte_perm(v[2][w], v[3][w], bytes));
+                mma_f16(o[2u * w + half], a.x, a.y, b.x, b.y, p0, p1);
+            }
         }
         if (at < limit) load_values(rows + p.kv_half_stride, limit - at);
     }
 
+    // A lane has summed its own positions.
+#pragma unroll
+    for (u32 i = 4; i < 32; i *= 2) {
+        l0 = __fadd_rn(l0, __shfl_xor_sync(~0u, l0, i));
+        l1 = __fadd_rn(l1, __shfl_xor_sync(~0u, l1, i));
+    }
     // The teams' results become the block's: upper half adds to lower half, then everybody sums the halves in order.
     auto* stats = reinterpret_cast<Statistics<C>*>(small);
     float* slots = reinterpret_cast<float*>(shared);
     constexpr u32 half = N::teams / 2u;
     if (g == 0 && part == 0) {
-        stats->max[team][2u * t] = m0;
-        stats->max[team][2u * t + 1u] = m1;
+        stats->base[team][2u * t] = m0;
+        stats->base[team][2u * t + 1u] = m1;
         stats->sum[team][2u * t] = l0;
         stats->sum[team][2u * t + 1u] = l1;
     }
@@ -301,8 +329,8 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
     float top0 = lowest, top1 = lowest;
 #pragma unroll
     for (u32 w = 0; w < N::teams; ++w) {
-        top0 = fmaxf(top0, stats->max[w][2u * t]);
-        top1 = fmaxf(top1, stats->max[w][2u * t + 1u]);
+        top0 = fmaxf(top0, stats->base[w][2u * t]);
+        top1 = fmaxf(top1, stats->base[w][2u * t + 1u]);
     }
     const float f0 = exp2_fast(m0 - top0), f1 = exp2_fast(m1 - top1);
 #pragma unroll

@@ -36,7 +36,8 @@ struct BlockShare {
 // In shared memory, behind the ring.
 struct BlockRingState {
     static constexpr u32 depth = 8;  // stages that may be on their way
-    u64 full[depth], empty[depth];  // barriers
+    // Barriers: of a stage's first eight rows, and of its further ones; of the stage.
+    u64 full[2u * depth], empty[depth];
     u32 end[depth];                 // where a stage ends, counted in all bytes ever handed out; of the warp that asks
 };
 static_assert(sizeof(BlockRingState) <= block_ring_state, "room for the state");
@@ -86,10 +87,8 @@ struct BlockRing {
     __device__ __forceinline__ BlockRing(const Params&, u8*) {
         if (threadIdx.x == 0) {
             S& state = block_ring_state_of<C>();
-            for (u32 i = 0; i < S::depth; ++i) {
-                barrier_init(state.full + i, 1u);
-                barrier_init(state.empty + i, N::warps);
-            }
+            for (u32 i = 0; i < 2u * S::depth; ++i) barrier_init(state.full + i, 1u);
+            for (u32 i = 0; i < S::depth; ++i) barrier_init(state.empty + i, N::warps);
             barrier_init_fence();
         }
     }
@@ -105,7 +104,9 @@ struct BlockRing {
     __device__ __forceinline__ StageView take(u32 before, u32 length) {
         const u32 lane = threadIdx.x & 31u, bytes = units * length * 288u, at = place_of<C>(next_at, bytes);
         next_at = at + bytes;
-        barrier_wait(block_ring_state_of<C>().full + taken % S::depth, taken / S::depth & 1u);
+        u64* full = block_ring_state_of<C>().full + taken % S::depth * 2u;
+#pragma unroll
+        for (u32 half = 0; half < units; ++half) barrier_wait(full + half, taken / S::depth & 1u);
         const u8* stage = block_ring<C>() + at;
         return {stage + before * 256u + lane * 8u, length * 256u,
                 stage + units * length * 256u + before * 32u + (lane >> 2) * 4u, length * 32u};
@@ -131,13 +132,28 @@ struct Asker {
     S& state = block_ring_state_of<C>();
     u32 asked = 0, released = 0;            // stages
     u32 head = 0, head_at = 0, tail = 0;    // bytes handed out, where the next ones lie, bytes given back
-    // Stages on their way at a time: a queue of many would hold up the loads of the warps that compute, attention's above all.
+    // Halves of stages on their way at a time: a queue of many would hold up the loads of the warps that compute, attention's
+    // above all.
     u32 in_flight = 1;
 
     struct Rows {
         const u8* weight;
         const u8* scales;
     };
+    // Half `half` of the stage asked for last, once few enough are on their way; without `there` it has no bytes and is full at once.
+    __device__ __forceinline__ void ask(Rows from, u8* codes, u8* scales, u32 length, u32 half, bool there) {
+        const u32 number = (asked - 1u) * 2u + half;
+        if (number >= in_flight) {
+            const u32 before = number - in_flight;
+            barrier_wait(state.full + before % (2u * S::depth), before / (2u * S::depth) & 1u);
+        }
+        u64* full = state.full + number % (2u * S::depth);
+        barrier_expect(full, there ? length * 288u : 0u);
+        if (there) {
+            copy_bulk(codes, from.weight, length * 256u, full);
+            copy_bulk(scales, from.scales, length * 32u, full);
+        }
+    }
     // `length` runs of eight rows, and of eight further ones; `live` of the two are there.
     __device__ __forceinline__ void push(Rows first, Rows second, u32 length, u32 units, u32 live) {
         const u32 bytes = units * length * 288u, from = place_of<C>(head_at, bytes);
@@ -148,25 +164,12 @@ struct Asker {
             tail = state.end[oldest];
             ++released;
         }
-        if (asked >= in_flight) {
-            const u32 before = asked - in_flight;
-            barrier_wait(state.full + before % S::depth, before / S::depth & 1u);
-        }
-        const u32 slot = asked++ % S::depth;
-        u64* full = state.full + slot;
-        state.end[slot] = head = end;
+        state.end[asked++ % S::depth] = head = end;
         head_at = from + bytes;
         u8* codes = block_ring<C>() + from;
         u8* scales = codes + units * length * 256u;
-        barrier_expect(full, live * length * 288u);
-        if (live > 0u) {
-            copy_bulk(codes, first.weight, length * 256u, full);
-            copy_bulk(scales, first.scales, length * 32u, full);
-        }
-        if (live > 1u) {
-            copy_bulk(codes + length * 256u, second.weight, length * 256u, full);
-            copy_bulk(scales + length * 32u, second.scales, length * 32u, full);
-        }
+        ask(first, codes, scales, length, 0u, live > 0u);
+        ask(second, codes + length * 256u, scales + length * 32u, length, 1u, live > 1u);
     }
     __device__ __forceinline__ static Rows rows(const u8* weight, const u8* scales, u32 eight, u32 runs, u32 begin) {
         const u64 index = u64(eight) * runs + begin;
@@ -183,12 +186,15 @@ struct Asker {
              there < units ? there : units);
     }
 
-    // The first stages of a phase are asked for one at a time: they come while blocks wait for each other and for rows.
-    __device__ static u32 soon(u32 stage) { return stage < 4u ? 1u : C::stages_in_flight; }
+    // The first four stages of a phase are asked for two halves at a time, not more: they come while blocks wait for each other
+    // and for rows. W_O's come beside attention, where it is one half, or, in a kernel of their own, after it.
+    static constexpr u32 few = C::halves_in_flight < 2u ? C::halves_in_flight : 2u;
+    __device__ static u32 soon(u32 stage) { return stage < 4u ? few : C::halves_in_flight; }
 
     __device__ __forceinline__ void run(const Params& p) {
         const u32 rounds = ceil_div(p.nat, N::tokens);
         if constexpr (with_wo) {
+            in_flight = with_fc1 ? 1u : few;
 #pragma unroll 1
             for (u32 i = 0; i < rounds * B::wo_tiles; ++i) {
                 push_tile<B::wo_eights>(p.wo_weight, p.wo_scales, i % B::wo_tiles, B::wo_runs, 0u, B::wo_runs);

@@ -23,7 +23,7 @@ struct OriginalLayout {
     static constexpr u32 slot_len = N::S::k_head / N::S::split;
     static constexpr u32 a = slots_bytes > row_bytes ? slots_bytes : row_bytes;
     static constexpr u32 x_bytes = round_up(a > slot_len * 4u ? a : slot_len * 4u, 128u);
-    static constexpr u32 small_at = x_bytes, small_bytes = 1024u + (N::D * 16u > 1024u ? N::D * 16u : 1024u);
+    static constexpr u32 small_at = x_bytes, small_bytes = 1024u + (N::D * 16u > 1024u ? N::D * 16u : 1024u) + 128u;
     static constexpr u32 middle_at = small_at + small_bytes, values_at = middle_at + C::tile_s * 4u;
     static constexpr u32 bytes = values_at + C::tile_s * 4u;
     static_assert(bytes <= C::shared_bytes, "shared_bytes in the family's TOML is too small");

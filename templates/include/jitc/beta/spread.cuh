@@ -175,23 +175,23 @@ __device__ __forceinline__ void layer_spread(const Params& p) {
     timer.exit(region::phase1_wo_post{});
     timer.enter(region::phase1_pre_wo_wait{});
     if (blockIdx.x < kept->units) {
-        arrive<C>(counter_at(p.counters, rows_done), ceil_div(kept->units - blockIdx.x, N::ctas));
+        arrive<C, rows_done>(p.counters, ceil_div(kept->units - blockIdx.x, N::ctas));
     }
-    wait_for<C>(counter_at(p.counters, rows_done), kept->units, "jitc: pre-W_O wait");
+    wait_for<C, rows_done>(p.counters, kept->units, "jitc: pre-W_O wait");
     timer.exit(region::phase1_pre_wo_wait{});
     // A counter is cleared between two waits for all blocks that lie around its own. By the last block: it has no tile of FC1 more
     // than others.
     const auto clears = [] { return blockIdx.x + 1u == N::ctas; };
-    if (clears() && thread_index() == 0) *counter_at(p.counters, codes_done) = 0u;  // of the launch before
+    if (clears() && thread_index() == 0) clear_counter<codes_done>(p.counters);  // of the launch before
 
     wo_phase<C>(p, s, ring, timer);
     timer.enter(region::grid_barrier_wait{});
-    arrive<C>(counter_at(p.counters, sums_done), 1u);
-    wait_for<C>(counter_at(p.counters, sums_done), N::ctas, "jitc: W_O to norm");
+    arrive<C, sums_done>(p.counters, 1u);
+    wait_for<C, sums_done>(p.counters, N::ctas, "jitc: W_O to norm");
     timer.exit(region::grid_barrier_wait{});
     if (clears()) {
         for (u32 i = thread_index(); i < p.nat * N::kv_heads; i += N::threads) *head_counter<C>(p, 0u, i) = 0u;
-        if (thread_index() == 0) *counter_at(p.counters, rows_done) = 0u;
+        if (thread_index() == 0) clear_counter<rows_done>(p.counters);
     }
 
     fc1_phase<C>(p, s, ring, timer);
@@ -199,9 +199,9 @@ __device__ __forceinline__ void layer_spread(const Params& p) {
     constexpr bool own = region::phase3_fc2_wait::id != region_absent;
     if constexpr (!own) timer.enter(region::phase3_3d_arrival{});
     timer.enter(region::phase3_fc2_wait{});
-    arrive<C>(counter_at(p.counters, codes_done), 1u);
-    wait_for<C>(counter_at(p.counters, codes_done), N::ctas, "jitc: FC1 to FC2");
-    if (clears() && thread_index() == 0) *counter_at(p.counters, sums_done) = 0u;
+    arrive<C, codes_done>(p.counters, 1u);
+    wait_for<C, codes_done>(p.counters, N::ctas, "jitc: FC1 to FC2");
+    if (clears() && thread_index() == 0) clear_counter<sums_done>(p.counters);
     timer.exit(region::phase3_fc2_wait{});
     if constexpr (!own) timer.exit(region::phase3_3d_arrival{});
 

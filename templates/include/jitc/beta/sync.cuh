@@ -24,15 +24,33 @@ __device__ __forceinline__ u64 now_ns() {
     return t;
 }
 
+// Counters lie 128 bytes apart; those of (token, head) are packed behind them.
+constexpr u32 counter_stride = 32;
+enum Counter : u32 { sums_done = 0, codes_done = 1, rows_done = 2, first_head = 3 };
+
+// Counter `which` from an address. The distance is the instruction's: as an address of its own it would be kept from phase to
+// phase, and spilled.
+template <u32 which>
+__device__ __forceinline__ u32 load_counter(const u32* counters) {
+    u32 v;
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1 + %2];" : "=r"(v) : "l"(counters), "n"(which * counter_stride * 4u) : "memory");
+    return v;
+}
+
+template <u32 which>
+__device__ __forceinline__ void clear_counter(u32* counters) {
+    asm volatile("st.relaxed.gpu.global.u32 [%0 + %1], 0;" ::"l"(counters), "n"(which * counter_stride * 4u) : "memory");
+}
+
 // One spin. With a time-out the launch fails with the barrier's name instead of spinning for ever.
-template <u32 timeout_ms>
-__device__ __forceinline__ void spin_until(const u32* counter, u32 target, const char* name) {
+template <u32 timeout_ms, u32 which>
+__device__ __forceinline__ void spin_until(const u32* counters, u32 target, const char* name) {
     if constexpr (timeout_ms == 0) {
-        while (load_acquire(counter) < target) {
+        while (load_counter<which>(counters) < target) {
         }
     } else {
         const u64 start = now_ns();
-        while (load_acquire(counter) < target) {
+        while (load_counter<which>(counters) < target) {
             if (now_ns() - start > u64(timeout_ms) * 1000000u) __assertfail(name, "beta/sync.cuh", 0u, "wait_for", 1);
         }
     }
@@ -54,15 +72,18 @@ __device__ __forceinline__ void begin() {
     }
 }
 
-template <typename C>
-__device__ __forceinline__ void arrive(u32* counter, u32 amount) {
+template <typename C, u32 which = 0u>
+__device__ __forceinline__ void arrive(u32* counters, u32 amount) {
     block_sync<C>();
-    if (thread_index() == 0) asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(counter), "r"(amount) : "memory");
+    if (thread_index() == 0) {
+        asm volatile("red.release.gpu.global.add.u32 [%0 + %2], %1;" ::"l"(counters), "r"(amount), "n"(which * counter_stride * 4u)
+                     : "memory");
+    }
 }
 
-template <typename C>
-__device__ __forceinline__ void wait_for(const u32* counter, u32 target, const char* name) {
-    if (thread_index() == 0) spin_until<C::timeout_ms>(counter, target, name);
+template <typename C, u32 which = 0u>
+__device__ __forceinline__ void wait_for(const u32* counters, u32 target, const char* name) {
+    if (thread_index() == 0) spin_until<C::timeout_ms, which>(counters, target, name);
     block_sync<C>();
 }
 
@@ -74,10 +95,6 @@ __device__ __forceinline__ bool depart(u32* counter, u32 blocks, u32* flag) {
     block_sync<C>();
     return *flag != 0u;
 }
-
-// Counters lie 128 bytes apart; those of (token, head) are packed behind them.
-constexpr u32 counter_stride = 32;
-enum Counter : u32 { rows_done = 0, sums_done = 1, codes_done = 2, first_head = 3 };
 
 __device__ __forceinline__ u32* counter_at(u32* counters, u32 which) { return counters + which * counter_stride; }
 

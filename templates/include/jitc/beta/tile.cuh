@@ -12,16 +12,11 @@
 #pragma once
 
 #include <jitc/beta/block_ring.cuh>
+#include <jitc/beta/f16.cuh>
 #include <jitc/packed.cuh>
 
 namespace jitc {
 namespace beta {
-
-__device__ __forceinline__ void mma_f16(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
 
 // A product of two codes' decodes carries 2^-14 of each; a code times its scale is a multiple of 2^-24 of at most six bits,
 // so f16 holds it exactly, as a subnormal if need be.
@@ -58,14 +53,8 @@ __device__ __forceinline__ void decode16(uint2 codes, u32 (&out)[8]) {
 }
 // The same from packed words.
 __device__ __forceinline__ void decode16_packed(uint2 codes, u32 (&out)[8]) {
-    u32 first[4], second[4];
-    packed64_pairs(codes.x, first);
-    packed64_pairs(codes.y, second);
-#pragma unroll
-    for (u32 i = 0; i < 4; ++i) {
-        out[i] = first[i];
-        out[4u + i] = second[i];
-    }
+    packed64_pairs(codes.x, out);
+    packed64_pairs(codes.y, out + 4);
 }
 
 // Codes of rows g and g + 8 (`high`) of a run of a stage.
@@ -318,15 +307,6 @@ __device__ __forceinline__ void row_tiles(R& ring, const Column (&column)[Sh::si
         ring.template give<now>();
     }
 }
-
-// A power of two that brings `peak` into [2^13, 2^14): f16 then keeps the eight bits of every bf16 down to 2^-30 of the
-// peak, and nothing overflows. A peak that is no finite number gives results that are none.
-__device__ __forceinline__ float activation_scale(float peak) {
-    const u32 e = __float_as_uint(peak) >> 23;  // biased; the peak is not negative
-    const u32 biased = e == 0u ? 127u : 267u - e;
-    return __uint_as_float((biased > 253u ? 253u : biased) << 23);
-}
-__device__ __forceinline__ float inverse_power(float power) { return __uint_as_float((254u << 23) - __float_as_uint(power)); }
 
 // Eight neighbouring activations to f16 in the permuted order.
 __device__ __forceinline__ uint4 permuted_f16(const float (&v)[8], float scale) {

@@ -71,6 +71,13 @@ __device__ __forceinline__ u32 thread_index() {
     return i;
 }
 
+// The block's number, likewise.
+__device__ __forceinline__ u32 block_index() {
+    u32 i;
+    asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(i));
+    return i;
+}
+
 template <typename C>
 struct Dims {
     using S = Shape<C>;
@@ -140,7 +147,7 @@ struct Layout {
     static constexpr u32 fc2_sum_bytes = N::warps * row_tiles * 16u * N::tokens * 4u;
     static constexpr u32 sum_bytes = round_up(max(wo_sum_bytes, fc2_sum_bytes), 128u);
     // Softmax statistics (to 1024), then queries as fragments, or block reductions and scales of activations.
-    static constexpr u32 small_bytes = 1024u + (N::D * 16u > 1024u ? N::D * 16u : 1024u);
+    static constexpr u32 small_bytes = 1024u + (N::D * 16u > 1024u ? N::D * 16u : 1024u) + 128u;
 
     // A stage: 16 rows of `stage_chunks` runs of 64 weights, and their scale words. Packed: twice eight rows.
     static constexpr u32 chunks = C::stage_chunks;

@@ -67,10 +67,10 @@ struct Chains {
         }
         copies_commit();
     }
-    __device__ static u32 row_at(u32 local) { return blockIdx.x * L::rows + threadIdx.x / 32u * rows_each + local; }
+    __device__ static u32 row_at(u32 local) { return block_index() * L::rows + thread_index() / 32u * rows_each + local; }
     __device__ static u32 row_end() {
-        const u32 warp_end = blockIdx.x * L::rows + (threadIdx.x / 32u + 1u) * rows_each;
-        const u32 block_end = (blockIdx.x + 1u) * L::rows;
+        const u32 warp_end = block_index() * L::rows + (thread_index() / 32u + 1u) * rows_each;
+        const u32 block_end = (block_index() + 1u) * L::rows;
         const u32 end = warp_end < block_end ? warp_end : block_end;
         return end < N::H ? end : N::H;
     }
