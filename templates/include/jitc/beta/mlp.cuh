@@ -4,7 +4,7 @@
 #pragma once
 
 #include <jitc/beta/quantise.cuh>
-#include <jitc/beta/wo.cuh>
+#include <jitc/beta/wo_tensor.cuh>
 
 namespace jitc {
 namespace beta {
@@ -137,13 +137,9 @@ __device__ __forceinline__ void fc1(const Params& p, const u8* x, const float* u
     const u32 thread = thread_index(), lane = thread & 31u, warp = thread / 32u, pick = scale_pick(lane & 3u);
     const u32 count = Walk<C>::fc1_count();
     // Activations stay in registers where all of a warp's fit.
-    Column column[Sh::size];
+    Column column[columns_of<N::tokens, Sh::size>];
     const auto load = [&](u32 part) {
-        const u32 from = Sh::part_begin(warp, part), size = Sh::part_size(warp, part);
-#pragma unroll
-        for (u32 c = 0; c < Sh::size; ++c) {
-            if (c < Sh::least || c < size) column[c] = column_f16<N::tokens>(x, L::h_pitch, c, from + c, lane);
-        }
+        columns_f16<N::tokens, Sh>(column, x, L::h_pitch, Sh::part_begin(warp, part), Sh::part_size(warp, part), lane);
     };
     if constexpr (Sh::parts == 1u) load(0u);
 #pragma unroll 1
@@ -237,7 +233,7 @@ __device__ __forceinline__ void fc2(const Params& p, const u8* x, float* sums, R
     for (u32 part = 0; part < R::Fc2Share::parts; ++part) {
         using Sh = typename R::Fc2Share;
         const u32 from = Sh::part_begin(warp, part), count = Sh::part_size(warp, part);
-        Column column[Sh::size];
+        Column column[columns_of<N::tokens, Sh::size>];
         columns_fp4<N::tokens, Sh>(column, x, L::code_pitch, scales, L::code_scale_pitch, from, count, lane, pick);
         row_tiles<L, Phase::fc2, Sh>(ring, column, count, Sh::before(warp, part), Sh::length(part), acc, pick);
     }

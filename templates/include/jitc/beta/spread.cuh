@@ -72,8 +72,13 @@ __device__ __forceinline__ void wo_phase(const Params& p, const Shared<C>& s, R&
         if (!entered || first != 0u) timer.enter(region::phase1_wo_gemv{});
         const Residual<C> residual(p, first);
         if constexpr (L::mma) {
-            load_rows_f16<C>(p.attn_rows, s.x(), s.undo(), s.scratch(), first, p.nat);
-            wo_tensor<C>(p, s.x(), s.undo(), s.sums(), ring, global);
+            float* undo = s.undo() + (N::tokens == 1u ? thread_index() / 32u : 0u);
+            if constexpr (N::tokens == 1u) {
+                load_pieces_f16<C>(p, s.x(), undo, first);
+            } else {
+                load_rows_f16<C>(p.attn_rows, s.x(), undo, s.scratch(), first, p.nat);
+            }
+            wo_tensor<C>(p, s.x(), undo, s.sums(), ring, global);
         } else {
             wo_exact<C>(p, s.x(), s.sums(), s.warp_ring(), global, first);
             // The ring is free once the last chain is done; what comes next may travel while sums are taken.
@@ -260,6 +265,7 @@ __device__ __forceinline__ void lite_wo(const Params& p) {
     RingOf<C, L::mma, false, false> ring(p, s.ring());
     if constexpr (L::mma) {
         ring.start();
+        block_sync<C>();  // the ring's barriers are there
     } else if constexpr (Chains<C>::staged) {
         Chains<C>::ask(p, s.warp_ring(), 0u);
     }

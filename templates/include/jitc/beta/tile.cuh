@@ -73,26 +73,28 @@ __device__ __forceinline__ void scale16(u32 scale, u32 (&x)[8]) {
     for (u32 i = 0; i < 8; ++i) x[i] = mul_f16x2(x[i], scale);
 }
 
-// Activations of one run of 64 for the eight columns.
+// Activations of one run of 64 for the eight columns; with one token of two runs, in four columns each.
 struct Column {
     u32 pair[8];
 };
+template <u32 tokens, u32 runs>
+constexpr u32 columns_of = tokens == 1u ? ceil_div(runs, 2u) : runs;
 
-// Which lanes hold activations of a run: lane (g, t) those of group t, in column g.
+// Which lanes hold activations: lane (g, t) those of group t, in column g.
 template <u32 tokens>
-__device__ __forceinline__ bool holds(u32 chunk, u32 g, u32 t) {
-    return tokens == 1u ? g == t + 4u * (chunk & 1u) : tokens == 2u ? g / 2u == t : g < tokens;
+__device__ __forceinline__ bool holds(u32 g, u32 t) {
+    return tokens == 1u ? (g & 3u) == t : tokens == 2u ? g / 2u == t : g < tokens;
 }
 // And of which token.
 template <u32 tokens>
 __device__ __forceinline__ u32 held_token(u32 g) { return tokens <= 2u ? g % tokens : g; }
 
-// From rows of f16, permuted; `chunk` counts from the stage's start, `at` from the row's.
+// From rows of f16, permuted: run `at` of a row.
 template <u32 tokens>
-__device__ __forceinline__ Column column_f16(const u8* x, u32 pitch, u32 chunk, u32 at, u32 lane) {
+__device__ __forceinline__ Column column_f16(const u8* x, u32 pitch, u32 at, u32 lane) {
     Column c = {};
     const u32 g = lane >> 2, t = lane & 3u;
-    if (holds<tokens>(chunk, g, t)) {
+    if (holds<tokens>(g, t)) {
         const uint4* from = reinterpret_cast<const uint4*>(x + held_token<tokens>(g) * pitch + at * 128u + t * 32u);
         const uint4 a = from[0], b = from[1];
         c.pair[0] = a.x;
@@ -107,13 +109,32 @@ __device__ __forceinline__ Column column_f16(const u8* x, u32 pitch, u32 chunk, 
     return c;
 }
 
+// All columns of a part, of `count` runs from `from` on.
+template <u32 tokens, typename Sh>
+__device__ __forceinline__ void columns_f16(Column (&column)[columns_of<tokens, Sh::size>], const u8* x, u32 pitch, u32 from, u32 count,
+                                            u32 lane) {
+    if constexpr (tokens == 1u) {
+        const u32 odd = lane >> 4;
+#pragma unroll
+        for (u32 c = 0; c < Sh::size; c += 2) {
+            column[c / 2u] = {};
+            if (c + 2u <= Sh::least || c + odd < count) column[c / 2u] = column_f16<1u>(x, pitch, from + c + odd, lane);
+        }
+    } else {
+#pragma unroll
+        for (u32 c = 0; c < Sh::size; ++c) {
+            if (c < Sh::least || c < count) column[c] = column_f16<tokens>(x, pitch, from + c, lane);
+        }
+    }
+}
+
 // From rows of codes and scales, of more tokens than one.
 template <u32 tokens>
 __device__ __forceinline__ Column column_fp4(const u8* codes, u32 pitch, const u8* scales, u32 scale_pitch, u32 at, u32 lane,
                                              u32 pick) {
     Column c = {};
     const u32 g = lane >> 2, t = lane & 3u;
-    if (holds<tokens>(0u, g, t)) {
+    if (holds<tokens>(g, t)) {
         const u32 token = held_token<tokens>(g);
         const uint2 w = *reinterpret_cast<const uint2*>(codes + token * pitch + at * 32u + t * 8u);
         const u32 s = *reinterpret_cast<const u32*>(scales + token * scale_pitch + at * 4u);
@@ -123,27 +144,21 @@ __device__ __forceinline__ Column column_fp4(const u8* codes, u32 pitch, const u
     return c;
 }
 
-// All columns of a part, of `count` runs from `from` on.
+// The same from rows of codes and scales.
 template <u32 tokens, typename Sh>
-__device__ __forceinline__ void columns_fp4(Column (&column)[Sh::size], const u8* codes, u32 pitch, const u8* scales,
+__device__ __forceinline__ void columns_fp4(Column (&column)[columns_of<tokens, Sh::size>], const u8* codes, u32 pitch, const u8* scales,
                                             u32 scale_pitch, u32 from, u32 count, u32 lane, u32 pick) {
     if constexpr (tokens == 1u) {
-        // Of two runs side by side every lane decodes the one that it may hold; where it does not, its scale is zero. A lane
-        // that has no second run decodes the first again.
+        // Every lane decodes; where it holds nothing its scale is zero. A lane that has no second run decodes the first.
         const u32 g = lane >> 2, t = lane & 3u, odd = g >> 2;
-        const bool mine = (g & 3u) == t;
 #pragma unroll
         for (u32 c = 0; c < Sh::size; c += 2) {
             const bool second = c + 1u < Sh::size && (c + 1u < Sh::least || c + 1u < count);
             const u32 at = from + c + (second ? odd : 0u);
             const uint2 w = *reinterpret_cast<const uint2*>(codes + at * 32u + t * 8u);
-            const u32 s = mine ? *reinterpret_cast<const u32*>(scales + at * 4u) : 0u;
-            decode16(w, column[c].pair);
-            if (c + 1u < Sh::size) {
-                column[c + 1u] = column[c];
-                scale16(scale_pair(odd == 1u ? s : 0u, pick), column[c + 1u].pair);
-            }
-            scale16(scale_pair(odd == 0u ? s : 0u, pick), column[c].pair);
+            const u32 s = holds<1u>(g, t) && (second || odd == 0u) ? *reinterpret_cast<const u32*>(scales + at * 4u) : 0u;
+            decode16(w, column[c / 2u].pair);
+            scale16(scale_pair(s, pick), column[c / 2u].pair);
         }
     } else {
 #pragma unroll
@@ -247,12 +262,19 @@ __device__ __forceinline__ void tile_stage(const StageView& stage, const Column*
     const u32 t = threadIdx.x & 3u;
 #pragma unroll
     for (u32 c = 0; c < size; c += 2) {
+        const bool second = c + 1u < size && (c + 1u < least || c + 1u < count);
         float acc[4] = {};
-        if (c < least || c < count) group_chunk<L, full>(stage, c, column[c], acc);
-        if (c + 1u < size && (c + 1u < least || c + 1u < count)) group_chunk<L, full>(stage, c + 1u, column[c + 1u], acc);
-        // Lane (g, t) has groups 2t and 2t + 1 of the eight. Where the second run is missing its sums are zeros, and the
-        // scales that they meet are the first run's.
-        const u32 run = c + 1u < size && (c + 1u < least || c + 1u < count) ? c + (t >> 1) : c;
+        if (c < least || c < count) group_chunk<L, full>(stage, c, column[c / 2u], acc);
+        // Either run's weights meet both runs' activations. Lane (g, t) has groups 2t and 2t + 1 of the eight, the first run's or
+        // the second's, and keeps the products of these. Where the second run is missing they are zeros, and the scales that they
+        // meet are the first run's.
+        if (second) {
+            float other[4] = {};
+            group_chunk<L, full>(stage, c + 1u, column[c / 2u], other);
+#pragma unroll
+            for (u32 i = 0; i < 4; ++i) acc[i] = t < 2u ? acc[i] : other[i];
+        }
+        const u32 run = second ? c + (t >> 1) : c;
         const u8* scale = stage.scales + run * L::scale_step + (t & 1u) * 2u;
         const float2 low = scale_floats(*reinterpret_cast<const u16*>(scale));
         if (c < least || c < count) {
@@ -295,7 +317,7 @@ __device__ __forceinline__ void tile_stage(const StageView& stage, const Column*
 
 // One part of the block's rows: a stage a tile of 16, the last tile of eight rows where they do not divide.
 template <typename L, Phase now, typename Sh, typename R, u32 tokens>
-__device__ __forceinline__ void row_tiles(R& ring, const Column (&column)[Sh::size], u32 count,
+__device__ __forceinline__ void row_tiles(R& ring, const Column (&column)[columns_of<tokens, Sh::size>], u32 count,
                                           u32 before, u32 length, RowSums<tokens> (&sums)[L::row_tiles], u32 pick) {
 #pragma unroll
     for (u32 tile = 0; tile < L::row_tiles; ++tile) {

@@ -5,26 +5,9 @@
 
 #include <jitc/beta/attention.cuh>
 #include <jitc/beta/ring.cuh>
-#include <jitc/beta/tile.cuh>
 
 namespace jitc {
 namespace beta {
-
-// Largest value of a token's threads, in each of them; `scratch` holds a float a warp. Two block barriers.
-template <typename C, typename Share>
-__device__ __forceinline__ float share_max(float x, float* scratch) {
-#pragma unroll
-    for (u32 i = 16; i > 0; i /= 2) x = fmaxf(x, __shfl_xor_sync(~0u, x, i));
-    const u32 warp = thread_index() / 32u;
-    if ((thread_index() & 31u) == 0u) scratch[warp] = x;
-    block_sync<C>();
-    const float* mine = scratch + warp / Share::warps * Share::warps;
-    x = mine[0];
-#pragma unroll
-    for (u32 w = 1; w < Share::warps; ++w) x = fmaxf(x, mine[w]);
-    block_sync<C>();
-    return x;
-}
 
 // Exact modes. A warp owns `rows_each` rows; a lane owns one slot and up to `lane_rows` of the warp's rows.
 template <typename C>
@@ -231,127 +214,6 @@ __device__ __forceinline__ void wo_exact(const Params& p, u8* x_shared, float* s
                 __syncwarp();
             }
             chains_of_pass<C>(p, warp_ring, x, sums, global, pass, first_token + t, t);
-        }
-    }
-    block_sync<C>();
-}
-
-// Rows of bf16 to permuted f16, every token with a power of two of its own; its inverse goes to `undo`.
-template <typename C>
-__device__ __forceinline__ void load_rows_f16(const u16* rows, u8* x, float* undo, float* scratch, u32 first_token, u32 nat) {
-    using N = Dims<C>;
-    using L = Layout<C>;
-    constexpr u32 pieces = N::K / 8u;
-    using Share = TokenShare<C, pieces>;
-    const u32 group = thread_index() / Share::threads, thread = thread_index() % Share::threads;
-#pragma unroll 1
-    for (u32 t = group; t < N::tokens; t += Share::groups) {
-        uint4 v[Share::each];
-        float peak = 0.0f;
-        const bool live = first_token + t < nat;
-#pragma unroll
-        for (u32 i = 0; i < Share::each; ++i) {
-            const u32 piece = i * Share::threads + thread;
-            v[i] = make_uint4(0u, 0u, 0u, 0u);
-            if (live && piece < pieces) v[i] = __ldcg(reinterpret_cast<const uint4*>(rows + u64(first_token + t) * N::K) + piece);
-            const u32 w[4] = {v[i].x, v[i].y, v[i].z, v[i].w};
-#pragma unroll
-            for (u32 j = 0; j < 4; ++j) {
-                peak = fmaxf(peak, fmaxf(fabsf(__uint_as_float(w[j] << 16)), fabsf(__uint_as_float(w[j] & 0xffff0000u))));
-            }
-        }
-        peak = share_max<C, Share>(peak, scratch);
-        const float scale = activation_scale(peak);
-        if (thread == 0) undo[t] = inverse_power(scale);
-#pragma unroll
-        for (u32 i = 0; i < Share::each; ++i) {
-            const u32 piece = i * Share::threads + thread;
-            if (piece >= pieces) continue;
-            const float f[8] = {__uint_as_float(v[i].x << 16), __uint_as_float(v[i].x & 0xffff0000u),
-                                __uint_as_float(v[i].y << 16), __uint_as_float(v[i].y & 0xffff0000u),
-                                __uint_as_float(v[i].z << 16), __uint_as_float(v[i].z & 0xffff0000u),
-                                __uint_as_float(v[i].w << 16), __uint_as_float(v[i].w & 0xffff0000u)};
-            *reinterpret_cast<uint4*>(x + t * L::k_pitch + piece * 16u) = permuted_f16(f, scale);
-        }
-    }
-    block_sync<C>();
-}
-
-// The block's rows by all of K, 16 a stage: a warp's pieces lie side by side. Runs of a piece meet the tensor cores in the same
-// order as from a warp's own ring, so the bits are the same.
-template <typename C, typename R, typename F>
-__device__ __forceinline__ void wo_units(const u8* x, R& ring, u32 lane, u32 pick, F&& put) {
-    using N = Dims<C>;
-    using L = Layout<C>;
-    using W = Walk<C>;
-    using Sh = typename W::WoShare;
-    constexpr u32 own = W::own, runs = N::K / 64u;
-    const u32 piece = thread_index() / 32u * own;
-#pragma unroll 1
-    for (u32 tile = 0; tile < R::wo_tiles; ++tile) {
-        const bool half = R::wo_eights == 1u || (L::rows % 16u != 0 && tile + 1u == L::row_tiles);
-        StageView stage = half ? ring.template take<1u>(Sh::begin(piece), runs) : ring.template take<2u>(Sh::begin(piece), runs);
-#pragma unroll 1
-        for (u32 i = 0; i < own; ++i) {
-            RowSums<N::tokens> sum;
-#pragma unroll 1
-            for (u32 part = 0; part < Sh::parts; ++part) {
-                const u32 from = Sh::part_begin(piece + i, part), count = Sh::part_size(piece + i, part);
-                Column column[Sh::size];
-#pragma unroll
-                for (u32 c = 0; c < Sh::size; ++c) {
-                    if (c < Sh::least || c < count) column[c] = column_f16<N::tokens>(x, L::k_pitch, c, from + c, lane);
-                }
-                if (half) {
-                    tile_stage<L, false, Sh::least, Sh::size>(stage, column, count, sum, pick);
-                } else {
-                    tile_stage<L, true, Sh::least, Sh::size>(stage, column, count, sum, pick);
-                }
-                stage.codes += count * L::code_step;
-                stage.scales += count * L::scale_step;
-            }
-            put(sum, piece + i, tile * 8u * R::wo_eights, half ? (tile * R::wo_eights + 1u) * 8u : L::rows);
-        }
-        ring.template give<Phase::wo>();
-    }
-}
-
-// Tensor-core mode, one tile of tokens: sums[piece][row][token].
-template <typename C, typename R>
-__device__ __forceinline__ void wo_tensor(const Params& p, const u8* x, const float* undo, float* sums, R& ring, float global) {
-    using N = Dims<C>;
-    using L = Layout<C>;
-    using W = Walk<C>;
-    const u32 thread = thread_index(), lane = thread & 31u, warp = thread / 32u, pick = scale_pick(lane & 3u);
-    const auto put = [&](const RowSums<N::tokens>& sum, u32 piece, u32 first_row, u32 last_row) {
-        each_sum(sum, lane, [&](u32 row, u32 token, float value) {
-            const u32 r = first_row + row;
-            if (r < last_row) {
-                sums[(piece * L::rows + r) * N::tokens + token] =
-                    __fmul_rn(__fmul_rn(value, __fmul_rn(undo[token], code_rest)), global);
-            }
-        });
-    };
-    if constexpr (R::by_unit) {
-        wo_units<C>(x, ring, lane, pick, put);
-    } else {
-#pragma unroll 1
-        for (u32 own = 0; own < W::own; ++own) {
-            const u32 piece = warp * W::own + own;
-            RowSums<N::tokens> acc[L::row_tiles];
-#pragma unroll 1
-            for (u32 part = 0; part < W::wo_parts; ++part) {
-                using Sh = typename W::WoShare;
-                const u32 from = Sh::part_begin(piece, part), count = Sh::part_size(piece, part);
-                Column column[Sh::size];
-#pragma unroll
-                for (u32 c = 0; c < Sh::size; ++c) {
-                    if (c < Sh::least || c < count) column[c] = column_f16<N::tokens>(x, L::k_pitch, c, from + c, lane);
-                }
-                row_tiles<L, Phase::wo, Sh>(ring, column, count, 0u, 0u, acc, pick);
-            }
-#pragma unroll
-            for (u32 tile = 0; tile < L::row_tiles; ++tile) put(acc[tile], piece, tile * 16u, L::rows);
         }
     }
     block_sync<C>();
