@@ -14,6 +14,10 @@ fn bench_refuses_a_request_that_it_could_not_measure_before_it_looks_for_a_gpu()
         (["--tokens", "1,two"], "`two` is no number"),
         (["--hidden", "5120,1024"], "a run measures one value of it"),
         (["--global-scale", "1,x"], "`x` is no number"),
+        (
+            ["--wo-split", "8,3"],
+            "wo_gemv: wo_split (flag --wo-split): `3` is not legal: expected one of 1, 2, 4, 8",
+        ),
         (["--context", "4096"], "--context: wo_gemv does not take it"),
         (["--tile-s", "64"], "unknown constant `tile_s` (flag --tile-s)"),
     ] {

@@ -354,6 +354,14 @@ fn tuning_a_layer_lists_its_candidates_without_a_gpu() {
         all.iter()
             .any(|c| c["tokens"] == 4 && c["constants"]["tokens"] == "2")
     );
+    // A list that would fix what is tuned fixes nothing.
+    jitc(dir.path())
+        .args(["tune", "beta_coop", "--dry-run", "--wo-split", "1,8"])
+        .assert()
+        .code(2)
+        .stderr(predicates::str::contains(
+            "wo_split = 1,8: one value fixes it; --space wo_split=1,8 tries both",
+        ));
     let some = list(&["--space", "wo_split=4,8", "--space", "num_ctas=132"]);
     assert_eq!(some.len(), 2);
     assert_eq!(some[0]["constants"]["wo_split"], "4");

@@ -82,6 +82,13 @@ impl Request {
             let value = set
                 .as_ref()
                 .map_or_else(|| constant.default.to_string(), |s| s.value.clone());
+            // Whatever is measured or forced is refused here, not once a GPU was found.
+            if let Some(set) = &set {
+                for one in set.value.split(',') {
+                    let legal = constant.legal.parse(one);
+                    legal.map_err(|reason| format!("{}: {name} ({}): {reason}", family.name, set.source))?;
+                }
+            }
             if let Some(at) = MEASURED.iter().position(|m| *m == name) {
                 request.lists[at] = value.split(',').map(|v| v.trim().to_owned()).collect();
             } else if SHAPE.contains(&name) || FIXED.contains(&name) {

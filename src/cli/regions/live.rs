@@ -2,7 +2,7 @@
 //!
 //! A kernel with regions is first held to the reference, then timed beside the same
 //! kernel without them, launch by launch with nothing of its own in L2: behind a copy
-//! over L2, a decode layer behind a launch over other memory, as in a stream of
+//! over L2, a decode layer behind launches over other memory, as in a stream of
 //! layers. The ticks kept are those of the launch with the median time, and so is
 //! the time.
 

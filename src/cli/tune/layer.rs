@@ -81,12 +81,29 @@ fn problems(jit: &Jit, device: &Device, family: &str) -> Result<Vec<(KernelSpec,
     for spec in KernelSpec::expand(family, jit.config(), &[arch])? {
         for tokens in tokens(jit.config())? {
             let problem = Problem::of_layer(&spec, tokens);
-            if problems.iter().all(|(_, other)| *other != problem) {
-                problems.push((spec.clone(), problem));
+            match problems.iter().find(|(_, other)| *other == problem) {
+                None => problems.push((spec.clone(), problem)),
+                Some((first, _)) => one_value_each(first, &spec)?,
             }
         }
     }
     Ok(problems)
+}
+
+/// Refuses two specs of one problem: what lays a layer out is fixed by one value, or
+/// tried by `--space`.
+fn one_value_each(first: &KernelSpec, other: &KernelSpec) -> Result<(), BenchError> {
+    let several = (first.constants.iter()).find(|(name, value)| {
+        // `--tokens` is a list of launches.
+        *name != "tokens" && other.constants.get(*name) != Some(value)
+    });
+    let Some((name, value)) = several else {
+        return Ok(());
+    };
+    let second = &other.constants[name];
+    Err(BenchError::Request(format!(
+        "{name} = {value},{second}: one value fixes it; --space {name}={value},{second} tries both"
+    )))
 }
 
 fn tokens(config: &Config) -> Result<Vec<u32>, BenchError> {
