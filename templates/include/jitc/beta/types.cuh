@@ -115,7 +115,7 @@ struct TokenShare {
 };
 
 // What a block ring remembers, in bytes, behind the ring itself.
-constexpr u32 block_ring_state = 384u;
+constexpr u32 block_ring_state = 256u;
 
 // Shared memory of the spread geometry: activations, cross-warp sums, then the ring of weights.
 template <typename C>
