@@ -1,14 +1,14 @@
 // Invariant: acc += W * x for 16 rows of NVFP4 weights and up to eight tokens, with every product exact: a weight is
-// code * scale as f16 (times code_rest's reciprocal), an activation is f16 after a power of two that depends on its token
-// alone; sums are the tensor core's f32. The order of the sums is fixed by the shape, so the same inputs give the same bits.
+// code * scale as f16 (times code_rest's reciprocal), an activation is f16 after a power of two of the row, or part of a row, that
+// a warp's sums are over; sums are the tensor core's f32. The order of the sums is fixed by the shape, so the same inputs give the same bits.
 //
 // Lane t of a quad holds weights 16t..16t+15 of a run of 64: one scale group. Four of them, in the order 0 2 | 1 3, are its
 // part of one mma; activations are stored in that order.
 //
-// With one token or two most of the eight columns would be idle. They hold a scale group each instead: with one token column n of
-// two runs of 64 sees only the activations of group n, with two column n of a run those of group n / 2 of token n mod 2. So the
-// accumulators are the groups' sums and are multiplied by the groups' scales afterwards, a few products for sixteen rows instead
-// of one for every weight. With more tokens a weight meets its scale before the product.
+// With one token or two most of the eight columns would be idle. They hold a scale group each instead: with one token column n has
+// the activations of group n of two runs of 64, with two those of group n / 2 of a run of token n mod 2. So the accumulators
+// are the groups' sums and are multiplied by the groups' scales afterwards, a few products for sixteen rows instead of one for
+// every weight. With more tokens a weight meets its scale before the product.
 #pragma once
 
 #include <jitc/beta/block_ring.cuh>
