@@ -3,8 +3,8 @@
 // seq_len are never read, count as exact zeros, and a row without positions is zero.
 //
 // Both products are of f16: keys and values as they are, which is exact; queries after a power of two for each head and 64 elements,
-// so that no bf16 overflows; probabilities times 2^8 to 2^14, so that those of 2^-32 count. For that a base is taken from every score,
-// 2^8 below a maximum, and a new one only where a score lies 2^14 above it: what was summed is then scaled down.
+// so that no bf16 overflows; probabilities times 2^8 to 2^14, so that those of 2^-32 count. For that a base is taken from every
+// score, 2^8 below a maximum, and a new one only where a score lies 2^14 above it: what was summed is then scaled down.
 //
 // The contraction index of both products is permuted alike in both operands, so that every lane reads whole 16-byte pieces:
 // lane t of a quad holds elements 16t..16t+15 of a 64-element run of K, lane group g holds 16 neighbouring d of V.

@@ -1,6 +1,7 @@
 // Invariant: acc += W * x for 16 rows of NVFP4 weights and up to eight tokens, with every product exact: a weight is
 // code * scale as f16 (times code_rest's reciprocal), an activation is f16 after a power of two of the row, or part of a row, that
-// a warp's sums are over; sums are the tensor core's f32. The order of the sums is fixed by the shape, so the same inputs give the same bits.
+// a warp's sums are over; sums are the tensor core's f32. The order of the sums is fixed by the shape, so the same inputs give the
+// same bits.
 //
 // Lane t of a quad holds weights 16t..16t+15 of a run of 64: one scale group. Four of them, in the order 0 2 | 1 3, are its
 // part of one mma; activations are stored in that order.
@@ -111,8 +112,8 @@ __device__ __forceinline__ Column column_f16(const u8* x, u32 pitch, u32 at, u32
 
 // All columns of a part, of `count` runs from `from` on.
 template <u32 tokens, typename Sh>
-__device__ __forceinline__ void columns_f16(Column (&column)[columns_of<tokens, Sh::size>], const u8* x, u32 pitch, u32 from, u32 count,
-                                            u32 lane) {
+__device__ __forceinline__ void columns_f16(Column (&column)[columns_of<tokens, Sh::size>], const u8* x, u32 pitch, u32 from,
+                                            u32 count, u32 lane) {
     if constexpr (tokens == 1u) {
         const u32 odd = lane >> 4;
 #pragma unroll
@@ -146,8 +147,8 @@ __device__ __forceinline__ Column column_fp4(const u8* codes, u32 pitch, const u
 
 // The same from rows of codes and scales.
 template <u32 tokens, typename Sh>
-__device__ __forceinline__ void columns_fp4(Column (&column)[columns_of<tokens, Sh::size>], const u8* codes, u32 pitch, const u8* scales,
-                                            u32 scale_pitch, u32 from, u32 count, u32 lane, u32 pick) {
+__device__ __forceinline__ void columns_fp4(Column (&column)[columns_of<tokens, Sh::size>], const u8* codes, u32 pitch,
+                                            const u8* scales, u32 scale_pitch, u32 from, u32 count, u32 lane, u32 pick) {
     if constexpr (tokens == 1u) {
         // Every lane decodes; where it holds nothing its scale is zero. A lane that has no second run decodes the first.
         const u32 g = lane >> 2, t = lane & 3u, odd = g >> 2;

@@ -1,5 +1,5 @@
-// Invariant: W_O on tensor cores: sums[piece][row][token], a piece being a slot or an equal part of one; a piece's runs meet the tensor
-// cores in ascending k. Activations are f16 after a power of two, which the sums take back.
+// Invariant: W_O on tensor cores: sums[piece][row][token], a piece being a slot or an equal part of one; a piece's runs meet the
+// tensor cores in ascending k. Activations are f16 after a power of two, which the sums take back.
 #pragma once
 
 #include <jitc/beta/tile.cuh>
@@ -65,8 +65,8 @@ __device__ __forceinline__ void load_rows_f16(const u16* rows, u8* x, float* und
     block_sync<C>();
 }
 
-// One token: the activations of this warp's pieces to permuted f16, with a power of two of their own, whose inverse goes to `undo`. No
-// other warp reads them, so none waits for another. (Of several tokens a block's warps take a share each: a warp would take longer.)
+// One token: the activations of this warp's pieces to permuted f16, with a power of two of their own, whose inverse goes to `undo`.
+// No other warp reads them, so none waits for another. Of several tokens a block's warps take a share each: that is faster.
 template <typename C>
 __device__ __forceinline__ void load_pieces_f16(const Params& p, u8* x, float* undo, u32 token) {
     using N = Dims<C>;
