@@ -359,7 +359,8 @@ fn defaults(family: &Family) -> Assigned {
         .collect()
 }
 
-fn parse(family: &Family, name: &str, text: &str, origin: &Source) -> Result<Value, SpecError> {
+/// A text as a value of a constant; an error names where it was written.
+pub(crate) fn parse(family: &Family, name: &str, text: &str, origin: &Source) -> Result<Value, SpecError> {
     let Some(constant) = family.constants.get(name) else {
         return Err(SpecError::UnknownConstant {
             constant: name.to_owned(),

@@ -56,8 +56,8 @@ pub struct Plan {
 ///
 /// Two sets, each larger than L2, are not enough: what is marked to leave L2 first makes
 /// room for the next launch's lines in place of older ones, so a part of what was read
-/// two turns ago is still there. On an H200 two copies of a decode layer took 57.4 us
-/// where ten took 61.7.
+/// two turns ago is still there. On an H200 two copies of a decode layer took 58.2 us
+/// where ten took 62.8.
 #[must_use]
 pub fn cold_sets(l2_bytes: u32, set_bytes: usize) -> usize {
     const TIMES_L2: usize = 32;

@@ -10,7 +10,7 @@ use clap::ArgMatches;
 
 use crate::config::Config;
 use crate::reference::WoShape;
-use crate::spec::{KernelSpec, SpecError};
+use crate::spec::{self, KernelSpec, SpecError};
 use crate::target::Arch;
 use crate::template::Family;
 use crate::tune::{Geometry, Problem};
@@ -85,8 +85,7 @@ impl Request {
             // Whatever is measured or forced is refused here, not once a GPU was found.
             if let Some(set) = &set {
                 for one in set.value.split(',') {
-                    let legal = constant.legal.parse(one);
-                    legal.map_err(|reason| format!("{}: {name} ({}): {reason}", family.name, set.source))?;
+                    spec::parse(family, name, one, &set.source).map_err(|error| error.to_string())?;
                 }
             }
             if let Some(at) = MEASURED.iter().position(|m| *m == name) {

@@ -63,14 +63,8 @@ __device__ __forceinline__ void e4m3x4_to_bf16(u32 bytes, u32& even, u32& odd) {
 // Four signed E4M3 bytes as floats.
 __device__ __forceinline__ void e4m3x4_to_f32(u32 bytes, float (&d)[4]) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
-    u32 low, high;
-    asm("{ .reg .b16 l, h;\n\t"
-        "mov.b32 {l, h}, %2;\n\t"
-        "cvt.rn.f16x2.e4m3x2 %0, l;\n\t"
-        "cvt.rn.f16x2.e4m3x2 %1, h; }"
-        : "=r"(low), "=r"(high)
-        : "r"(bytes));
-    float2 a = widen_f16x2(low), b = widen_f16x2(high);
+    const uint2 pairs = e4m3x4_to_f16_pairs(bytes);
+    const float2 a = widen_f16x2(pairs.x), b = widen_f16x2(pairs.y);
     d[0] = a.x;
     d[1] = a.y;
     d[2] = b.x;

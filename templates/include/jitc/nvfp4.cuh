@@ -65,6 +65,25 @@ __device__ __forceinline__ float2 widen_f16x2(u32 pair) {
     return d;
 }
 
+// Bytes 1 and 3 of a word of E4M3 as an f16 pair, each value times 2^-8: exponent and fraction moved to their place, subnormals
+// included.
+__device__ __forceinline__ u32 e4m3_odd_to_f16(u32 word) { return ((word >> 1) & 0x3f803f80u) | (word & 0x80008000u); }
+
+// Four bytes of E4M3 as two f16 pairs, bytes 0 and 1, 2 and 3.
+__device__ __forceinline__ uint2 e4m3x4_to_f16_pairs(u32 word) {
+    uint2 d;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+    asm("{ .reg .b16 low, high; mov.b32 {low, high}, %2; cvt.rn.f16x2.e4m3x2 %0, low; cvt.rn.f16x2.e4m3x2 %1, high; }"
+        : "=r"(d.x), "=r"(d.y)
+        : "r"(word));
+#else
+    const u32 low = __byte_perm(word, 0, 0x1404), high = __byte_perm(word, 0, 0x3424);
+    d.x = mul_f16x2(e4m3_odd_to_f16(low), 0x5c005c00u);  // times 2^8
+    d.y = mul_f16x2(e4m3_odd_to_f16(high), 0x5c005c00u);
+#endif
+    return d;
+}
+
 // Eight codes of one word as four f16 pairs, each number the code's value times 2^-14.
 // even[0] = codes 0, 2; even[1] = 4, 6; odd[0] = 1, 3; odd[1] = 5, 7.
 //
@@ -97,8 +116,7 @@ __device__ __forceinline__ E4m3x4 e4m3x4_to_f16(u32 word) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
         u32 h = __byte_perm(word, 0, i == 0 ? 0x1404 : 0x3424);
-        u32 bits = ((h >> 1) & 0x3f803f80u) | (h & 0x80008000u);  // the scale times 2^-8
-        u32 both = mul_f16x2(bits, 0x74007400u);                  // times 2^14
+        u32 both = mul_f16x2(e4m3_odd_to_f16(h), 0x74007400u);  // times 2^14
         d.pair[2 * i] = __byte_perm(both, 0, 0x1010);
         d.pair[2 * i + 1] = __byte_perm(both, 0, 0x3232);
     }

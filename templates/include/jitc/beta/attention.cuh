@@ -145,7 +145,7 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
         float peak = 0.0f;
 #pragma unroll
         for (u32 i = 0; i < 8; ++i) {
-            peak = fmaxf(peak, fmaxf(fabsf(__uint_as_float(w[i] << 16)), fabsf(__uint_as_float(w[i] & 0xffff0000u))));
+            peak = fmaxf(peak, fmaxf(fabsf(bf16_at(w, 2u * i)), fabsf(bf16_at(w, 2u * i + 1u))));
         }
         peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, 1));
         peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, 2));
@@ -154,7 +154,7 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
         u32 f[8];
 #pragma unroll
         for (u32 i = 0; i < 8; ++i) {
-            f[i] = pack_f16(__fmul_rn(__uint_as_float(w[i] << 16), scale), __fmul_rn(__uint_as_float(w[i] & 0xffff0000u), scale));
+            f[i] = pack_f16(__fmul_rn(bf16_at(w, 2u * i), scale), __fmul_rn(bf16_at(w, 2u * i + 1u), scale));
         }
         queries[b * 64u + lane] = make_uint4(f[0], f[1], f[2], f[3]);
         queries[b * 64u + 32u + lane] = make_uint4(f[4], f[5], f[6], f[7]);

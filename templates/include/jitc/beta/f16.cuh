@@ -18,20 +18,9 @@ __device__ __forceinline__ u32 pack_f16(float low, float high) {
     return d;
 }
 
-// Four bytes of E4M3 as two f16 pairs, bytes 0 and 1, 2 and 3.
-__device__ __forceinline__ uint2 e4m3x4_to_f16_pairs(u32 word) {
-    uint2 d;
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
-    asm("{ .reg .b16 low, high; mov.b32 {low, high}, %2; cvt.rn.f16x2.e4m3x2 %0, low; cvt.rn.f16x2.e4m3x2 %1, high; }"
-        : "=r"(d.x), "=r"(d.y)
-        : "r"(word));
-#else
-    // Exponent and fraction moved to their place give the value times 2^-8, subnormals included.
-    const u32 low = __byte_perm(word, 0, 0x1404), high = __byte_perm(word, 0, 0x3424);
-    d.x = mul_f16x2(((low >> 1) & 0x3f803f80u) | (low & 0x80008000u), 0x5c005c00u);
-    d.y = mul_f16x2(((high >> 1) & 0x3f803f80u) | (high & 0x80008000u), 0x5c005c00u);
-#endif
-    return d;
+// Element `i` of neighbouring bf16, two a word.
+__device__ __forceinline__ float bf16_at(const u32* words, u32 i) {
+    return __uint_as_float(i & 1u ? words[i / 2u] & 0xffff0000u : words[i / 2u] << 16);
 }
 
 // A power of two that brings `peak` into [2^13, 2^14): f16 then keeps the eight bits of every bf16 down to 2^-30 of the

@@ -72,8 +72,9 @@ __device__ __forceinline__ void wo_phase(const Params& p, const Shared<C>& s, R&
         if (!entered || first != 0u) timer.enter(region::phase1_wo_gemv{});
         const Residual<C> residual(p, first);
         if constexpr (L::mma) {
-            float* undo = s.undo() + (N::tokens == 1u ? thread_index() / 32u : 0u);
+            float* undo = s.undo();
             if constexpr (N::tokens == 1u) {
+                undo += thread_index() / 32u;
                 load_pieces_f16<C>(p, s.x(), undo, first);
             } else {
                 load_rows_f16<C>(p.attn_rows, s.x(), undo, s.scratch(), first, p.nat);

@@ -35,8 +35,7 @@ __device__ __forceinline__ u32 scale_pair(u32 word, u32 pick) {
 #else
 __device__ __forceinline__ u32 scale_pick(u32 t) { return 0x0404u | t << 4 | t << 12; }
 __device__ __forceinline__ u32 scale_pair(u32 word, u32 pick) {
-    u32 h = __byte_perm(word, 0, pick);
-    return mul_f16x2(((h >> 1) & 0x3f803f80u) | (h & 0x80008000u), 0x5c005c00u);
+    return mul_f16x2(e4m3_odd_to_f16(__byte_perm(word, 0, pick)), 0x5c005c00u);
 }
 #endif
 
@@ -339,7 +338,7 @@ __device__ __forceinline__ uint4 permuted_f16(const float (&v)[8], float scale) 
 #pragma unroll
         for (u32 j = 0; j < 2; ++j) {
             const float a = __fmul_rn(v[4u * i + j], scale), b = __fmul_rn(v[4u * i + 2u + j], scale);
-            asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(w[2u * i + j]) : "f"(b), "f"(a));
+            w[2u * i + j] = pack_f16(a, b);
         }
     }
     return make_uint4(w[0], w[1], w[2], w[3]);

@@ -146,7 +146,8 @@ struct Layout {
     static constexpr u32 wo_sum_bytes = (mma ? pieces : slots) * rows * N::tokens * 4u;
     static constexpr u32 fc2_sum_bytes = N::warps * row_tiles * 16u * N::tokens * 4u;
     static constexpr u32 sum_bytes = round_up(max(wo_sum_bytes, fc2_sum_bytes), 128u);
-    // Softmax statistics (to 1024), then queries as fragments, or block reductions and scales of activations.
+    // Softmax statistics (to 1024), then queries as fragments and what their scales leave, or block reductions and scales of
+    // activations.
     static constexpr u32 small_bytes = 1024u + (N::D * 16u > 1024u ? N::D * 16u : 1024u) + 128u;
 
     // A stage: 16 rows of `stage_chunks` runs of 64 weights, and their scale words. Packed: twice eight rows.

@@ -45,7 +45,7 @@ __device__ __forceinline__ void load_rows_f16(const u16* rows, u8* x, float* und
             const u32 w[4] = {v[i].x, v[i].y, v[i].z, v[i].w};
 #pragma unroll
             for (u32 j = 0; j < 4; ++j) {
-                peak = fmaxf(peak, fmaxf(fabsf(__uint_as_float(w[j] << 16)), fabsf(__uint_as_float(w[j] & 0xffff0000u))));
+                peak = fmaxf(peak, fmaxf(fabsf(bf16_at(w, 2u * j)), fabsf(bf16_at(w, 2u * j + 1u))));
             }
         }
         peak = share_max<C, Share>(peak, scratch);
@@ -55,10 +55,9 @@ __device__ __forceinline__ void load_rows_f16(const u16* rows, u8* x, float* und
         for (u32 i = 0; i < Share::each; ++i) {
             const u32 piece = i * Share::threads + thread;
             if (piece >= pieces) continue;
-            const float f[8] = {__uint_as_float(v[i].x << 16), __uint_as_float(v[i].x & 0xffff0000u),
-                                __uint_as_float(v[i].y << 16), __uint_as_float(v[i].y & 0xffff0000u),
-                                __uint_as_float(v[i].z << 16), __uint_as_float(v[i].z & 0xffff0000u),
-                                __uint_as_float(v[i].w << 16), __uint_as_float(v[i].w & 0xffff0000u)};
+            const u32 w[4] = {v[i].x, v[i].y, v[i].z, v[i].w};
+            const float f[8] = {bf16_at(w, 0), bf16_at(w, 1), bf16_at(w, 2), bf16_at(w, 3),
+                                bf16_at(w, 4), bf16_at(w, 5), bf16_at(w, 6), bf16_at(w, 7)};
             *reinterpret_cast<uint4*>(x + t * L::k_pitch + piece * 16u) = permuted_f16(f, scale);
         }
     }
@@ -83,7 +82,7 @@ __device__ __forceinline__ void load_pieces_f16(const Params& p, u8* x, float* u
         const u32 w[4] = {e.x, e.y, e.z, e.w};
 #pragma unroll
         for (u32 j = 0; j < 8; ++j) {
-            v[i][j] = __uint_as_float(j & 1u ? w[j / 2u] & 0xffff0000u : w[j / 2u] << 16);
+            v[i][j] = bf16_at(w, j);
             peak = fmaxf(peak, fabsf(v[i][j]));
         }
     }
