@@ -10,11 +10,11 @@ use std::path::Path;
 
 use cache_support::{Root, artifact, fast_folder, never, subject};
 use criterion::{Criterion, criterion_group, criterion_main};
-use jitc::cache::{Cache, Entry, MANIFEST, PAYLOAD, Store};
-use jitc::config::{Config, Environment, Flags};
-use jitc::jit::Jit;
-use jitc::render::{preimage, render};
-use jitc::spec::KernelSpec;
+use jitc::engine::build::render::{preimage, render};
+use jitc::engine::cache::{Cache, Entry, MANIFEST, PAYLOAD, Store};
+use jitc::engine::config::{Config, Environment, Flags};
+use jitc::engine::jit::Jit;
+use jitc::engine::request::spec::KernelSpec;
 
 const MANY: u32 = 50_000;
 

@@ -13,14 +13,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cudarc::driver::{CudaStream, sys};
-use jitc::config::{Config, Environment, Flags};
-use jitc::device::Context;
-use jitc::jit::Jit;
-use jitc::launch::{Arguments, Order, launch_grid};
-use jitc::reference::layer::{Kv, LayerInputs, LayerShape, Lengths};
-use jitc::spec::KernelSpec;
-use jitc::target::Arch;
-use jitc::workspace::{BoundLayer, Layer, LayerProblem, LayerWeights, Room, VALUES};
+use jitc::engine::config::{Config, Environment, Flags};
+use jitc::engine::jit::Jit;
+use jitc::engine::request::spec::KernelSpec;
+use jitc::engine::request::target::Arch;
+use jitc::engine::run::device::Context;
+use jitc::engine::run::launch::{Arguments, Order, launch_grid};
+use jitc::families::decode_layer::reference::{Kv, LayerInputs, LayerShape, Lengths};
+use jitc::families::decode_layer::{BoundLayer, Layer, LayerProblem, LayerWeights, Room, VALUES};
 
 const BATCHES: usize = 401;
 const BATCH: u32 = 64;

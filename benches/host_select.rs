@@ -3,7 +3,13 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use jitc::dispatch::{Kind, Layers, Path, Policy, Problem, Variant, select};
+use jitc::families::decode_layer::dispatch::Kind;
+use jitc::families::decode_layer::dispatch::Layers;
+use jitc::families::decode_layer::dispatch::Path;
+use jitc::families::decode_layer::dispatch::Policy;
+use jitc::families::decode_layer::dispatch::Problem;
+use jitc::families::decode_layer::dispatch::Variant;
+use jitc::families::decode_layer::dispatch::select;
 
 /// A cooperative and a lite variant for each of 1, 2, 4 and 8 tokens a pass.
 fn variants() -> Vec<Variant> {

@@ -8,10 +8,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use jitc::config::{Config, Environment, FlagConstant, Flags};
-use jitc::jit::Jit;
-use jitc::spec::KernelSpec;
-use jitc::target::Arch;
+use jitc::engine::config::{Config, Environment, FlagConstant, Flags};
+use jitc::engine::jit::Jit;
+use jitc::engine::request::spec::KernelSpec;
+use jitc::engine::request::target::Arch;
 
 const ROUNDS: usize = 5;
 

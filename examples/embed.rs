@@ -10,14 +10,20 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DriverError};
-use jitc::config::{Config, Environment, Flags, MissPolicy};
-use jitc::device::Context;
-use jitc::dispatch::{Policy, Problem, Variant, capacity, known_device, select};
-use jitc::jit::Jit;
-use jitc::spec::KernelSpec;
-use jitc::target::Arch;
-use jitc::tune::{Record, lay_out};
-use jitc::workspace::{Dtype, Layer, LayerDims, LayerScales, LayerTensors, Tensor, Workspace};
+use jitc::engine::config::{Config, Environment, Flags, MissPolicy};
+use jitc::engine::jit::Jit;
+use jitc::engine::request::spec::KernelSpec;
+use jitc::engine::request::target::Arch;
+use jitc::engine::run::device::Context;
+use jitc::engine::run::occupancy::capacity;
+use jitc::engine::run::occupancy::known_device;
+use jitc::families::decode_layer::dispatch::Policy;
+use jitc::families::decode_layer::dispatch::Problem;
+use jitc::families::decode_layer::dispatch::Variant;
+use jitc::families::decode_layer::dispatch::select;
+use jitc::families::decode_layer::tune::lay_out;
+use jitc::families::decode_layer::{Dtype, Layer, LayerDims, LayerScales, LayerTensors, Tensor, Workspace};
+use jitc::measure::tune::Record;
 
 const MAX_TOKENS: usize = 8;
 

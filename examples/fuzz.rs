@@ -19,7 +19,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
-use jitc::cache::Entry;
+use jitc::engine::cache::Entry;
 use sha2::{Digest, Sha256};
 use targets::{mend, pack};
 

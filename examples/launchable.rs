@@ -12,11 +12,11 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
-use jitc::config::{Config, Environment, Flags};
-use jitc::device::Context;
-use jitc::jit::Jit;
-use jitc::spec::KernelSpec;
-use jitc::target::Arch;
+use jitc::engine::config::{Config, Environment, Flags};
+use jitc::engine::jit::Jit;
+use jitc::engine::request::spec::KernelSpec;
+use jitc::engine::request::target::Arch;
+use jitc::engine::run::device::Context;
 
 const REPEATS: u32 = 100_000;
 

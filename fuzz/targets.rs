@@ -1,9 +1,9 @@
 //! What the fuzzer and the replay of its corpus run: readers of bytes that
 //! somebody else may have written. Each says which outcome it came to.
 
-use jitc::cache::bundle::{BundleError, read};
-use jitc::cache::{Embedded, EntryFiles, Fault, Load, Manifest, Tier};
-use jitc::key::CacheKey;
+use jitc::engine::build::key::CacheKey;
+use jitc::engine::cache::bundle::{BundleError, read};
+use jitc::engine::cache::{Embedded, EntryFiles, Fault, Load, Manifest, Tier};
 use sha2::{Digest, Sha256};
 
 /// Reads a manifest; what reads well must read back the same.

@@ -1,31 +1,16 @@
 //! jitc: CUDA kernels specialised at compile time, made at run time.
 //!
-//! Data goes one way: request → [`spec::KernelSpec`] → [`render::RenderedSource`]
-//! → [`key::CacheKey`] → cache (miss: compile) → [`artifact::Artifact`].
+//! Data goes one way: request → [`KernelSpec`](engine::request::spec::KernelSpec) →
+//! [`RenderedSource`](engine::build::render::RenderedSource) →
+//! [`CacheKey`](engine::build::key::CacheKey) → cache (miss: compile) →
+//! [`Artifact`](engine::build::artifact::Artifact).
+//!
+//! * [`engine`] knows no family: requests, builds, the cache, loading and launching;
+//! * [`measure`] works for any kernel: timing, comparing, tuning, regions;
+//! * [`families`] are the kernels that come with jitc, each with all of its host side.
 
-pub mod artifact;
-pub mod cache;
 #[cfg(feature = "cli")]
 pub mod cli;
-pub mod compile;
-pub mod config;
-pub mod constant;
-pub mod device;
-pub mod dispatch;
-mod expression;
-pub mod jit;
-pub mod key;
-pub mod launch;
-pub mod load;
-pub mod matrix;
-pub mod problem;
-pub mod reference;
-pub mod region;
-pub mod render;
-pub mod spec;
-pub mod target;
-pub mod template;
-pub mod timing;
-pub mod toolchain;
-pub mod tune;
-pub mod workspace;
+pub mod engine;
+pub mod families;
+pub mod measure;

@@ -10,10 +10,10 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::{Answer, output};
-use crate::config::{FlagConstant, Flags};
-use crate::jit::{Error, Jit};
-use crate::spec::check_names;
-use crate::template::{Family, Registry};
+use crate::engine::config::{FlagConstant, Flags};
+use crate::engine::jit::{Error, Jit};
+use crate::engine::request::spec::check_names;
+use crate::engine::request::template::{Family, Registry};
 
 /// `--templates` decides which flags there are, and `--color` how clap prints an
 /// error: both are looked for before clap reads the line.

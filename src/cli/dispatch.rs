@@ -6,17 +6,28 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::json;
 
 use super::{Answer, args, output};
-use crate::config::Config;
-use crate::constant::Value;
-use crate::device::{Context, Device};
-use crate::dispatch::{
-    KNOWN_DEVICES, Kind, Layers, Path, Policy, Problem, Variant, capacity, known_device, select,
-};
-use crate::jit::{Error, Jit};
-use crate::spec::KernelSpec;
-use crate::target::Arch;
-use crate::template::{Family, Registry};
-use crate::tune::{LAYER_GEOMETRY, Origin, Record, lay_out};
+use crate::engine::config::Config;
+use crate::engine::jit::Jit;
+use crate::engine::request::constant::Value;
+use crate::engine::request::spec::KernelSpec;
+use crate::engine::request::target::Arch;
+use crate::engine::request::template::{Family, Registry};
+use crate::engine::run::device::{Context, Device};
+use crate::engine::run::occupancy::KNOWN_DEVICES;
+use crate::engine::run::occupancy::capacity;
+use crate::engine::run::occupancy::known_device;
+use crate::families::decode_layer::dispatch::Kind;
+use crate::families::decode_layer::dispatch::Layers;
+use crate::families::decode_layer::dispatch::Path;
+use crate::families::decode_layer::dispatch::Policy;
+use crate::families::decode_layer::dispatch::Problem;
+use crate::families::decode_layer::dispatch::Variant;
+use crate::families::decode_layer::dispatch::select;
+use crate::families::decode_layer::tune::LAYER_GEOMETRY;
+use crate::families::decode_layer::tune::lay_out;
+use crate::measure::MeasureError;
+use crate::measure::tune::Origin;
+use crate::measure::tune::Record;
 
 pub(super) fn command(registry: &Registry) -> Command {
     let command = Command::new("dispatch")
@@ -241,7 +252,7 @@ fn asked(jit: &Jit, matches: &ArgMatches) -> Result<(Target, Policy), String> {
 /// Every variant that the settings ask for, laid out as was set, measured, or by
 /// rule. Compiles what the cache lacks, for the registers that they use; the
 /// capacity is the driver's own where the GPU is here.
-fn candidates(jit: &Jit, target: &Target, nat: u32) -> Result<Vec<Candidate>, Error> {
+fn candidates(jit: &Jit, target: &Target, nat: u32) -> Result<Vec<Candidate>, MeasureError> {
     let device = &target.device;
     let arch = Arch::of_device(device.major, device.minor);
     let record = jit

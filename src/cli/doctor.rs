@@ -9,12 +9,14 @@ use clap::{Arg, ArgMatches, value_parser};
 use serde_json::json;
 
 use super::{Answer, output};
-use crate::compile::Nvrtc;
-use crate::config::Config;
-use crate::device;
-use crate::jit::{Error, Jit};
-use crate::template::Registry;
-use crate::toolchain::{Found, OLDEST, ToolchainError, candidates, find, install, install_wheel};
+use crate::engine::build::compile::Nvrtc;
+use crate::engine::build::toolchain::{
+    Found, OLDEST, ToolchainError, candidates, find, install, install_wheel,
+};
+use crate::engine::config::Config;
+use crate::engine::jit::{Error, Jit};
+use crate::engine::request::template::Registry;
+use crate::engine::run::device;
 
 pub(super) fn toolchain_command(_: &Registry) -> clap::Command {
     clap::Command::new("toolchain")

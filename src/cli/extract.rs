@@ -13,9 +13,9 @@ use serde_json::json;
 
 use super::regions::{Run, refused};
 use super::{Answer, args, output};
-use crate::jit::Jit;
-use crate::region::{self, Bare, Geometry, RegionRow, TickSource, Ticks};
-use crate::template::Registry;
+use crate::engine::jit::Jit;
+use crate::engine::request::template::Registry;
+use crate::measure::region::{self, Bare, Geometry, RegionRow, TickSource, Ticks};
 
 /// Regions whose reduction runs along k, and what a person calls them.
 const ALONG_K: [(&str, &str); 4] = [

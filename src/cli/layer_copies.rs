@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use cudarc::driver::sys;
 
-use crate::device::Context;
-use crate::launch::LaunchError;
-use crate::reference::layer::LayerInputs;
-use crate::timing::cold_sets;
-use crate::workspace::{BoundLayer, Layer, LayerDims, LayerProblem, LayerWeights, Room, WorkspaceError};
+use crate::engine::run::device::Context;
+use crate::engine::run::launch::LaunchError;
+use crate::families::decode_layer::reference::LayerInputs;
+use crate::families::decode_layer::{
+    BoundLayer, Layer, LayerDims, LayerProblem, LayerWeights, Room, WorkspaceError,
+};
+use crate::measure::timing::cold_sets;
 
 pub(super) struct Copies(pub(super) Vec<LayerProblem>);
 

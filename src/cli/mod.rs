@@ -26,14 +26,16 @@ mod why;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::config::{Config, Environment, Flags};
-use crate::jit::{Error, Jit};
-use crate::spec::{KernelSpec, parse_archs};
-use crate::target::Arch;
-use crate::template::Registry;
+use crate::engine::build::compile::CompileError;
+use crate::engine::config::{Config, Environment, Flags};
+use crate::engine::jit::{Error, Jit};
+use crate::engine::request::spec::{KernelSpec, parse_archs};
+use crate::engine::request::target::Arch;
+use crate::engine::request::template::Registry;
+use crate::measure::MeasureError;
 
 /// How a verb ended: an answer, or a failure that is yet to be printed.
-type Answer = Result<ExitCode, Error>;
+type Answer = Result<ExitCode, MeasureError>;
 
 /// A verb: its arguments, and what it does. Each stands in a file of its own.
 struct Verb {
@@ -74,14 +76,14 @@ pub fn run() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             output::error(&error);
-            if let Error::Compile {
-                source: crate::compile::CompileError::Refused { log, .. },
+            if let Some(Error::Compile {
+                source: CompileError::Refused { log, .. },
                 ..
-            } = &error
+            }) = error.engine()
             {
                 output::note(log);
             }
-            if let Some(hint) = error.hint() {
+            if let Some(hint) = error.engine().and_then(Error::hint) {
                 output::hint(hint);
             }
             ExitCode::from(2)
@@ -180,7 +182,7 @@ fn specs(jit: &Jit, named: &[String]) -> Result<Vec<KernelSpec>, Error> {
 
 /// Those of the GPUs present, else the usual four.
 fn default_archs() -> Vec<Arch> {
-    let mut archs: Vec<Arch> = crate::device::list()
+    let mut archs: Vec<Arch> = crate::engine::run::device::list()
         .unwrap_or_default()
         .iter()
         .map(|d| Arch::of_device(d.major, d.minor))

@@ -12,10 +12,10 @@ use serde_json::json;
 use super::regions::refused;
 use super::whole::whole;
 use super::{Answer, args, output};
-use crate::jit::Jit;
-use crate::reference::packed::{PACKED, PACKED64, Weight};
-use crate::reference::swizzle;
-use crate::template::Registry;
+use crate::engine::jit::Jit;
+use crate::engine::request::template::Registry;
+use crate::families::nvfp4::packed::{PACKED, PACKED64, Weight};
+use crate::families::nvfp4::swizzle;
 
 pub(super) fn command(_: &Registry) -> Command {
     let path = |name: &'static str, help: &'static str| args::path(name, help).required(true);
@@ -95,7 +95,7 @@ fn convert(matches: &ArgMatches, path: &dyn Fn(&str) -> PathBuf) -> Result<Weigh
         codes: read("codes")?,
         scales: read("scales")?,
     };
-    let wrong = |e: crate::reference::packed::PackError| format!("{e}, for --rows {rows} --k {k}");
+    let wrong = |e: crate::families::nvfp4::packed::PackError| format!("{e}, for --rows {rows} --k {k}");
     let done = if matches.get_flag("unpack") {
         let mut plain = packing.unpack(&weight, rows, k).map_err(wrong)?;
         if linear {

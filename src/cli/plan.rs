@@ -14,11 +14,11 @@ use serde_json::json;
 use super::output;
 use super::warm::Warmed;
 use super::whole::whole;
-use crate::cache::{Receipt, Subject};
-use crate::jit::{Error, Jit, read_trace};
-use crate::key::CacheKey;
-use crate::matrix::Matrix;
-use crate::spec::{KernelSpec, parse_archs};
+use crate::engine::build::key::CacheKey;
+use crate::engine::cache::{Receipt, Subject};
+use crate::engine::jit::{Error, Jit, read_trace};
+use crate::engine::request::matrix::Matrix;
+use crate::engine::request::spec::{KernelSpec, parse_archs};
 
 /// One variant to warm.
 pub(super) struct Request {

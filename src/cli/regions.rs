@@ -14,8 +14,9 @@ use clap::ArgMatches;
 use serde_json::json;
 
 use super::{Answer, output};
-use crate::jit::{Error, Jit};
-use crate::region::{self, Geometry, Reduced, Ticks, reduce, synthetic};
+use crate::engine::jit::Jit;
+use crate::measure::MeasureError;
+use crate::measure::region::{self, Geometry, Reduced, Ticks, reduce, synthetic};
 
 pub(super) use flags::command;
 use flags::{bare, bare_flags, flag, unused};
@@ -88,7 +89,11 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, as_json: bool) -> Answer {
 }
 
 /// The launches asked for; or one line on why there are none.
-fn runs(jit: &Jit, matches: &ArgMatches, files: &[&String]) -> Result<Result<Vec<Run>, String>, Error> {
+fn runs(
+    jit: &Jit,
+    matches: &ArgMatches,
+    files: &[&String],
+) -> Result<Result<Vec<Run>, String>, MeasureError> {
     let live = matches.get_one::<String>("live");
     if let Some(file) = files.first()
         && (live.is_some() || matches.contains_id("synthetic"))

@@ -6,8 +6,8 @@ use clap::{ArgMatches, Command};
 use serde_json::json;
 
 use super::{Answer, args, output};
-use crate::jit::Jit;
-use crate::template::Registry;
+use crate::engine::jit::Jit;
+use crate::engine::request::template::Registry;
 
 pub(super) fn render_command(registry: &Registry) -> Command {
     let render = Command::new("render").about("Print the rendered source");

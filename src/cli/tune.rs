@@ -12,12 +12,18 @@ use std::sync::Arc;
 use clap::{Arg, ArgAction, ArgMatches};
 use serde_json::json;
 
-use super::bench::{BenchError, Inputs, Request, Session, Variant};
+use super::bench::{Inputs, Request, Session, Variant};
 use super::{Answer, args, output};
-use crate::jit::Jit;
-use crate::target::Arch;
-use crate::template::{Family, Registry};
-use crate::tune::{Choice, Geometry, Origin, Record, Winner, space};
+use crate::engine::jit::Jit;
+use crate::engine::request::target::Arch;
+use crate::engine::request::template::{Family, Registry};
+use crate::families::wo_gemv::tune::space;
+use crate::measure::MeasureError;
+use crate::measure::tune::Choice;
+use crate::measure::tune::Geometry;
+use crate::measure::tune::Origin;
+use crate::measure::tune::Record;
+use crate::measure::tune::Winner;
 
 pub(super) fn command(registry: &Registry) -> clap::Command {
     let tune = clap::Command::new("tune")
@@ -62,13 +68,13 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         &["context"]
     };
     let tuned = match args::refuse(matches, others, family) {
-        Err(reason) => Err(BenchError::Request(reason)),
+        Err(reason) => Err(MeasureError::Request(reason)),
         Ok(()) if is_layer => layer::tune(jit, matches, family, json),
         Ok(()) => tune(jit, matches, json),
     };
     match tuned {
         Ok(code) => Ok(code),
-        Err(BenchError::Jit(error)) => Err(error),
+        Err(error @ MeasureError::Engine(_)) => Err(error),
         Err(error) => {
             output::error(&error);
             Ok(ExitCode::from(2))
@@ -77,7 +83,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
 }
 
 /// Constants and values that `--space` gives.
-fn given(family: &Family, matches: &ArgMatches) -> Result<Vec<(String, Vec<String>)>, BenchError> {
+fn given(family: &Family, matches: &ArgMatches) -> Result<Vec<(String, Vec<String>)>, MeasureError> {
     let texts = matches.get_many::<String>("space").into_iter().flatten();
     texts
         .map(|text| {
@@ -85,14 +91,14 @@ fn given(family: &Family, matches: &ArgMatches) -> Result<Vec<(String, Vec<Strin
                 .split_once('=')
                 .filter(|(name, _)| family.constants.contains_key(*name))
                 .ok_or_else(|| {
-                    BenchError::Request(format!(
+                    MeasureError::Request(format!(
                         "--space {text}: expected NAME=LIST of one of this family's constants"
                     ))
                 })?;
             let values: Vec<String> = list.split(',').map(|v| v.trim().to_owned()).collect();
             for value in &values {
                 let legal = family.constants[name].legal.parse(value);
-                legal.map_err(|reason| BenchError::Request(format!("--space {text}: {reason}")))?;
+                legal.map_err(|reason| MeasureError::Request(format!("--space {text}: {reason}")))?;
             }
             Ok((name.to_owned(), values))
         })
@@ -118,20 +124,20 @@ fn candidates(
 }
 
 /// What `--space` and the constants that were set leave nothing of.
-fn none_legal(problem: &str) -> BenchError {
-    BenchError::Request(format!(
+fn none_legal(problem: &str) -> MeasureError {
+    MeasureError::Request(format!(
         "{problem}: no candidate is legal and fits the GPU: give --space other values, or set fewer constants"
     ))
 }
 
-fn tune(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<ExitCode, BenchError> {
+fn tune(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<ExitCode, MeasureError> {
     args::constants_of(jit, &["wo_gemv"])?;
     let request = super::bench::request(jit, matches)?;
-    let variants = request.variants().map_err(BenchError::Request)?;
-    let family = jit.registry().get("wo_gemv").map_err(crate::jit::Error::from)?;
+    let variants = request.variants().map_err(MeasureError::Request)?;
+    let family = jit.registry().get("wo_gemv")?;
     let given = given(family, matches)?;
     if variants.iter().any(|v| v.geometry != "tiled") {
-        return Err(BenchError::Request(
+        return Err(MeasureError::Request(
             "geometry: only `tiled` has anything to tune; the original's layout is fixed".into(),
         ));
     }
@@ -159,7 +165,7 @@ fn tune(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<ExitCode, BenchEr
         return Ok(ExitCode::SUCCESS);
     }
     let Some(path) = jit.config().cache_dir().map(|dir| Record::path(&dir)) else {
-        return Err(BenchError::Request(
+        return Err(MeasureError::Request(
             "there is no cache folder to keep the record beside".into(),
         ));
     };
@@ -204,7 +210,7 @@ fn best(
     geometries: Vec<Geometry>,
     inputs: &mut Inputs,
     json: bool,
-) -> Result<Option<Winner>, BenchError> {
+) -> Result<Option<Winner>, MeasureError> {
     let problem = session.request.problem(variant, nat);
     let (mut winner, mut floor, mut tried) = (None::<Winner>, f64::NAN, 0);
     for geometry in geometries {

@@ -12,14 +12,21 @@ use serde_json::json;
 
 use super::verify_case::{Case, Expected, Tally, finite};
 use super::{Answer, output, verify_gemv, verify_layer, verify_mma};
-use crate::device::Context;
-use crate::jit::{Error, Jit};
-use crate::problem::WoProblem;
-use crate::reference::packed::{BLOCK_ROWS, PACKED};
-use crate::reference::{Comparison, Rng, WoInputs, WoShape, chained, matmul_f64, split_order};
-use crate::spec::KernelSpec;
-use crate::target::Arch;
-use crate::template::Registry;
+use crate::engine::jit::Jit;
+use crate::engine::request::spec::KernelSpec;
+use crate::engine::request::target::Arch;
+use crate::engine::request::template::Registry;
+use crate::engine::run::device::Context;
+use crate::families::nvfp4::packed::{BLOCK_ROWS, PACKED};
+use crate::families::wo_gemv::problem::WoProblem;
+use crate::families::wo_gemv::reference::WoInputs;
+use crate::families::wo_gemv::reference::WoShape;
+use crate::families::wo_gemv::reference::chained;
+use crate::families::wo_gemv::reference::matmul_f64;
+use crate::families::wo_gemv::reference::split_order;
+use crate::measure::MeasureError;
+use crate::measure::compare::Comparison;
+use crate::measure::rng::Rng;
 
 /// hidden, query heads, head dim: the model's shape, small odd ones that neither tiles
 /// nor scale groups divide, and a small one that packs, with slots that start in the
@@ -164,7 +171,7 @@ struct Sweep<'a> {
 }
 
 impl Sweep<'_> {
-    fn shape(&self, shape: (usize, usize, usize), tally: &mut Tally) -> Result<(), Error> {
+    fn shape(&self, shape: (usize, usize, usize), tally: &mut Tally) -> Result<(), MeasureError> {
         let (hidden, q_heads, head_dim) = shape;
         let kv_heads: Vec<usize> = KV_HEADS.into_iter().filter(|kv| q_heads % kv == 0).collect();
         let specs = self.specs(shape, &kv_heads)?;
@@ -217,7 +224,7 @@ impl Sweep<'_> {
         specs: &Specs,
         problems: &mut [WoProblem],
         tally: &mut Tally,
-    ) -> Result<(), Error> {
+    ) -> Result<(), MeasureError> {
         for mode in MODES {
             let fused = mode == "fma";
             let chained = chained(shape, set.inputs, fused);
@@ -246,7 +253,7 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    fn specs(&self, shape: (usize, usize, usize), kv_heads: &[usize]) -> Result<Specs, Error> {
+    fn specs(&self, shape: (usize, usize, usize), kv_heads: &[usize]) -> Result<Specs, MeasureError> {
         let device = self.context.device();
         let arch = Arch::of_device(device.major, device.minor);
         let family = self.jit.registry().get("wo_gemv")?;
@@ -312,7 +319,10 @@ impl Sweep<'_> {
 }
 
 /// Compiles what the cache lacks, on all cores, before the GPU has to wait.
-pub(super) fn prepare<'s>(jit: &Jit, specs: impl Iterator<Item = &'s KernelSpec>) -> Result<(), Error> {
+pub(super) fn prepare<'s>(
+    jit: &Jit,
+    specs: impl Iterator<Item = &'s KernelSpec>,
+) -> Result<(), MeasureError> {
     let specs: Vec<_> = specs.collect();
     let next = AtomicUsize::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);

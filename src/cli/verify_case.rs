@@ -5,7 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::reference::{Comparison, Drift, WoOutput, WoShape, compare, drift};
+use crate::families::wo_gemv::reference::WoOutput;
+use crate::families::wo_gemv::reference::WoShape;
+use crate::measure::compare::Comparison;
+use crate::measure::compare::Drift;
+use crate::measure::compare::compare;
+use crate::measure::compare::drift;
 
 /// JSON has no infinity: a NaN on either side shows as null.
 pub(super) fn finite(value: f64) -> Option<f64> {

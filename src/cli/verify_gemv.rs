@@ -15,16 +15,21 @@ use serde_json::json;
 use super::verify::prepare;
 use super::verify_mma::{INPUTS, LAYOUTS, Launch, inputs, order, same_bits};
 use super::{Answer, output};
-use crate::device::Context;
-use crate::jit::{Error, Jit};
-use crate::launch::{Arguments, Order, launch};
-use crate::load::LoadedKernel;
-use crate::problem::ProblemError;
-use crate::reference::mma::Accuracy;
-use crate::reference::packed;
-use crate::reference::{WoInputs, WoShape, largest, matmul_f64, split_order};
-use crate::spec::KernelSpec;
-use crate::target::Arch;
+use crate::engine::jit::Jit;
+use crate::engine::request::spec::KernelSpec;
+use crate::engine::request::target::Arch;
+use crate::engine::run::device::Context;
+use crate::engine::run::launch::{Arguments, Order, launch};
+use crate::engine::run::load::LoadedKernel;
+use crate::families::nvfp4::packed;
+use crate::families::wo_gemv::problem::ProblemError;
+use crate::families::wo_gemv::reference::WoInputs;
+use crate::families::wo_gemv::reference::WoShape;
+use crate::families::wo_gemv::reference::matmul_f64;
+use crate::families::wo_gemv::reference::mma::Accuracy;
+use crate::families::wo_gemv::reference::split_order;
+use crate::measure::MeasureError;
+use crate::measure::compare::largest;
 
 /// Rows and K: small ones, one of rows that no tile divides, and the model's own.
 const SHAPES: [(usize, usize); 5] = [(304, 5120), (136, 640), (130, 896), (34816, 5120), (5120, 17408)];
@@ -107,7 +112,7 @@ struct Sweep<'a> {
 
 impl Sweep<'_> {
     /// Cases, and how many of them were wrong.
-    fn run(&self, held: &Held, specs: &[KernelSpec]) -> Result<(usize, usize), Error> {
+    fn run(&self, held: &Held, specs: &[KernelSpec]) -> Result<(usize, usize), MeasureError> {
         let (mut cases, mut wrong) = (0, 0);
         let mut first: [Option<Vec<f32>>; 2] = [None, None];
         let largest = largest(&self.yardstick);
@@ -158,7 +163,7 @@ impl Sweep<'_> {
 }
 
 /// Every variant of a shape; the first has an f32 output.
-fn specs(jit: &Jit, context: &Context, rows: usize, k: usize) -> Result<Vec<KernelSpec>, Error> {
+fn specs(jit: &Jit, context: &Context, rows: usize, k: usize) -> Result<Vec<KernelSpec>, MeasureError> {
     let device = context.device();
     let arch = Arch::of_device(device.major, device.minor);
     let (rows_text, k_text) = (rows.to_string(), k.to_string());

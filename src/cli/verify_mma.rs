@@ -9,13 +9,20 @@ use serde_json::json;
 
 use super::output;
 use super::verify::prepare;
-use crate::device::Context;
-use crate::jit::{Error, Jit};
-use crate::problem::WoProblem;
-use crate::reference::mma::{Accuracy, quantise};
-use crate::reference::{Rng, WoInputs, WoOutput, WoShape, largest, matmul_f64, split_order};
-use crate::spec::KernelSpec;
-use crate::target::Arch;
+use crate::engine::jit::Jit;
+use crate::engine::request::spec::KernelSpec;
+use crate::engine::request::target::Arch;
+use crate::engine::run::device::Context;
+use crate::families::wo_gemv::problem::WoProblem;
+use crate::families::wo_gemv::reference::WoInputs;
+use crate::families::wo_gemv::reference::WoOutput;
+use crate::families::wo_gemv::reference::WoShape;
+use crate::families::wo_gemv::reference::matmul_f64;
+use crate::families::wo_gemv::reference::mma::{Accuracy, quantise};
+use crate::families::wo_gemv::reference::split_order;
+use crate::measure::MeasureError;
+use crate::measure::compare::largest;
+use crate::measure::rng::Rng;
 
 /// hidden, query heads, head dim, kv heads: small, with slots of whole 64 weights.
 const SHAPES: [(usize, usize, usize, usize); 2] = [(200, 24, 256, 4), (72, 16, 128, 4)];
@@ -41,7 +48,7 @@ pub(super) struct Verdict {
     pub wrong: usize,
 }
 
-pub(super) fn run(jit: &Jit, context: &Context, as_json: bool, seeds: u64) -> Result<Verdict, Error> {
+pub(super) fn run(jit: &Jit, context: &Context, as_json: bool, seeds: u64) -> Result<Verdict, MeasureError> {
     let stream = context.cuda().default_stream();
     let specs = every_spec(jit, context)?;
     prepare(jit, specs.iter())?;
@@ -83,7 +90,13 @@ struct Sweep<'a> {
 }
 
 impl Sweep<'_> {
-    fn case(&self, name: &str, seed: u64, inputs: &WoInputs, verdict: &mut Verdict) -> Result<(), Error> {
+    fn case(
+        &self,
+        name: &str,
+        seed: u64,
+        inputs: &WoInputs,
+        verdict: &mut Verdict,
+    ) -> Result<(), MeasureError> {
         let shape = self.shape;
         let exact = split_order(shape, inputs, true).output;
         let yardstick = matmul_f64(shape, inputs);
@@ -130,7 +143,7 @@ fn spec(
     q_heads: usize,
     layout: &str,
     geometry: &[(&str, &str)],
-) -> Result<KernelSpec, Error> {
+) -> Result<KernelSpec, MeasureError> {
     let device = context.device();
     let arch = Arch::of_device(device.major, device.minor);
     let numbers = [
@@ -195,7 +208,7 @@ pub(super) fn order(spec: &KernelSpec) -> usize {
     usize::from(spec.number("tokens") > Some(2))
 }
 
-fn every_spec(jit: &Jit, context: &Context) -> Result<Vec<KernelSpec>, Error> {
+fn every_spec(jit: &Jit, context: &Context) -> Result<Vec<KernelSpec>, MeasureError> {
     let mut specs = Vec::new();
     for (hidden, q_heads, head_dim, num_kv_heads) in SHAPES {
         for wo_split in SPLITS {

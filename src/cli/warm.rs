@@ -13,11 +13,11 @@ use serde_json::json;
 
 use super::plan::{self, Plan, Request};
 use super::{Answer, args, output};
-use crate::cache::Provenance;
-use crate::jit::{Error, Jit, Prepared};
-use crate::spec::KernelSpec;
-use crate::target::Arch;
-use crate::template::Registry;
+use crate::engine::cache::Provenance;
+use crate::engine::jit::{Error, Jit, Prepared};
+use crate::engine::request::spec::KernelSpec;
+use crate::engine::request::target::Arch;
+use crate::engine::request::template::Registry;
 
 /// A compile that takes this long says that it is alive, again and again.
 const ALIVE: Duration = Duration::from_secs(10);
@@ -294,7 +294,7 @@ fn on_ctrl_c() {
     };
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            crate::cache::quiesce();
+            crate::engine::cache::shutdown();
             output::note("interrupted; the cache is clean, and what was built so far is kept");
             let _ = signal_hook::low_level::emulate_default_handler(signal);
         }

@@ -6,9 +6,9 @@ use clap::{ArgMatches, Command};
 use serde_json::json;
 
 use super::{Answer, args, output};
-use crate::cache::Why;
-use crate::jit::Jit;
-use crate::template::Registry;
+use crate::engine::cache::Why;
+use crate::engine::jit::Jit;
+use crate::engine::request::template::Registry;
 
 pub(super) fn command(registry: &Registry) -> Command {
     let why = Command::new("why")

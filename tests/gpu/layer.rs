@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use cudarc::driver::{CudaContext, CudaStream};
-use jitc::device::{self, Context};
-use jitc::jit::Jit;
-use jitc::launch::LaunchError;
-use jitc::reference::layer::{Kv, LayerInputs, LayerShape, Lengths};
-use jitc::spec::KernelSpec;
-use jitc::workspace::{
+use jitc::engine::jit::Jit;
+use jitc::engine::request::spec::KernelSpec;
+use jitc::engine::run::device::{self, Context};
+use jitc::engine::run::launch::LaunchError;
+use jitc::families::decode_layer::reference::{Kv, LayerInputs, LayerShape, Lengths};
+use jitc::families::decode_layer::{
     Dtype, Layer, LayerProblem, LayerTensors, LayerWeights, Room, Tensor, WorkspaceError, Written,
 };
 

@@ -8,17 +8,20 @@ mod quantise;
 use std::io::Write;
 use std::sync::Arc;
 
-use jitc::artifact::Artifact;
-use jitc::cache::{Cache, Provenance};
-use jitc::config::{Config, Environment, Flags};
-use jitc::device::Context;
-use jitc::jit::{Error, Jit};
-use jitc::launch::{Arguments, LaunchError, Order, launch};
-use jitc::load::LoadError;
-use jitc::problem::WoProblem;
-use jitc::reference::{WoInputs, WoShape, compare, split_order};
-use jitc::spec::KernelSpec;
-use jitc::target::Arch;
+use jitc::engine::build::artifact::Artifact;
+use jitc::engine::cache::{Cache, Provenance};
+use jitc::engine::config::{Config, Environment, Flags};
+use jitc::engine::jit::{Error, Jit};
+use jitc::engine::request::spec::KernelSpec;
+use jitc::engine::request::target::Arch;
+use jitc::engine::run::device::Context;
+use jitc::engine::run::launch::{Arguments, LaunchError, Order, launch};
+use jitc::engine::run::load::LoadError;
+use jitc::families::wo_gemv::problem::WoProblem;
+use jitc::families::wo_gemv::reference::WoInputs;
+use jitc::families::wo_gemv::reference::WoShape;
+use jitc::families::wo_gemv::reference::split_order;
+use jitc::measure::compare::compare;
 
 /// The first GPU, or nothing, with the reason said.
 #[expect(

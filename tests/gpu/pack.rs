@@ -1,10 +1,11 @@
 //! The family `pack` against the library's packer, both ways, byte for byte.
 
 use cudarc::driver::DevicePtr;
-use jitc::launch::{Arguments, Order, launch};
-use jitc::reference::packed::{PACKED, PACKED64, Weight};
-use jitc::reference::{Rng, swizzle};
-use jitc::spec::KernelSpec;
+use jitc::engine::request::spec::KernelSpec;
+use jitc::engine::run::launch::{Arguments, Order, launch};
+use jitc::families::nvfp4::packed::{PACKED, PACKED64, Weight};
+use jitc::families::nvfp4::swizzle;
+use jitc::measure::rng::Rng;
 
 use super::{arch_of, gpu, jit};
 

@@ -3,12 +3,13 @@
 
 use cudarc::driver::DevicePtr;
 use half::bf16;
-use jitc::config::{Config, Environment, Flags};
-use jitc::jit::Jit;
-use jitc::launch::{Arguments, Order, launch};
-use jitc::reference::layer::quantise;
-use jitc::reference::{Rng, e4m3};
-use jitc::spec::KernelSpec;
+use jitc::engine::config::{Config, Environment, Flags};
+use jitc::engine::jit::Jit;
+use jitc::engine::request::spec::KernelSpec;
+use jitc::engine::run::launch::{Arguments, Order, launch};
+use jitc::families::decode_layer::reference::quantise;
+use jitc::families::nvfp4::e4m3;
+use jitc::measure::rng::Rng;
 
 use super::{arch_of, gpu};
 

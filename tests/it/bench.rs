@@ -70,7 +70,7 @@ fn bench_of_the_layer_names_the_flag_that_is_wrong() {
 
 #[test]
 fn bench_without_a_gpu_says_so() {
-    if jitc::device::list().is_ok_and(|devices| !devices.is_empty()) {
+    if jitc::engine::run::device::list().is_ok_and(|devices| !devices.is_empty()) {
         let _ = writeln!(std::io::stderr(), "skipped: there is a GPU here");
         return;
     }

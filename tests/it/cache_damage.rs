@@ -1,6 +1,6 @@
 //! Every file of an entry, truncated and bit-flipped on disk: found, and rebuilt.
 
-use jitc::cache::{Cache, Provenance, Store};
+use jitc::engine::cache::{Cache, Provenance, Store};
 
 use crate::cache_support::{artifact, build, fast_folder, never, subject};
 

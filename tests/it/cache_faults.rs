@@ -7,7 +7,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use jitc::cache::Store;
+use jitc::engine::cache::Store;
 
 use crate::cache_support::{build, subject};
 use crate::worker::Worker;
@@ -84,7 +84,7 @@ fn beyond_the_limit_on_file_sizes_kernels_are_returned_and_nothing_half_written_
 fn a_read_only_file_system_serves_what_it_has_and_the_rest_is_built() {
     let folder = tempfile::tempdir().expect("folder");
     let prepared = folder.path().join("prepared");
-    let cache = jitc::cache::Cache::builder().user(&prepared).build();
+    let cache = jitc::engine::cache::Cache::builder().user(&prepared).build();
     cache.get_or_build(&subject(1), || build(1)).expect("built");
     fs_err::create_dir(folder.path().join("cache")).expect("folder");
     let script = "mount -t tmpfs -o mode=700 none cache && cp -a prepared/. cache && \
@@ -109,7 +109,7 @@ fn a_read_only_file_system_serves_what_it_has_and_the_rest_is_built() {
 fn a_folder_without_the_right_to_write_serves_what_it_has_and_the_rest_is_built() {
     let folder = tempfile::tempdir().expect("folder");
     let root = folder.path().join("cache");
-    let cache = jitc::cache::Cache::builder().user(&root).build();
+    let cache = jitc::engine::cache::Cache::builder().user(&root).build();
     cache.get_or_build(&subject(1), || build(1)).expect("built");
     let mut folders = vec![root.clone(), root.join("v1")];
     let inner = fs_err::read_dir(root.join("v1")).expect("folder");

@@ -3,8 +3,8 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use jitc::cache::Entry;
-use jitc::cache::bundle::import;
+use jitc::engine::cache::Entry;
+use jitc::engine::cache::bundle::import;
 
 use crate::cache_support::{Root, artifact, subject};
 
@@ -46,7 +46,7 @@ fn a_hostile_bundle_is_refused_with_nothing_changed() {
     if one.0 > two.0 {
         std::mem::swap(&mut one, &mut two);
     }
-    let pack = |entries: &[&([u8; 32], jitc::cache::EntryFiles)]| {
+    let pack = |entries: &[&([u8; 32], jitc::engine::cache::EntryFiles)]| {
         let entries: Vec<_> = entries.iter().map(|(key, files)| (*key, files)).collect();
         targets::pack(&entries)
     };

@@ -3,8 +3,8 @@
 use std::io::Cursor;
 use std::sync::Arc;
 
-use jitc::cache::bundle::{export, import};
-use jitc::cache::{Cache, Component, Drift, Limits, Memory, Receipt, Why};
+use jitc::engine::cache::bundle::{export, import};
+use jitc::engine::cache::{Cache, Component, Drift, Limits, Memory, Receipt, Why};
 
 use crate::cache_support::{Root, build, never, subject, subject_with};
 

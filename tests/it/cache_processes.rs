@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use jitc::cache::{Limits, Store};
+use jitc::engine::cache::{Limits, Store};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 

@@ -5,8 +5,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jitc::cache::{Cache, Load};
-use jitc::toolchain::identify;
+use jitc::engine::build::toolchain::identify;
+use jitc::engine::cache::{Cache, Load};
 
 use crate::cache_support::{Root, artifact, build, never, subject};
 
@@ -124,7 +124,10 @@ fn where_there_are_no_locks_work_is_duplicated_and_nothing_fails() {
     let open = std::fs::Permissions::from_mode(0o777);
     fs_err::set_permissions(root.path().join("v1/.locks"), open).expect("chmod");
     let claim = root.store().claim(&subject(1).key, Duration::ZERO);
-    assert!(matches!(claim, jitc::cache::Claim::Unsupported(_)), "{claim:?}");
+    assert!(
+        matches!(claim, jitc::engine::cache::Claim::Unsupported(_)),
+        "{claim:?}"
+    );
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use jitc::cache::{Cache, Fault, FindError, Load, Provenance, Store};
+use jitc::engine::cache::{Cache, Fault, FindError, Load, Provenance, Store};
 
 use crate::cache_support::{Root, artifact, build, never, subject};
 
@@ -398,7 +398,7 @@ fn the_loser_of_a_rename_leaves_the_winners_entry() {
     let built = root.cache().get_or_build(&subject(1), || {
         // Somebody without locks publishes while this build runs.
         let other = Store::new(root.path());
-        let entry = jitc::cache::Entry::new(&subject(1), &artifact(1));
+        let entry = jitc::engine::cache::Entry::new(&subject(1), &artifact(1));
         other.publish(&entry).expect("published");
         build(1)
     });

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
-use jitc::artifact::{Artifact, Resources};
-use jitc::cache::{Cache, Store, Subject};
-use jitc::key::{KeyInputs, Preimage};
-use jitc::target::ToolchainIdentity;
+use jitc::engine::build::artifact::{Artifact, Resources};
+use jitc::engine::build::key::{KeyInputs, Preimage};
+use jitc::engine::cache::{Cache, Store, Subject};
+use jitc::engine::request::target::ToolchainIdentity;
 
 /// A cache root of its own; gone with the value.
 pub(crate) struct Root(tempfile::TempDir);

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use jitc::reference::packed::Weight;
+use jitc::families::nvfp4::packed::Weight;
 
 /// The repository's headers.
 pub(crate) fn headers() -> PathBuf {

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use jitc::config::{Config, Environment, Flags};
-use jitc::jit::Jit;
-use jitc::key::CacheKey;
-use jitc::spec::KernelSpec;
-use jitc::target::Arch;
-use jitc::template::{Constant, Legal, Registry};
+use jitc::engine::build::key::CacheKey;
+use jitc::engine::config::{Config, Environment, Flags};
+use jitc::engine::jit::Jit;
+use jitc::engine::request::spec::KernelSpec;
+use jitc::engine::request::target::Arch;
+use jitc::engine::request::template::{Constant, Legal, Registry};
 
 fn jit(templates: Option<&Path>) -> Jit {
     let flags = Flags {
@@ -166,7 +166,7 @@ fn an_option_that_would_read_files_is_refused() {
     let registry = Registry::from_files(&files).expect("registry");
     let family = registry.get("k").expect("family");
     let spec = KernelSpec::new(family, [], "sm_80".parse().expect("arch")).expect("spec");
-    let error = jitc::render::render(&registry, &spec).expect_err("refused");
+    let error = jitc::engine::build::render::render(&registry, &spec).expect_err("refused");
     assert_eq!(
         error.to_string(),
         "k: option `-I/usr/include` is refused: the compiler may see only what the key covers"

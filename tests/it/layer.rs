@@ -1,11 +1,14 @@
 //! The decode layer's families, as far as no GPU is needed.
 
-use jitc::dispatch::known_device;
-use jitc::spec::KernelSpec;
-use jitc::target::Arch;
-use jitc::template::Registry;
-use jitc::tune::{Gpu, Problem, Record, Winner};
-use jitc::workspace::LayerDims;
+use jitc::engine::request::spec::KernelSpec;
+use jitc::engine::request::target::Arch;
+use jitc::engine::request::template::Registry;
+use jitc::engine::run::occupancy::known_device;
+use jitc::families::decode_layer::LayerDims;
+use jitc::measure::tune::Gpu;
+use jitc::measure::tune::Problem;
+use jitc::measure::tune::Record;
+use jitc::measure::tune::Winner;
 
 use crate::cli::{events, jitc, succeeded};
 

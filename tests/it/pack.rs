@@ -1,8 +1,9 @@
 //! Packed weights without a GPU: the verb, and the family `pack`, whose code is plain C++:
 //! the host's compiler runs it, if there is one, and its bytes are held to the library's.
 
-use jitc::reference::packed::{PACKED, PACKED64, Weight};
-use jitc::reference::{Rng, swizzle};
+use jitc::families::nvfp4::packed::{PACKED, PACKED64, Weight};
+use jitc::families::nvfp4::swizzle;
+use jitc::measure::rng::Rng;
 
 use crate::host_code::{built, run};
 

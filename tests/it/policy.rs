@@ -5,13 +5,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use jitc::artifact::{Artifact, Resources};
-use jitc::cache::{Drift, Event, Receipt};
-use jitc::compile::{CompileError, Compiler};
-use jitc::config::{Config, Environment, Flags, MissPolicy};
-use jitc::jit::{Error, ErrorKind, Jit, JitBuilder, read_trace};
-use jitc::render::RenderedSource;
-use jitc::spec::KernelSpec;
+use jitc::engine::build::artifact::{Artifact, Resources};
+use jitc::engine::build::compile::{CompileError, Compiler};
+use jitc::engine::build::render::RenderedSource;
+use jitc::engine::cache::{Drift, Event, Receipt};
+use jitc::engine::config::{Config, Environment, Flags, MissPolicy};
+use jitc::engine::jit::{Error, ErrorKind, Jit, JitBuilder, read_trace};
+use jitc::engine::request::spec::KernelSpec;
 
 struct Counting(Arc<AtomicU32>);
 
@@ -112,7 +112,7 @@ fn under_a_receipt_nothing_unlisted_is_loaded_and_nothing_is_compiled() {
         );
     }
     // Another good entry under the listed key is not what was listed.
-    let store = jitc::cache::Store::new(&root);
+    let store = jitc::engine::cache::Store::new(&root);
     store.expel(&listed.subject.key).expect("expelled");
     let missing = jit.prepare(&spec(&jit, "8")).expect_err("missing");
     assert!(
@@ -127,7 +127,7 @@ fn under_a_receipt_nothing_unlisted_is_loaded_and_nothing_is_compiled() {
     );
     let mut other = (*listed.fetched.artifact).clone();
     other.compile_log.push_str("another log");
-    let entry = jitc::cache::Entry::new(&listed.subject, &other);
+    let entry = jitc::engine::cache::Entry::new(&listed.subject, &other);
     store.publish(&entry).expect("published");
     let error = jit.prepare(&spec(&jit, "8")).expect_err("drifted");
     assert!(error.to_string().contains("compile.log"), "{error}");

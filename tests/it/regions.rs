@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use jitc::constant::Value;
-use jitc::region::{Active, Geometry, Table};
-use jitc::template::{Legal, Registry};
+use jitc::engine::request::constant::Value;
+use jitc::engine::request::template::{Legal, Registry};
+use jitc::measure::region::{Active, Geometry, Table};
 use object::{Object, ObjectSection};
 
 use crate::cli::{jitc, succeeded};
@@ -45,16 +45,16 @@ extern "C" __global__ void probe(const float* x, float* y, unsigned long long* r
     jitc::RegionSum<Config> sum;
     __shared__ float part[128];
     float a = 0.0f;
-    timer.enter(jitc::region::phase1_wo_stage{});
+    timer.enter(jitc::measure::region::phase1_wo_stage{});
     part[threadIdx.x] = x[threadIdx.x];
     __syncthreads();
-    timer.exit(jitc::region::phase1_wo_stage{});
+    timer.exit(jitc::measure::region::phase1_wo_stage{});
     for (unsigned i = threadIdx.x; i < n; i += 128u) {
-        timer.enter(jitc::region::phase1_wo_gemv{}, sum);
+        timer.enter(jitc::measure::region::phase1_wo_gemv{}, sum);
         a += x[i] * part[i % 128u];
-        timer.exit(jitc::region::phase1_wo_gemv{}, sum);
+        timer.exit(jitc::measure::region::phase1_wo_gemv{}, sum);
     }
-    timer.sum(jitc::region::phase1_gather{}, sum);
+    timer.sum(jitc::measure::region::phase1_gather{}, sum);
     y[threadIdx.x] = a;
 }
 "#;

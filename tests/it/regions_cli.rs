@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Output;
 
-use jitc::region::{Array, COLUMNS, Geometry, npy, synthetic};
+use jitc::measure::region::{Array, COLUMNS, Geometry, npy, synthetic};
 use predicates::str::contains;
 use serde_json::Value;
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use jitc::region::{Geometry, Reduced, Ticks, page, reduce, synthetic, thousands};
+use jitc::measure::region::{Geometry, Reduced, Ticks, page, reduce, synthetic, thousands};
 use serde_json::Value;
 
 use crate::webdriver::Browser;

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use jitc::region::{Bare, Geometry, Layout, TickSource, Ticks, synthetic, trace};
+use jitc::measure::region::{Bare, Geometry, Layout, TickSource, Ticks, synthetic, trace};
 use serde_json::Value;
 
 fn keys(value: &Value) -> Vec<&str> {

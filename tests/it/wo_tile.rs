@@ -3,8 +3,11 @@
 
 use std::path::Path;
 
-use jitc::reference::packed::{PACKED, Weight};
-use jitc::reference::{Rng, e4m3, fp4, swizzle};
+use jitc::families::nvfp4::e4m3;
+use jitc::families::nvfp4::fp4;
+use jitc::families::nvfp4::packed::{PACKED, Weight};
+use jitc::families::nvfp4::swizzle;
+use jitc::measure::rng::Rng;
 
 use crate::host_code::{built, headers, run};
 

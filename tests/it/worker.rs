@@ -11,8 +11,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use jitc::cache::bundle::{export, import};
-use jitc::cache::{Cache, Limits, Provenance, Store};
+use jitc::engine::cache::bundle::{export, import};
+use jitc::engine::cache::{Cache, Limits, Provenance, Store};
 
 use crate::cache_support::{artifact, subject};
 
@@ -165,7 +165,7 @@ impl State {
                     ..Limits::NONE
                 };
                 let pruned = self.store.prune(&limits, false).expect("pruned");
-                let removed = pruned.keys.iter().map(jitc::key::CacheKey::hex);
+                let removed = pruned.keys.iter().map(jitc::engine::build::key::CacheKey::hex);
                 removed.collect::<Vec<_>>().join(" ")
             }
             ["clean"] => self.store.clean().expect("cleaned").entries.to_string(),

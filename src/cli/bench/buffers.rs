@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DriverError, sys};
 
-use crate::device::Context;
-use crate::launch::{Arguments, LaunchError, Order, launch};
-use crate::load::EntryPoint;
-use crate::reference::packed::PACKED;
-use crate::reference::{WoInputs, WoOutput, WoShape};
-use crate::timing::cold_sets;
+use crate::engine::run::device::Context;
+use crate::engine::run::launch::{Arguments, LaunchError, Order, launch};
+use crate::engine::run::load::EntryPoint;
+use crate::families::nvfp4::packed::PACKED;
+use crate::families::wo_gemv::reference::WoInputs;
+use crate::families::wo_gemv::reference::WoOutput;
+use crate::families::wo_gemv::reference::WoShape;
+use crate::measure::timing::cold_sets;
 
 /// Sets that differ; further ones repeat them elsewhere. Where launches overlap, as many
 /// follow each other before a result is read.
@@ -64,7 +66,7 @@ impl Buffers {
         seed: u64,
         layout: Layout,
         most_slots: usize,
-    ) -> Result<Self, super::BenchError> {
+    ) -> Result<Self, super::MeasureError> {
         let stream = context.cuda().default_stream();
         let set_len = inputs.weight.len() + inputs.scales.len();
         let count = if layout.cold {
@@ -184,7 +186,7 @@ impl Buffers {
         entry: &EntryPoint,
         shape: &WoShape,
         nat: u32,
-    ) -> Result<WoOutput, super::BenchError> {
+    ) -> Result<WoOutput, super::MeasureError> {
         let tokens = nat as usize;
         let poison = vec![f32::NAN; self.partials.len()];
         self.stream.memcpy_htod(&poison, &mut self.partials)?;

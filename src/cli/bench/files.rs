@@ -8,8 +8,10 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::reference::{Comparison, Drift, WoShape};
-use crate::timing::Plan;
+use crate::families::wo_gemv::reference::WoShape;
+use crate::measure::compare::Comparison;
+use crate::measure::compare::Drift;
+use crate::measure::timing::Plan;
 
 /// The original's tolerances; the exact modes are held to no difference at all.
 pub(super) const RTOL: f64 = 1e-3;
@@ -175,7 +177,7 @@ pub(super) fn git_sha() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::timing::Method;
+    use crate::measure::timing::Method;
 
     fn case() -> Case {
         Case {
@@ -257,7 +259,7 @@ mod tests {
 
     #[test]
     fn an_infinite_distance_is_written_as_a_word() {
-        let against = crate::reference::compare(&[1.0], &[f32::NAN]);
+        let against = crate::measure::compare::compare(&[1.0], &[f32::NAN]);
         assert_eq!(chained(&against)["max_abs"], "inf");
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, value_parser};
 
 use crate::cli::args;
-use crate::template::Registry;
+use crate::engine::request::template::Registry;
 
 pub(in crate::cli) fn command(registry: &Registry) -> clap::Command {
     let bench = clap::Command::new("bench")

@@ -20,15 +20,26 @@ use std::sync::Arc;
 use clap::ArgMatches;
 
 use super::{Answer, args, output};
-use crate::device::{Context, DeviceError};
-use crate::jit::{Error, Jit};
-use crate::launch::Order;
-use crate::load::LoadedKernel;
-use crate::reference::{Drift, WoInputs, WoOutput, compare, drift, matmul_f64, split_order};
-use crate::spec::KernelSpec;
-use crate::target::Arch;
-use crate::timing::{Method, Plan, Summary, TimingError, sample};
-use crate::tune::{Choice, Gpu, Record, choose};
+use crate::engine::jit::Jit;
+use crate::engine::request::spec::KernelSpec;
+use crate::engine::request::target::Arch;
+use crate::engine::run::device::Context;
+use crate::engine::run::launch::Order;
+use crate::engine::run::load::LoadedKernel;
+use crate::families::wo_gemv::reference::WoInputs;
+use crate::families::wo_gemv::reference::WoOutput;
+use crate::families::wo_gemv::reference::matmul_f64;
+use crate::families::wo_gemv::reference::split_order;
+use crate::families::wo_gemv::tune::heuristic;
+use crate::measure::MeasureError;
+use crate::measure::compare::Drift;
+use crate::measure::compare::compare;
+use crate::measure::compare::drift;
+use crate::measure::timing::{Method, Plan, Summary, sample};
+use crate::measure::tune::Choice;
+use crate::measure::tune::Gpu;
+use crate::measure::tune::Record;
+use crate::measure::tune::choose;
 
 use buffers::{Buffers, Layout};
 use files::Case;
@@ -39,35 +50,6 @@ pub(super) use request::{Request, Variant};
 /// Launches of a graph, or more where the sets of weights are more.
 const PER_GRAPH: usize = 24;
 
-/// What stops a measurement.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum BenchError {
-    #[error(transparent)]
-    Jit(#[from] Error),
-    #[error("measuring takes a GPU, and there is none to use: {0}")]
-    Device(#[from] DeviceError),
-    #[error(transparent)]
-    Timing(#[from] TimingError),
-    #[error(transparent)]
-    Layer(#[from] crate::workspace::WorkspaceError),
-    #[error(transparent)]
-    Launch(#[from] crate::launch::LaunchError),
-    #[error(transparent)]
-    Pack(#[from] crate::reference::packed::PackError),
-    #[error("the CUDA driver said {0:?}")]
-    Driver(#[from] cudarc::driver::DriverError),
-    #[error("{0}")]
-    File(#[from] std::io::Error),
-    #[error("{0}")]
-    Request(String),
-}
-
-impl From<crate::spec::SpecError> for BenchError {
-    fn from(error: crate::spec::SpecError) -> Self {
-        Self::Jit(error.into())
-    }
-}
-
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     let layer = matches.get_one::<String>("family").is_some_and(|f| f == "layer");
     let (what, others): (_, &[&str]) = if layer {
@@ -76,13 +58,13 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         ("wo_gemv", &["context", "nat", "path"])
     };
     let measured = match args::refuse(matches, others, what) {
-        Err(reason) => Err(BenchError::Request(reason)),
+        Err(reason) => Err(MeasureError::Request(reason)),
         Ok(()) if layer => layer::measure(jit, matches, json),
         Ok(()) => measure(jit, matches, json),
     };
     match measured {
         Ok(code) => Ok(code),
-        Err(BenchError::Jit(error)) => Err(error),
+        Err(error @ MeasureError::Engine(_)) => Err(error),
         Err(error) => {
             output::error(&error);
             Ok(ExitCode::from(2))
@@ -115,10 +97,10 @@ pub(super) struct Session<'a> {
     ncu: bool,
 }
 
-fn measure(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<ExitCode, BenchError> {
+fn measure(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<ExitCode, MeasureError> {
     args::constants_of(jit, &["wo_gemv"])?;
     let request = request(jit, matches)?;
-    let variants = request.variants().map_err(BenchError::Request)?;
+    let variants = request.variants().map_err(MeasureError::Request)?;
     let mut session = Session::open(jit, matches, request)?;
     session.out = matches.get_one::<PathBuf>("out").cloned();
     session.ncu = matches.get_flag("ncu");
@@ -145,9 +127,9 @@ fn measure(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<ExitCode, Benc
 }
 
 /// What the command line asks for; needs no GPU.
-pub(super) fn request(jit: &Jit, matches: &ArgMatches) -> Result<Request, BenchError> {
-    let family = jit.registry().get("wo_gemv").map_err(Error::from)?;
-    Request::new(family, jit.config(), matches).map_err(BenchError::Request)
+pub(super) fn request(jit: &Jit, matches: &ArgMatches) -> Result<Request, MeasureError> {
+    let family = jit.registry().get("wo_gemv")?;
+    Request::new(family, jit.config(), matches).map_err(MeasureError::Request)
 }
 
 fn plan(matches: &ArgMatches) -> Plan {
@@ -175,7 +157,7 @@ pub(super) struct Inputs {
 
 impl<'a> Session<'a> {
     /// Opens the first GPU.
-    pub(super) fn open(jit: &'a Jit, matches: &ArgMatches, request: Request) -> Result<Self, BenchError> {
+    pub(super) fn open(jit: &'a Jit, matches: &ArgMatches, request: Request) -> Result<Self, MeasureError> {
         Ok(Self {
             context: Context::new(0)?,
             record: jit
@@ -200,7 +182,13 @@ impl<'a> Session<'a> {
     /// The geometry of a variant: forced, tuned or by rule.
     fn choose(&self, variant: &Variant, nat: usize) -> Choice {
         let problem = self.request.problem(variant, nat);
-        choose(&self.record, &self.gpu(), &problem, &self.request.forced)
+        choose(
+            &self.record,
+            &self.gpu(),
+            &problem,
+            &self.request.forced,
+            heuristic,
+        )
     }
 
     fn layout(&self) -> Layout {
@@ -215,15 +203,15 @@ impl<'a> Session<'a> {
         Arch::of_device(device.major, device.minor)
     }
 
-    fn spec(&self, variant: &Variant, choice: &Choice) -> Result<KernelSpec, BenchError> {
-        let family = self.jit.registry().get("wo_gemv").map_err(Error::from)?;
+    fn spec(&self, variant: &Variant, choice: &Choice) -> Result<KernelSpec, MeasureError> {
+        let family = self.jit.registry().get("wo_gemv")?;
         Ok(self
             .request
             .spec(family, variant, &choice.geometry, self.arch())?)
     }
 
     /// Draws and uploads inputs, works out references, and times the floor.
-    pub(super) fn inputs(&self, variants: &[Variant], gs: f32) -> Result<Inputs, BenchError> {
+    pub(super) fn inputs(&self, variants: &[Variant], gs: f32) -> Result<Inputs, MeasureError> {
         let most_tokens = self.request.tokens.iter().copied().max().unwrap_or(1);
         let most_split = variants.iter().map(|v| v.wo_split).max().unwrap_or(1);
         let shape = self.request.wo_shape(most_split);
@@ -253,16 +241,16 @@ impl<'a> Session<'a> {
     }
 
     /// The kernel that only reads: every floor is its time.
-    fn stream_kernel(&self) -> Result<Arc<LoadedKernel>, BenchError> {
+    fn stream_kernel(&self) -> Result<Arc<LoadedKernel>, MeasureError> {
         let ctas = (8 * self.context.device().sm_count).to_string();
         let set = [("num_ctas", ctas.as_str()), ("num_threads", "256")];
-        let family = self.jit.registry().get("stream").map_err(Error::from)?;
+        let family = self.jit.registry().get("stream")?;
         let spec = KernelSpec::new(family, set, self.arch())?;
         Ok(self.jit.load(&spec, &self.context)?)
     }
 
     /// The streaming kernel over the same bytes.
-    fn floor(&self, buffers: &Buffers, plan: &Plan) -> Result<f64, BenchError> {
+    fn floor(&self, buffers: &Buffers, plan: &Plan) -> Result<f64, MeasureError> {
         let kernel = self.stream_kernel()?;
         let entry = &kernel.entries()[0];
         let samples = sample(&self.context, plan, &mut |i, stream| {
@@ -278,7 +266,7 @@ impl<'a> Session<'a> {
         nat: usize,
         choice: Choice,
         inputs: &mut Inputs,
-    ) -> Result<Measured, BenchError> {
+    ) -> Result<Measured, MeasureError> {
         let (gs, plan, floor) = (inputs.global_scale, inputs.plan, inputs.floor);
         let shape = self.request.wo_shape(variant.wo_split);
         let case = Case {

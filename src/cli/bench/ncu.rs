@@ -10,9 +10,9 @@ use std::process::{Command, ExitCode};
 use serde::Serialize;
 
 use super::files::Case;
-use super::{BenchError, Buffers, Choice, Session, Variant};
-use crate::config::Config;
-use crate::reference::WoInputs;
+use super::{Buffers, Choice, MeasureError, Session, Variant};
+use crate::engine::config::Config;
+use crate::families::wo_gemv::reference::WoInputs;
 
 /// From here on a unit counts as full.
 const FULL: f64 = 60.0;
@@ -95,7 +95,7 @@ impl Counters {
 
 /// Runs this program under ncu for one case. `None`, and a word on standard error,
 /// where ncu is not there or says nothing.
-pub(super) fn run(case: &Case, choice: &Choice, config: &Config) -> Result<Option<Counters>, BenchError> {
+pub(super) fn run(case: &Case, choice: &Choice, config: &Config) -> Result<Option<Counters>, MeasureError> {
     let metrics: Vec<&str> = PERCENT.iter().map(|p| p.1).chain(PLAIN).collect();
     let mut command = Command::new("ncu");
     command
@@ -154,7 +154,7 @@ pub(super) fn run(case: &Case, choice: &Choice, config: &Config) -> Result<Optio
 }
 
 /// One cold launch of each variant, for ncu to count.
-pub(super) fn child(session: &Session, variants: &[Variant]) -> Result<ExitCode, BenchError> {
+pub(super) fn child(session: &Session, variants: &[Variant]) -> Result<ExitCode, MeasureError> {
     let nat = session.request.tokens.iter().copied().max().unwrap_or(1);
     for variant in variants {
         let shape = session.request.wo_shape(variant.wo_split);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Choice, Measured, Session, files, plot};
 use crate::cli::output;
-use crate::timing::{Method, Summary};
+use crate::measure::timing::{Method, Summary};
 
 /// What the gate and the clock said of a variant.
 #[derive(Debug, Clone, Copy)]

@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use clap::ArgMatches;
 
-use crate::config::Config;
-use crate::reference::WoShape;
-use crate::spec::{self, KernelSpec, SpecError};
-use crate::target::Arch;
-use crate::template::Family;
-use crate::tune::{Geometry, Problem};
+use crate::engine::config::Config;
+use crate::engine::request::spec::{self, KernelSpec, SpecError};
+use crate::engine::request::target::Arch;
+use crate::engine::request::template::Family;
+use crate::families::wo_gemv::reference::WoShape;
+use crate::measure::tune::Geometry;
+use crate::measure::tune::Problem;
 
 /// Constants that say what is worked out; all others only lay it out.
 const SHAPE: [&str; 4] = ["hidden", "num_q_heads", "num_kv_heads", "head_dim"];

@@ -9,13 +9,13 @@ use serde_json::json;
 
 use super::filter::{Filter, filter_args, split};
 use super::{find, key_arg, not_found};
-use crate::cache::bundle::{BundleError, Exported, export_with, import as import_bundle};
-use crate::cache::{FindError, Store, diff as differences};
 use crate::cli::human::Style;
 use crate::cli::output;
 use crate::cli::whole::whole;
-use crate::jit::Jit;
-use crate::key::CacheKey;
+use crate::engine::build::key::CacheKey;
+use crate::engine::cache::bundle::{BundleError, Exported, export_with, import as import_bundle};
+use crate::engine::cache::{FindError, Store, diff as differences};
+use crate::engine::jit::Jit;
 
 fn out_arg() -> Arg {
     Arg::new("out")
@@ -87,7 +87,7 @@ pub(super) fn embed(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
             "static KERNELS: &[u8] = include_bytes!({:?});",
             absolute.display().to_string()
         ));
-        output::line("let jit = jitc::jit::Jit::builder(config).embedded(KERNELS).build()?;");
+        output::line("let jit = jitc::engine::jit::Jit::builder(config).embedded(KERNELS).build()?;");
     }
     ended(&exported)
 }

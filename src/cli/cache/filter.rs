@@ -6,12 +6,12 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::Value;
 
-use crate::cache::{Record, Summary, TierName};
 use crate::cli::human::now_unix_ms;
 use crate::cli::output;
-use crate::config::{parse_age, parse_bytes};
-use crate::jit::Jit;
-use crate::matrix::matches_glob;
+use crate::engine::cache::{Record, Summary, TierName};
+use crate::engine::config::{parse_age, parse_bytes};
+use crate::engine::jit::Jit;
+use crate::engine::request::matrix::matches_glob;
 
 /// An entry of a tier.
 pub(super) struct Row {

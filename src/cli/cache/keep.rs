@@ -6,11 +6,11 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::json;
 
-use crate::cache::{Checked, Limits, Receipt, ReceiptError, Store, TierName};
 use crate::cli::human::Style;
 use crate::cli::{Answer, output};
-use crate::config::{parse_age, parse_bytes};
-use crate::jit::{Error, Jit};
+use crate::engine::cache::{Checked, Limits, Receipt, ReceiptError, Store, TierName};
+use crate::engine::config::{parse_age, parse_bytes};
+use crate::engine::jit::{Error, Jit};
 
 pub(super) fn verify_command() -> Command {
     Command::new("verify")
@@ -74,7 +74,7 @@ pub(super) fn verify(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         let Some(store) = tier.store() else { continue };
         let checked = match store.check(repair && tier.is_writable()) {
             Ok(checked) => checked,
-            Err(error) if tier.is_writable() => return Err(Error::Cache(error)),
+            Err(error) if tier.is_writable() => return Err(Error::Cache(error).into()),
             Err(error) => {
                 output::note(format!("{}: {error}", tier.name()));
                 continue;

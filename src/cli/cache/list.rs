@@ -7,10 +7,10 @@ use clap::{ArgMatches, Command};
 use serde_json::json;
 
 use super::filter::{Filter, Row, filter_args, plain, registers, sort, sort_args, spills, split};
-use crate::cache::Summary;
 use crate::cli::human::Style;
 use crate::cli::{Answer, output};
-use crate::jit::{Error, Jit};
+use crate::engine::cache::Summary;
+use crate::engine::jit::{Error, Jit};
 
 pub(super) fn ls_command() -> Command {
     sort_args(filter_args(Command::new("ls").about("List entries")))
@@ -134,7 +134,7 @@ pub(super) fn stats(jit: &Jit, json: bool) -> Answer {
         let Some(store) = tier.store() else { continue };
         let totals = match store.totals() {
             Ok(totals) => totals,
-            Err(error) if tier.is_writable() => return Err(Error::Cache(error)),
+            Err(error) if tier.is_writable() => return Err(Error::Cache(error).into()),
             Err(error) => {
                 output::note(format!("{}: {error}", tier.name()));
                 continue;

@@ -11,10 +11,10 @@ use std::process::ExitCode;
 use clap::{Arg, ArgMatches, Command};
 
 use super::{Answer, output};
-use crate::cache::{FindError, Store};
-use crate::jit::{Error, Jit};
-use crate::key::CacheKey;
-use crate::template::Registry;
+use crate::engine::build::key::CacheKey;
+use crate::engine::cache::{FindError, Store};
+use crate::engine::jit::{Error, Jit};
+use crate::engine::request::template::Registry;
 
 pub(super) fn command(_: &Registry) -> Command {
     Command::new("cache")

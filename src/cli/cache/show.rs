@@ -8,10 +8,10 @@ use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
 use serde_json::json;
 
 use super::{find, key_arg, not_found};
-use crate::cache::{Entry, FindError, Load, TierName};
 use crate::cli::human::Style;
 use crate::cli::{Answer, output};
-use crate::jit::Jit;
+use crate::engine::cache::{Entry, FindError, Load, TierName};
+use crate::engine::jit::Jit;
 
 const THINGS: [(&str, &str); 6] = [
     ("source", "Print the rendered source"),

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::cli::args;
-use crate::config::Config;
-use crate::region::{Bare, Geometry, TickSource};
-use crate::template::Registry;
+use crate::engine::config::Config;
+use crate::engine::request::template::Registry;
+use crate::measure::region::{Bare, Geometry, TickSource};
 
 pub(in crate::cli) fn command(registry: &Registry) -> Command {
     let path = args::path;

@@ -11,12 +11,13 @@ use cudarc::driver::CudaStream;
 use super::Run;
 use super::live::{buffer, chosen, geometry, measure, source, with_regions};
 use crate::cli::layer_copies::Copies;
-use crate::device::Context;
-use crate::jit::{Error, Jit};
-use crate::reference::layer::Kv;
-use crate::region::{Table, Ticks};
-use crate::spec::KernelSpec;
-use crate::workspace::{BoundLayer, Layer, WorkspaceError};
+use crate::engine::jit::Jit;
+use crate::engine::request::spec::KernelSpec;
+use crate::engine::run::device::Context;
+use crate::families::decode_layer::reference::Kv;
+use crate::families::decode_layer::{BoundLayer, Layer, WorkspaceError};
+use crate::measure::MeasureError;
+use crate::measure::region::{Table, Ticks};
 
 /// Positions of each sequence's context.
 const CONTEXT: usize = 4096;
@@ -26,7 +27,7 @@ pub(super) fn one(
     context: &Context,
     spec: &KernelSpec,
     nat: u32,
-) -> Result<Result<Run, String>, Error> {
+) -> Result<Result<Run, String>, MeasureError> {
     let stream = context.cuda().default_stream();
     let count = chosen(spec);
     let (on, off) = (with_regions(spec, count)?, with_regions(spec, 0)?);

@@ -11,15 +11,19 @@ use std::sync::Arc;
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtrMut, sys};
 
 use super::{Run, layer};
-use crate::constant::Value;
-use crate::device::Context;
-use crate::jit::{Error, Jit};
-use crate::load::LoadedKernel;
-use crate::problem::{ProblemError, WoProblem};
-use crate::reference::{WoInputs, WoShape, compare, split_order};
-use crate::region::{self, Geometry, Layout, RegionBuffer, RegionError, Table, TickSource, Ticks};
-use crate::spec::KernelSpec;
-use crate::template::Legal;
+use crate::engine::jit::Jit;
+use crate::engine::request::constant::Value;
+use crate::engine::request::spec::KernelSpec;
+use crate::engine::request::template::Legal;
+use crate::engine::run::device::Context;
+use crate::engine::run::load::LoadedKernel;
+use crate::families::wo_gemv::problem::{ProblemError, WoProblem};
+use crate::families::wo_gemv::reference::WoInputs;
+use crate::families::wo_gemv::reference::WoShape;
+use crate::families::wo_gemv::reference::split_order;
+use crate::measure::MeasureError;
+use crate::measure::compare::compare;
+use crate::measure::region::{self, Geometry, Layout, RegionBuffer, RegionError, Table, TickSource, Ticks};
 
 /// Launches before the first that counts, and launches that count, of each kind.
 const WARMUPS: usize = 3;
@@ -45,7 +49,7 @@ pub(in crate::cli) struct Cost {
 }
 
 /// The launches that the constants ask for; or one line on why there are none.
-pub(super) fn runs(jit: &Jit, family: &str, nat: u32) -> Result<Result<Vec<Run>, String>, Error> {
+pub(super) fn runs(jit: &Jit, family: &str, nat: u32) -> Result<Result<Vec<Run>, String>, MeasureError> {
     if !["wo_gemv", "beta_coop", "beta_lite"].contains(&family) {
         return Ok(Err(format!(
             "--live {family}: expected wo_gemv, beta_coop or beta_lite"
@@ -105,7 +109,7 @@ fn one(
     spec: &KernelSpec,
     (shape, inputs, problem): (WoShape, &WoInputs, &mut WoProblem),
     scratch: &mut CudaSlice<u8>,
-) -> Result<Result<Run, String>, Error> {
+) -> Result<Result<Run, String>, MeasureError> {
     let off = with_regions(spec, 0)?;
     let count = chosen(spec);
     let on = with_regions(spec, count)?;
@@ -158,13 +162,13 @@ fn one(
 /// `before`. The account kept is that of the launch with the median time.
 pub(super) fn measure(
     context: &Context,
-    before: &mut dyn FnMut() -> Result<(), Error>,
+    before: &mut dyn FnMut() -> Result<(), MeasureError>,
     words: &CudaSlice<u64>,
     off: &KernelSpec,
     held_to: &'static str,
     account: &dyn Fn(&[u64]) -> Result<Ticks, RegionError>,
-    launch: &mut dyn FnMut(bool) -> Result<(), Error>,
-) -> Result<Run, Error> {
+    launch: &mut dyn FnMut(bool) -> Result<(), MeasureError>,
+) -> Result<Run, MeasureError> {
     let stream = context.cuda().default_stream();
     let (mut without, mut with, mut more, mut nothing) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for i in 0..WARMUPS + SAMPLES {
@@ -207,9 +211,9 @@ pub(super) fn measure(
 /// One launch between two events, behind `before`; microseconds.
 fn timed(
     context: &Context,
-    before: &mut dyn FnMut() -> Result<(), Error>,
-    launch: &mut dyn FnMut() -> Result<(), Error>,
-) -> Result<f64, Error> {
+    before: &mut dyn FnMut() -> Result<(), MeasureError>,
+    launch: &mut dyn FnMut() -> Result<(), MeasureError>,
+) -> Result<f64, MeasureError> {
     let stream = context.cuda().default_stream();
     let event = || {
         let timing = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
@@ -230,10 +234,10 @@ pub(super) fn buffer(
     spec: &KernelSpec,
     count: u32,
     geometry: Geometry,
-) -> Result<(CudaSlice<u64>, sys::CUdeviceptr), Error> {
+) -> Result<(CudaSlice<u64>, sys::CUdeviceptr), MeasureError> {
     let table = Table::of(&spec.family.name, count)?;
     let mut words = stream
-        .alloc_zeros::<u64>(table.words(&geometry))
+        .alloc_zeros::<u64>(geometry.words(&table))
         .map_err(ProblemError::from)?;
     let (address, _) = words.device_ptr_mut(stream);
     let buffer = RegionBuffer {
@@ -246,7 +250,7 @@ pub(super) fn buffer(
 }
 
 /// The same variant with another number of regions.
-pub(super) fn with_regions(spec: &KernelSpec, count: u32) -> Result<KernelSpec, Error> {
+pub(super) fn with_regions(spec: &KernelSpec, count: u32) -> Result<KernelSpec, MeasureError> {
     Ok(spec.with([("num_regions", count.to_string().as_str())])?)
 }
 

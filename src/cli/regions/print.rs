@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::Run;
 use crate::cli::output;
-use crate::region::{self, Diff, TickSource, thousands};
+use crate::measure::region::{self, Diff, TickSource, thousands};
 
 pub(in crate::cli) fn print_run(run: &Run) {
     let (ticks, reduced) = (&run.ticks, &run.reduced);

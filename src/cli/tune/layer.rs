@@ -8,30 +8,35 @@ use std::process::ExitCode;
 use clap::ArgMatches;
 use serde_json::json;
 
-use super::super::bench::BenchError;
 use super::super::dispatch::set_geometry;
 use super::super::layer_copies::{self, Copies};
 use super::super::{args, output, verify, verify_layer};
 use super::{given, keep_faster, none_legal, text};
-use crate::config::Config;
-use crate::device::{Context, Device};
-use crate::dispatch::known_device;
-use crate::jit::{Error, Jit};
-use crate::reference::layer::Kv;
-use crate::spec::KernelSpec;
-use crate::target::Arch;
-use crate::timing::{Method, Plan, Summary, sample};
-use crate::tune::{Geometry, Gpu, Problem, Record, Winner, layer_space};
-use crate::workspace::Layer;
+use crate::engine::config::Config;
+use crate::engine::jit::Jit;
+use crate::engine::request::spec::KernelSpec;
+use crate::engine::request::target::Arch;
+use crate::engine::run::device::{Context, Device};
+use crate::engine::run::occupancy::known_device;
+use crate::families::decode_layer::Layer;
+use crate::families::decode_layer::reference::Kv;
+use crate::families::decode_layer::tune::layer_space;
+use crate::measure::MeasureError;
+use crate::measure::timing::{Method, Plan, Summary, sample};
+use crate::measure::tune::Geometry;
+use crate::measure::tune::Gpu;
+use crate::measure::tune::Problem;
+use crate::measure::tune::Record;
+use crate::measure::tune::Winner;
 
 pub(super) fn tune(
     jit: &Jit,
     matches: &ArgMatches,
     family: &str,
     json: bool,
-) -> Result<ExitCode, BenchError> {
+) -> Result<ExitCode, MeasureError> {
     args::constants_of(jit, &[family])?;
-    given(jit.registry().get(family).map_err(Error::from)?, matches)?;
+    given(jit.registry().get(family)?, matches)?;
     let context = if matches.get_flag("dry-run") {
         None
     } else {
@@ -40,7 +45,7 @@ pub(super) fn tune(
     let here = context.as_ref().map(|c| c.device().clone());
     // Candidates follow from the number of multiprocessors.
     let device = (here.or_else(|| known_device("h200")))
-        .ok_or_else(|| BenchError::Request("no GPU to list candidates for".into()))?;
+        .ok_or_else(|| MeasureError::Request("no GPU to list candidates for".into()))?;
     let mut untuned = 0;
     for (base, problem) in problems(jit, &device, family)? {
         let candidates = candidates(jit, matches, &device, &base, &problem)?;
@@ -54,7 +59,7 @@ pub(super) fn tune(
             continue;
         };
         let Some(path) = jit.config().cache_dir().map(|dir| Record::path(&dir)) else {
-            return Err(BenchError::Request(
+            return Err(MeasureError::Request(
                 "there is no cache folder to keep the record beside".into(),
             ));
         };
@@ -67,15 +72,15 @@ pub(super) fn tune(
         // Read again: another process may have tuned something else meanwhile.
         let mut record = Record::load(&path);
         record.put(winner);
-        record.save(&path).map_err(BenchError::File)?;
+        record.save(&path).map_err(MeasureError::File)?;
     }
     Ok(ExitCode::from(u8::from(untuned > 0)))
 }
 
 /// What is worked out, once for every number of tokens: `--tokens` is those of a
 /// launch; the constant of that name is what is tuned.
-fn problems(jit: &Jit, device: &Device, family: &str) -> Result<Vec<(KernelSpec, Problem)>, BenchError> {
-    let family = jit.registry().get(family).map_err(Error::from)?;
+fn problems(jit: &Jit, device: &Device, family: &str) -> Result<Vec<(KernelSpec, Problem)>, MeasureError> {
+    let family = jit.registry().get(family)?;
     let arch = Arch::of_device(device.major, device.minor);
     let mut problems: Vec<(KernelSpec, Problem)> = Vec::new();
     for spec in KernelSpec::expand(family, jit.config(), &[arch])? {
@@ -92,7 +97,7 @@ fn problems(jit: &Jit, device: &Device, family: &str) -> Result<Vec<(KernelSpec,
 
 /// Refuses two specs of one problem: what lays a layer out is fixed by one value, or
 /// tried by `--space`.
-fn one_value_each(first: &KernelSpec, other: &KernelSpec) -> Result<(), BenchError> {
+fn one_value_each(first: &KernelSpec, other: &KernelSpec) -> Result<(), MeasureError> {
     let several = (first.constants.iter()).find(|(name, value)| {
         // `--tokens` is a list of launches.
         *name != "tokens" && other.constants.get(*name) != Some(value)
@@ -101,19 +106,19 @@ fn one_value_each(first: &KernelSpec, other: &KernelSpec) -> Result<(), BenchErr
         return Ok(());
     };
     let second = &other.constants[name];
-    Err(BenchError::Request(format!(
+    Err(MeasureError::Request(format!(
         "{name} = {value},{second}: one value fixes it; --space {name}={value},{second} tries both"
     )))
 }
 
-fn tokens(config: &Config) -> Result<Vec<u32>, BenchError> {
+fn tokens(config: &Config) -> Result<Vec<u32>, MeasureError> {
     let flags = config.flag_constants();
     let Some(flag) = flags.iter().find(|f| f.name == "tokens") else {
         return Ok(vec![1]);
     };
     (flag.value.split(','))
         .map(|text| match text.trim().parse() {
-            Ok(0) | Err(_) => Err(BenchError::Request(format!(
+            Ok(0) | Err(_) => Err(MeasureError::Request(format!(
                 "{} {}: expected numbers of tokens, such as 1,4",
                 flag.flag, flag.value
             ))),
@@ -130,7 +135,7 @@ fn candidates(
     device: &Device,
     base: &KernelSpec,
     problem: &Problem,
-) -> Result<Vec<(KernelSpec, Geometry)>, BenchError> {
+) -> Result<Vec<(KernelSpec, Geometry)>, MeasureError> {
     let set = set_geometry(jit.config(), &base.family);
     let lists = given(&base.family, matches)?;
     let mut all: Vec<(KernelSpec, Geometry)> = Vec::new();
@@ -171,20 +176,17 @@ fn best(
     problem: &Problem,
     candidates: &[(KernelSpec, Geometry)],
     json: bool,
-) -> Result<Option<Winner>, BenchError> {
+) -> Result<Option<Winner>, MeasureError> {
     let Some((first, _)) = candidates.first() else {
         return Ok(None);
     };
     let length = matches.get_one::<usize>("context").copied().unwrap_or(4096);
     let lengths = vec![length; problem.tokens as usize];
-    let mut most = Layer::new(first, jit.load(first, context)?)
-        .map_err(Error::from)?
-        .dims()
-        .to_owned();
+    let mut most = Layer::new(first, jit.load(first, context)?)?.dims().to_owned();
     most.slots = most.num_kv_heads * 8;
     most.num_ctas = 1024;
     let inputs = most.inputs(&lengths, Kv::Random, 4242);
-    let copies = Copies::new(context, &most, &inputs).map_err(Error::from)?;
+    let copies = Copies::new(context, &most, &inputs)?;
     let samples = matches.get_one::<usize>("launches").copied().unwrap_or(50);
     let (mut winner, mut tried) = (None::<Winner>, 0);
     for (spec, geometry) in candidates {
@@ -192,7 +194,7 @@ fn best(
             output::error(format!("{}: not timed: {reason}", spec.variant()));
             continue;
         }
-        let layer = Layer::new(spec, jit.load(spec, context)?).map_err(Error::from)?;
+        let layer = Layer::new(spec, jit.load(spec, context)?)?;
         let median = time(&copies, context, &layer, problem.tokens, samples)?;
         tried += 1;
         say(json, problem, geometry, Some(median));
@@ -227,8 +229,8 @@ fn time(
     layer: &Layer,
     nat: u32,
     samples: usize,
-) -> Result<f64, BenchError> {
-    let bound = copies.bind(layer).map_err(Error::from)?;
+) -> Result<f64, MeasureError> {
+    let bound = copies.bind(layer)?;
     let plan = Plan {
         method: Method::Graph,
         launches_per_graph: 2 * bound.len(),

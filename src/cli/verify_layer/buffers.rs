@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use cudarc::driver::CudaStream;
 
-use crate::reference::layer::LayerInputs;
-use crate::workspace::{Layer, LayerProblem, LayerWeights, Room, WorkspaceError, Written};
+use crate::families::decode_layer::reference::LayerInputs;
+use crate::families::decode_layer::{Layer, LayerProblem, LayerWeights, Room, WorkspaceError, Written};
 
 /// One launch with outputs poisoned before it.
 pub(super) fn run_once(

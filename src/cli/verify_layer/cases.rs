@@ -1,6 +1,6 @@
 //! What `jitc verify` runs of the decode layer.
 
-use crate::reference::layer::Kv;
+use crate::families::decode_layer::reference::Kv;
 
 /// One variant over one set of inputs.
 pub(super) struct Case {
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn every_case_is_a_legal_kernel_of_its_family() {
-        let registry = crate::template::Registry::load(None).expect("registry");
+        let registry = crate::engine::request::template::Registry::load(None).expect("registry");
         for name in ["beta_coop", "beta_lite"] {
             let family = registry.get(name).expect("family");
             for case in cases(name, false) {
@@ -326,7 +326,7 @@ mod tests {
                 let shape = names.zip(numbers.iter().map(String::as_str));
                 let set = shape.chain(case.set.iter().copied());
                 let arch = "sm_90a".parse().expect("arch");
-                if let Err(error) = crate::spec::KernelSpec::new(family, set, arch) {
+                if let Err(error) = crate::engine::request::spec::KernelSpec::new(family, set, arch) {
                     panic!("{:?}: {error}", case.shape);
                 }
             }

@@ -14,12 +14,13 @@ use cudarc::driver::CudaStream;
 use serde_json::{Value, json};
 
 use super::{Answer, output};
-use crate::device::Context;
-use crate::jit::{Error, Jit};
-use crate::reference::layer::{self, Errors, LayerInputs, LayerShape, norm_f64};
-use crate::spec::KernelSpec;
-use crate::target::Arch;
-use crate::workspace::{Layer, LayerDims, Written};
+use crate::engine::jit::Jit;
+use crate::engine::request::spec::KernelSpec;
+use crate::engine::request::target::Arch;
+use crate::engine::run::device::Context;
+use crate::families::decode_layer::reference::{self, Errors, LayerInputs, LayerShape, norm_f64};
+use crate::families::decode_layer::{Layer, LayerDims, Written};
+use crate::measure::MeasureError;
 
 use buffers::run_once;
 use cases::{Case, cases};
@@ -143,19 +144,19 @@ pub(super) fn gate(
     context: &Context,
     spec: &KernelSpec,
     lengths: Vec<usize>,
-) -> Result<Gate, Error> {
+) -> Result<Gate, MeasureError> {
     let case = Case {
         shape: SHAPE_NAMES.map(|name| spec.number(name).unwrap_or(0) as usize),
         set: Vec::new(),
         lengths,
-        kv: layer::Kv::Random,
+        kv: reference::Kv::Random,
         global_scale: 0.0123,
     };
     judge(jit, context, &context.cuda().default_stream(), spec, &case).map(Gate)
 }
 
 /// Compiles what the cache lacks, on all cores, before the GPU has to wait.
-fn prepare(jit: &Jit, context: &Context, family: &str, cases: &[Case]) -> Result<(), Error> {
+fn prepare(jit: &Jit, context: &Context, family: &str, cases: &[Case]) -> Result<(), MeasureError> {
     let mut specs = Vec::new();
     for case in cases {
         specs.push(spec_of(jit, context, family, case)?);
@@ -166,7 +167,7 @@ fn prepare(jit: &Jit, context: &Context, family: &str, cases: &[Case]) -> Result
     super::verify::prepare(jit, specs.iter())
 }
 
-fn spec_of(jit: &Jit, context: &Context, family: &str, case: &Case) -> Result<KernelSpec, Error> {
+fn spec_of(jit: &Jit, context: &Context, family: &str, case: &Case) -> Result<KernelSpec, MeasureError> {
     let device = context.device();
     let numbers = case.shape.map(|n| n.to_string());
     let shape = SHAPE_NAMES.into_iter().zip(numbers.iter().map(String::as_str));
@@ -181,7 +182,7 @@ fn judge(
     stream: &Arc<CudaStream>,
     spec: &KernelSpec,
     case: &Case,
-) -> Result<Vec<Stage>, Error> {
+) -> Result<Vec<Stage>, MeasureError> {
     let [
         hidden,
         intermediate,
@@ -255,7 +256,7 @@ fn launched(
     stream: &Arc<CudaStream>,
     spec: &KernelSpec,
     inputs: &LayerInputs,
-) -> Result<Written, Error> {
+) -> Result<Written, MeasureError> {
     let layer = Layer::new(spec, jit.load(spec, context)?)?;
-    run_once(&layer, stream, inputs).map_err(Error::from)
+    Ok(run_once(&layer, stream, inputs)?)
 }

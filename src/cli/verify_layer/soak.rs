@@ -15,16 +15,17 @@ use serde_json::json;
 
 use super::super::output;
 use super::{SHAPE_NAMES, cases::MODEL, cases::SMALL};
-use crate::device::Context;
-use crate::jit::{Error, Jit};
-use crate::reference::Rng;
-use crate::reference::layer::{Kv, LayerInputs, LayerShape, Lengths};
-use crate::spec::{KernelSpec, SpecError};
-use crate::target::Arch;
-use crate::template::Family;
-use crate::workspace::{
+use crate::engine::jit::Jit;
+use crate::engine::request::spec::{KernelSpec, SpecError};
+use crate::engine::request::target::Arch;
+use crate::engine::request::template::Family;
+use crate::engine::run::device::Context;
+use crate::families::decode_layer::reference::{Kv, LayerInputs, LayerShape, Lengths};
+use crate::families::decode_layer::{
     BoundLayer, Layer, LayerDims, LayerProblem, LayerWeights, Room, WorkspaceError, Written,
 };
+use crate::measure::MeasureError;
+use crate::measure::rng::Rng;
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +48,12 @@ const WINDOW: usize = 250;
 const REPLAYS: usize = 1000;
 
 /// Runs it; how many launches had a differing bit.
-pub(super) fn run(jit: &Jit, context: &Context, request: Request<'_>, json: bool) -> Result<usize, Error> {
+pub(super) fn run(
+    jit: &Jit,
+    context: &Context,
+    request: Request<'_>,
+    json: bool,
+) -> Result<usize, MeasureError> {
     let layers = layers(jit, context, request)?;
     let shape = layers[0].dims().shape;
     let mut rng = Rng::stream(2026, 1);
@@ -133,7 +139,7 @@ fn say(
     }
 }
 
-fn layers(jit: &Jit, context: &Context, request: Request<'_>) -> Result<Vec<Layer>, Error> {
+fn layers(jit: &Jit, context: &Context, request: Request<'_>) -> Result<Vec<Layer>, MeasureError> {
     let device = context.device();
     let arch = Arch::of_device(device.major, device.minor);
     let family = jit.registry().get(request.family)?;
@@ -214,7 +220,7 @@ fn replays(
     weights: &Arc<LayerWeights>,
     stream: &Arc<CudaStream>,
     inputs: &[LayerInputs],
-) -> Result<usize, Error> {
+) -> Result<usize, MeasureError> {
     let mut problem = LayerProblem::new(stream, dims, room, weights, false)?;
     let nat = u32::try_from(TOKENS).unwrap_or(u32::MAX);
     let layer = &layers[layers.len() - 1];
@@ -355,7 +361,7 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::template::Registry;
+    use crate::engine::request::template::Registry;
 
     #[test]
     fn every_variant_of_the_soak_is_a_legal_kernel_of_its_family() {

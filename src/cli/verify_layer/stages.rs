@@ -6,11 +6,16 @@
 use half::bf16;
 use serde_json::{Value, json};
 
-use crate::reference::layer::{
+use crate::families::decode_layer::Written;
+use crate::families::decode_layer::reference::{
     self, Errors, LayerInputs, LayerShape, attention_f64, middle_f64, norm_f64, output_f64,
 };
-use crate::reference::{WoInputs, WoShape, compare, largest, matmul_f64, split_order};
-use crate::workspace::Written;
+use crate::families::wo_gemv::reference::WoInputs;
+use crate::families::wo_gemv::reference::WoShape;
+use crate::families::wo_gemv::reference::matmul_f64;
+use crate::families::wo_gemv::reference::split_order;
+use crate::measure::compare::compare;
+use crate::measure::compare::largest;
 
 /// What came of one stage.
 pub(super) struct Stage {
@@ -141,10 +146,10 @@ pub(super) fn check(
     let atol = largest(&middle) * 1e-5 + 1e-30;
     stages.push(near("middle", &floats(&w.middle), &middle, 4.5e-3, atol));
     let own: Vec<bf16> = w.middle.iter().map(|b| bf16::from_bits(*b)).collect();
-    let blocks = layer::quantise(&own);
+    let blocks = reference::quantise(&own);
     stages.push(exact("block scales", &w.code_scales, &blocks.scales));
     stages.push(exact("codes", &w.codes, &blocks.codes));
-    let result = output_f64(inputs, &layer::dequantise(&blocks));
+    let result = output_f64(inputs, &reference::dequantise(&blocks));
     let atol = largest(&result) * 1e-6 + 1e-30;
     stages.push(near("output", &floats(&w.mlp_output), &result, 4.2e-3, atol));
     stages

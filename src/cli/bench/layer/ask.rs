@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use clap::{Arg, ArgMatches, Command};
 
-use super::super::BenchError;
-use crate::spec::KernelSpec;
-use crate::template::Family;
-use crate::tune;
-use crate::workspace::{LayerDims, Packed};
+use crate::engine::request::spec::KernelSpec;
+use crate::engine::request::template::Family;
+use crate::families::decode_layer::tune;
+use crate::families::decode_layer::{LayerDims, Packed};
+use crate::measure::MeasureError;
 
 /// Positions and tokens that a measurement has at most: a slip of the hand asks for
 /// more memory than any machine has.
@@ -100,7 +100,7 @@ pub(super) fn with_tokens(
     family: &Arc<Family>,
     nat: usize,
     chosen: bool,
-) -> Result<KernelSpec, BenchError> {
+) -> Result<KernelSpec, MeasureError> {
     let is_default = |name: &str| spec.constants[name] == spec.family.constants[name].default;
     let nat = u32::try_from(nat).unwrap_or(u32::MAX);
     let laid = |eight: bool| {
@@ -131,22 +131,22 @@ pub(super) fn with_tokens(
 }
 
 /// Sizes that every variant fits in.
-pub(super) fn roof(specs: &[KernelSpec]) -> Result<LayerDims, BenchError> {
+pub(super) fn roof(specs: &[KernelSpec]) -> Result<LayerDims, MeasureError> {
     if specs.iter().any(|spec| spec.number("num_regions") > Some(0)) {
-        return Err(BenchError::Request(
+        return Err(MeasureError::Request(
             "num_regions: a layer is timed without regions; `jitc regions --live beta_coop` is for them"
                 .into(),
         ));
     }
     let all: Vec<LayerDims> = specs.iter().map(LayerDims::of).collect::<Result<_, _>>()?;
     let Some(mut roof) = all.first().copied() else {
-        return Err(BenchError::Request(
+        return Err(MeasureError::Request(
             "no variant of beta_coop fits this GPU".into(),
         ));
     };
     for dims in &all {
         if dims.shape != roof.shape {
-            return Err(BenchError::Request(
+            return Err(MeasureError::Request(
                 "a run measures one shape; lists are for wo_split, accumulate, weight_layout and geometry"
                     .into(),
             ));
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn packed_weights_on_tensor_cores_have_eight_tokens_a_pass_where_they_fit() {
-        let registry = crate::template::Registry::load(None).expect("families");
+        let registry = crate::engine::request::template::Registry::load(None).expect("families");
         let family = registry.get("beta_coop").expect("family");
         let tokens = |set: &[(&str, &str)], nat, chosen| {
             let arch = "sm_90a".parse().expect("arch");

@@ -19,13 +19,13 @@ use std::process::ExitCode;
 use clap::ArgMatches;
 
 use super::report::Timed;
-use super::{BenchError, Session, files};
+use super::{MeasureError, Session, files};
 use crate::cli::{layer_copies, output, verify, verify_layer};
-use crate::jit::{Error, Jit};
-use crate::reference::layer::Kv;
-use crate::spec::{KernelSpec, SpecId};
-use crate::timing::{Plan, Summary, sample};
-use crate::workspace::Layer;
+use crate::engine::jit::Jit;
+use crate::engine::request::spec::{KernelSpec, SpecId};
+use crate::families::decode_layer::Layer;
+use crate::families::decode_layer::reference::Kv;
+use crate::measure::timing::{Plan, Summary, sample};
 
 pub(super) use ask::args;
 use ask::{Ask, Path, roof, with_tokens};
@@ -64,14 +64,14 @@ struct Run<'a> {
     points: Vec<Point>,
 }
 
-pub(super) fn measure(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<ExitCode, BenchError> {
-    let ask = Ask::new(matches).map_err(BenchError::Request)?;
+pub(super) fn measure(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<ExitCode, MeasureError> {
+    let ask = Ask::new(matches).map_err(MeasureError::Request)?;
     let specs = crate::cli::specs(jit, &["beta_coop".to_owned()])?;
     let dims = roof(&specs)?;
-    let tokens = &jit.registry().get("beta_coop").map_err(Error::from)?.constants["tokens"];
+    let tokens = &jit.registry().get("beta_coop")?.constants["tokens"];
     let chosen = jit.config().constant("tokens", &tokens.variables).is_some();
     let session = Session::open(jit, matches, super::request(jit, matches)?)?;
-    let lite = jit.registry().get("beta_lite").map_err(Error::from)?;
+    let lite = jit.registry().get("beta_lite")?;
     let mut variants = Vec::new();
     for nat in &ask.nats {
         for spec in &specs {
@@ -134,7 +134,7 @@ pub(super) fn measure(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<Exi
 
 impl Run<'_> {
     /// Holds every stage of a variant to its reference, with as many tokens as share a pass.
-    fn judge(&mut self, spec: &KernelSpec) -> Result<(), BenchError> {
+    fn judge(&mut self, spec: &KernelSpec) -> Result<(), MeasureError> {
         if let Entry::Vacant(place) = self.gates.entry(spec.id()) {
             let lengths = vec![GATE_LENGTH; spec.number("tokens").unwrap_or(1) as usize];
             let gate = verify_layer::gate(self.session.jit, &self.session.context, spec, lengths)?;
@@ -153,10 +153,10 @@ impl Run<'_> {
         at: At,
         sets: &mut Sets,
         separate: Option<&Separate>,
-    ) -> Result<(), BenchError> {
+    ) -> Result<(), MeasureError> {
         let (session, plan) = (self.session, at.plan);
         let nat = u32::try_from(at.nat).unwrap_or(u32::MAX);
-        let layer = |spec: &KernelSpec| -> Result<Layer, BenchError> {
+        let layer = |spec: &KernelSpec| -> Result<Layer, MeasureError> {
             let kernel = session.jit.load(spec, &session.context)?;
             Ok(Layer::new(spec, kernel)?)
         };

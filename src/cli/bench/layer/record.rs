@@ -5,11 +5,11 @@
 
 use serde_json::{Value, json};
 
-use super::super::{BenchError, Session, files};
+use super::super::{MeasureError, Session, files};
 use super::{GATE_LENGTH, Path};
 use crate::cli::verify_layer::Gate;
-use crate::spec::KernelSpec;
-use crate::timing::Plan;
+use crate::engine::request::spec::KernelSpec;
+use crate::measure::timing::Plan;
 
 const FORMULA: &str = "codes and scales of W_O, gate, up and down, once; \
                        2 * num_kv_heads * head_dim a position of every sequence";
@@ -59,7 +59,7 @@ pub(super) fn folder(path: Path, spec: &KernelSpec, at: &At) -> String {
 }
 
 /// A kernel of a point, with its key and where it came from.
-pub(super) fn known(session: &Session, spec: &KernelSpec) -> Result<Value, BenchError> {
+pub(super) fn known(session: &Session, spec: &KernelSpec) -> Result<Value, MeasureError> {
     let prepared = session.jit.prepare(spec)?;
     let constants: serde_json::Map<String, Value> = (spec.constants.iter())
         .map(|(name, value)| (name.clone(), json!(value.to_string())))

@@ -159,11 +159,11 @@ fn line(point: &Point) -> String {
 mod tests {
     use super::super::record::At;
     use super::*;
-    use crate::spec::KernelSpec;
-    use crate::timing::{Method, Plan, Summary};
+    use crate::engine::request::spec::KernelSpec;
+    use crate::measure::timing::{Method, Plan, Summary};
 
     fn point(nat: usize, split: &str, us: Option<f64>) -> Point {
-        let registry = crate::template::Registry::load(None).expect("families");
+        let registry = crate::engine::request::template::Registry::load(None).expect("families");
         let family = registry.get("beta_coop").expect("family");
         let arch = "sm_90a".parse().expect("arch");
         Point {

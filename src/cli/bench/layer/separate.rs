@@ -8,18 +8,21 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, sys};
 
-use super::super::{BenchError, Session};
+use super::super::{MeasureError, Session};
 use crate::cli::layer_copies::launched;
-use crate::jit::Error;
-use crate::launch::{Arguments, LaunchError, Order, launch};
-use crate::load::LoadedKernel;
-use crate::reference::layer::LayerInputs;
-use crate::spec::KernelSpec;
-use crate::target::Arch;
-use crate::template::Family;
-use crate::timing::{Plan, sample};
-use crate::tune::{Geometry, Gpu, Problem, choose};
-use crate::workspace::{BoundLayer, LayerDims};
+use crate::engine::request::spec::KernelSpec;
+use crate::engine::request::target::Arch;
+use crate::engine::request::template::Family;
+use crate::engine::run::launch::{Arguments, LaunchError, Order, launch};
+use crate::engine::run::load::LoadedKernel;
+use crate::families::decode_layer::reference::LayerInputs;
+use crate::families::decode_layer::{BoundLayer, LayerDims};
+use crate::families::wo_gemv::tune::heuristic;
+use crate::measure::timing::{Plan, sample};
+use crate::measure::tune::Geometry;
+use crate::measure::tune::Gpu;
+use crate::measure::tune::Problem;
+use crate::measure::tune::choose;
 
 /// Kernels of `beta_lite` that are attention.
 const ATTENTION: std::ops::Range<usize> = 0..2;
@@ -62,7 +65,7 @@ impl Separate {
         dims: &LayerDims,
         inputs: &LayerInputs,
         count: usize,
-    ) -> Result<Self, BenchError> {
+    ) -> Result<Self, MeasureError> {
         let stream = session.context.cuda().default_stream();
         let widest = dims.k().max(dims.intermediate).max(dims.hidden);
         let both = |a: &[u8], b: &[u8]| [a, b].concat();
@@ -109,9 +112,9 @@ impl Separate {
         session: &Session,
         spec: &KernelSpec,
         nat: u32,
-    ) -> Result<Kernels, BenchError> {
+    ) -> Result<Kernels, MeasureError> {
         let d = &self.dims;
-        let loaded = |spec: KernelSpec| -> Result<_, BenchError> {
+        let loaded = |spec: KernelSpec| -> Result<_, MeasureError> {
             let kernel = session.jit.load(&spec, &session.context)?;
             Ok((spec, kernel))
         };
@@ -130,7 +133,7 @@ impl Separate {
         attention: &[BoundLayer],
         kernels: &Kernels,
         nat: u32,
-    ) -> Result<Vec<f64>, BenchError> {
+    ) -> Result<Vec<f64>, MeasureError> {
         Ok(sample(&session.context, plan, &mut |i, stream| {
             // SAFETY: as in `layer_copies::launch`.
             launched(unsafe { attention[i % attention.len()].launch_entries(ATTENTION, nat, stream) })?;
@@ -141,7 +144,7 @@ impl Separate {
         })?)
     }
 
-    fn wo(session: &Session, spec: &KernelSpec, nat: u32) -> Result<KernelSpec, BenchError> {
+    fn wo(session: &Session, spec: &KernelSpec, nat: u32) -> Result<KernelSpec, MeasureError> {
         let names = [
             "hidden",
             "num_q_heads",
@@ -160,8 +163,8 @@ impl Separate {
             tokens: nat,
         };
         let gpu = Gpu::from(session.context.device());
-        constants.extend(choose(&session.record, &gpu, &problem, &Geometry::new()).geometry);
-        let family = session.jit.registry().get("wo_gemv").map_err(Error::from)?;
+        constants.extend(choose(&session.record, &gpu, &problem, &Geometry::new(), heuristic).geometry);
+        let family = session.jit.registry().get("wo_gemv")?;
         let set = constants.iter().map(|(n, v)| (n.as_str(), v.as_str()));
         Ok(KernelSpec::new(family, set, session.arch())?)
     }
@@ -212,8 +215,8 @@ impl Separate {
 
 /// With as many tokens to a decode as shared memory holds the activations of, be it with
 /// fewer rows to a block.
-fn gemv(session: &Session, rows: usize, k: usize, nat: u32) -> Result<KernelSpec, BenchError> {
-    let family = session.jit.registry().get("gemv").map_err(Error::from)?;
+fn gemv(session: &Session, rows: usize, k: usize, nat: u32) -> Result<KernelSpec, MeasureError> {
+    let family = session.jit.registry().get("gemv")?;
     let room = session.context.device().shared_mem_per_block;
     widest(
         family,
@@ -232,7 +235,7 @@ fn widest(
     rows: usize,
     k: usize,
     most: u32,
-) -> Result<KernelSpec, BenchError> {
+) -> Result<KernelSpec, MeasureError> {
     let (rows, k) = (rows.to_string(), k.to_string());
     let with = |tokens: u32, num_ctas: &str| {
         let tokens = tokens.to_string();
@@ -264,7 +267,7 @@ fn widest(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::template::Registry;
+    use crate::engine::request::template::Registry;
 
     #[test]
     fn a_decode_is_shared_by_as_many_tokens_as_fit() {

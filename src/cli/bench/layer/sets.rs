@@ -5,12 +5,12 @@
 
 use cudarc::driver::{CudaSlice, DevicePtr};
 
-use super::super::{BenchError, Session};
+use super::super::{MeasureError, Session};
 use crate::cli::layer_copies::{Copies, weight_bytes};
-use crate::launch::{Arguments, Order, launch};
-use crate::reference::layer::LayerInputs;
-use crate::timing::{Plan, Summary, sample};
-use crate::workspace::{BoundLayer, Layer, LayerDims, WorkspaceError, Written};
+use crate::engine::run::launch::{Arguments, Order, launch};
+use crate::families::decode_layer::reference::LayerInputs;
+use crate::families::decode_layer::{BoundLayer, Layer, LayerDims, WorkspaceError, Written};
+use crate::measure::timing::{Plan, Summary, sample};
 
 pub(super) struct Sets {
     copies: Copies,
@@ -23,7 +23,11 @@ pub(super) struct Sets {
 }
 
 impl Sets {
-    pub(super) fn new(session: &Session, dims: &LayerDims, inputs: &LayerInputs) -> Result<Self, BenchError> {
+    pub(super) fn new(
+        session: &Session,
+        dims: &LayerDims,
+        inputs: &LayerInputs,
+    ) -> Result<Self, MeasureError> {
         let stream = session.context.cuda().default_stream();
         let copies = Copies::new(&session.context, dims, inputs)?;
         let weight_bytes = weight_bytes(inputs);
@@ -64,7 +68,7 @@ impl Sets {
         bound: &[BoundLayer],
         nat: u32,
         slots: usize,
-    ) -> Result<Written, BenchError> {
+    ) -> Result<Written, MeasureError> {
         let copy = &mut self.copies.0[0];
         copy.poison()?;
         // SAFETY: the first of `bound` was bound to this copy; the context is current.
@@ -73,7 +77,7 @@ impl Sets {
     }
 
     /// The streaming kernel over so many bytes.
-    pub(super) fn floor(&self, session: &Session, plan: &Plan, bytes: usize) -> Result<f64, BenchError> {
+    pub(super) fn floor(&self, session: &Session, plan: &Plan, bytes: usize) -> Result<f64, MeasureError> {
         let kernel = session.stream_kernel()?;
         let entry = &kernel.entries()[0];
         let own = session.context.cuda().default_stream();

@@ -1,0 +1,200 @@
+//! NVRTC, bound by hand from the very files whose identity is in the key. All
+//! of its unsafe code is here.
+//!
+//! cudarc would look the library up by name and might open another file than the
+//! one that was identified; its types are used, its loader is not.
+
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::path::Path;
+use std::time::Instant;
+
+use cudarc::nvrtc::sys::{nvrtcProgram, nvrtcResult};
+use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW, Symbol};
+
+use super::diagnostics::first_error;
+use super::{CompileError, Compiler};
+use crate::engine::build::artifact::{Artifact, parse_ptxas_report};
+use crate::engine::build::render::RenderedSource;
+use crate::engine::build::toolchain::Toolchain;
+
+type Create = unsafe extern "C" fn(
+    *mut nvrtcProgram,
+    *const c_char,
+    *const c_char,
+    c_int,
+    *const *const c_char,
+    *const *const c_char,
+) -> nvrtcResult;
+type Compile = unsafe extern "C" fn(nvrtcProgram, c_int, *const *const c_char) -> nvrtcResult;
+type Destroy = unsafe extern "C" fn(*mut nvrtcProgram) -> nvrtcResult;
+type Size = unsafe extern "C" fn(nvrtcProgram, *mut usize) -> nvrtcResult;
+type Bytes = unsafe extern "C" fn(nvrtcProgram, *mut c_char) -> nvrtcResult;
+type ErrorText = unsafe extern "C" fn(nvrtcResult) -> *const c_char;
+
+/// An opened NVRTC. Compiles from several threads at once.
+#[derive(Debug)]
+pub struct Nvrtc {
+    create: Symbol<Create>,
+    compile: Symbol<Compile>,
+    destroy: Symbol<Destroy>,
+    cubin_size: Symbol<Size>,
+    cubin: Symbol<Bytes>,
+    ptx_size: Symbol<Size>,
+    ptx: Symbol<Bytes>,
+    log_size: Symbol<Size>,
+    log: Symbol<Bytes>,
+    error_text: Symbol<ErrorText>,
+    // Last, so that symbols are dropped first. libnvrtc finds its builtins by
+    // soname: they are opened before it and stay open.
+    _libraries: [Library; 2],
+}
+
+impl Nvrtc {
+    /// Opens the toolchain's libraries.
+    pub fn open(toolchain: &Toolchain) -> Result<Self, CompileError> {
+        let builtins = open(&toolchain.builtins)?;
+        let nvrtc = open(&toolchain.nvrtc)?;
+        Ok(Self {
+            create: symbol(&nvrtc, c"nvrtcCreateProgram")?,
+            compile: symbol(&nvrtc, c"nvrtcCompileProgram")?,
+            destroy: symbol(&nvrtc, c"nvrtcDestroyProgram")?,
+            cubin_size: symbol(&nvrtc, c"nvrtcGetCUBINSize")?,
+            cubin: symbol(&nvrtc, c"nvrtcGetCUBIN")?,
+            ptx_size: symbol(&nvrtc, c"nvrtcGetPTXSize")?,
+            ptx: symbol(&nvrtc, c"nvrtcGetPTX")?,
+            log_size: symbol(&nvrtc, c"nvrtcGetProgramLogSize")?,
+            log: symbol(&nvrtc, c"nvrtcGetProgramLog")?,
+            error_text: symbol(&nvrtc, c"nvrtcGetErrorString")?,
+            _libraries: [nvrtc, builtins],
+        })
+    }
+
+    fn check(&self, result: nvrtcResult) -> Result<(), CompileError> {
+        if result == nvrtcResult::NVRTC_SUCCESS {
+            return Ok(());
+        }
+        // SAFETY: takes any status and returns a static string.
+        let text = unsafe { (self.error_text)(result) };
+        // SAFETY: NVRTC's error strings are static and NUL-terminated.
+        let text = unsafe { CStr::from_ptr(text) };
+        Err(CompileError::Library(text.to_string_lossy().into_owned()))
+    }
+
+    fn read(
+        &self,
+        program: &Program<'_>,
+        size: &Symbol<Size>,
+        bytes: &Symbol<Bytes>,
+    ) -> Result<Vec<u8>, CompileError> {
+        let mut length = 0;
+        // SAFETY: the program is alive and `length` outlives the call.
+        self.check(unsafe { size(program.handle, &raw mut length) })?;
+        let mut out = vec![0_u8; length];
+        // SAFETY: the buffer has exactly the length that NVRTC asked for.
+        self.check(unsafe { bytes(program.handle, out.as_mut_ptr().cast()) })?;
+        Ok(out)
+    }
+}
+
+impl Nvrtc {
+    /// Compiles; the program that holds the results, and the log.
+    fn run(&self, rendered: &RenderedSource) -> Result<(Program<'_>, String), CompileError> {
+        let text = |text: &str| {
+            CString::new(text).map_err(|_| CompileError::Library(format!("a NUL byte in {}", rendered.name)))
+        };
+        let list = |texts: &mut dyn Iterator<Item = &str>| texts.map(text).collect::<Result<Vec<_>, _>>();
+        let source = text(&rendered.source)?;
+        let name = text(&rendered.name)?;
+        let names = list(&mut rendered.headers.iter().map(|h| h.0.as_str()))?;
+        let headers = list(&mut rendered.headers.iter().map(|h| &*h.1))?;
+        let options = list(&mut rendered.options.iter().map(String::as_str))?;
+        let pointers = |texts: &[CString]| texts.iter().map(|t| t.as_ptr()).collect::<Vec<_>>();
+        let count = |n: usize| c_int::try_from(n).map_err(|e| CompileError::Library(e.to_string()));
+
+        let mut program = Program {
+            nvrtc: self,
+            handle: std::ptr::null_mut(),
+        };
+        let (header_pointers, name_pointers) = (pointers(&headers), pointers(&names));
+        // SAFETY: all strings are NUL-terminated and outlive the call, and the two
+        // arrays have as many elements as is said.
+        self.check(unsafe {
+            (self.create)(
+                &raw mut program.handle,
+                source.as_ptr(),
+                name.as_ptr(),
+                count(headers.len())?,
+                header_pointers.as_ptr(),
+                name_pointers.as_ptr(),
+            )
+        })?;
+        let option_pointers = pointers(&options);
+        // SAFETY: the program is alive; the options as above.
+        let compiled =
+            unsafe { (self.compile)(program.handle, count(options.len())?, option_pointers.as_ptr()) };
+        let mut log = self.read(&program, &self.log_size, &self.log)?;
+        log.retain(|b| *b != 0);
+        let log = String::from_utf8_lossy(&log).into_owned();
+        if compiled == nvrtcResult::NVRTC_ERROR_COMPILATION
+            || compiled == nvrtcResult::NVRTC_ERROR_INVALID_OPTION
+        {
+            return Err(CompileError::Refused {
+                first: first_error(&log),
+                log,
+            });
+        }
+        self.check(compiled)?;
+        Ok((program, log))
+    }
+}
+
+impl Compiler for Nvrtc {
+    fn compile(&self, rendered: &RenderedSource) -> Result<Artifact, CompileError> {
+        let started = Instant::now();
+        let (program, log) = self.run(rendered)?;
+        let cubin = self.read(&program, &self.cubin_size, &self.cubin)?;
+        let resources = parse_ptxas_report(&log);
+        if resources.is_empty() {
+            return Err(CompileError::Library("the log has no ptxas report".into()));
+        }
+        Ok(Artifact {
+            cubin,
+            resources,
+            compile_log: log,
+            compile_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+        })
+    }
+
+    fn ptx(&self, rendered: &RenderedSource) -> Result<String, CompileError> {
+        let (program, _) = self.run(rendered)?;
+        let mut ptx = self.read(&program, &self.ptx_size, &self.ptx)?;
+        ptx.retain(|b| *b != 0);
+        Ok(String::from_utf8_lossy(&ptx).into_owned())
+    }
+}
+
+/// A program handle that is destroyed whatever happens.
+struct Program<'a> {
+    nvrtc: &'a Nvrtc,
+    handle: nvrtcProgram,
+}
+
+impl Drop for Program<'_> {
+    fn drop(&mut self) {
+        if !self.handle.is_null() {
+            // SAFETY: the handle came from nvrtcCreateProgram and is destroyed once.
+            let _ = unsafe { (self.nvrtc.destroy)(&raw mut self.handle) };
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<Library, CompileError> {
+    // SAFETY: NVRTC's libraries have no initialisers that rely on the caller.
+    unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) }
+        .map_err(|e| CompileError::Library(format!("{}: {e}", path.display())))
+}
+
+fn symbol<T>(library: &Library, name: &CStr) -> Result<Symbol<T>, CompileError> {
+    // SAFETY: the types above are those of nvrtc.h.
+    unsafe { library.get(name.to_bytes_with_nul()) }.map_err(|e| CompileError::Library(e.to_string()))
+}

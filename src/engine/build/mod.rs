@@ -1,0 +1,9 @@
+//! From a spec to machine code: source, key, compiler, artifact.
+//!
+//! Invariant: what the compiler sees is what the key covers.
+
+pub mod artifact;
+pub mod compile;
+pub mod key;
+pub mod render;
+pub mod toolchain;

@@ -1,0 +1,184 @@
+//! `KernelSpec` -> `RenderedSource`. Pure.
+//!
+//! Invariant: source and headers are every byte that the compiler will see
+//! besides its own built-ins. The headers are the transitive closure of what the
+//! source includes; a header that this closure misses cannot be read from
+//! anywhere else, so a miss is a compile error and never a stale kernel.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::engine::build::key::{KeyInputs, Preimage};
+use crate::engine::request::constant::Value;
+use crate::engine::request::regions::{self, TableError};
+use crate::engine::request::spec::KernelSpec;
+use crate::engine::request::target::ToolchainIdentity;
+use crate::engine::request::template::Registry;
+
+/// Why a spec could not be rendered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RenderError {
+    /// The template engine refused.
+    #[error("{file}: {reason}")]
+    Template {
+        /// The source.
+        file: String,
+        /// The engine's words.
+        reason: String,
+    },
+    /// An option with which the compiler would read or write files.
+    #[error("{family}: option `{option}` is refused: the compiler may see only what the key covers")]
+    Option {
+        /// The family.
+        family: String,
+        /// The option.
+        option: String,
+    },
+    /// A number of regions for which the family has no table.
+    #[error(transparent)]
+    Regions(#[from] TableError),
+}
+
+/// What the compiler will see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RenderedSource {
+    /// The source's name, as messages show it.
+    pub name: String,
+    /// The source.
+    pub source: String,
+    /// Included headers: name and text, sorted by name. The texts are the registry's own,
+    /// so thousands of variants hold them once.
+    pub headers: Vec<(String, Arc<str>)>,
+    /// Options, in order, the arch's among them.
+    pub options: Vec<String>,
+}
+
+/// Options that make the compiler read, or write, files that no key covers, or
+/// that jitc sets itself.
+const REFUSED: [&str; 17] = [
+    "-I",
+    "--include-path",
+    "-include",
+    "--pre-include",
+    "--pch",
+    "-pch",
+    "--create-pch",
+    "-create-pch",
+    "--use-pch",
+    "-use-pch",
+    "--pch-dir",
+    "-pch-dir",
+    "--time",
+    "-time",
+    "--fdevice-time-trace",
+    "--gpu-architecture",
+    "-arch",
+];
+
+/// Renders a spec.
+pub fn render(registry: &Registry, spec: &KernelSpec) -> Result<RenderedSource, RenderError> {
+    let family = &spec.family;
+    let refused = |option: &&String| REFUSED.iter().any(|r| option.trim().starts_with(r));
+    if let Some(option) = family.options.iter().find(refused) {
+        return Err(RenderError::Option {
+            family: family.name.clone(),
+            option: option.clone(),
+        });
+    }
+    let mut literals: BTreeMap<String, String> = spec
+        .constants
+        .iter()
+        .map(|(name, value)| (name.clone(), value.literal()))
+        .collect();
+    for (name, value) in &spec.derived {
+        literals.insert(name.clone(), format!("{value}u"));
+    }
+    let name = family.source_name();
+    let source = family.render(&literals).map_err(|reason| RenderError::Template {
+        file: name.clone(),
+        reason,
+    })?;
+    let table = Arc::from(region_table(spec)?);
+    let headers = closure(&source, registry.headers(), &table);
+    let mut options = vec![format!("--gpu-architecture={}", spec.arch)];
+    options.extend(family.options.iter().cloned());
+    // NVRTC's own disk cache would hide the ptxas report and make cold figures warm.
+    options.extend(["--no-cache".to_owned(), "--ptxas-options=-v".to_owned()]);
+    Ok(RenderedSource {
+        name,
+        source,
+        headers,
+        options,
+    })
+}
+
+/// The preimage of a rendered spec's key.
+#[must_use]
+pub fn preimage(
+    spec: &KernelSpec,
+    rendered: &RenderedSource,
+    toolchain: &ToolchainIdentity,
+    compiler_env: &[(String, String)],
+) -> Preimage {
+    Preimage::new(&KeyInputs {
+        family: &spec.family.name,
+        entries: spec.family.entries.iter().map(|e| e.name.as_str()).collect(),
+        constants: spec
+            .constants
+            .iter()
+            .map(|(n, v)| (n.as_str(), v.literal()))
+            .collect(),
+        source: &rendered.source,
+        headers: &rendered.headers,
+        options: &rendered.options,
+        arch: spec.arch,
+        toolchain,
+        compiler_env,
+    })
+}
+
+/// The region table's header for a spec. It is made from the table and stands in
+/// no folder; like any header, only sources that include it are given it.
+fn region_table(spec: &KernelSpec) -> Result<String, TableError> {
+    let count = match spec.constants.get("num_regions") {
+        Some(Value::U32(count)) => *count,
+        _ => 0,
+    };
+    regions::header(&spec.family.name, count)
+}
+
+fn closure(source: &str, headers: &BTreeMap<String, Arc<str>>, table: &Arc<str>) -> Vec<(String, Arc<str>)> {
+    let mut found: BTreeMap<&str, &Arc<str>> = BTreeMap::new();
+    let mut texts = vec![source];
+    while let Some(text) = texts.pop() {
+        for name in text.lines().filter_map(included) {
+            let text = if name == regions::HEADER {
+                Some(table)
+            } else {
+                headers.get(name)
+            };
+            if let Some(text) = text
+                && found.insert(name, text).is_none()
+            {
+                texts.push(text);
+            }
+        }
+    }
+    found
+        .into_iter()
+        .map(|(name, text)| (name.to_owned(), Arc::clone(text)))
+        .collect()
+}
+
+/// The name in an `#include` line.
+fn included(line: &str) -> Option<&str> {
+    let rest = line.trim_start().strip_prefix('#')?.trim_start();
+    let rest = rest.strip_prefix("include")?.trim_start();
+    let (open, close) = if rest.starts_with('<') {
+        ('<', '>')
+    } else {
+        ('"', '"')
+    };
+    rest.strip_prefix(open)?.split_once(close).map(|(name, _)| name)
+}

@@ -1,0 +1,110 @@
+//! What a cache is made of.
+//!
+//! Invariant: building a [`Cache`] touches no disk; whether its folders exist is
+//! found out by the first lookup.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::embedded::Embedded;
+use super::event::Event;
+use super::lookup::{Cache, Listener};
+use super::prune::Limits;
+use super::store::Store;
+use super::tier::{Folder, Tier};
+
+/// How long a waiter waits for another builder of the same key.
+const LOCK_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// What a [`Cache`] is made of. Building one touches no disk.
+#[derive(Default)]
+#[must_use]
+pub struct CacheBuilder {
+    before: Vec<Arc<dyn Tier>>,
+    read_only: Vec<PathBuf>,
+    user: Option<PathBuf>,
+    after: Vec<Arc<dyn Tier>>,
+    lock_timeout: Option<Duration>,
+    trust: bool,
+    limits: Limits,
+    listener: Option<Listener>,
+}
+
+impl CacheBuilder {
+    /// A bundle in the program's own image, from `include_bytes!`; asked first.
+    pub fn embedded(mut self, bundle: &'static [u8]) -> Self {
+        self.before.push(Arc::new(Embedded::new(bundle)));
+        self
+    }
+
+    /// A folder that is only read from; several are asked in the order given.
+    pub fn read_only(mut self, path: impl Into<PathBuf>) -> Self {
+        self.read_only.push(path.into());
+        self
+    }
+
+    /// The user's folder, which is written to.
+    pub fn user(mut self, path: impl Into<PathBuf>) -> Self {
+        self.user = Some(path.into());
+        self
+    }
+
+    /// A tier of another kind, asked after the folders.
+    pub fn tier(mut self, tier: Arc<dyn Tier>) -> Self {
+        self.after.push(tier);
+        self
+    }
+
+    /// How long to wait for another builder of the same key (60 s).
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.lock_timeout = Some(timeout);
+        self
+    }
+
+    /// The most bytes that the user's folder may hold (4 GiB).
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.limits.max_bytes = bytes;
+        self
+    }
+
+    /// The most entries that it may hold (50,000).
+    pub fn max_entries(mut self, entries: u64) -> Self {
+        self.limits.max_entries = entries;
+        self
+    }
+
+    /// Whether to load from folders that others can write to.
+    pub fn trust(mut self, trust: bool) -> Self {
+        self.trust = trust;
+        self
+    }
+
+    /// Who is told of every event, on the thread on which it happens.
+    pub fn listener(mut self, listener: Arc<dyn Fn(&Event) + Send + Sync>) -> Self {
+        self.listener = Some(listener);
+        self
+    }
+
+    /// The cache.
+    #[must_use]
+    pub fn build(self) -> Cache {
+        let mut tiers = self.before;
+        for path in self.read_only {
+            let name = format!("read-only {}", path.display());
+            let store = Store::read_only(path).with_trust(self.trust);
+            tiers.push(Arc::new(Folder::new(&name, store)));
+        }
+        if let Some(path) = self.user {
+            let store = Store::new(path).with_trust(self.trust);
+            tiers.push(Arc::new(Folder::new("user", store)));
+        }
+        tiers.extend(self.after);
+        Cache::new(
+            tiers,
+            self.limits,
+            self.lock_timeout.unwrap_or(LOCK_TIMEOUT),
+            self.listener,
+        )
+    }
+}

@@ -1,0 +1,188 @@
+//! What can be wrong with an entry, with a root, and with a request to look.
+//!
+//! Invariant: nothing here ever fails a build. A [`Fault`] makes a miss, and a
+//! [`CacheError`] makes an artifact that is built but not kept.
+
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+
+use crate::engine::build::key::CacheKey;
+
+/// Why the bytes that were found under a key are not an entry for it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// A file of the entry is not there.
+    #[error("{0} is missing")]
+    Missing(String),
+    /// There is something in the entry's folder that does not belong there.
+    #[error("{0} does not belong into an entry")]
+    Foreign(String),
+    /// A symlink, pipe or folder stands where a file should.
+    #[error("{0} is not a regular file")]
+    NotRegular(String),
+    /// Something other than a folder stands where the entry should.
+    #[error("it is not a folder")]
+    NotAFolder,
+    /// A file that the disk does not give back.
+    #[error("{0} cannot be read")]
+    Unreadable(String),
+    /// A file longer than any honest one.
+    #[error("{0} is too long")]
+    TooLong(String),
+    /// A file shorter or longer than the manifest says.
+    #[error("{file} has {found} bytes, not {expected}")]
+    Length {
+        /// The file.
+        file: String,
+        /// What the manifest says.
+        expected: u64,
+        /// What was found.
+        found: u64,
+    },
+    /// A file with other bytes than those that were written.
+    #[error("{file} has other bytes than were written")]
+    Digest {
+        /// The file.
+        file: String,
+    },
+    /// The manifest's seal does not fit its bytes.
+    #[error("manifest.json does not fit its seal")]
+    Seal,
+    /// A manifest of another format.
+    #[error("format {0} is not known here")]
+    Format(u32),
+    /// A sealed manifest that does not say what one says.
+    #[error("manifest.json cannot be understood: {0}")]
+    Unparsable(String),
+    /// A sealed manifest with another list of files.
+    #[error("manifest.json lists other files than an entry has")]
+    FileList,
+    /// The entry of another key.
+    #[error("it is the entry of {0}")]
+    Key(CacheKey),
+    /// A preimage that does not hash to the key.
+    #[error("its preimage does not give its key")]
+    Preimage,
+    /// Somebody else could have written it.
+    #[error("{file}: {why}")]
+    Untrusted {
+        /// The file, or `.` for the entry's folder.
+        file: String,
+        /// What is wrong.
+        why: Distrust,
+    },
+    /// The driver would not load it.
+    #[error("the driver rejected it: {0}")]
+    Rejected(String),
+}
+
+/// Why a file or folder is not loaded from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Distrust {
+    /// Its owner is neither this user nor root.
+    #[error("it belongs to user {0}")]
+    Owner(u32),
+    /// Its group or everybody may write to it.
+    #[error("others may write to it (mode {0:03o})")]
+    Writable(u32),
+}
+
+impl Distrust {
+    /// What to do about it, as a command's words.
+    #[must_use]
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::Owner(_) => "use a cache folder of your own, or set JITC_CACHE_TRUST=1",
+            Self::Writable(_) => "run chmod go-w on it, or set JITC_CACHE_TRUST=1",
+        }
+    }
+}
+
+/// Why a tier could not be read from or written to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CacheError {
+    /// The operating system said no.
+    #[error("cannot {action} {}: {}", path.display(), std::io::Error::from(*errno))]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The answer.
+        errno: Errno,
+    },
+    /// The folder could have been written by somebody else.
+    #[error("{} is not trusted: {why}; {}", path.display(), why.remedy())]
+    Untrusted {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong.
+        why: Distrust,
+    },
+    /// A tier that is not written to.
+    #[error("{0} is read-only")]
+    ReadOnly(String),
+    /// There is no tier that could be written to.
+    #[error("no tier of the cache is writable")]
+    NoWritableTier,
+    /// This process is ending and publishes no more.
+    #[error("the process is ending")]
+    Quiesced,
+    /// A tier that is not on disk has its own reasons.
+    #[error("{0}")]
+    Tier(String),
+}
+
+/// A kind of trouble, whatever the path.
+pub(super) type Sort = (std::mem::Discriminant<CacheError>, Option<Errno>);
+
+impl CacheError {
+    /// What it is apart from the path: warnings of the same kind are given once.
+    pub(super) fn sort(&self) -> Sort {
+        (std::mem::discriminant(self), self.errno())
+    }
+
+    /// Whether a read-only tier is the whole reason.
+    #[must_use]
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Io { errno, .. } => Some(*errno),
+            _ => None,
+        }
+    }
+}
+
+/// Why a prefix of a key names no entry.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FindError {
+    /// Not a prefix of hex digits at all.
+    #[error("`{0}` is no prefix of a key: expected 1 to 64 lower-case hex digits")]
+    NotAPrefix(String),
+    /// No entry's key starts so.
+    #[error("no entry's key starts with {0}")]
+    None(String),
+    /// More than one does.
+    #[error("{} entries' keys start with {prefix}", keys.len())]
+    Ambiguous {
+        /// The prefix.
+        prefix: String,
+        /// The keys, sorted.
+        keys: Vec<CacheKey>,
+    },
+    /// The entry is there but not good.
+    #[error("the entry of {key} is bad: {fault}")]
+    Bad {
+        /// The entry.
+        key: CacheKey,
+        /// What is wrong.
+        fault: Fault,
+    },
+    /// The tier cannot be read.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}

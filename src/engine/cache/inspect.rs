@@ -1,0 +1,306 @@
+//! Looking into a folder of entries: list, find, read, add up, clean.
+//!
+//! Invariant: looking changes nothing, not even when an entry was last used.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::dir::Dir;
+use super::entry::{Entry, FORMAT, MANIFEST, MANIFEST_LIMIT, Manifest, check_seal};
+use super::error::{CacheError, Fault, FindError};
+use super::load::Load;
+use super::lock;
+use super::prune::sweep_staging;
+use super::store::{LOCKS, QUARANTINE, STAGING, Store, VERSION};
+use crate::engine::build::artifact::Resources;
+use crate::engine::build::key::CacheKey;
+use crate::engine::request::target::{Arch, ToolchainIdentity};
+
+/// One entry as a listing shows it.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Its key.
+    pub key: CacheKey,
+    /// What its manifest says, sealed and understood; the other files are not
+    /// verified.
+    pub summary: Result<Summary, Fault>,
+    /// Bytes of all its files, the manifest included.
+    pub bytes: u64,
+    /// When it was last used, to within an hour, in milliseconds since 1970.
+    pub used_unix_ms: u64,
+}
+
+/// The part of a manifest that a listing needs.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Summary {
+    format: u32,
+    key: CacheKey,
+    /// The jitc that wrote it.
+    pub jitc: String,
+    /// When, in milliseconds since 1970.
+    pub created_unix_ms: u64,
+    /// The family's name.
+    pub family: String,
+    /// Constants by name, as people write them.
+    pub constants: BTreeMap<String, serde_json::Value>,
+    /// The arch.
+    pub arch: Arch,
+    /// The compiler.
+    pub toolchain: ToolchainIdentity,
+    /// What each entry point uses.
+    pub resources: Vec<Resources>,
+    /// Time inside NVRTC, microseconds.
+    pub compile_us: u64,
+    files: [Length; 4],
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+struct Length {
+    length: u64,
+}
+
+impl Summary {
+    /// Length of the machine code.
+    #[must_use]
+    pub fn cubin_bytes(&self) -> u64 {
+        self.files[0].length
+    }
+}
+
+/// What a folder holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Entries.
+    pub entries: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Among them, those whose manifest is bad.
+    pub bad: u64,
+    /// Bad entries that were moved away.
+    pub quarantined: u64,
+    /// Folders of writers, alive or dead.
+    pub staging: u64,
+}
+
+/// What a clean did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Cleaned {
+    /// Entries removed.
+    pub entries: u64,
+    /// Left alone, since a builder or a reader has them in use.
+    pub in_use: u64,
+}
+
+impl Store {
+    /// The keys of all entries, sorted; what is no key's folder is passed over.
+    pub fn keys(&self) -> Result<Vec<CacheKey>, CacheError> {
+        let Some(version) = self.open_version()? else {
+            return Ok(Vec::new());
+        };
+        let mut keys = Vec::new();
+        for shard in names(&version).into_iter().filter(|n| is_shard(n)) {
+            if let Ok(Some(dir)) = self.open_shard(&shard) {
+                let in_shard = names(&dir).into_iter().filter(|n| n.starts_with(&shard));
+                keys.extend(in_shard.filter_map(|n| n.parse::<CacheKey>().ok()));
+            }
+        }
+        keys.sort_unstable();
+        Ok(keys)
+    }
+
+    /// Every entry, sorted by key.
+    pub fn records(&self) -> Result<Vec<Record>, CacheError> {
+        Ok(spread(&self.keys()?, |part| self.in_shards(part, record_in)))
+    }
+
+    /// Does something for each of these sorted keys, with the shard of each opened
+    /// once: a cache may hold tens of thousands.
+    pub(super) fn in_shards<T>(
+        &self,
+        keys: &[CacheKey],
+        mut each: impl FnMut(&Dir, &CacheKey) -> Option<T>,
+    ) -> Vec<T> {
+        let mut results = Vec::with_capacity(keys.len());
+        for shard in keys.chunk_by(|a, b| a.as_bytes()[0] == b.as_bytes()[0]) {
+            if let Some(first) = shard.first()
+                && let Ok(Some(dir)) = self.open_shard(&first.hex()[..2])
+            {
+                results.extend(shard.iter().filter_map(|key| each(&dir, key)));
+            }
+        }
+        results
+    }
+
+    /// One entry as a listing shows it; `None` if it is not there.
+    #[must_use]
+    pub fn record(&self, key: &CacheKey) -> Option<Record> {
+        let shard = self.open_shard(&key.hex()[..2]).ok()??;
+        record_in(&shard, key)
+    }
+
+    /// One entry's manifest; `None` if there is no good one.
+    #[must_use]
+    pub fn manifest(&self, key: &CacheKey) -> Option<Manifest> {
+        let hex = key.hex();
+        let dir = self.open_shard(&hex[..2]).ok()??.open(&hex).ok()?;
+        let file = dir.read(MANIFEST, MANIFEST_LIMIT).ok()?;
+        let manifest = Manifest::from_bytes(&file.bytes).ok()?;
+        (manifest.key == *key).then_some(manifest)
+    }
+
+    /// The one key that starts with these hex digits.
+    pub fn find(&self, prefix: &str) -> Result<CacheKey, FindError> {
+        let is_digit = |b| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+        if prefix.is_empty() || prefix.len() > 64 || !prefix.bytes().all(is_digit) {
+            return Err(FindError::NotAPrefix(prefix.to_owned()));
+        }
+        let mut keys = self.keys()?;
+        keys.retain(|key| key.hex().starts_with(prefix));
+        match keys.as_slice() {
+            [] => Err(FindError::None(prefix.to_owned())),
+            [key] => Ok(*key),
+            _ => Err(FindError::Ambiguous {
+                prefix: prefix.to_owned(),
+                keys,
+            }),
+        }
+    }
+
+    /// Reads and verifies the entry of a key; a bad one is an error here.
+    pub fn read(&self, key: &CacheKey) -> Result<Entry, FindError> {
+        match self.peek(key) {
+            Load::Found(entry) => Ok(*entry),
+            Load::Absent => Err(FindError::None(key.hex())),
+            Load::Bad(fault) => Err(FindError::Bad { key: *key, fault }),
+            Load::Unavailable(e) => Err(e.into()),
+        }
+    }
+
+    /// Adds up what the folder holds.
+    pub fn totals(&self) -> Result<Totals, CacheError> {
+        let mut totals = Totals::default();
+        for record in self.records()? {
+            totals.entries += 1;
+            totals.bytes = totals.bytes.saturating_add(record.bytes);
+            totals.bad += u64::from(record.summary.is_err());
+        }
+        if let Some(version) = self.open_version()? {
+            let count = |name| version.open(name).map_or(0, |d| names(&d).len() as u64);
+            totals.quarantined = count(QUARANTINE);
+            totals.staging = count(STAGING);
+        }
+        Ok(totals)
+    }
+
+    /// Removes everything that jitc put into the folder, but for what is in use.
+    /// Other files of the root stay.
+    pub fn clean(&self) -> Result<Cleaned, CacheError> {
+        let mut cleaned = Cleaned::default();
+        let Some(version) = self.open_version()? else {
+            return Ok(cleaned);
+        };
+        for key in self.keys()? {
+            if self.remove(&version, &key)? {
+                cleaned.entries += 1;
+            } else {
+                cleaned.in_use += 1;
+            }
+        }
+        sweep_staging(&version, Duration::ZERO);
+        for name in names(&version) {
+            match (name.as_str(), version.open(&name)) {
+                // A symlink or a file.
+                (_, Err(_)) | (QUARANTINE, _) => {
+                    let _ = version.remove(&name);
+                }
+                (LOCKS, Ok(dir)) => {
+                    let _ = lock::sweep(&Arc::new(dir));
+                }
+                (_, Ok(dir)) if is_shard(&name) => {
+                    let strays = names(&dir).into_iter();
+                    for stray in strays.filter(|n| n.parse::<CacheKey>().is_err()) {
+                        let _ = dir.remove(&stray);
+                    }
+                }
+                _ => {}
+            }
+            // Stays if anything in it is in use.
+            let _ = version.remove_empty(&name);
+        }
+        if let Ok(root) = Dir::open_root(self.root()) {
+            let _ = root.remove_empty(VERSION);
+        }
+        Ok(cleaned)
+    }
+}
+
+fn record_in(shard: &Dir, key: &CacheKey) -> Option<Record> {
+    let dir = shard.open(&key.hex()).ok()?;
+    let mut record = Record {
+        key: *key,
+        summary: Err(Fault::Missing(MANIFEST.to_owned())),
+        bytes: 0,
+        used_unix_ms: 0,
+    };
+    match dir.read(MANIFEST, MANIFEST_LIMIT) {
+        Ok(file) => {
+            record.used_unix_ms = u64::try_from(file.stat.st_mtime).unwrap_or(0) * 1000;
+            record.bytes = file.bytes.len() as u64;
+            record.summary = summarise(&file.bytes, key);
+            for file in record.summary.iter().flat_map(|s| &s.files) {
+                record.bytes = record.bytes.saturating_add(file.length);
+            }
+        }
+        Err(Errno::NOENT) => {}
+        Err(_) => record.summary = Err(Fault::Unreadable(MANIFEST.to_owned())),
+    }
+    Some(record)
+}
+
+fn summarise(manifest: &[u8], key: &CacheKey) -> Result<Summary, Fault> {
+    check_seal(manifest)?;
+    match serde_json::from_slice::<Summary>(manifest) {
+        Ok(summary) if summary.format != FORMAT => Err(Fault::Format(summary.format)),
+        Ok(summary) if summary.key != *key => Err(Fault::Key(summary.key)),
+        Ok(summary) => Ok(summary),
+        // The whole reader knows best what is wrong.
+        Err(e) => match Manifest::from_bytes(manifest) {
+            Err(fault) => Err(fault),
+            Ok(_) => Err(Fault::Unparsable(e.to_string())),
+        },
+    }
+}
+
+/// Does something for parts of the keys on all cores; the results are in the keys'
+/// order.
+pub(super) fn spread<T: Send>(keys: &[CacheKey], each: impl Fn(&[CacheKey]) -> Vec<T> + Sync) -> Vec<T> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = keys.len().div_ceil(threads).max(64);
+    let each = &each;
+    std::thread::scope(|scope| {
+        let parts = keys.chunks(share);
+        let workers: Vec<_> = parts.map(|part| scope.spawn(move || each(part))).collect();
+        let join = |worker: std::thread::ScopedJoinHandle<'_, _>| match worker.join() {
+            Ok(part) => part,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        workers.into_iter().flat_map(join).collect()
+    })
+}
+
+/// The names in a folder that are text; jitc makes no others.
+pub(super) fn names(dir: &Dir) -> Vec<String> {
+    let names = dir.names().unwrap_or_default();
+    let text = |n: &OsString| OsStr::to_str(n).map(str::to_owned);
+    names.iter().filter_map(text).collect()
+}
+
+/// Two lower-case hex digits.
+pub(super) fn is_shard(name: &str) -> bool {
+    name.len() == 2 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}

@@ -1,0 +1,361 @@
+//! The walk of a request through the cache: look, wait, look again, build, keep.
+//!
+//! Invariant: at most one build a key at a time, in this process and, where the
+//! file system has locks, in all of them; and every wait ends.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::builder::CacheBuilder;
+use super::entry::Entry;
+use super::error::{CacheError, Fault, Sort};
+use super::event::{Counters, Event, Tally};
+use super::load::Load;
+use super::lock::Claim;
+use super::memory::Memo;
+use super::prune::Limits;
+use super::single_flight::{Flights, Joined};
+use super::store::Published;
+use super::tier::{Tier, TierName};
+use super::why::Why;
+use super::{Fetched, Provenance, Subject};
+use crate::engine::build::artifact::Artifact;
+use crate::engine::build::key::CacheKey;
+
+pub(super) type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
+
+/// An ordered list of tiers, and the walk through them.
+pub struct Cache {
+    tiers: Vec<Arc<dyn Tier>>,
+    memory: TierName,
+    memo: Memo,
+    flights: Flights,
+    lock_timeout: Duration,
+    limits: Limits,
+    listener: Option<Listener>,
+    tally: Tally,
+    warned: Mutex<HashSet<CacheKey>>,
+    unkept: Mutex<Vec<Sort>>,
+}
+
+impl Cache {
+    pub(super) fn new(
+        tiers: Vec<Arc<dyn Tier>>,
+        limits: Limits,
+        lock_timeout: Duration,
+        listener: Option<Listener>,
+    ) -> Self {
+        Self {
+            tiers,
+            memory: TierName::new("memory"),
+            memo: Memo::default(),
+            flights: Flights::default(),
+            lock_timeout,
+            limits,
+            listener,
+            tally: Tally::default(),
+            warned: Mutex::default(),
+            unkept: Mutex::default(),
+        }
+    }
+
+    /// What a cache is made of.
+    pub fn builder() -> CacheBuilder {
+        CacheBuilder::default()
+    }
+
+    /// The artifact of a request: from memory, from a tier, or built and kept.
+    ///
+    /// The only error is `build`'s own. Threads and processes that ask for the
+    /// same key meanwhile wait for this build instead of repeating it.
+    pub fn get_or_build<E>(
+        &self,
+        subject: &Subject,
+        build: impl FnOnce() -> Result<Artifact, E>,
+    ) -> Result<Fetched, E> {
+        let key = &subject.key;
+        if let Some(held) = self.remembered(key) {
+            return Ok(held);
+        }
+        match self.flights.join(key, self.lock_timeout) {
+            Joined::Landed(artifact) => Ok(self.memory_hit(key, artifact)),
+            Joined::Leader(leader) => {
+                // Another leader may have landed between the two looks.
+                if let Some(held) = self.remembered(key) {
+                    leader.land(Arc::clone(&held.artifact));
+                    return Ok(held);
+                }
+                let fetched = self.fetch(subject, self.lock_timeout, build)?;
+                leader.land(Arc::clone(&fetched.artifact));
+                Ok(fetched)
+            }
+            Joined::TimedOut => {
+                self.gave_up_waiting(key);
+                self.fetch(subject, Duration::ZERO, build)
+            }
+        }
+    }
+
+    /// The artifact of a key, if a tier has it. Never builds, and writes nothing
+    /// but to move a bad entry out of the way.
+    pub fn lookup(&self, key: &CacheKey) -> Option<Fetched> {
+        if let Some(held) = self.remembered(key) {
+            return Some(held);
+        }
+        let (entry, tier) = self.lookup_entry(key)?;
+        Some(self.remember(key, entry.into_artifact(), Provenance::Hit(tier)))
+    }
+
+    /// As [`Cache::lookup`], past the memory, and with all that the entry holds.
+    pub fn lookup_entry(&self, key: &CacheKey) -> Option<(Entry, TierName)> {
+        let started = Instant::now();
+        self.tell(&Event::Lookup { key: *key });
+        let found = self.search(key, None);
+        match &found {
+            Some((_, tier)) => self.log_hit(key, tier, started),
+            None => self.log_miss(key, started),
+        }
+        found
+    }
+
+    /// The entry of a key, if a tier has a good one; changes and tells nothing.
+    #[must_use]
+    pub fn peek(&self, key: &CacheKey) -> Option<Entry> {
+        self.tiers.iter().find_map(|tier| match tier.peek(key) {
+            Load::Found(entry) => Some(*entry),
+            _ => None,
+        })
+    }
+
+    /// Moves an entry away that verifies but that the driver would not load: the
+    /// next request builds it anew.
+    pub fn reject(&self, key: &CacheKey, reason: &str) {
+        self.memo.remove(key);
+        for tier in &self.tiers {
+            if let Load::Found(_) = tier.load(key) {
+                let quarantined = tier.expel(key).is_ok();
+                let fault = Fault::Rejected(reason.lines().next().unwrap_or("").to_owned());
+                self.healed(key, tier.name(), fault, quarantined);
+            }
+        }
+    }
+
+    /// How often each thing happened so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.tally.read()
+    }
+
+    /// The tiers, in the order in which they are asked.
+    #[must_use]
+    pub fn tiers(&self) -> &[Arc<dyn Tier>] {
+        &self.tiers
+    }
+
+    fn remembered(&self, key: &CacheKey) -> Option<Fetched> {
+        Some(self.memory_hit(key, self.memo.get(key)?))
+    }
+
+    fn memory_hit(&self, key: &CacheKey, artifact: Arc<Artifact>) -> Fetched {
+        self.tally.memory_hit();
+        if let Some(listener) = &self.listener {
+            listener(&Event::MemoryHit { key: *key });
+        }
+        Fetched {
+            artifact,
+            provenance: Provenance::Hit(self.memory.clone()),
+        }
+    }
+
+    fn remember(&self, key: &CacheKey, artifact: Artifact, provenance: Provenance) -> Fetched {
+        let artifact = Arc::new(artifact);
+        self.memo.insert(*key, &artifact);
+        Fetched { artifact, provenance }
+    }
+
+    fn fetch<E>(
+        &self,
+        subject: &Subject,
+        patience: Duration,
+        build: impl FnOnce() -> Result<Artifact, E>,
+    ) -> Result<Fetched, E> {
+        let key = &subject.key;
+        let started = Instant::now();
+        self.tell(&Event::Lookup { key: *key });
+        let mut waited = Duration::ZERO;
+        let writable = self.tiers.iter().find(|t| t.is_writable());
+        // Says nothing of what is bad: that is judged by the second look, under
+        // the lock.
+        let mut found = self.tiers.iter().find_map(|tier| match tier.load(key) {
+            Load::Found(entry) => Some((*entry, tier.name().clone())),
+            _ => None,
+        });
+        let mut claim = None;
+        if found.is_none() {
+            // Another process may be building it, or be done by the time that
+            // the lock is ours: look again, and mend what is bad.
+            let waiting = Instant::now();
+            claim = writable.map(|tier| tier.claim(key, patience));
+            waited = waiting.elapsed();
+            found = self.search(key, claim.as_ref());
+        }
+        if let Some((entry, tier)) = found {
+            drop(claim);
+            self.log_hit(key, &tier, started);
+            return Ok(self.remember(key, entry.into_artifact(), Provenance::Hit(tier)));
+        }
+        self.log_miss(key, started);
+        // Reads every manifest: for whoever wants to know, and pays for it.
+        if tracing::enabled!(tracing::Level::DEBUG)
+            && let Why::Miss(Some(nearest)) = self.why(subject)
+        {
+            tracing::debug!(key = %key.short(), %nearest, "why it missed");
+        }
+        if matches!(claim, Some(Claim::TimedOut)) && !patience.is_zero() {
+            self.gave_up_waiting(key);
+        }
+        let started = Instant::now();
+        let artifact = build()?;
+        self.tell(&Event::Built {
+            key: *key,
+            waited,
+            elapsed: started.elapsed(),
+            compile_us: artifact.compile_us,
+        });
+        let provenance = match writable {
+            Some(tier) => self.keep(tier.as_ref(), subject, &artifact),
+            None => Err(CacheError::NoWritableTier),
+        }
+        .map_or_else(|e| self.not_kept(key, &e), |()| Provenance::Built);
+        drop(claim);
+        Ok(self.remember(key, artifact, provenance))
+    }
+
+    fn keep(&self, tier: &dyn Tier, subject: &Subject, artifact: &Artifact) -> Result<(), CacheError> {
+        let started = Instant::now();
+        let entry = Entry::new(subject, artifact);
+        if tier.publish(&entry)? == Published::Theirs {
+            return Ok(());
+        }
+        let bytes = entry.manifest().payload_bytes();
+        self.tell(&Event::Published {
+            key: subject.key,
+            tier: tier.name().clone(),
+            bytes,
+            elapsed: started.elapsed(),
+        });
+        if let Some(pruned) = tier.tidy(&self.limits, bytes)
+            && !pruned.keys.is_empty()
+        {
+            let (entries, bytes) = (pruned.keys.len() as u64, pruned.bytes);
+            tracing::debug!(tier = %tier.name(), entries, bytes, "pruned");
+            self.tell(&Event::Pruned { entries, bytes });
+        }
+        Ok(())
+    }
+
+    fn not_kept(&self, key: &CacheKey, error: &CacheError) -> Provenance {
+        let reason = error.to_string();
+        // A full disk fails every publish alike.
+        let first = {
+            let mut unkept = self.unkept.lock().unwrap_or_else(PoisonError::into_inner);
+            let first = !unkept.contains(&error.sort());
+            if first {
+                unkept.push(error.sort());
+            }
+            first
+        };
+        if first {
+            tracing::warn!(key = %key.short(), %reason, "built but not kept; said once");
+        } else {
+            tracing::debug!(key = %key.short(), %reason, "built but not kept");
+        }
+        self.tell(&Event::NotPublished {
+            key: *key,
+            reason: reason.clone(),
+        });
+        Provenance::BuiltUncached(reason)
+    }
+
+    /// Asks every tier in turn, and moves away what is bad.
+    fn search(&self, key: &CacheKey, claim: Option<&Claim>) -> Option<(Entry, TierName)> {
+        for tier in &self.tiers {
+            match tier.load(key) {
+                Load::Found(entry) => return Some((*entry, tier.name().clone())),
+                Load::Absent => {}
+                Load::Bad(fault) => {
+                    let held = if tier.is_writable() { claim } else { None };
+                    let quarantined = tier.quarantine(key, held).unwrap_or(false);
+                    self.healed(key, tier.name(), fault, quarantined);
+                    // Not moved: somebody else may have mended it meanwhile.
+                    if !quarantined && let Load::Found(entry) = tier.load(key) {
+                        return Some((*entry, tier.name().clone()));
+                    }
+                }
+                Load::Unavailable(e) => {
+                    let (tier, reason) = (tier.name().clone(), e.to_string());
+                    tracing::debug!(%tier, %reason, "tier cannot be read");
+                    self.tell(&Event::TierUnavailable { tier, reason });
+                }
+            }
+        }
+        None
+    }
+
+    fn healed(&self, key: &CacheKey, tier: &TierName, fault: Fault, quarantined: bool) {
+        let first = {
+            let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+            warned.insert(*key)
+        };
+        if first {
+            tracing::warn!(key = %key.short(), %tier, %fault, quarantined, "bad entry, taken as a miss");
+        }
+        self.tell(&Event::Healed {
+            key: *key,
+            tier: tier.clone(),
+            fault,
+            quarantined,
+        });
+    }
+
+    fn gave_up_waiting(&self, key: &CacheKey) {
+        let waited = self.lock_timeout;
+        tracing::warn!(key = %key.short(), ?waited, "another builder of this key takes long: compiling too");
+        self.tell(&Event::LockTimedOut { key: *key, waited });
+    }
+
+    fn log_hit(&self, key: &CacheKey, tier: &TierName, started: Instant) {
+        tracing::info!(key = %key.short(), %tier, "hit");
+        self.tell(&Event::Hit {
+            key: *key,
+            tier: tier.clone(),
+            elapsed: started.elapsed(),
+        });
+    }
+
+    fn log_miss(&self, key: &CacheKey, started: Instant) {
+        tracing::info!(key = %key.short(), "miss");
+        self.tell(&Event::Miss {
+            key: *key,
+            elapsed: started.elapsed(),
+        });
+    }
+
+    fn tell(&self, event: &Event) {
+        self.tally.count(event);
+        if let Some(listener) = &self.listener {
+            listener(event);
+        }
+    }
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tiers: Vec<_> = self.tiers.iter().map(|t| t.name()).collect();
+        f.debug_struct("Cache")
+            .field("tiers", &tiers)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,260 @@
+//! Bounds: what is removed, oldest use first, and what is swept up after the dead.
+//!
+//! Invariant: an entry goes only under its key's lock and its folder's, so never
+//! while it is being built, published or read; and it loses its name first.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::fs::Stat;
+use serde::Serialize;
+
+use super::dir::Dir;
+use super::entry::{MANIFEST, PAYLOAD, now_unix_ms};
+use super::error::CacheError;
+use super::inspect::names;
+use super::lock;
+use super::store::{LOCKS, QUARANTINE, STAGING, Store, unique};
+use crate::engine::build::key::CacheKey;
+
+/// A writer touches its staging folder more often than this.
+const STAGING_AGE: Duration = Duration::from_mins(1);
+/// So many times the age where a dead writer cannot be told from a live one.
+const WITHOUT_LOCKS: u32 = 360;
+/// Bad entries are kept this long for whoever wants to look at them.
+const QUARANTINE_AGE: Duration = Duration::from_hours(7 * 24);
+/// And no more of them than this.
+const QUARANTINE_COUNT: usize = 64;
+
+/// What a folder may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of all entries' files.
+    pub max_bytes: u64,
+    /// Entries.
+    pub max_entries: u64,
+    /// The longest time since an entry was last used.
+    pub max_age: Option<Duration>,
+}
+
+impl Default for Limits {
+    /// 4 GiB and 50,000 entries, of any age.
+    fn default() -> Self {
+        Self {
+            max_bytes: 4 << 30,
+            max_entries: 50_000,
+            max_age: None,
+        }
+    }
+}
+
+impl Limits {
+    /// No limits at all.
+    pub const NONE: Self = Self {
+        max_bytes: u64::MAX,
+        max_entries: u64::MAX,
+        max_age: None,
+    };
+}
+
+/// What a prune did, or would do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Pruned {
+    /// Entries removed, longest unused first.
+    pub keys: Vec<CacheKey>,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Entries over the limits that are in use and stayed.
+    pub in_use: u64,
+    /// Entries that stayed.
+    pub kept_entries: u64,
+    /// Their bytes.
+    pub kept_bytes: u64,
+    /// Staging folders of dead writers removed.
+    pub staging: u64,
+    /// Quarantined entries removed.
+    pub quarantined: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Usage {
+    used_unix_ns: i128,
+    key: CacheKey,
+    bytes: u64,
+}
+
+impl Store {
+    /// Removes the longest unused entries until the limits hold, and what dead
+    /// writers left. With `dry_run` it only says what it would remove.
+    pub fn prune(&self, limits: &Limits, dry_run: bool) -> Result<Pruned, CacheError> {
+        let mut pruned = Pruned::default();
+        let Some(version) = self.open_version()? else {
+            return Ok(pruned);
+        };
+        let keys = self.keys()?;
+        let mut all = self.in_shards(&keys, usage);
+        all.sort_unstable_by_key(|usage| (usage.used_unix_ns, usage.key));
+        let mut entries = all.len() as u64;
+        let mut bytes = all.iter().fold(0u64, |sum, u| sum.saturating_add(u.bytes));
+        let now = i128::from(now_unix_ms()) * 1_000_000;
+        let old = |usage: &Usage| {
+            let unused = u128::try_from(now - usage.used_unix_ns).unwrap_or(0);
+            limits.max_age.is_some_and(|age| unused > age.as_nanos())
+        };
+        for usage in &all {
+            if entries <= limits.max_entries && bytes <= limits.max_bytes && !old(usage) {
+                break;
+            }
+            if dry_run || self.remove(&version, &usage.key)? {
+                entries -= 1;
+                bytes -= usage.bytes;
+                pruned.bytes += usage.bytes;
+                pruned.keys.push(usage.key);
+            } else {
+                pruned.in_use += 1;
+            }
+        }
+        (pruned.kept_entries, pruned.kept_bytes) = (entries, bytes);
+        if !dry_run {
+            pruned.staging = sweep_staging(&version, STAGING_AGE);
+            pruned.quarantined = sweep_quarantine(&version);
+            if let Ok(locks) = version.open(LOCKS) {
+                // What cannot be swept means nothing.
+                let _ = lock::sweep(&Arc::new(locks));
+            }
+        }
+        Ok(pruned)
+    }
+
+    /// Removes one entry unless it is in use; says whether it is gone.
+    pub(super) fn remove(&self, version: &Dir, key: &CacheKey) -> Result<bool, CacheError> {
+        let hex = key.hex();
+        let claim = self.claim(key, Duration::ZERO);
+        if matches!(claim, lock::Claim::TimedOut) {
+            return Ok(false);
+        }
+        let Some(shard) = self.open_shard(&hex[..2])? else {
+            return Ok(true);
+        };
+        let Ok(dir) = shard.open(&hex) else {
+            return Ok(shard.remove(&hex).is_ok());
+        };
+        if matches!(lock::try_exclusive(&dir), Ok(false)) {
+            return Ok(false);
+        }
+        let _held = lock::Release::later(&dir);
+        // Out of its name at once, so that nobody meets it half removed.
+        let staging = self.ensure(version, STAGING)?;
+        let name = format!("{}.{}", key.short(), unique());
+        match shard.rename(&hex, &staging, &name) {
+            Ok(()) => Ok(staging.remove(&name).is_ok()),
+            Err(rustix::io::Errno::NOENT) => Ok(true),
+            Err(errno) => Err(CacheError::Io {
+                action: "remove",
+                path: self.entry_path(key),
+                errno,
+            }),
+        }
+    }
+}
+
+/// Sizes and stamp alone, without opening anything.
+fn usage(shard: &Dir, key: &CacheKey) -> Option<Usage> {
+    let hex = key.hex();
+    shard.stat_of(&hex).ok()?;
+    let stat = |name: &str| shard.stat_of(&format!("{hex}/{name}")).ok();
+    let size = |stat: &Option<Stat>| stat.map_or(0, |s| u64::try_from(s.st_size).unwrap_or(0));
+    let manifest = stat(MANIFEST);
+    let payload: u64 = PAYLOAD.iter().map(|name| size(&stat(name))).sum();
+    Some(Usage {
+        key: *key,
+        bytes: payload + size(&manifest),
+        // An entry without a manifest is of no use: first to go.
+        used_unix_ns: manifest.map_or(0, |s| {
+            i128::from(s.st_mtime) * 1_000_000_000 + i128::from(s.st_mtime_nsec)
+        }),
+    })
+}
+
+/// Removes staging folders whose writer is dead and that are older than `age`.
+pub(super) fn sweep_staging(version: &Dir, age: Duration) -> u64 {
+    let Ok(staging) = version.open(STAGING) else {
+        return 0;
+    };
+    let mut swept = 0;
+    for name in names(&staging) {
+        let age_of_folder = staging.stat_of(&name).map_or(Duration::ZERO, |stat| {
+            let changed = u64::try_from(stat.st_mtime).unwrap_or(0);
+            Duration::from_secs((now_unix_ms() / 1000).saturating_sub(changed))
+        });
+        // A young one is not even tried: the lock would follow the folder to the
+        // name under which its writer is about to publish it.
+        if age_of_folder < age {
+            continue;
+        }
+        let folder = staging.open(&name);
+        let dead = match folder.as_ref().map(lock::try_exclusive) {
+            Ok(Ok(free)) => free,
+            Ok(Err(_)) => age_of_folder >= age * WITHOUT_LOCKS,
+            // No folder: nothing of ours.
+            Err(_) => true,
+        };
+        if dead && staging.remove(&name).is_ok() {
+            swept += 1;
+        }
+    }
+    swept
+}
+
+/// Removes bad entries that were kept long enough, or that are too many.
+fn sweep_quarantine(version: &Dir) -> u64 {
+    let Ok(quarantine) = version.open(QUARANTINE) else {
+        return 0;
+    };
+    // `<key>.<unix ms>.<process>.<count>`
+    let since = |name: &str| name.split('.').nth(1)?.parse::<u64>().ok();
+    let mut all: Vec<_> = names(&quarantine)
+        .into_iter()
+        .map(|name| (since(&name).unwrap_or(0), name))
+        .collect();
+    all.sort_unstable();
+    let surplus = all.len().saturating_sub(QUARANTINE_COUNT);
+    let oldest = now_unix_ms().saturating_sub(QUARANTINE_AGE.as_secs() * 1000);
+    let mut swept = 0;
+    for (n, (quarantined, name)) in all.iter().enumerate() {
+        if (n < surplus || *quarantined < oldest) && quarantine.remove(name).is_ok() {
+            swept += 1;
+        }
+    }
+    swept
+}
+
+/// When a prune is due after a publish: a scan costs, so not after each.
+#[derive(Debug, Default)]
+pub(super) struct Schedule(Mutex<Since>);
+
+#[derive(Debug, Default)]
+struct Since {
+    started: bool,
+    entries: u64,
+    bytes: u64,
+}
+
+impl Schedule {
+    /// Counts a publish. Due at a process's first one and then whenever a
+    /// sixty-fourth of a limit was added.
+    pub(super) fn is_due(&self, limits: &Limits, bytes: u64) -> bool {
+        let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        since.entries += 1;
+        since.bytes = since.bytes.saturating_add(bytes);
+        let due =
+            !since.started || since.entries > limits.max_entries / 64 || since.bytes > limits.max_bytes / 64;
+        if due {
+            *since = Since {
+                started: true,
+                ..Since::default()
+            };
+        }
+        due
+    }
+}

@@ -1,0 +1,244 @@
+//! Receipts: what was asked for, byte for byte, so that it can be insisted on.
+//!
+//! Invariant: fail closed. What a receipt does not list, or lists with other
+//! bytes, is refused; nothing is compiled in its place.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::entry::{Entry, FileRecord, MANIFEST, PAYLOAD};
+use super::lookup::Cache;
+use super::{Fetched, Provenance, Subject};
+use crate::engine::build::key::{CacheKey, digest};
+use crate::engine::request::target::Arch;
+
+/// The number of the receipt format.
+const FORMAT: u32 = 1;
+
+/// What was asked for, key by key, and how it ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Receipt {
+    format: u32,
+    /// The jitc that wrote it.
+    pub jitc: String,
+    /// What was asked, in the words of the asker.
+    pub asked: Vec<String>,
+    /// One line for each key.
+    pub entries: BTreeMap<CacheKey, ReceiptLine>,
+}
+
+/// One key of a receipt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReceiptLine {
+    /// The family's name.
+    pub family: String,
+    /// Constants by name, as people write them.
+    pub constants: BTreeMap<String, serde_json::Value>,
+    /// The arch.
+    pub arch: Arch,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Name, length and SHA-256 of the entry's five files, the manifest last;
+    /// empty where there is no entry.
+    pub files: Vec<FileRecord>,
+}
+
+/// How a key of a receipt ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It was there.
+    Hit,
+    /// It was built, and kept.
+    Built,
+    /// It was built, and not kept: why.
+    BuiltUncached(String),
+    /// It could not be built: why.
+    Failed(String),
+}
+
+/// Why a receipt cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReceiptError {
+    /// It is not what a receipt looks like.
+    #[error("this is no receipt: {0}")]
+    Unparsable(#[from] serde_json::Error),
+    /// It cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// A later jitc wrote it.
+    #[error("receipt format {0} is not known here")]
+    Format(u32),
+}
+
+/// How a cache differs from a receipt.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Drift {
+    /// A key that the receipt does not list.
+    #[error("{0} is not in the receipt")]
+    NotListed(CacheKey),
+    /// A key that the receipt lists without an entry.
+    #[error("{0} has no entry in the receipt: it failed or was not kept")]
+    NotKept(CacheKey),
+    /// No tier has a good entry.
+    #[error("{0} is in the receipt but not in the cache")]
+    Missing(CacheKey),
+    /// A file has other bytes.
+    #[error("{file} of {key} is not what the receipt lists")]
+    File {
+        /// Whose.
+        key: CacheKey,
+        /// Which of its files.
+        file: String,
+    },
+}
+
+impl Drift {
+    /// Whose.
+    #[must_use]
+    pub fn key(&self) -> &CacheKey {
+        match self {
+            Self::NotListed(key) | Self::NotKept(key) | Self::Missing(key) | Self::File { key, .. } => key,
+        }
+    }
+
+    /// Which of its files has other bytes, if that is it.
+    #[must_use]
+    pub fn file(&self) -> Option<&str> {
+        match self {
+            Self::File { file, .. } => Some(file),
+            _ => None,
+        }
+    }
+}
+
+impl Receipt {
+    /// An empty receipt for what was asked.
+    #[must_use]
+    pub fn new(asked: Vec<String>) -> Self {
+        Self {
+            format: FORMAT,
+            jitc: env!("CARGO_PKG_VERSION").to_owned(),
+            asked,
+            entries: BTreeMap::new(),
+        }
+    }
+
+    /// Adds how a request ended, with what the cache now holds of it.
+    pub fn add(&mut self, cache: &Cache, subject: &Subject, provenance: &Provenance) {
+        let kept = cache.peek(&subject.key);
+        let outcome = match provenance {
+            Provenance::Hit(_) => Outcome::Hit,
+            Provenance::Built => Outcome::Built,
+            Provenance::BuiltUncached(reason) => Outcome::BuiltUncached(reason.clone()),
+        };
+        self.insert(subject, outcome, kept.as_ref().map_or(Vec::new(), files_of));
+    }
+
+    /// Adds a request that failed.
+    pub fn add_failure(&mut self, subject: &Subject, reason: &str) {
+        self.insert(subject, Outcome::Failed(reason.to_owned()), Vec::new());
+    }
+
+    fn insert(&mut self, subject: &Subject, outcome: Outcome, files: Vec<FileRecord>) {
+        let line = ReceiptLine {
+            family: subject.family.clone(),
+            constants: subject.constants.clone(),
+            arch: subject.arch,
+            outcome,
+            files,
+        };
+        self.entries.insert(subject.key, line);
+    }
+
+    /// Its file's bytes; equal receipts give equal bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        // Keys of its maps are text, so this cannot fail.
+        let mut bytes = serde_json::to_vec_pretty(self).unwrap_or_default();
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// Reads a receipt.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ReceiptError> {
+        let receipt: Self = serde_json::from_slice(bytes)?;
+        if receipt.format != FORMAT {
+            return Err(ReceiptError::Format(receipt.format));
+        }
+        Ok(receipt)
+    }
+
+    /// Whether an entry is, byte for byte, what the receipt lists.
+    pub fn admit(&self, entry: &Entry) -> Result<(), Drift> {
+        let key = entry.manifest().key;
+        let listed = self.listed(&key)?;
+        let found = files_of(entry);
+        // Our own five names, each once; a receipt that lists others cannot match.
+        for file in &found {
+            if !listed.contains(file) {
+                let file = file.name.clone();
+                return Err(Drift::File { key, file });
+            }
+        }
+        match listed.iter().find(|file| !found.contains(file)) {
+            Some(file) => Err(Drift::File {
+                key,
+                file: file.name.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Every way in which a cache differs from what the receipt lists.
+    #[must_use]
+    pub fn drifts(&self, cache: &Cache) -> Vec<Drift> {
+        let check = |key: &CacheKey| match cache.peek(key) {
+            _ if self.listed(key).is_err() => Err(Drift::NotKept(*key)),
+            Some(entry) => self.admit(&entry),
+            None => Err(Drift::Missing(*key)),
+        };
+        self.entries.keys().filter_map(|key| check(key).err()).collect()
+    }
+
+    fn listed(&self, key: &CacheKey) -> Result<&[FileRecord], Drift> {
+        let line = self.entries.get(key).ok_or(Drift::NotListed(*key))?;
+        if line.files.is_empty() {
+            return Err(Drift::NotKept(*key));
+        }
+        Ok(&line.files)
+    }
+}
+
+impl Cache {
+    /// As [`Cache::lookup`], but only what the receipt lists byte for byte.
+    ///
+    /// Asks the tiers anew, past this process's memory, which may hold what was
+    /// loaded without a receipt.
+    pub fn lookup_listed(&self, key: &CacheKey, receipt: &Receipt) -> Result<Fetched, Drift> {
+        receipt.listed(key)?;
+        let (entry, tier) = self.lookup_entry(key).ok_or(Drift::Missing(*key))?;
+        receipt.admit(&entry)?;
+        Ok(Fetched {
+            artifact: Arc::new(entry.into_artifact()),
+            provenance: Provenance::Hit(tier),
+        })
+    }
+}
+
+fn files_of(entry: &Entry) -> Vec<FileRecord> {
+    let files = entry.files();
+    let payload = PAYLOAD.into_iter().zip(&files.payload);
+    payload
+        .chain([(MANIFEST, &files.manifest)])
+        .map(|(name, bytes)| FileRecord {
+            name: name.to_owned(),
+            length: bytes.len() as u64,
+            sha256: digest(bytes),
+        })
+        .collect()
+}

@@ -1,0 +1,48 @@
+//! A request and its artifact, for this folder's own tests.
+
+use std::collections::BTreeMap;
+
+use super::Subject;
+use crate::engine::build::artifact::Artifact;
+use crate::engine::build::key::{KeyInputs, Preimage};
+use crate::engine::request::target::{Arch, ToolchainIdentity};
+
+pub(super) fn subject_of(n: u32) -> Subject {
+    let toolchain = ToolchainIdentity {
+        version: "13.0.88".into(),
+        nvrtc: "build-id:aa".into(),
+        builtins: "build-id:bb".into(),
+    };
+    let headers = vec![("a.cuh".to_owned(), "int x;\n".into())];
+    let preimage = Preimage::new(&KeyInputs {
+        family: "probe",
+        entries: vec!["probe"],
+        constants: vec![("n", format!("{n}u"))],
+        source: "int s;\n",
+        headers: &headers,
+        options: &[],
+        arch: Arch::DEFAULTS[1],
+        toolchain: &toolchain,
+        compiler_env: &[],
+    });
+    Subject {
+        key: preimage.key(),
+        preimage,
+        family: "probe".into(),
+        constants: BTreeMap::new(),
+        arch: Arch::DEFAULTS[1],
+        options: vec![],
+        toolchain,
+        source: "int s;\n".into(),
+        headers,
+    }
+}
+
+pub(super) fn artifact() -> Artifact {
+    Artifact {
+        cubin: (0..=255).cycle().take(20_000).collect(),
+        resources: vec![],
+        compile_log: "ptxas info\n".into(),
+        compile_us: 1,
+    }
+}

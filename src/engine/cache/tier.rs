@@ -1,0 +1,249 @@
+//! The tiers of a cache: what each can do, and the two that are not on disk.
+//!
+//! Invariant: a tier never fails a request. It finds an entry, or says in a typed
+//! way why not, and the next tier is asked.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+use super::entry::{Entry, EntryFiles, Manifest};
+use super::error::CacheError;
+use super::load::Load;
+use super::lock::Claim;
+use super::prune::{Limits, Pruned, Schedule};
+use super::store::{Published, Store};
+use crate::engine::build::key::CacheKey;
+
+/// A tier's name, as provenance and tables show it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TierName(Arc<str>);
+
+impl TierName {
+    /// A name.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self(Arc::from(name))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TierName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl Serialize for TierName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+/// A place where entries may be found. What a remote tier will implement.
+///
+/// Whatever comes from a tier goes through [`Entry::verify`], so that a tier can
+/// be wrong but not believed.
+pub trait Tier: Send + Sync {
+    /// Its name.
+    fn name(&self) -> &TierName;
+
+    /// The verified entry of a key, or why there is none.
+    fn load(&self, key: &CacheKey) -> Load;
+
+    /// As [`Tier::load`], for those who only look: marks nothing as used.
+    fn peek(&self, key: &CacheKey) -> Load {
+        self.load(key)
+    }
+
+    /// Shows the manifest of each of its entries, for explaining a miss; a tier
+    /// that cannot list shows none.
+    fn visit(&self, _each: &mut dyn FnMut(Manifest)) {}
+
+    /// Whether entries can be written to it.
+    fn is_writable(&self) -> bool {
+        false
+    }
+
+    /// Waits for the right to build a key, where the tier can give it.
+    fn claim(&self, _key: &CacheKey, _timeout: Duration) -> Claim {
+        Claim::Unsupported("the tier has no locks".to_owned())
+    }
+
+    /// Keeps an entry.
+    fn publish(&self, _entry: &Entry) -> Result<Published, CacheError> {
+        Err(CacheError::ReadOnly(self.name().to_string()))
+    }
+
+    /// Moves what is bad under a key out of the way, if it still is; says
+    /// whether it did.
+    fn quarantine(&self, _key: &CacheKey, _held: Option<&Claim>) -> Result<bool, CacheError> {
+        Ok(false)
+    }
+
+    /// Moves the entry of a key out of the way, good bytes or not.
+    fn expel(&self, _key: &CacheKey) -> Result<(), CacheError> {
+        Err(CacheError::ReadOnly(self.name().to_string()))
+    }
+
+    /// Told of a publish of this many bytes: keeps the tier within its limits,
+    /// if it is time to.
+    fn tidy(&self, _limits: &Limits, _bytes: u64) -> Option<Pruned> {
+        None
+    }
+
+    /// The folder, if the tier is one.
+    fn store(&self) -> Option<&Store> {
+        None
+    }
+}
+
+/// A folder as a tier.
+#[derive(Debug)]
+pub struct Folder {
+    name: TierName,
+    store: Store,
+    schedule: Schedule,
+}
+
+impl Folder {
+    /// The store under a name.
+    #[must_use]
+    pub fn new(name: &str, store: Store) -> Self {
+        Self {
+            name: TierName::new(name),
+            store,
+            schedule: Schedule::default(),
+        }
+    }
+}
+
+impl Tier for Folder {
+    fn name(&self) -> &TierName {
+        &self.name
+    }
+
+    fn load(&self, key: &CacheKey) -> Load {
+        self.store.load(key)
+    }
+
+    fn peek(&self, key: &CacheKey) -> Load {
+        self.store.peek(key)
+    }
+
+    fn visit(&self, each: &mut dyn FnMut(Manifest)) {
+        let keys = self.store.keys().unwrap_or_default();
+        keys.iter()
+            .filter_map(|key| self.store.manifest(key))
+            .for_each(each);
+    }
+
+    fn is_writable(&self) -> bool {
+        self.store.is_writable()
+    }
+
+    fn claim(&self, key: &CacheKey, timeout: Duration) -> Claim {
+        self.store.claim(key, timeout)
+    }
+
+    fn publish(&self, entry: &Entry) -> Result<Published, CacheError> {
+        self.store.publish(entry)
+    }
+
+    fn quarantine(&self, key: &CacheKey, held: Option<&Claim>) -> Result<bool, CacheError> {
+        self.store.quarantine(key, held)
+    }
+
+    fn expel(&self, key: &CacheKey) -> Result<(), CacheError> {
+        self.store.expel(key)
+    }
+
+    fn tidy(&self, limits: &Limits, bytes: u64) -> Option<Pruned> {
+        let due = self.schedule.is_due(limits, bytes);
+        // One that fails is tried again later; the entry is published already.
+        due.then(|| self.store.prune(limits, false).ok()).flatten()
+    }
+
+    fn store(&self) -> Option<&Store> {
+        Some(&self.store)
+    }
+}
+
+/// A tier in memory: the stand-in for a remote one in tests.
+#[derive(Debug)]
+pub struct Memory {
+    name: TierName,
+    entries: Mutex<BTreeMap<CacheKey, EntryFiles>>,
+}
+
+impl Memory {
+    /// An empty tier.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: TierName::new(name),
+            entries: Mutex::default(),
+        }
+    }
+
+    /// Puts bytes under a key, verified by nobody yet.
+    pub fn put(&self, key: CacheKey, files: EntryFiles) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.insert(key, files);
+    }
+
+    fn get(&self, key: &CacheKey) -> Option<EntryFiles> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.get(key).cloned()
+    }
+}
+
+impl Tier for Memory {
+    fn name(&self) -> &TierName {
+        &self.name
+    }
+
+    fn load(&self, key: &CacheKey) -> Load {
+        match self.get(key).map(|files| Entry::verify(key, files)) {
+            None => Load::Absent,
+            Some(Ok(entry)) => Load::Found(Box::new(entry)),
+            Some(Err(fault)) => Load::Bad(fault),
+        }
+    }
+
+    fn visit(&self, each: &mut dyn FnMut(Manifest)) {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = |files: &EntryFiles| Manifest::from_bytes(&files.manifest).ok();
+        entries.values().filter_map(read).for_each(each);
+    }
+
+    fn is_writable(&self) -> bool {
+        true
+    }
+
+    fn publish(&self, entry: &Entry) -> Result<Published, CacheError> {
+        self.put(entry.manifest().key, entry.files().clone());
+        Ok(Published::Ours)
+    }
+
+    fn quarantine(&self, key: &CacheKey, _held: Option<&Claim>) -> Result<bool, CacheError> {
+        if matches!(self.load(key), Load::Bad(_)) {
+            return self.expel(key).map(|()| true);
+        }
+        Ok(false)
+    }
+
+    fn expel(&self, key: &CacheKey) -> Result<(), CacheError> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.remove(key);
+        Ok(())
+    }
+}

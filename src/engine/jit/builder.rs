@@ -1,0 +1,100 @@
+//! What a facade is made of: settings, and what only a program can give.
+//!
+//! Invariant: what the program says here holds over what the settings say.
+
+use std::sync::{Arc, Mutex, OnceLock};
+
+use dashmap::DashMap;
+
+use super::policy::Policy;
+use super::{Error, Jit};
+use crate::engine::cache::{Cache, CacheBuilder, Event, Receipt, Tier};
+use crate::engine::config::{Config, MissPolicy};
+use crate::engine::request::template::Registry;
+
+/// What a [`Jit`] is made of.
+#[must_use]
+pub struct JitBuilder {
+    config: Config,
+    cache: CacheBuilder,
+    miss: Option<MissPolicy>,
+    receipt: Option<Receipt>,
+}
+
+impl Jit {
+    /// A facade with more than settings: tiers, a listener, a policy.
+    pub fn builder(config: Config) -> JitBuilder {
+        JitBuilder {
+            config,
+            cache: Cache::builder(),
+            miss: None,
+            receipt: None,
+        }
+    }
+}
+
+impl JitBuilder {
+    /// A bundle in the program's own image, from `include_bytes!`; asked first.
+    pub fn embedded(mut self, bundle: &'static [u8]) -> Self {
+        self.cache = self.cache.embedded(bundle);
+        self
+    }
+
+    /// A tier of another kind, asked after the folders.
+    pub fn tier(mut self, tier: Arc<dyn Tier>) -> Self {
+        self.cache = self.cache.tier(tier);
+        self
+    }
+
+    /// Who is told of every event, on the thread on which it happens.
+    pub fn listener(mut self, listener: Arc<dyn Fn(&Event) + Send + Sync>) -> Self {
+        self.cache = self.cache.listener(listener);
+        self
+    }
+
+    /// What a miss may do, whatever `JITC_MISS` says.
+    pub fn miss(mut self, policy: MissPolicy) -> Self {
+        self.miss = Some(policy);
+        self
+    }
+
+    /// Loads only what this receipt lists byte for byte, and compiles nothing.
+    pub fn require_receipt(mut self, receipt: Receipt) -> Self {
+        self.receipt = Some(receipt);
+        self
+    }
+
+    /// Reads the families; touches neither cache nor compiler.
+    pub fn build(self) -> Result<Jit, Error> {
+        let config = self.config;
+        let registry = Registry::load(config.templates().as_deref())?;
+        let policy = Policy::new(&config, self.miss, self.receipt)?;
+        let mut cache = self.cache.trust(config.cache_trust()?);
+        for folder in config.cache_ro() {
+            cache = cache.read_only(folder);
+        }
+        if let Some(folder) = config.cache_dir() {
+            cache = cache.user(folder);
+        }
+        if let Some(bytes) = config.cache_max_size()? {
+            cache = cache.max_bytes(bytes);
+        }
+        if let Some(entries) = config.cache_max_entries()? {
+            cache = cache.max_entries(entries);
+        }
+        if let Some(timeout) = config.lock_timeout()? {
+            cache = cache.lock_timeout(timeout);
+        }
+        Ok(Jit {
+            cache: cache.build(),
+            policy,
+            registry,
+            config,
+            identity: OnceLock::new(),
+            toolchain: Mutex::new(None),
+            compiler: OnceLock::new(),
+            opening: Mutex::new(()),
+            loaded: DashMap::new(),
+        })
+    }
+}

@@ -1,0 +1,158 @@
+//! What can go wrong, by stage, and what to do about it.
+
+use std::path::PathBuf;
+
+use crate::engine::build::compile::CompileError;
+use crate::engine::build::key::CacheKey;
+use crate::engine::build::render::RenderError;
+use crate::engine::build::toolchain::ToolchainError;
+use crate::engine::cache::{CacheError, Drift, ReceiptError};
+use crate::engine::config::ConfigError;
+use crate::engine::request::matrix::MatrixError;
+use crate::engine::request::spec::SpecError;
+use crate::engine::request::template::TemplateError;
+use crate::engine::run::load::LoadError;
+
+/// Everything that can go wrong, by stage.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Reading settings.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Reading families.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// Validating a request.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// Rendering.
+    #[error(transparent)]
+    Render(#[from] RenderError),
+    /// Finding a compiler.
+    #[error(transparent)]
+    Toolchain(#[from] ToolchainError),
+    /// Looking into the cache; never a reason for a build to fail.
+    #[error(transparent)]
+    Cache(CacheError),
+    /// Compiling: the compiler's words, the constants in force and where the
+    /// rendered source was kept.
+    #[error("{source} [{variant}, {arch}]{kept}")]
+    Compile {
+        /// The compiler's words.
+        source: CompileError,
+        /// The constants that differ from their defaults.
+        variant: String,
+        /// The arch.
+        arch: crate::engine::request::target::Arch,
+        /// `; rendered source: PATH`, or nothing.
+        kept: String,
+    },
+    /// Loading into a context.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// No tier has it, and compiling is forbidden.
+    #[error(
+        "{variant} for {arch} is in no tier of the cache, and compiling is forbidden (miss = forbid): \
+         key {key}; `{command}` would warm it"
+    )]
+    Forbidden {
+        /// The key.
+        key: CacheKey,
+        /// Family and constants that differ from their defaults.
+        variant: String,
+        /// The arch.
+        arch: crate::engine::request::target::Arch,
+        /// The command that would warm it.
+        command: String,
+    },
+    /// A receipt is required, and this is not what it lists.
+    #[error("{variant} for {arch} is refused, as a receipt is required: {drift}")]
+    Drift {
+        /// What differs.
+        drift: Drift,
+        /// Family and constants that differ from their defaults.
+        variant: String,
+        /// The arch.
+        arch: crate::engine::request::target::Arch,
+    },
+    /// What to warm cannot be read.
+    #[error("{}: {source}", path.display())]
+    Matrix {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: MatrixError,
+    },
+    /// A trace cannot be read; the message names the file.
+    #[error("trace: {0}")]
+    Trace(std::io::Error),
+    /// A receipt that is required, or to be checked, cannot be used.
+    #[error("the receipt {} cannot be used: {source}", path.display())]
+    Receipt {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: ReceiptError,
+    },
+}
+
+/// The stage at which something went wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Settings.
+    Config,
+    /// Families.
+    Template,
+    /// Requests.
+    Spec,
+    /// Rendering.
+    Render,
+    /// The compiler's whereabouts.
+    Toolchain,
+    /// The cache.
+    Cache,
+    /// Compiling.
+    Compile,
+    /// Loading.
+    Load,
+    /// What the policy allows.
+    Policy,
+}
+
+impl Error {
+    /// The stage.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Config(_) => ErrorKind::Config,
+            Self::Template(_) => ErrorKind::Template,
+            Self::Spec(_) | Self::Matrix { .. } | Self::Trace(_) => ErrorKind::Spec,
+            Self::Render(_) => ErrorKind::Render,
+            Self::Toolchain(_) => ErrorKind::Toolchain,
+            Self::Cache(_) => ErrorKind::Cache,
+            Self::Compile { .. } => ErrorKind::Compile,
+            Self::Load(_) => ErrorKind::Load,
+            Self::Forbidden { .. } | Self::Drift { .. } | Self::Receipt { .. } => ErrorKind::Policy,
+        }
+    }
+
+    /// What to do about it, where there is something.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Spec(SpecError::Arch { .. } | SpecError::TooOld { .. }) => None,
+            Self::Spec(_) => {
+                Some("`jitc families` lists every constant with its legal values and its default")
+            }
+            Self::Toolchain(_) => Some("`jitc doctor` shows where NVRTC was looked for"),
+            Self::Template(TemplateError::UnknownFamily { .. }) => Some("`jitc families` lists them"),
+            Self::Forbidden { .. } => {
+                Some("`jitc why` with the same request says what the cache has instead")
+            }
+            Self::Drift { .. } => Some("`jitc cache verify --against RECEIPT` lists every drift"),
+            _ => None,
+        }
+    }
+}

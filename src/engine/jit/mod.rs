@@ -1,0 +1,300 @@
+//! The facade: wires the stages in order.
+//!
+//! Invariant: nothing is found, fetched or opened before it is needed. A process
+//! whose requests are all hits never opens a compiler; one without a compiler
+//! works out keys from the pinned one's identity.
+
+mod builder;
+mod error;
+mod policy;
+mod trace;
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+use dashmap::DashMap;
+use tracing::info_span;
+
+pub use builder::JitBuilder;
+pub use error::{Error, ErrorKind};
+use policy::Policy;
+pub use trace::{TraceLine, read_trace};
+
+use crate::engine::build::compile::{CompileError, Compiler, Nvrtc};
+use crate::engine::build::render::{RenderedSource, preimage, render};
+use crate::engine::build::toolchain::{self, Toolchain, ToolchainError};
+use crate::engine::cache::{Cache, Entry, Fetched, Provenance, Subject};
+use crate::engine::config::Config;
+use crate::engine::request::spec::{KernelSpec, SpecId};
+use crate::engine::request::target::ToolchainIdentity;
+use crate::engine::request::template::Registry;
+use crate::engine::run::device::Context;
+use crate::engine::run::load::{LoadError, LoadedKernel};
+
+/// A request that was carried out.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// What was asked for, as the cache knows it.
+    pub subject: Subject,
+    /// The artifact and where it comes from.
+    pub fetched: Fetched,
+    /// Time of everything but NVRTC, microseconds.
+    pub own_us: u64,
+}
+
+/// The walk from a spec to an artifact.
+pub struct Jit {
+    config: Config,
+    registry: Registry,
+    cache: Cache,
+    policy: Policy,
+    identity: OnceLock<ToolchainIdentity>,
+    toolchain: Mutex<Option<Toolchain>>,
+    compiler: OnceLock<Box<dyn Compiler>>,
+    opening: Mutex<()>,
+    /// By context: a module belongs to one, and its holder keeps that alive.
+    loaded: DashMap<(SpecId, usize), Slot>,
+}
+
+/// The place of one loaded kernel: filled once, however many threads ask.
+type Slot = Arc<Mutex<Option<Arc<LoadedKernel>>>>;
+
+impl Jit {
+    /// Reads the families; touches neither cache nor compiler.
+    pub fn new(config: Config) -> Result<Self, Error> {
+        Self::builder(config).build()
+    }
+
+    /// Uses this compiler instead of NVRTC. For tests; the key still names the
+    /// toolchain that would have been used.
+    #[must_use]
+    pub fn with_compiler(self, compiler: Box<dyn Compiler>) -> Self {
+        let _ = self.compiler.set(compiler);
+        self
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The families.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The cache.
+    #[must_use]
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// The identity of the compiler that would be used: of the one at hand, else
+    /// of the pinned one, which a miss would install. Looked for once.
+    pub fn identity(&self) -> Result<ToolchainIdentity, Error> {
+        if let Some(identity) = self.identity.get() {
+            return Ok(identity.clone());
+        }
+        let mut known = self.toolchain.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = match &*known {
+            Some(toolchain) => Some(toolchain.clone()),
+            None => toolchain::find(&self.config)?,
+        };
+        let identity = match &found {
+            Some(toolchain) => toolchain.identity.clone(),
+            None => toolchain::pinned_identity().ok_or(ToolchainError::NotPinned(std::env::consts::ARCH))?,
+        };
+        *known = found;
+        Ok(self.identity.get_or_init(|| identity).clone())
+    }
+
+    /// Renders a spec and works out its key.
+    pub fn describe(&self, spec: &KernelSpec) -> Result<(Subject, RenderedSource), Error> {
+        let rendered =
+            info_span!("render", family = spec.family.name).in_scope(|| render(&self.registry, spec))?;
+        let toolchain = self.identity()?;
+        let (key, preimage) = info_span!("key").in_scope(|| {
+            let preimage = preimage(spec, &rendered, &toolchain, &self.config.compiler_env());
+            (preimage.key(), preimage)
+        });
+        let subject = Subject {
+            key,
+            preimage,
+            family: spec.family.name.clone(),
+            constants: spec
+                .constants
+                .iter()
+                .map(|(n, v)| (n.clone(), v.to_json()))
+                .collect(),
+            arch: spec.arch,
+            options: rendered.options.clone(),
+            toolchain,
+            source: rendered.source.clone(),
+            headers: rendered.headers.clone(),
+        };
+        Ok((subject, rendered))
+    }
+
+    /// Finds or makes the artifact of a spec; where a policy forbids compiling,
+    /// finds it or fails.
+    pub fn prepare(&self, spec: &KernelSpec) -> Result<Prepared, Error> {
+        let started = Instant::now();
+        let (subject, rendered) = self.describe(spec)?;
+        if let Some(fetched) = self.policy.without_compiling(&self.cache, spec, &subject)? {
+            return Ok(Prepared {
+                subject,
+                fetched,
+                own_us: micros(started),
+            });
+        }
+        let mut outside_us = 0;
+        let fetched = info_span!("lookup", key = subject.key.short()).in_scope(|| {
+            self.cache.get_or_build(&subject, || {
+                // Fetching and opening NVRTC happens once a process, whichever
+                // variant comes first: it is no variant's own time.
+                let opening = Instant::now();
+                let compiler = self.compiler()?;
+                outside_us += micros(opening);
+                let compiling = Instant::now();
+                let built = info_span!("compile").in_scope(|| compiler.compile(&rendered));
+                outside_us += micros(compiling);
+                let built = built.map_err(|source| self.compile_error(source, spec, &subject))?;
+                self.policy.compiled(spec, &subject, built.compile_us);
+                Ok::<_, Error>(built)
+            })
+        })?;
+        Ok(Prepared {
+            subject,
+            fetched,
+            own_us: micros(started).saturating_sub(outside_us),
+        })
+    }
+
+    /// Finds or makes the artifact of a spec, and loads it into a context. Asked
+    /// again, it returns the same kernel, and neither renders nor logs.
+    ///
+    /// An artifact from the cache that the driver rejects is moved away, and
+    /// built and loaded anew, once.
+    pub fn load(&self, spec: &KernelSpec, context: &Context) -> Result<Arc<LoadedKernel>, Error> {
+        let place = (spec.id(), context.id());
+        // Looked up by reference first: an entry for writing would lock others out.
+        let slot = match self.loaded.get(&place) {
+            Some(slot) => Arc::clone(&slot),
+            None => Arc::clone(&self.loaded.entry(place).or_default()),
+        };
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernel) = &*slot {
+            return Ok(Arc::clone(kernel));
+        }
+        let prepared = self.prepare(spec)?;
+        let load = |prepared: &Prepared| {
+            info_span!("load", key = prepared.subject.key.short())
+                .in_scope(|| LoadedKernel::load(context, spec, &prepared.fetched.artifact))
+        };
+        let kernel = match load(&prepared) {
+            Err(rejected @ LoadError::Rejected { .. })
+                if matches!(prepared.fetched.provenance, Provenance::Hit(_)) =>
+            {
+                self.cache.reject(&prepared.subject.key, &rejected.to_string());
+                load(&self.prepare(spec)?)?
+            }
+            other => other?,
+        };
+        let kernel = Arc::new(kernel);
+        *slot = Some(Arc::clone(&kernel));
+        Ok(kernel)
+    }
+
+    /// The PTX of an entry, made anew from its own source, headers and options.
+    ///
+    /// Entries hold none: it is for reading, and only the NVRTC that made the
+    /// entry can say it again. With another one at hand this is an error.
+    pub fn ptx(&self, entry: &Entry) -> Result<String, Error> {
+        let manifest = entry.manifest();
+        let at_hand = self.identity()?;
+        if (&at_hand.nvrtc, &at_hand.builtins) != (&manifest.toolchain.nvrtc, &manifest.toolchain.builtins) {
+            let made_by = manifest.toolchain.to_string();
+            return Err(ToolchainError::Other {
+                made_by,
+                at_hand: at_hand.to_string(),
+            }
+            .into());
+        }
+        let rendered = RenderedSource {
+            name: format!("{}.cu.tera", manifest.family),
+            source: entry.source(),
+            headers: entry.headers().into_iter().map(|(n, t)| (n, t.into())).collect(),
+            options: manifest.options.clone(),
+        };
+        self.compiler()?.ptx(&rendered).map_err(|source| Error::Compile {
+            source,
+            variant: manifest.family.clone(),
+            arch: manifest.arch,
+            kept: String::new(),
+        })
+    }
+
+    fn compiler(&self) -> Result<&dyn Compiler, Error> {
+        if let Some(compiler) = self.compiler.get() {
+            return Ok(&**compiler);
+        }
+        let _one_at_a_time = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.compiler.get().is_none() {
+            let found = self
+                .toolchain
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
+            let toolchain = match found {
+                Some(toolchain) => toolchain,
+                None => toolchain::install(&self.config)?,
+            };
+            let nvrtc = Nvrtc::open(&toolchain).map_err(|e| ToolchainError::Unopenable {
+                path: toolchain.nvrtc.clone(),
+                reason: e.to_string(),
+            })?;
+            let _ = self.compiler.set(Box::new(nvrtc));
+        }
+        match self.compiler.get() {
+            Some(compiler) => Ok(&**compiler),
+            None => Err(ToolchainError::NoFolder.into()),
+        }
+    }
+
+    fn compile_error(&self, source: CompileError, spec: &KernelSpec, subject: &Subject) -> Error {
+        let source = match source {
+            // The compiler knows names only: a path would be in the key.
+            CompileError::Refused { first, log } => CompileError::Refused {
+                first: match first.split_once(':') {
+                    Some((file, rest)) if self.registry.has_file(file) => {
+                        format!("{}:{rest}", self.registry.place_of(file).display())
+                    }
+                    _ => first,
+                },
+                log,
+            },
+            other => other,
+        };
+        let folder = self
+            .config
+            .cache_dir()
+            .map_or_else(std::env::temp_dir, |dir| dir.join("failed"));
+        let path = folder.join(format!("{}-{}.cu", subject.family, subject.key.short()));
+        let kept = fs_err::create_dir_all(&folder).and_then(|()| fs_err::write(&path, &subject.source));
+        Error::Compile {
+            source,
+            variant: format!("{} {}", spec.family.name, spec.variant()),
+            arch: spec.arch,
+            kept: kept.map_or_else(
+                |_| String::new(),
+                |()| format!("; rendered source: {}", path.display()),
+            ),
+        }
+    }
+}
+
+fn micros(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+}

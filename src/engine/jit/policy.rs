@@ -1,0 +1,113 @@
+//! What a request may do beyond looking: compile, warn of it, or fail; and the
+//! receipt, if nothing else may be loaded.
+//!
+//! Invariant: fail closed. Under a receipt, or with compiling forbidden, no path
+//! leads to the compiler, and a receipt that cannot be read admits nothing.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Error;
+use super::trace::Trace;
+use crate::engine::cache::{Cache, Fetched, Receipt, ReceiptError, Subject};
+use crate::engine::config::{Config, MissPolicy};
+use crate::engine::request::spec::KernelSpec;
+
+/// Miss policy, receipt and trace of one facade.
+pub(super) struct Policy {
+    pub(super) miss: MissPolicy,
+    pub(super) trace: Option<Trace>,
+    required: Option<PathBuf>,
+    templates: Option<PathBuf>,
+    receipt: Mutex<Option<Arc<Receipt>>>,
+}
+
+impl Policy {
+    pub(super) fn new(
+        config: &Config,
+        miss: Option<MissPolicy>,
+        receipt: Option<Receipt>,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            miss: match miss {
+                Some(miss) => miss,
+                None => config.miss()?,
+            },
+            trace: config.trace().map(Trace::new),
+            required: config.require_receipt(),
+            templates: config.templates(),
+            receipt: Mutex::new(receipt.map(Arc::new)),
+        })
+    }
+
+    /// The artifact, where a policy forbids compiling; `None` where it may.
+    pub(super) fn without_compiling(
+        &self,
+        cache: &Cache,
+        spec: &KernelSpec,
+        subject: &Subject,
+    ) -> Result<Option<Fetched>, Error> {
+        if let Some(receipt) = self.receipt()? {
+            let listed = cache.lookup_listed(&subject.key, &receipt);
+            return listed.map(Some).map_err(|drift| Error::Drift {
+                drift,
+                variant: variant(spec),
+                arch: spec.arch,
+            });
+        }
+        if self.miss != MissPolicy::Forbid {
+            return Ok(None);
+        }
+        match cache.lookup(&subject.key) {
+            Some(found) => Ok(Some(found)),
+            None => Err(Error::Forbidden {
+                key: subject.key,
+                variant: variant(spec),
+                arch: spec.arch,
+                command: self.warm_command(spec),
+            }),
+        }
+    }
+
+    /// Told of a compile that a request needed.
+    pub(super) fn compiled(&self, spec: &KernelSpec, subject: &Subject, compile_us: u64) {
+        if self.miss == MissPolicy::Warn {
+            tracing::warn!(key = %subject.key.short(), command = self.warm_command(spec),
+                "a request had to compile; warm it beforehand");
+        }
+        if let Some(trace) = &self.trace {
+            trace.record(subject, compile_us);
+        }
+    }
+
+    /// Read once; what the program gave holds over what the settings name.
+    fn receipt(&self) -> Result<Option<Arc<Receipt>>, Error> {
+        let mut held = self.receipt.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (None, Some(path)) = (&*held, &self.required) {
+            let unreadable = |source: ReceiptError| Error::Receipt {
+                path: path.clone(),
+                source,
+            };
+            let bytes = fs_err::read(path).map_err(|e| unreadable(e.into()))?;
+            *held = Some(Arc::new(Receipt::from_bytes(&bytes).map_err(unreadable)?));
+        }
+        Ok(held.clone())
+    }
+
+    fn warm_command(&self, spec: &KernelSpec) -> String {
+        let family = &spec.family;
+        let mut words = vec![format!("jitc warm {} --arch {}", family.name, spec.arch)];
+        let constants = family.constants.values().filter_map(|constant| {
+            let value = spec.constants.get(&constant.name)?;
+            (*value != constant.default).then(|| format!("--set {}={value}", constant.name))
+        });
+        words.extend(constants);
+        let templates = self.templates.iter();
+        words.extend(templates.map(|folder| format!("--templates {}", folder.display())));
+        words.join(" ")
+    }
+}
+
+fn variant(spec: &KernelSpec) -> String {
+    format!("{} {}", spec.family.name, spec.variant())
+}

@@ -1,0 +1,102 @@
+//! The record of what had to be compiled, so that it can be warmed beforehand.
+//!
+//! Invariant: one line is one write to a file opened for appending, so the
+//! processes of a fleet may share a file; and trouble with it never fails a
+//! request.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::build::key::CacheKey;
+use crate::engine::cache::Subject;
+use crate::engine::request::target::Arch;
+
+/// One compile, as a line of a trace.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TraceLine {
+    /// The key.
+    pub key: CacheKey,
+    /// The family's name.
+    pub family: String,
+    /// The arch.
+    pub arch: Arch,
+    /// Constants by name, as people write them.
+    pub constants: BTreeMap<String, serde_json::Value>,
+    /// Time inside the compiler, microseconds.
+    pub compile_us: u64,
+}
+
+impl TraceLine {
+    /// The constants as texts, as a flag would give them.
+    #[must_use]
+    pub fn texts(&self) -> Vec<(String, String)> {
+        let text = |value: &serde_json::Value| match value {
+            serde_json::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let constants = self.constants.iter();
+        constants
+            .map(|(name, value)| (name.clone(), text(value)))
+            .collect()
+    }
+}
+
+/// Reads a trace; a line that is none is an error that gives its number.
+pub fn read_trace(path: &Path) -> io::Result<Vec<TraceLine>> {
+    let text = fs_err::read_to_string(path)?;
+    let lines = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty());
+    lines
+        .map(|(n, line)| {
+            serde_json::from_str(line).map_err(|e| {
+                let reason = format!("{}, line {}: no line of a trace: {e}", path.display(), n + 1);
+                io::Error::new(io::ErrorKind::InvalidData, reason)
+            })
+        })
+        .collect()
+}
+
+/// Where compiles are recorded.
+#[derive(Debug)]
+pub(super) struct Trace {
+    path: PathBuf,
+    warned: AtomicBool,
+}
+
+impl Trace {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            warned: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn record(&self, subject: &Subject, compile_us: u64) {
+        let line = TraceLine {
+            key: subject.key,
+            family: subject.family.clone(),
+            arch: subject.arch,
+            constants: subject.constants.clone(),
+            compile_us,
+        };
+        if let Err(reason) = self.append(&line)
+            && !self.warned.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(%reason, "compiles are not recorded");
+        }
+    }
+
+    fn append(&self, line: &TraceLine) -> io::Result<()> {
+        let mut bytes = serde_json::to_vec(line)?;
+        bytes.push(b'\n');
+        let mut options = fs_err::OpenOptions::new();
+        options
+            .append(true)
+            .create(true)
+            .open(&self.path)?
+            .write_all(&bytes)
+    }
+}

@@ -1,0 +1,12 @@
+//! The engine: from a request to machine code in a context, for any family.
+//!
+//! Invariant: it knows no family. Data goes one way through its rooms: [`config`],
+//! [`request`], [`build`], [`cache`], [`run`]; [`jit`] wires them.
+
+pub mod build;
+pub mod cache;
+pub mod config;
+pub mod jit;
+pub mod request;
+pub mod run;
+pub mod suggest;

@@ -1,0 +1,11 @@
+//! What is asked for: constants, families, specs, and lists of specs.
+//!
+//! Invariant: a [`KernelSpec`](spec::KernelSpec) is validated; later rooms never check again.
+
+pub mod constant;
+pub mod matrix;
+pub mod regions;
+pub mod spec;
+pub mod target;
+pub mod template;
+mod tera_strict;

@@ -1,0 +1,378 @@
+//! A kernel spec: family + constants + options + arch, validated.
+//!
+//! Invariant: every declared constant has a legal value, every constraint holds
+//! and every derived constant is worked out. Later stages never check again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use crate::engine::config::{Config, Setting, Source};
+use crate::engine::request::constant::Value;
+use crate::engine::request::target::Arch;
+use crate::engine::request::template::{Family, Size};
+use crate::engine::suggest::did_you_mean;
+
+/// Why a request is no kernel.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpecError {
+    /// A constant's value is illegal.
+    #[error("{family}: {constant} ({origin}): {reason}")]
+    Value {
+        /// The family.
+        family: String,
+        /// The constant.
+        constant: String,
+        /// Where the value was written.
+        origin: Source,
+        /// What was wrong and what is legal.
+        reason: String,
+    },
+    /// Nobody declares this constant.
+    #[error("unknown constant `{constant}` ({origin}){hint}")]
+    UnknownConstant {
+        /// The name.
+        constant: String,
+        /// Where it was written.
+        origin: Source,
+        /// A suggestion, or nothing.
+        hint: String,
+    },
+    /// Constants that do not go together.
+    #[error("{family}: constraint `{rule}` does not hold for {values}: {because}")]
+    Constraint {
+        /// The family.
+        family: String,
+        /// The rule.
+        rule: String,
+        /// The values that it speaks of, with their sources.
+        values: String,
+        /// Why the rule is there.
+        because: String,
+    },
+    /// A derived constant could not be worked out.
+    #[error("{family}: {reason}")]
+    Derived {
+        /// The family.
+        family: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// An arch that lacks what the family needs.
+    #[error("{family}: {arch} is too old: expected {oldest} or newer")]
+    TooOld {
+        /// The family.
+        family: String,
+        /// What was asked for.
+        arch: Arch,
+        /// The oldest that will do.
+        oldest: Arch,
+    },
+    /// A preset that the family does not have.
+    #[error("{family}: preset ({origin}): {reason}")]
+    Preset {
+        /// The family.
+        family: String,
+        /// Where it was written.
+        origin: Source,
+        /// What was wrong and what there is.
+        reason: String,
+    },
+    /// An arch that is none.
+    #[error("arch ({origin}): {reason}")]
+    Arch {
+        /// Where it was written.
+        origin: Source,
+        /// What was wrong.
+        reason: crate::engine::request::target::ArchError,
+    },
+}
+
+/// One kernel to make.
+#[derive(Debug, Clone)]
+pub struct KernelSpec {
+    /// Its family.
+    pub family: Arc<Family>,
+    /// Every declared constant.
+    pub constants: BTreeMap<String, Value>,
+    /// Every derived constant.
+    pub derived: BTreeMap<String, u32>,
+    /// What it is compiled for.
+    pub arch: Arch,
+    id: SpecId,
+}
+
+/// A spec's identity within one registry: equal for equal requests, and cheap to
+/// compare, so that a repeated request needs no rendering.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SpecId([u8; 32]);
+
+/// Values with their sources, before validation as a whole.
+type Assigned = BTreeMap<String, (Value, Source)>;
+
+impl KernelSpec {
+    /// A spec from texts, the rest at its defaults. For embedding programs.
+    pub fn new<'a>(
+        family: &Arc<Family>,
+        set: impl IntoIterator<Item = (&'a str, &'a str)>,
+        arch: Arch,
+    ) -> Result<Self, SpecError> {
+        let mut assigned = defaults(family);
+        for (name, text) in set {
+            let value = parse(family, name, text, &Source::Api)?;
+            assigned.insert(name.to_owned(), (value, Source::Api));
+        }
+        Self::validate(family, &assigned, arch)
+    }
+
+    /// This spec with other values for some of its constants.
+    pub fn with<'a>(&self, set: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, SpecError> {
+        let own = self.constants.iter();
+        let mut assigned: Assigned = own.map(|(n, v)| (n.clone(), (v.clone(), Source::Api))).collect();
+        for (name, text) in set {
+            let value = parse(&self.family, name, text, &Source::Api)?;
+            assigned.insert(name.to_owned(), (value, Source::Api));
+        }
+        Self::validate(&self.family, &assigned, self.arch)
+    }
+
+    /// Every spec that the settings ask for: the product of all lists. Constants
+    /// that this family does not declare are left to other families; see
+    /// [`check_names`].
+    pub fn expand(family: &Arc<Family>, config: &Config, archs: &[Arch]) -> Result<Vec<Self>, SpecError> {
+        let mut product = vec![with_preset(family, config)?];
+        for constant in family.constants.values() {
+            let Some(Setting { value, source }) = config.constant(&constant.name, &constant.variables) else {
+                continue;
+            };
+            let mut next = Vec::new();
+            for text in value.split(',') {
+                let value = parse(family, &constant.name, text, &source)?;
+                for assigned in &product {
+                    let mut assigned = assigned.clone();
+                    assigned.insert(constant.name.clone(), (value.clone(), source.clone()));
+                    next.push(assigned);
+                }
+            }
+            product = next;
+        }
+        let mut specs = Vec::new();
+        for assigned in &product {
+            for arch in archs {
+                specs.push(Self::validate(family, assigned, *arch)?);
+            }
+        }
+        Ok(specs)
+    }
+
+    fn validate(family: &Arc<Family>, assigned: &Assigned, arch: Arch) -> Result<Self, SpecError> {
+        if let Some(oldest) = family.oldest_arch
+            && !family.does(arch)
+        {
+            return Err(SpecError::TooOld {
+                family: family.name.clone(),
+                arch,
+                oldest,
+            });
+        }
+        let in_family = |reason: String| SpecError::Derived {
+            family: family.name.clone(),
+            reason,
+        };
+        let constants: BTreeMap<String, Value> = assigned
+            .iter()
+            .map(|(name, (value, _))| (name.clone(), value.clone()))
+            .collect();
+        let derived = family.derive(&constants).map_err(in_family)?;
+        if let Some(broken) = family
+            .broken_constraint(&constants, &derived)
+            .map_err(in_family)?
+        {
+            let words: Vec<_> = broken
+                .rule
+                .split(|c: char| !c.is_alphanumeric() && c != '_')
+                .collect();
+            let written = assigned
+                .iter()
+                .filter(|(name, _)| words.contains(&name.as_str()))
+                .map(|(name, (value, source))| format!("{name} = {value} ({source})"));
+            let worked_out = derived
+                .iter()
+                .filter(|(name, _)| words.contains(&name.as_str()))
+                .map(|(name, value)| format!("{name} = {value}"));
+            return Err(SpecError::Constraint {
+                family: family.name.clone(),
+                rule: broken.rule.clone(),
+                values: written.chain(worked_out).collect::<Vec<_>>().join(", "),
+                because: broken.because.clone(),
+            });
+        }
+        Ok(Self {
+            id: identity(family, &constants, arch),
+            family: Arc::clone(family),
+            constants,
+            derived,
+            arch,
+        })
+    }
+
+    /// What tells it from every other spec of the same registry.
+    #[must_use]
+    pub fn id(&self) -> SpecId {
+        self.id
+    }
+
+    /// Constants that differ from their defaults, for people: `wo_split=8`, or
+    /// `defaults`.
+    #[must_use]
+    pub fn variant(&self) -> String {
+        let set: Vec<String> = self
+            .family
+            .constants
+            .values()
+            .filter(|c| self.constants.get(&c.name) != Some(&c.default))
+            .map(|c| format!("{}={}", c.name, self.constants[&c.name]))
+            .collect();
+        if set.is_empty() {
+            "defaults".into()
+        } else {
+            set.join(" ")
+        }
+    }
+
+    /// A declared or derived constant as a number; `None` if there is no such one.
+    #[must_use]
+    pub fn number(&self, name: &str) -> Option<u32> {
+        (self.derived.get(name).copied()).or_else(|| match self.constants.get(name)? {
+            Value::U32(number) => Some(*number),
+            Value::Bool(flag) => Some(u32::from(*flag)),
+            _ => None,
+        })
+    }
+
+    /// The most dynamic shared memory that a block of one of its entry points takes, bytes.
+    #[must_use]
+    pub fn shared_mem_bytes(&self) -> u32 {
+        let entries = self.family.entries.iter();
+        let sizes = entries.filter_map(|entry| self.size(&entry.shared_mem_bytes));
+        sizes.max().unwrap_or(0)
+    }
+
+    /// A size of the launch geometry; `None` for the run-time parameter `nat`.
+    #[must_use]
+    pub fn size(&self, size: &Size) -> Option<u32> {
+        match size {
+            Size::Fixed(number) => Some(*number),
+            Size::Flag(flag) => Some(u32::from(*flag)),
+            Size::Named(name) => self.number(name),
+        }
+    }
+}
+
+/// Refuses constants of flags and config file that none of the families declares.
+pub fn check_names<'a>(
+    families: impl IntoIterator<Item = &'a Arc<Family>>,
+    config: &Config,
+) -> Result<(), SpecError> {
+    let declared: Vec<&str> = families
+        .into_iter()
+        .flat_map(|f| f.constants.keys().map(String::as_str))
+        .collect();
+    let flags = config
+        .flag_constants()
+        .iter()
+        .map(|c| (c.name.clone(), Source::Flag(c.flag.clone())));
+    for (name, origin) in flags.chain(config.file_constants()) {
+        if !declared.contains(&name.as_str()) {
+            let hint = did_you_mean(&name, declared.iter().copied());
+            return Err(SpecError::UnknownConstant {
+                constant: name,
+                origin,
+                hint,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Parses a list of architectures.
+pub fn parse_archs(setting: &Setting) -> Result<Vec<Arch>, SpecError> {
+    setting
+        .value
+        .split(',')
+        .map(|text| {
+            text.parse().map_err(|reason| SpecError::Arch {
+                origin: setting.source.clone(),
+                reason,
+            })
+        })
+        .collect()
+}
+
+fn identity(family: &Family, constants: &BTreeMap<String, Value>, arch: Arch) -> SpecId {
+    let mut hash = Sha256::new();
+    let mut field = |text: &str| {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+    };
+    field(&family.name);
+    field(&arch.to_string());
+    for (name, value) in constants {
+        field(name);
+        field(&value.literal());
+    }
+    SpecId(hash.finalize().into())
+}
+
+/// Defaults, and the preset that was named over them. A family without presets
+/// leaves the name to others.
+fn with_preset(family: &Family, config: &Config) -> Result<Assigned, SpecError> {
+    let mut assigned = defaults(family);
+    let Some(setting) = config.preset().filter(|_| !family.presets.is_empty()) else {
+        return Ok(assigned);
+    };
+    let Some(preset) = family.preset(&setting.value) else {
+        let names: Vec<&str> = family.presets.iter().map(|p| p.name.as_str()).collect();
+        let hint = did_you_mean(&setting.value, names.iter().copied());
+        return Err(SpecError::Preset {
+            family: family.name.clone(),
+            origin: setting.source,
+            reason: format!(
+                "there is no `{}`{hint}; there are: {}",
+                setting.value,
+                names.join(", ")
+            ),
+        });
+    };
+    for (name, value) in &preset.constants {
+        assigned.insert(name.clone(), (value.clone(), Source::Preset(preset.name.clone())));
+    }
+    Ok(assigned)
+}
+
+fn defaults(family: &Family) -> Assigned {
+    family
+        .constants
+        .values()
+        .map(|c| (c.name.clone(), (c.default.clone(), Source::Default)))
+        .collect()
+}
+
+/// A text as a value of a constant; an error names where it was written.
+pub(crate) fn parse(family: &Family, name: &str, text: &str, origin: &Source) -> Result<Value, SpecError> {
+    let Some(constant) = family.constants.get(name) else {
+        return Err(SpecError::UnknownConstant {
+            constant: name.to_owned(),
+            origin: origin.clone(),
+            hint: did_you_mean(name, family.constants.keys().map(String::as_str)),
+        });
+    };
+    constant.legal.parse(text).map_err(|reason| SpecError::Value {
+        family: family.name.clone(),
+        constant: name.to_owned(),
+        origin: origin.clone(),
+        reason,
+    })
+}

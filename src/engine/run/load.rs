@@ -1,0 +1,253 @@
+//! `Artifact` -> `LoadedKernel`: machine code in a context, ready to be launched.
+//!
+//! Invariant: the driver is given verified bytes, never a path; what it loaded
+//! stays loaded as long as somebody holds the kernel, and everything that a
+//! launch needs (attributes set, capacity known) was done here.
+
+use std::ffi::{CString, c_int, c_void};
+
+use cudarc::driver::sys::CUfunction_attribute_enum as Attribute;
+use cudarc::driver::{result, sys};
+
+use crate::engine::build::artifact::Artifact;
+use crate::engine::request::spec::KernelSpec;
+use crate::engine::request::template::Entry;
+use crate::engine::run::device::{Context, DeviceError};
+
+/// Why a kernel could not be loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The GPU cannot run code for this arch.
+    #[error("a cubin for {arch} does not run on {device} (compute capability {major}.{minor})")]
+    WrongArch {
+        /// What the code was made for.
+        arch: crate::engine::request::target::Arch,
+        /// The GPU's name.
+        device: String,
+        /// Compute capability, before the point.
+        major: u16,
+        /// Compute capability, after the point.
+        minor: u16,
+    },
+    /// The driver would not take the cubin.
+    #[error("the driver rejects the cubin of {family}: {reason:?}")]
+    Rejected {
+        /// The family.
+        family: String,
+        /// The driver's word.
+        reason: result::DriverError,
+    },
+    /// The cubin lacks a declared entry point.
+    #[error("the cubin of {family} has no entry point `{entry}`")]
+    NoEntry {
+        /// The family.
+        family: String,
+        /// The declared name.
+        entry: String,
+    },
+    /// A block of this entry point does not fit on the GPU.
+    #[error("{family}: `{entry}` takes {asked} bytes of shared memory a block, and {device} gives {most}")]
+    SharedMemory {
+        /// The family.
+        family: String,
+        /// The entry point.
+        entry: String,
+        /// Dynamic shared memory asked for, bytes.
+        asked: u32,
+        /// The most that a block can have beside its static part, bytes.
+        most: u32,
+        /// The GPU's name.
+        device: String,
+    },
+    /// The context could not be made current.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The driver said no to something else.
+    #[error("the CUDA driver said {0:?}")]
+    Driver(result::DriverError),
+}
+
+/// An entry point in a context, with its launch geometry.
+#[derive(Debug)]
+pub struct EntryPoint {
+    name: String,
+    function: sys::CUfunction,
+    /// Blocks in x, y, z; `None` where it is the number of tokens.
+    grid: [Option<u32>; 3],
+    /// Threads a block.
+    pub block_threads: u32,
+    /// Dynamic shared memory, bytes a block.
+    pub shared_mem_bytes: u32,
+    /// Whether it must be launched cooperatively.
+    pub cooperative: bool,
+    /// Registers a thread, as the driver has it.
+    pub registers: u32,
+    /// Local memory a thread, bytes.
+    pub local_bytes: u32,
+    /// Blocks that are resident on one multiprocessor at once, by the driver's own count.
+    pub blocks_per_sm: u32,
+    /// Blocks that are resident on the whole GPU at once.
+    pub capacity: u32,
+}
+
+// SAFETY: a function handle may be used from any thread in which its context is
+// current, as launching demands anyway.
+unsafe impl Send for EntryPoint {}
+// SAFETY: nothing in it changes after loading.
+unsafe impl Sync for EntryPoint {}
+
+impl EntryPoint {
+    /// Its `extern "C"` name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The driver's handle; good as long as the [`LoadedKernel`] lives.
+    #[must_use]
+    pub fn function(&self) -> sys::CUfunction {
+        self.function
+    }
+
+    /// Blocks in x, y, z for `nat` tokens.
+    #[must_use]
+    pub fn grid(&self, nat: u32) -> [u32; 3] {
+        self.grid.map(|blocks| blocks.unwrap_or(nat))
+    }
+}
+
+/// A module in a context. Unloaded when the last holder drops it.
+#[derive(Debug)]
+pub struct LoadedKernel {
+    module: sys::CUmodule,
+    entries: Vec<EntryPoint>,
+    context: Context,
+}
+
+// SAFETY: a module handle may be used from any thread; see `EntryPoint`.
+unsafe impl Send for LoadedKernel {}
+// SAFETY: nothing in it changes after loading.
+unsafe impl Sync for LoadedKernel {}
+
+impl LoadedKernel {
+    /// Loads an artifact of a spec. Makes the context current on this thread.
+    pub fn load(context: &Context, spec: &KernelSpec, artifact: &Artifact) -> Result<Self, LoadError> {
+        let device = context.device();
+        if !spec.arch.runs_on(device.major, device.minor) {
+            return Err(LoadError::WrongArch {
+                arch: spec.arch,
+                device: device.name.clone(),
+                major: device.major,
+                minor: device.minor,
+            });
+        }
+        context.bind()?;
+        // SAFETY: the bytes are a verified cubin, alive during the call.
+        let module = unsafe { result::module::load_data(artifact.cubin.as_ptr().cast::<c_void>()) }.map_err(
+            |reason| LoadError::Rejected {
+                family: spec.family.name.clone(),
+                reason,
+            },
+        )?;
+        // From here on the module is unloaded whatever happens.
+        let mut loaded = Self {
+            module,
+            entries: Vec::new(),
+            context: context.clone(),
+        };
+        for entry in &spec.family.entries {
+            let point = loaded.entry_point(spec, entry)?;
+            loaded.entries.push(point);
+        }
+        Ok(loaded)
+    }
+
+    /// The entry points, in declared order; there is at least one.
+    #[must_use]
+    pub fn entries(&self) -> &[EntryPoint] {
+        &self.entries
+    }
+
+    /// The entry point of this name.
+    #[must_use]
+    pub fn entry(&self, name: &str) -> Option<&EntryPoint> {
+        self.entries.iter().find(|e| e.name == name)
+    }
+
+    /// Where it is loaded.
+    #[must_use]
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    fn entry_point(&self, spec: &KernelSpec, entry: &Entry) -> Result<EntryPoint, LoadError> {
+        let missing = || LoadError::NoEntry {
+            family: spec.family.name.clone(),
+            entry: entry.name.clone(),
+        };
+        let name = CString::new(entry.name.as_str()).map_err(|_| missing())?;
+        // SAFETY: the module is loaded.
+        let function = unsafe { result::module::get_function(self.module, name) }.map_err(|_| missing())?;
+        let attribute = |which| {
+            // SAFETY: the function belongs to the loaded module.
+            unsafe { result::function::get_function_attribute(function, which) }
+                .map(i32::unsigned_abs)
+                .map_err(LoadError::Driver)
+        };
+        let size = |size| spec.size(size).unwrap_or(0);
+        let (block_threads, shared_mem_bytes) = (size(&entry.block), size(&entry.shared_mem_bytes));
+        let device = self.context.device();
+        let fixed = attribute(Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?;
+        let most = device.shared_mem_per_block.saturating_sub(fixed);
+        if shared_mem_bytes > most {
+            return Err(LoadError::SharedMemory {
+                family: spec.family.name.clone(),
+                entry: entry.name.clone(),
+                asked: shared_mem_bytes,
+                most,
+                device: device.name.clone(),
+            });
+        }
+        let dynamic = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        let asked = c_int::try_from(shared_mem_bytes).unwrap_or(c_int::MAX);
+        // SAFETY: as above; the value was checked against the device's limit.
+        unsafe { result::function::set_function_attribute(function, dynamic, asked) }
+            .map_err(LoadError::Driver)?;
+        let threads = c_int::try_from(block_threads).unwrap_or(c_int::MAX);
+        let mut blocks = 0;
+        // SAFETY: `blocks` outlives the call.
+        let counted = unsafe {
+            sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(
+                &raw mut blocks,
+                function,
+                threads,
+                usize::try_from(shared_mem_bytes).unwrap_or(usize::MAX),
+            )
+        };
+        counted.result().map_err(LoadError::Driver)?;
+        let blocks_per_sm = blocks.unsigned_abs();
+        Ok(EntryPoint {
+            name: entry.name.clone(),
+            function,
+            grid: std::array::from_fn(|axis| spec.size(&entry.grid[axis])),
+            block_threads,
+            shared_mem_bytes,
+            cooperative: size(&entry.cooperative) != 0,
+            registers: attribute(Attribute::CU_FUNC_ATTRIBUTE_NUM_REGS)?,
+            local_bytes: attribute(Attribute::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES)?,
+            blocks_per_sm,
+            capacity: blocks_per_sm.saturating_mul(device.sm_count),
+        })
+    }
+}
+
+impl Drop for LoadedKernel {
+    fn drop(&mut self) {
+        if self.context.bind().is_ok() {
+            // SAFETY: loaded by `load`, unloaded once. Failure leaves it to the
+            // context's own end.
+            let _ = unsafe { result::module::unload(self.module) };
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! Which prepared variant runs a decode step, and why.
+//!
+//! Invariant: choosing is pure, allocates nothing and takes no lock; a forced
+//! cooperative launch that does not fit is refused, never replaced by another
+//! path. Nothing here compiles: what was not prepared cannot be chosen.
+
+mod policy;
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::engine::request::constant::Value;
+use crate::engine::request::spec::KernelSpec;
+
+pub use policy::{Layers, Path, Policy};
+
+/// One decode step of one layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Problem {
+    /// Tokens.
+    pub nat: u32,
+    /// The layer.
+    pub layer: u32,
+    /// Whether every sequence of the step decodes.
+    pub decode_only: bool,
+}
+
+/// How a variant is launched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// One cooperative launch.
+    Coop,
+    /// Ordinary launches.
+    Lite,
+}
+
+/// A variant that is ready to be launched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Variant {
+    /// How it is launched.
+    pub kind: Kind,
+    /// Tokens that share one pass over its weights.
+    pub tokens: u32,
+    /// Blocks of its grid that do not depend on the tokens.
+    pub blocks: u32,
+    /// Whether the grid has as many blocks again for every token.
+    pub per_token: bool,
+    /// Blocks that are resident on the whole GPU at once, by true occupancy.
+    pub capacity: u32,
+}
+
+impl Variant {
+    /// A variant of `beta_coop` or `beta_lite`; nothing of another family. Of the
+    /// capacity: [`crate::engine::run::load::EntryPoint::capacity`] where the GPU is, else
+    /// [`capacity`](crate::engine::run::occupancy::capacity).
+    #[must_use]
+    pub fn of(spec: &KernelSpec, capacity: u32) -> Option<Self> {
+        let kind = match spec.family.name.as_str() {
+            "beta_coop" => Kind::Coop,
+            "beta_lite" => Kind::Lite,
+            _ => return None,
+        };
+        let blocks = match kind {
+            Kind::Coop => spec.number("grid_x")? * spec.number("grid_y")?,
+            Kind::Lite => spec.number("num_ctas")?,
+        };
+        let geometry = spec.constants.get("geometry").and_then(Value::as_name);
+        Some(Self {
+            kind,
+            tokens: spec.number("tokens")?,
+            blocks,
+            per_token: geometry == Some("original"),
+            capacity,
+        })
+    }
+
+    /// Blocks of the grid for `nat` tokens.
+    #[must_use]
+    pub fn grid_blocks(&self, nat: u32) -> u64 {
+        u64::from(self.blocks) * if self.per_token { u64::from(nat) } else { 1 }
+    }
+
+    /// Whether it may be launched: waiting blocks have to be resident together.
+    #[must_use]
+    pub fn fits(&self, nat: u32) -> bool {
+        self.kind == Kind::Lite || self.grid_blocks(nat) <= u64::from(self.capacity)
+    }
+}
+
+/// Why a choice is what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Cooperative, and its grid is resident.
+    Fits,
+    /// Lite, because that was asked for.
+    Asked,
+    /// Lite, because no cooperative variant fits: the blocks of the one that
+    /// needs fewest, and the capacity.
+    OverCapacity {
+        /// Blocks.
+        blocks: u64,
+        /// Resident blocks.
+        capacity: u32,
+    },
+    /// Lite, because no cooperative variant was prepared.
+    NoneCooperative,
+    /// Nothing: a sequence does not decode.
+    NotDecoding,
+    /// Nothing: the layer does not take part.
+    Layer,
+    /// Nothing: more tokens than the workspace has rows, or none.
+    Tokens {
+        /// Tokens that there is room for.
+        room: u32,
+    },
+    /// Nothing: cooperative was forced and does not fit.
+    ForcedOverCapacity {
+        /// Blocks.
+        blocks: u64,
+        /// Resident blocks.
+        capacity: u32,
+    },
+    /// Nothing: no variant of the path was prepared.
+    NotPrepared,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fits => f.write_str("its grid is resident at once"),
+            Self::Asked => f.write_str("lite was asked for"),
+            Self::OverCapacity { blocks, capacity } => {
+                write!(
+                    f,
+                    "a cooperative grid of {blocks} blocks is over the {capacity} that are resident at once"
+                )
+            }
+            Self::NoneCooperative => f.write_str("no cooperative variant was prepared"),
+            Self::NotDecoding => f.write_str("not every sequence of the step decodes"),
+            Self::Layer => f.write_str("the layer is not among those that take part"),
+            Self::Tokens { room } => {
+                write!(f, "a step has 1 to {room} tokens: the workspace has no more room")
+            }
+            Self::ForcedOverCapacity { blocks, capacity } => write!(
+                f,
+                "cooperative was forced, and its grid of {blocks} blocks is over the {capacity} that are resident at once"
+            ),
+            Self::NotPrepared => f.write_str("no variant of that path was prepared"),
+        }
+    }
+}
+
+/// What was chosen: the index of a variant, or nothing; and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice {
+    /// Index into the prepared variants.
+    pub variant: Option<usize>,
+    /// Why.
+    pub reason: Reason,
+}
+
+impl Choice {
+    fn none(reason: Reason) -> Self {
+        Self {
+            variant: None,
+            reason,
+        }
+    }
+}
+
+/// Chooses among prepared variants.
+#[must_use]
+pub fn select(variants: &[Variant], policy: &Policy, problem: &Problem) -> Choice {
+    if !problem.decode_only {
+        return Choice::none(Reason::NotDecoding);
+    }
+    if !policy.layers.allow(problem.layer) {
+        return Choice::none(Reason::Layer);
+    }
+    let nat = problem.nat;
+    if nat == 0 || nat > policy.max_tokens {
+        return Choice::none(Reason::Tokens {
+            room: policy.max_tokens,
+        });
+    }
+    let lite = best(variants, Kind::Lite, nat);
+    if policy.path == Path::Lite {
+        return Choice {
+            variant: lite,
+            reason: if lite.is_some() {
+                Reason::Asked
+            } else {
+                Reason::NotPrepared
+            },
+        };
+    }
+    if let Some(coop) = best(variants, Kind::Coop, nat) {
+        return Choice {
+            variant: Some(coop),
+            reason: Reason::Fits,
+        };
+    }
+    let smallest = variants
+        .iter()
+        .filter(|v| v.kind == Kind::Coop)
+        .map(|v| (v.grid_blocks(nat), v.capacity))
+        .min();
+    match (policy.path, smallest) {
+        (Path::Coop, Some((blocks, capacity))) => {
+            Choice::none(Reason::ForcedOverCapacity { blocks, capacity })
+        }
+        (Path::Coop, None) => Choice::none(Reason::NotPrepared),
+        (_, smallest) if lite.is_some() => Choice {
+            variant: lite,
+            reason: smallest.map_or(Reason::NoneCooperative, |(blocks, capacity)| {
+                Reason::OverCapacity { blocks, capacity }
+            }),
+        },
+        _ => Choice::none(Reason::NotPrepared),
+    }
+}
+
+/// The variant of a kind that needs fewest passes over the weights, and among
+/// those the one for fewest tokens.
+fn best(variants: &[Variant], kind: Kind, nat: u32) -> Option<usize> {
+    (0..variants.len())
+        .filter(|at| variants[*at].kind == kind && variants[*at].fits(nat))
+        .min_by_key(|at| (nat.div_ceil(variants[*at].tokens.max(1)), variants[*at].tokens))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEP: Problem = Problem {
+        nat: 1,
+        layer: 3,
+        decode_only: true,
+    };
+
+    fn variant(kind: Kind, tokens: u32, per_token: bool, blocks: u32, capacity: u32) -> Variant {
+        Variant {
+            kind,
+            tokens,
+            blocks,
+            per_token,
+            capacity,
+        }
+    }
+
+    /// The original's grid, 64 blocks a token, where 96 are resident; and lite.
+    fn original() -> [Variant; 2] {
+        [
+            variant(Kind::Coop, 1, true, 64, 96),
+            variant(Kind::Lite, 1, true, 64, 96),
+        ]
+    }
+
+    fn choose(variants: &[Variant], path: Path, nat: u32) -> (Option<usize>, Reason) {
+        let policy = Policy {
+            path,
+            layers: Layers::all(),
+            max_tokens: 8,
+        };
+        let choice = select(variants, &policy, &Problem { nat, ..STEP });
+        (choice.variant, choice.reason)
+    }
+
+    #[test]
+    fn the_selection_table_is_the_originals() {
+        let over = |blocks| Reason::OverCapacity { blocks, capacity: 96 };
+        assert_eq!(choose(&original(), Path::Auto, 1), (Some(0), Reason::Fits));
+        assert_eq!(choose(&original(), Path::Auto, 2), (Some(1), over(128)));
+        assert_eq!(choose(&original(), Path::Coop, 1), (Some(0), Reason::Fits));
+        assert_eq!(choose(&original(), Path::Lite, 1), (Some(1), Reason::Asked));
+        assert_eq!(choose(&original(), Path::Lite, 2), (Some(1), Reason::Asked));
+    }
+
+    #[test]
+    fn forced_coop_over_capacity_is_nothing_and_says_by_how_much() {
+        let (variant, reason) = choose(&original(), Path::Coop, 2);
+        assert_eq!(variant, None);
+        assert_eq!(
+            reason.to_string(),
+            "cooperative was forced, and its grid of 128 blocks is over the 96 that are resident at once"
+        );
+    }
+
+    #[test]
+    fn what_was_not_prepared_is_not_chosen() {
+        let [coop, lite] = original();
+        assert_eq!(choose(&[coop], Path::Auto, 2), (None, Reason::NotPrepared));
+        assert_eq!(choose(&[coop], Path::Lite, 1), (None, Reason::NotPrepared));
+        assert_eq!(choose(&[lite], Path::Coop, 1), (None, Reason::NotPrepared));
+        assert_eq!(choose(&[lite], Path::Auto, 1), (Some(0), Reason::NoneCooperative));
+        assert_eq!(choose(&[], Path::Auto, 1), (None, Reason::NotPrepared));
+    }
+
+    #[test]
+    fn an_inactive_step_chooses_nothing() {
+        let policy = Policy {
+            path: Path::Auto,
+            layers: Layers::parse("7, 3").expect("list"),
+            max_tokens: 4,
+        };
+        let reason = |problem| select(&original(), &policy, &problem).reason;
+        assert_eq!(reason(STEP), Reason::Fits);
+        assert_eq!(reason(Problem { layer: 4, ..STEP }), Reason::Layer);
+        let tokens = Reason::Tokens { room: 4 };
+        assert_eq!(reason(Problem { nat: 5, ..STEP }), tokens);
+        assert_eq!(reason(Problem { nat: 0, ..STEP }), tokens);
+        let prefill = Problem {
+            decode_only: false,
+            ..STEP
+        };
+        assert_eq!(reason(prefill), Reason::NotDecoding);
+    }
+
+    #[test]
+    fn the_fewest_passes_win_and_then_the_smallest_variant() {
+        let spread: Vec<Variant> = [1, 2, 4]
+            .into_iter()
+            .map(|tokens| variant(Kind::Coop, tokens, false, 132, 132))
+            .collect();
+        let chosen: Vec<_> = (1..=8)
+            .map(|nat| spread[choose(&spread, Path::Auto, nat).0.expect("fits")].tokens)
+            .collect();
+        assert_eq!(chosen, [1, 2, 4, 4, 4, 4, 4, 4]);
+        assert_eq!(choose(&spread, Path::Auto, 8), (Some(2), Reason::Fits));
+    }
+}

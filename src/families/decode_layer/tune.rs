@@ -1,0 +1,250 @@
+//! A decode layer's geometry: its rule, and what there is to try.
+//!
+//! Invariant: `wo_split` is among whatever either of them gives. The rule's is one
+//! that the mode allows; of what there is to try, the caller drops what it forbids.
+
+use crate::engine::request::spec::{KernelSpec, SpecError};
+use crate::engine::run::device::Device;
+use crate::measure::tune::{Geometry, Gpu, Origin, Problem, Record, choose};
+
+/// Constants that lay a decode layer out; its others say what is worked out.
+pub const LAYER_GEOMETRY: [&str; 6] = [
+    "wo_split",
+    "tokens",
+    "num_ctas",
+    "stage_chunks",
+    "stages",
+    "num_threads",
+];
+
+impl Problem {
+    /// What a spec of a decode layer works out for so many tokens: of 1, 2, 4 and 8
+    /// the least that is not less, as variants are made for these.
+    #[must_use]
+    pub fn of_layer(spec: &KernelSpec, tokens: u32) -> Self {
+        let fixed = (spec.constants.iter()).filter(|(name, _)| !LAYER_GEOMETRY.contains(&name.as_str()));
+        Self {
+            family: spec.family.name.clone(),
+            constants: fixed.map(|(n, v)| (n.clone(), v.to_string())).collect(),
+            tokens: tokens.clamp(1, 8).next_power_of_two(),
+        }
+    }
+}
+
+/// A decode layer, from measurements on one H200 (docs/LAYER.md): eight slots for
+/// chains, one for tensor cores, which cut the reduction themselves; a block a
+/// multiprocessor, up to four tokens to a pass, eight on tensor cores with packed
+/// weights; and rings that shared memory holds.
+#[must_use]
+pub fn heuristic(gpu: &Gpu, problem: &Problem) -> Geometry {
+    let number = |name| problem.number(name).unwrap_or(1);
+    let is = |name: &str, value: &str| problem.constants.get(name).is_some_and(|v| v == value);
+    let allowed = |split: &u32| !is("geometry", "original") || *split <= number("slice_ctas");
+    let split = if is("accumulate", "mma") {
+        1
+    } else {
+        [8, 4, 2].into_iter().find(allowed).unwrap_or(1)
+    };
+    let mut set = vec![("wo_split", split)];
+    if !is("geometry", "original") {
+        let kib = gpu.shared_mem_per_block >> 10;
+        let packed = is("weight_layout", "packed64") && is("accumulate", "mma");
+        let eight = packed && kib >= 224;
+        let (tokens, short_ring) = pass(problem.tokens, eight);
+        set.push(("tokens", tokens));
+        set.push(("num_ctas", gpu.sm_count.clamp(1, 1024)));
+        if let Some(stages) = short_ring {
+            set.push(("stages", stages));
+        } else if kib < 160 {
+            let stages = if packed { 4 } else { 3 };
+            set.extend([("stages", stages), ("num_threads", 256), ("stage_chunks", 3)]);
+        } else if kib < 224 {
+            set.extend([("stages", 5), ("num_threads", 256)]);
+        }
+    }
+    set.into_iter()
+        .map(|(n, v)| (n.to_owned(), v.to_string()))
+        .collect()
+}
+
+/// Tokens that share a pass, and the stages of the ring where they leave room for no
+/// other: up to four, beyond which a pass for each four is faster, or up to `eight`.
+#[must_use]
+pub fn pass(tokens: u32, eight: bool) -> (u32, Option<u32>) {
+    let shared = tokens.min(if eight { 8 } else { 4 }).next_power_of_two();
+    (shared, (shared == 8).then_some(2))
+}
+
+/// What `jitc tune` tries of a decode layer: the splits, how many tokens share a
+/// pass, and a grid of all multiprocessors or of just those that own rows.
+#[must_use]
+pub fn layer_space(gpu: &Gpu, problem: &Problem) -> Vec<Geometry> {
+    let all = gpu.sm_count.clamp(1, 1024);
+    let hidden = problem.number("hidden").unwrap_or(1);
+    let owners = hidden.div_ceil((hidden.div_ceil(all * 8) * 8).max(1));
+    let mut grids = vec![all];
+    if owners < all {
+        grids.push(owners);
+    }
+    let most = problem.tokens.next_power_of_two().min(8);
+    let mut geometries = Vec::new();
+    for split in [1, 2, 4, 8] {
+        for tokens in [1, 2, 4, 8].into_iter().filter(|tokens| *tokens <= most) {
+            for grid in &grids {
+                let own = Problem {
+                    tokens,
+                    ..problem.clone()
+                };
+                let mut geometry = heuristic(gpu, &own);
+                for (name, value) in [("wo_split", split), ("tokens", tokens), ("num_ctas", *grid)] {
+                    geometry.insert(name.to_owned(), value.to_string());
+                }
+                geometries.push(geometry);
+            }
+        }
+    }
+    geometries
+}
+
+/// A decode layer's spec laid out for a GPU and so many tokens, and where its `wo_split`
+/// comes from: the record, or the rule. Constants in `set` stay as they are asked for.
+/// What does not fit into shared memory gives up tokens.
+pub fn lay_out(
+    record: &Record,
+    device: &Device,
+    asked: &KernelSpec,
+    nat: u32,
+    set: &[&str],
+) -> Result<(KernelSpec, Origin), SpecError> {
+    let (gpu, problem) = (Gpu::from(device), Problem::of_layer(asked, nat));
+    let forced: Geometry = (set.iter())
+        .filter(|name| **name == "wo_split")
+        .map(|name| ((*name).to_owned(), asked.constants[*name].to_string()))
+        .collect();
+    let choice = choose(record, &gpu, &problem, &forced, heuristic);
+    let mut geometry = match choice.origin {
+        // The split alone was set: the rest by rule.
+        Origin::Forced => heuristic(&gpu, &problem),
+        _ => choice.geometry,
+    };
+    geometry.retain(|name, _| !set.contains(&name.as_str()));
+    loop {
+        let laid = asked.with(geometry.iter().map(|(n, v)| (n.as_str(), v.as_str())));
+        let shared = laid.as_ref().ok().and_then(|spec| spec.number("shared_bytes"));
+        let fits = shared.is_some_and(|bytes| bytes <= device.shared_mem_per_block);
+        let tokens = geometry.get("tokens").and_then(|n| n.parse::<u32>().ok());
+        match tokens {
+            Some(tokens) if !fits && tokens > 1 => {
+                geometry.insert("tokens".into(), (tokens / 2).to_string());
+                // Eight tokens had a ring as short as it gets.
+                if tokens == 8 && !set.contains(&"stages") {
+                    geometry.remove("stages");
+                }
+            }
+            _ => return Ok((laid?, choice.origin)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::tune::Winner;
+
+    fn gpu(sm_count: u32) -> Gpu {
+        Gpu {
+            name: "NVIDIA H200".into(),
+            compute_capability: "9.0".into(),
+            sm_count,
+            shared_mem_per_block: 232_448,
+        }
+    }
+
+    fn problem(tokens: u32) -> Problem {
+        let constants = [
+            ("hidden", 5120),
+            ("num_q_heads", 24),
+            ("head_dim", 256),
+            ("num_kv_heads", 4),
+        ];
+        Problem {
+            family: "beta_coop".into(),
+            constants: constants.map(|(n, v)| (n.into(), v.to_string())).into(),
+            tokens,
+        }
+    }
+
+    #[test]
+    fn by_rule_chains_have_eight_slots_and_tensor_cores_one() {
+        let mut layer = problem(3);
+        let set = |problem: &Problem| {
+            let geometry = heuristic(&gpu(132), problem);
+            ["wo_split", "tokens", "num_ctas"].map(|name| geometry[name].clone())
+        };
+        assert_eq!(set(&layer), ["8", "4", "132"]);
+        layer.constants.insert("accumulate".into(), "mma".into());
+        assert_eq!(set(&layer), ["1", "4", "132"]);
+        let small = Gpu {
+            shared_mem_per_block: 101_376,
+            ..gpu(48)
+        };
+        assert_eq!(heuristic(&small, &layer)["stages"], "3");
+    }
+
+    #[test]
+    fn a_layer_is_laid_out_to_fit_any_gpu_that_dispatch_knows() {
+        let registry = crate::engine::request::template::Registry::load(None).expect("families");
+        for name in crate::engine::run::occupancy::KNOWN_DEVICES {
+            let device = crate::engine::run::occupancy::known_device(name).expect("device");
+            let arch = crate::engine::request::target::Arch::of_device(device.major, device.minor);
+            let layouts = ["nvfp4", "packed64"];
+            let cases = [("fma", 1), ("fma", 4), ("mma", 1), ("mma", 8)];
+            for (layout, (mode, nat)) in layouts.into_iter().flat_map(|l| cases.map(|c| (l, c))) {
+                let family = registry.get("beta_coop").expect("family");
+                let set = [("accumulate", mode), ("weight_layout", layout)];
+                let asked = KernelSpec::new(family, set, arch).expect("legal");
+                let (spec, origin) =
+                    lay_out(&Record::default(), &device, &asked, nat, &[]).expect("laid out");
+                assert_eq!(origin, Origin::Heuristic);
+                assert!(
+                    spec.shared_mem_bytes() <= device.shared_mem_per_block,
+                    "{name} {layout} {mode} {nat}"
+                );
+                let tokens = if (layout, mode) == ("packed64", "mma") {
+                    8
+                } else {
+                    4
+                };
+                if name == "h200" && nat >= 4 {
+                    assert_eq!(spec.number("tokens"), Some(tokens), "{layout} {mode}");
+                }
+                assert_eq!(spec.number("num_ctas"), Some(device.sm_count));
+            }
+        }
+    }
+
+    #[test]
+    fn a_layers_record_decides_its_split_until_somebody_sets_one() {
+        let layer = problem(1);
+        let split = |split: &str| Geometry::from([("wo_split".to_owned(), split.to_owned())]);
+        let mut record = Record::default();
+        record.put(Winner {
+            gpu: gpu(132),
+            problem: layer.clone(),
+            geometry: split("4"),
+            median_us: 90.0,
+            tried: 8,
+        });
+        let chosen = |forced: &Geometry| choose(&record, &gpu(132), &layer, forced, heuristic);
+        assert_eq!(chosen(&Geometry::new()).origin, Origin::Tuned);
+        assert_eq!(chosen(&Geometry::new()).geometry, split("4"));
+        assert_eq!(chosen(&split("2")).origin, Origin::Forced);
+        let space = layer_space(&gpu(132), &layer);
+        assert_eq!(space.len(), 4 * 2);
+        assert!(
+            space
+                .iter()
+                .any(|g| g["num_ctas"] == "128" && g["wo_split"] == "8")
+        );
+    }
+}

@@ -1,0 +1,11 @@
+//! The kernels that come with jitc: everything that knows one of them, a folder each.
+//!
+//! Invariant: a family uses the engine and what measures, and no other family but
+//! [`nvfp4`], the weight format that they share.
+
+#![cfg_attr(test, allow(clippy::float_cmp, reason = "references are held to the bit"))]
+
+pub mod decode_layer;
+mod error;
+pub mod nvfp4;
+pub mod wo_gemv;

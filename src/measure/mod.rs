@@ -1,0 +1,14 @@
+//! Measuring any kernel: timing, comparing, tuning, region timing.
+//!
+//! Invariant: it knows no family; a family brings its own buffers and references.
+
+#![cfg_attr(test, allow(clippy::float_cmp, reason = "results are compared to the bit"))]
+
+pub mod compare;
+mod error;
+pub mod region;
+pub mod rng;
+pub mod timing;
+pub mod tune;
+
+pub use error::MeasureError;

@@ -1,0 +1,126 @@
+//! Region timing: from ticks that blocks write to an account of a launch.
+//!
+//! Invariant: regions are declared once, in [`Table`]. What a kernel writes, how
+//! large the buffer is, which rows count and what a report calls them all come
+//! from there; a buffer carries its table's identity, so the two cannot disagree.
+
+mod buffer;
+mod diff;
+mod geometry;
+pub mod npy;
+mod page;
+mod reduce;
+mod report;
+mod synthetic;
+mod trace;
+
+pub use crate::engine::request::regions::{Active, Class, Region, Scope, Table, TableError};
+pub use buffer::{Bare, RegionBuffer, TickSource, Ticks, argument, sidecar};
+pub use diff::{CLUSTER, Diff, DiffRow, diff, thousands};
+pub use geometry::{Geometry, Layout};
+pub use npy::{Array, NpyError};
+pub use page::page;
+pub use reduce::{CtaAccount, Reduced, RegionRow, Rest, reduce};
+pub use report::{COLUMNS, csv, to_json, warnings};
+pub use synthetic::synthetic;
+pub use trace::trace;
+
+/// What is wrong with a table, a buffer or a file of ticks.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegionError {
+    /// A table that there is not.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// A file of regions that no family has.
+    #[error("{file}: {count} regions: known are {known}")]
+    FileCount {
+        /// The file.
+        file: String,
+        /// What it has.
+        count: u32,
+        /// Families and their counts.
+        known: String,
+    },
+    /// A grid, or a division of work, that no launch has.
+    #[error("geometry: {reason}")]
+    Geometry {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A kernel with regions and nowhere to write them.
+    #[error("`{family}` is compiled with {count} regions and was given no buffer for them")]
+    NoBuffer {
+        /// The family.
+        family: String,
+        /// Its regions.
+        count: u32,
+    },
+    /// A buffer, or a file, of another table.
+    #[error("region tables differ: {found}, expected {expected}")]
+    OtherTable {
+        /// What is there.
+        found: String,
+        /// What it has to be.
+        expected: String,
+    },
+    /// A buffer that no kernel of this table wrote.
+    #[error("the buffer's identity is {found:016x}: no kernel of {expected} has written it")]
+    OtherWriter {
+        /// The word at its end.
+        found: u64,
+        /// The table.
+        expected: String,
+    },
+    /// A buffer of another size.
+    #[error("a buffer of {found} words: expected {expected}")]
+    Words {
+        /// Its words.
+        found: usize,
+        /// What the table and the grid take.
+        expected: usize,
+    },
+    /// An array of another shape.
+    #[error("{file}: shape {shape}: expected (blocks, regions, 2)")]
+    Shape {
+        /// The file.
+        file: String,
+        /// Its shape.
+        shape: String,
+    },
+    /// Rows for another grid.
+    #[error("{what} has {found} rows: the grid has {expected} blocks")]
+    Rows {
+        /// The file or buffer.
+        what: String,
+        /// Its rows.
+        found: usize,
+        /// Blocks of the grid.
+        expected: usize,
+    },
+    /// Two accounts of different clocks.
+    #[error("ticks of {before} and of {after} have no common unit: compare runs of one clock")]
+    Clocks {
+        /// The first one's.
+        before: &'static str,
+        /// The second one's.
+        after: &'static str,
+    },
+    /// The `.json` beside a `.npy`.
+    #[error("{file}: {reason}")]
+    Sidecar {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The `.npy` itself.
+    #[error(transparent)]
+    Npy(#[from] NpyError),
+    /// The file system.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+#[cfg(test)]
+mod tests;

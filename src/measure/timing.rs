@@ -1,0 +1,214 @@
+//! How long a launch takes: events around each launch, or around replays of a
+//! graph of launches.
+//!
+//! Invariant: between the two events of a sample stands nothing but the launches
+//! that it counts; all of them are queued before the first is waited for.
+
+use cudarc::driver::{DriverError, sys};
+use serde::Serialize;
+
+use crate::engine::run::device::{Context, DeviceError};
+use crate::engine::run::launch::LaunchError;
+
+/// Why nothing was timed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TimingError {
+    /// A launch failed.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// The context could not be made current.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// Launches that were to become a graph left none.
+    #[error("the launches were captured, and no graph came of it")]
+    NoGraph,
+    /// The driver said no.
+    #[error("timing: the CUDA driver said {0:?}")]
+    Driver(#[from] DriverError),
+}
+
+/// What stands between two events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// A graph of launches; a sample is a replay's time divided by its launches.
+    Graph,
+    /// One launch; the events' own cost is part of a sample.
+    Events,
+}
+
+/// How often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// What stands between two events.
+    pub method: Method,
+    /// Launches of a graph.
+    pub launches_per_graph: usize,
+    /// Launches, or replays, before the first sample.
+    pub warmups: usize,
+    /// Samples.
+    pub samples: usize,
+}
+
+/// How many sets of inputs, of so many bytes each, take turns so that a launch finds
+/// nothing of its own in L2: together 32 times the L2, and 256 sets at most.
+///
+/// Two sets, each larger than L2, are not enough: what is marked to leave L2 first makes
+/// room for the next launch's lines in place of older ones, so a part of what was read
+/// two turns ago is still there. On an H200 two copies of a decode layer took 58.2 us
+/// where ten took 62.8.
+#[must_use]
+pub fn cold_sets(l2_bytes: u32, set_bytes: usize) -> usize {
+    const TIMES_L2: usize = 32;
+    let l2 = usize::try_from(l2_bytes).unwrap_or(usize::MAX);
+    l2.saturating_mul(TIMES_L2)
+        .div_ceil(set_bytes.max(1))
+        .clamp(2, 256)
+}
+
+/// Samples, each microseconds a launch. `launch` gets the launch's number, by which
+/// it chooses its inputs, and the stream.
+pub fn sample(
+    context: &Context,
+    plan: &Plan,
+    launch: &mut dyn FnMut(usize, sys::CUstream) -> Result<(), LaunchError>,
+) -> Result<Vec<f64>, TimingError> {
+    context.bind()?;
+    let stream = context.cuda().new_stream()?;
+    let handle = stream.cu_stream();
+    let timed = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
+    let mut pairs = Vec::with_capacity(plan.samples);
+    for _ in 0..plan.samples {
+        pairs.push((context.cuda().new_event(timed)?, context.cuda().new_event(timed)?));
+    }
+    let per_sample = match plan.method {
+        Method::Events => {
+            for i in 0..plan.warmups {
+                launch(i, handle)?;
+            }
+            stream.synchronize()?;
+            for (i, (start, end)) in pairs.iter().enumerate() {
+                start.record(&stream)?;
+                launch(plan.warmups + i, handle)?;
+                end.record(&stream)?;
+            }
+            1
+        }
+        Method::Graph => {
+            // The first launch outside: a module's first launch does more than launch.
+            launch(0, handle)?;
+            stream.synchronize()?;
+            stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
+            let queued = (0..plan.launches_per_graph).try_for_each(|i| launch(i, handle));
+            let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0));
+            queued?;
+            let graph = graph?.ok_or(TimingError::NoGraph)?;
+            for _ in 0..plan.warmups {
+                graph.launch()?;
+            }
+            stream.synchronize()?;
+            for (start, end) in &pairs {
+                start.record(&stream)?;
+                graph.launch()?;
+                end.record(&stream)?;
+            }
+            stream.synchronize()?;
+            plan.launches_per_graph
+        }
+    };
+    stream.synchronize()?;
+    let launches = f64::from(u32::try_from(per_sample).unwrap_or(u32::MAX));
+    pairs
+        .iter()
+        .map(|(start, end)| Ok(f64::from(start.elapsed_ms(end)?) * 1e3 / launches))
+        .collect()
+}
+
+/// Samples in short, microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Summary {
+    /// How many.
+    pub count: usize,
+    /// Their mean.
+    pub mean: f64,
+    /// The middle one.
+    pub median: f64,
+    /// A twentieth lies below.
+    pub p5: f64,
+    /// A twentieth lies above.
+    pub p95: f64,
+}
+
+impl Summary {
+    /// Of at least one sample.
+    #[must_use]
+    pub fn of(samples: &[f64]) -> Option<Self> {
+        let mut sorted = samples.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        if sorted.is_empty() {
+            return None;
+        }
+        let count = f64::from(u32::try_from(sorted.len()).ok()?);
+        Some(Self {
+            count: sorted.len(),
+            mean: sorted.iter().sum::<f64>() / count,
+            median: quantile(&sorted, 1, 2),
+            p5: quantile(&sorted, 1, 20),
+            p95: quantile(&sorted, 19, 20),
+        })
+    }
+}
+
+/// The `part / whole` quantile of sorted samples, linear between neighbours.
+fn quantile(sorted: &[f64], part: usize, whole: usize) -> f64 {
+    let steps = (sorted.len() - 1) * part;
+    let (below, rest) = (steps / whole, steps % whole);
+    let above = (below + 1).min(sorted.len() - 1);
+    let number = |n: usize| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
+    sorted[below] + (sorted[above] - sorted[below]) * number(rest) / number(whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is(a: f64, b: f64) {
+        assert!((a - b).abs() < 1e-12, "{a} is not {b}");
+    }
+
+    #[test]
+    fn a_summary_does_not_depend_on_the_order_of_its_samples() {
+        let summary = Summary::of(&[3.0, 1.0, 2.0, 5.0, 4.0]).expect("samples");
+        assert_eq!(summary, Summary::of(&[5.0, 4.0, 3.0, 2.0, 1.0]).expect("samples"));
+        is(summary.median, 3.0);
+        is(summary.mean, 3.0);
+        is(summary.p5, 1.2);
+        is(summary.p95, 4.8);
+    }
+
+    #[test]
+    fn one_sample_is_every_quantile_of_itself_and_none_is_no_summary() {
+        let summary = Summary::of(&[7.5]).expect("a sample");
+        is(summary.p5, 7.5);
+        is(summary.median, 7.5);
+        is(summary.p95, 7.5);
+        assert!(Summary::of(&[]).is_none());
+    }
+
+    #[test]
+    fn cold_sets_are_many_times_the_l2_and_at_least_two() {
+        let l2 = 50 << 20;
+        assert_eq!(cold_sets(l2, 160 << 20), 10, "a decode layer");
+        assert_eq!(cold_sets(l2, 18 << 20), 89, "one matrix");
+        assert_eq!(cold_sets(l2, 4 << 30), 2);
+        assert_eq!(cold_sets(l2, 1 << 10), 256);
+        assert_eq!(cold_sets(l2, 0), 256);
+        assert_eq!(cold_sets(0, 1), 2, "a driver that does not say");
+    }
+
+    #[test]
+    fn an_even_number_of_samples_has_its_median_between_two() {
+        is(Summary::of(&[1.0, 2.0, 10.0, 20.0]).expect("samples").median, 6.0);
+    }
+}
