@@ -44,16 +44,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     for name in ["beta_coop", "beta_lite"] {
         for tokens in [1, 4] {
             let asked = KernelSpec::new(jit.registry().get(name)?, [("wo_split", "8")], arch)?;
-            let (spec, _) = lay_out(&record, &device, &asked, tokens, &["wo_split"])?;
-            let registers = jit.prepare(&spec)?.fetched.artifact.registers();
-            let [threads, shared] = ["block_threads", "shared_bytes"].map(|n| spec.derived[n]);
-            let resident = match &context {
-                Some(context) => jit.load(&spec, context)?.entries()[0].capacity,
-                None => capacity(&device, registers, threads, shared),
-            };
-            variants.push(Variant::of(&spec, resident).ok_or("a decode layer")?);
-            specs.push(spec);
+            specs.push(lay_out(&record, &device, &asked, tokens, &["wo_split"])?.0);
         }
+    }
+    jit.prepare_each(&specs)?;
+    for spec in &specs {
+        let registers = jit.prepare(spec)?.fetched.artifact.registers();
+        let [threads, shared] = ["block_threads", "shared_bytes"].map(|n| spec.derived[n]);
+        let resident = match &context {
+            Some(context) => jit.load(spec, context)?.entries()[0].capacity,
+            None => capacity(&device, registers, threads, shared),
+        };
+        variants.push(Variant::of(spec, resident).ok_or("a decode layer")?);
     }
     // From here on a miss is an error, not a pause of seconds.
     let jit = Jit::builder(config()?).miss(MissPolicy::Forbid).build()?;

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -175,7 +174,7 @@ impl Sweep<'_> {
         let (hidden, q_heads, head_dim) = shape;
         let kv_heads: Vec<usize> = KV_HEADS.into_iter().filter(|kv| q_heads % kv == 0).collect();
         let specs = self.specs(shape, &kv_heads)?;
-        prepare(self.jit, specs.values())?;
+        self.jit.prepare_each(specs.values())?;
         let plain = WoShape {
             hidden,
             k: q_heads * head_dim,
@@ -316,29 +315,6 @@ impl Sweep<'_> {
             }
         }
     }
-}
-
-/// Compiles what the cache lacks, on all cores, before the GPU has to wait.
-pub(super) fn prepare<'s>(
-    jit: &Jit,
-    specs: impl Iterator<Item = &'s KernelSpec>,
-) -> Result<(), MeasureError> {
-    let specs: Vec<_> = specs.collect();
-    let next = AtomicUsize::new(0);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        let work = || {
-            while let Some(spec) = specs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                jit.prepare(spec)?;
-            }
-            Ok(())
-        };
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().try_for_each(|worker| match worker.join() {
-            Ok(prepared) => prepared,
-            Err(panic) => std::panic::resume_unwind(panic),
-        })
-    })
 }
 
 /// Variants by kv heads, split, mode and form.

@@ -12,7 +12,6 @@ use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DevicePtrMut, result};
 use half::bf16;
 use serde_json::json;
 
-use super::verify::prepare;
 use super::verify_mma::{INPUTS, LAYOUTS, Launch, inputs, order, same_bits};
 use super::{Answer, output};
 use crate::engine::jit::Jit;
@@ -55,7 +54,7 @@ pub(super) fn run(jit: &Jit, context: &Context, quick: bool, seeds: u64, as_json
     let (mut cases, mut wrong) = (0, 0);
     for (at, (rows, k)) in shapes.iter().copied().enumerate() {
         let specs = specs(jit, context, rows, k)?;
-        prepare(jit, specs.iter())?;
+        jit.prepare_each(specs.iter())?;
         let parts = specs[0].derived.get("parts").copied().unwrap_or(1);
         let shape = WoShape {
             hidden: rows,

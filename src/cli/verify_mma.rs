@@ -8,7 +8,6 @@ use half::bf16;
 use serde_json::json;
 
 use super::output;
-use super::verify::prepare;
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
@@ -51,7 +50,7 @@ pub(super) struct Verdict {
 pub(super) fn run(jit: &Jit, context: &Context, as_json: bool, seeds: u64) -> Result<Verdict, MeasureError> {
     let stream = context.cuda().default_stream();
     let specs = every_spec(jit, context)?;
-    prepare(jit, specs.iter())?;
+    jit.prepare_each(specs.iter())?;
     let mut verdict = Verdict::default();
     for (hidden, q_heads, head_dim, num_kv_heads) in SHAPES {
         for wo_split in SPLITS {

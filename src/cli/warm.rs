@@ -1,10 +1,10 @@
 //! `jitc warm`: compiles variants in parallel, keeps going after a failure.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -14,13 +14,10 @@ use serde_json::json;
 use super::plan::{self, Plan, Request};
 use super::{Answer, args, output};
 use crate::engine::cache::Provenance;
-use crate::engine::jit::{Error, Jit, Prepared};
+use crate::engine::jit::{Error, Jit, Jobs, Prepared, Progress};
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
 use crate::engine::request::template::Registry;
-
-/// A compile that takes this long says that it is alive, again and again.
-const ALIVE: Duration = Duration::from_secs(10);
 
 /// What is left of a variant when it is done: not its artifact, of which there may be
 /// thousands.
@@ -45,11 +42,6 @@ impl Warmed {
             own_us: prepared.own_us,
         }
     }
-}
-
-enum Event {
-    Started(usize),
-    Done(usize, Box<Result<Prepared, Error>>),
 }
 
 pub(super) fn command(registry: &Registry) -> Command {
@@ -93,8 +85,8 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         return Ok(plan.check(jit, json));
     }
     let jobs = match jit.config().jobs()? {
-        Some(jobs) => jobs,
-        None => default_jobs(),
+        Some(jobs) => NonZeroUsize::new(jobs).map_or(Jobs::Auto, Jobs::Count),
+        None => Jobs::Auto,
     };
     on_ctrl_c();
     let specs: Vec<&KernelSpec> = plan.requests.iter().map(|request| &request.spec).collect();
@@ -207,79 +199,32 @@ fn too_large(specs: &[&KernelSpec]) -> Vec<String> {
     lines.collect()
 }
 
-/// What NVRTC may need for one compile, with room for kernels much larger than
-/// `wo_gemv`, of which a whole process peaks at 92 MB.
-const BYTES_PER_COMPILE: u64 = 512 << 20;
-
-/// One a core, as far as free memory goes.
-fn default_jobs() -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let memory = available_bytes().map_or(usize::MAX, |bytes| {
-        usize::try_from(bytes / BYTES_PER_COMPILE).unwrap_or(usize::MAX)
-    });
-    cores.min(memory).max(1)
-}
-
-/// Memory that the kernel says could be had without swapping.
-fn available_bytes() -> Option<u64> {
-    let text = fs_err::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib << 10)
-}
-
+/// Prepares all of them, and keeps of each what the report wants.
 fn compile_all(
     jit: &Jit,
     specs: &[&KernelSpec],
-    jobs: usize,
+    jobs: Jobs,
     bar: &ProgressBar,
     done: &dyn Fn(&KernelSpec, &Result<Prepared, Error>),
 ) -> Vec<Result<Warmed, Error>> {
-    let queue = Mutex::new((0..specs.len()).collect::<VecDeque<_>>());
-    let (send, receive) = mpsc::channel();
     let mut results: Vec<Option<Result<Warmed, Error>>> = specs.iter().map(|_| None).collect();
-    std::thread::scope(|scope| {
-        for _ in 0..jobs.min(specs.len()) {
-            let (queue, send) = (&queue, send.clone());
-            scope.spawn(move || {
-                loop {
-                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                    let Some(index) = next else { return };
-                    let _ = send.send(Event::Started(index));
-                    let _ = send.send(Event::Done(index, Box::new(jit.prepare(specs[index]))));
-                }
-            });
+    jit.prepare_all(specs, jobs, &mut |progress| match progress {
+        Progress::Done { index, result } => {
+            done(specs[index], &result);
+            results[index] = Some(result.map(|prepared| Warmed::of(&prepared)));
+            bar.inc(1);
         }
-        drop(send);
-        let mut running: Vec<(usize, Instant, u64)> = Vec::new();
-        loop {
-            match receive.recv_timeout(Duration::from_secs(1)) {
-                Ok(Event::Started(index)) => running.push((index, Instant::now(), 0)),
-                Ok(Event::Done(index, result)) => {
-                    running.retain(|(i, ..)| *i != index);
-                    done(specs[index], &result);
-                    results[index] = Some(result.map(|prepared| Warmed::of(&prepared)));
-                    bar.inc(1);
-                }
-                Err(mpsc::RecvTimeoutError::Timeout) => {}
-                Err(mpsc::RecvTimeoutError::Disconnected) => break,
-            }
-            for (index, since, said) in &mut running {
-                let times = since.elapsed().as_secs() / ALIVE.as_secs();
-                if times > *said {
-                    *said = times;
-                    let spec = &specs[*index];
-                    let seconds = since.elapsed().as_secs();
-                    bar.suspend(|| {
-                        output::note(format!(
-                            "still at {} {} {} ({seconds} s)",
-                            spec.family.name,
-                            spec.variant(),
-                            spec.arch
-                        ));
-                    });
-                }
-            }
+        Progress::Running { index, elapsed } => {
+            let spec = specs[index];
+            bar.suspend(|| {
+                output::note(format!(
+                    "still at {} {} {} ({} s)",
+                    spec.family.name,
+                    spec.variant(),
+                    spec.arch,
+                    elapsed.as_secs()
+                ));
+            });
         }
     });
     results.into_iter().flatten().collect()

@@ -6,6 +6,7 @@
 
 pub mod compare;
 mod error;
+pub mod harness;
 pub mod region;
 pub mod rng;
 pub mod timing;

@@ -45,16 +45,16 @@ extern "C" __global__ void probe(const float* x, float* y, unsigned long long* r
     jitc::RegionSum<Config> sum;
     __shared__ float part[128];
     float a = 0.0f;
-    timer.enter(jitc::measure::region::phase1_wo_stage{});
+    timer.enter(jitc::region::phase1_wo_stage{});
     part[threadIdx.x] = x[threadIdx.x];
     __syncthreads();
-    timer.exit(jitc::measure::region::phase1_wo_stage{});
+    timer.exit(jitc::region::phase1_wo_stage{});
     for (unsigned i = threadIdx.x; i < n; i += 128u) {
-        timer.enter(jitc::measure::region::phase1_wo_gemv{}, sum);
+        timer.enter(jitc::region::phase1_wo_gemv{}, sum);
         a += x[i] * part[i % 128u];
-        timer.exit(jitc::measure::region::phase1_wo_gemv{}, sum);
+        timer.exit(jitc::region::phase1_wo_gemv{}, sum);
     }
-    timer.sum(jitc::measure::region::phase1_gather{}, sum);
+    timer.sum(jitc::region::phase1_gather{}, sum);
     y[threadIdx.x] = a;
 }
 "#;

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::super::dispatch::set_geometry;
 use super::super::layer_copies::{self, Copies};
-use super::super::{args, output, verify, verify_layer};
+use super::super::{args, output, verify_layer};
 use super::{given, keep_faster, none_legal, text};
 use crate::engine::config::Config;
 use crate::engine::jit::Jit;
@@ -63,7 +63,7 @@ pub(super) fn tune(
                 "there is no cache folder to keep the record beside".into(),
             ));
         };
-        verify::prepare(jit, candidates.iter().map(|(spec, _)| spec))?;
+        jit.prepare_each(candidates.iter().map(|(spec, _)| spec))?;
         let Some(winner) = best(jit, context, matches, &problem, &candidates, json)? else {
             untuned += 1;
             output::error(format!("{family} tokens={}: no candidate passed", problem.tokens));

@@ -164,7 +164,7 @@ fn prepare(jit: &Jit, context: &Context, family: &str, cases: &[Case]) -> Result
             specs.push(spec_of(jit, context, "beta_coop", case)?);
         }
     }
-    super::verify::prepare(jit, specs.iter())
+    Ok(jit.prepare_each(specs.iter())?)
 }
 
 fn spec_of(jit: &Jit, context: &Context, family: &str, case: &Case) -> Result<KernelSpec, MeasureError> {

@@ -144,7 +144,7 @@ fn layers(jit: &Jit, context: &Context, request: Request<'_>) -> Result<Vec<Laye
     let arch = Arch::of_device(device.major, device.minor);
     let family = jit.registry().get(request.family)?;
     let specs = specs(family, request.small, device.sm_count, arch)?;
-    super::super::verify::prepare(jit, specs.iter())?;
+    jit.prepare_each(specs.iter())?;
     specs
         .iter()
         .map(|spec| Ok(Layer::new(spec, jit.load(spec, context)?)?))

@@ -7,6 +7,7 @@
 mod builder;
 mod error;
 mod policy;
+mod prepare_all;
 mod trace;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -18,6 +19,7 @@ use tracing::info_span;
 pub use builder::JitBuilder;
 pub use error::{Error, ErrorKind};
 use policy::Policy;
+pub use prepare_all::{Jobs, Progress};
 pub use trace::{TraceLine, read_trace};
 
 use crate::engine::build::compile::{CompileError, Compiler, Nvrtc};

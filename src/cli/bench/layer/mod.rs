@@ -20,7 +20,7 @@ use clap::ArgMatches;
 
 use super::report::Timed;
 use super::{MeasureError, Session, files};
-use crate::cli::{layer_copies, output, verify, verify_layer};
+use crate::cli::{layer_copies, output, verify_layer};
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::{KernelSpec, SpecId};
 use crate::families::decode_layer::Layer;
@@ -82,7 +82,7 @@ pub(super) fn measure(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<Exi
             variants.push((*nat, variant));
         }
     }
-    verify::prepare(jit, variants.iter().flat_map(|(_, v)| [&v.coop, &v.lite]))?;
+    jit.prepare_each(variants.iter().flat_map(|(_, v)| [&v.coop, &v.lite]))?;
     let mut run = Run {
         session: &session,
         ask,

@@ -1,0 +1,186 @@
+//! Options of a measurement, by name: declared by a family, given by whoever asks.
+//!
+//! Invariant: a value is read once, by the verb, which says what would be right.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use crate::measure::MeasureError;
+
+/// A flag that a verb of a family takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flag {
+    /// Its name, `launches`; on the command line `--launches`.
+    pub name: &'static str,
+    /// What stands for its value in help; `None` for a switch, which has none.
+    pub value: Option<&'static str>,
+    /// What it is where it is not given.
+    pub default: Option<&'static str>,
+    /// One line of help.
+    pub help: &'static str,
+}
+
+impl Flag {
+    /// A flag with a value.
+    #[must_use]
+    pub const fn new(
+        name: &'static str,
+        value: &'static str,
+        default: Option<&'static str>,
+        help: &'static str,
+    ) -> Self {
+        Self {
+            name,
+            value: Some(value),
+            default,
+            help,
+        }
+    }
+
+    /// A switch.
+    #[must_use]
+    pub const fn switch(name: &'static str, help: &'static str) -> Self {
+        Self {
+            name,
+            value: None,
+            default: None,
+            help,
+        }
+    }
+}
+
+/// Options that were given, by name, and defaults of those that were not.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    given: BTreeMap<String, String>,
+    defaults: BTreeMap<&'static str, &'static str>,
+}
+
+impl Options {
+    /// The defaults of these flags.
+    #[must_use]
+    pub fn of(flags: &[Flag]) -> Self {
+        let defaults = flags.iter().filter_map(|f| Some((f.name, f.default?)));
+        Self {
+            given: BTreeMap::new(),
+            defaults: defaults.collect(),
+        }
+    }
+
+    /// Sets one; a switch is set to the empty text.
+    #[must_use]
+    pub fn set(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.given.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Whether it was given, and not left to its default.
+    #[must_use]
+    pub fn is_given(&self, name: &str) -> bool {
+        self.given.contains_key(name)
+    }
+
+    /// Its text; `None` where it was not given and has no default.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
+        let given = self.given.get(name).map(String::as_str);
+        given.or_else(|| self.defaults.get(name).copied())
+    }
+
+    /// Its value as one of these words.
+    pub fn choice<'w>(&self, name: &str, words: &[&'w str]) -> Result<Option<&'w str>, MeasureError> {
+        let Some(text) = self.text(name) else {
+            return Ok(None);
+        };
+        match words.iter().find(|word| **word == text) {
+            Some(word) => Ok(Some(word)),
+            None => Err(wrong(name, text, &format!("one of {}", words.join(", ")))),
+        }
+    }
+
+    /// Its value as a number within a range.
+    pub fn number<T>(&self, name: &str, range: RangeInclusive<T>) -> Result<Option<T>, MeasureError>
+    where
+        T: FromStr + PartialOrd + Display,
+    {
+        let Some(text) = self.text(name) else {
+            return Ok(None);
+        };
+        one(name, text, &range).map(Some)
+    }
+
+    /// Its value as a list of numbers, each within a range; empty where there is none.
+    pub fn list<T>(&self, name: &str, range: RangeInclusive<T>) -> Result<Vec<T>, MeasureError>
+    where
+        T: FromStr + PartialOrd + Display,
+    {
+        let text = self.text(name).into_iter();
+        text.flat_map(|text| text.split(','))
+            .map(|part| one(name, part.trim(), &range))
+            .collect()
+    }
+}
+
+fn one<T>(name: &str, text: &str, range: &RangeInclusive<T>) -> Result<T, MeasureError>
+where
+    T: FromStr + PartialOrd + Display,
+{
+    let number = text.parse().ok().filter(|n| range.contains(n));
+    number.ok_or_else(|| {
+        let expected = format!("a number from {} to {}", range.start(), range.end());
+        wrong(name, text, &expected)
+    })
+}
+
+fn wrong(name: &str, text: &str, expected: &str) -> MeasureError {
+    MeasureError::Request(format!("--{name}: `{text}`: expected {expected}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FLAGS: [Flag; 3] = [
+        Flag::new("launches", "COUNT", Some("50"), "Samples"),
+        Flag::new("method", "METHOD", None, "How"),
+        Flag::switch("warm", "The same weights each launch"),
+    ];
+
+    #[test]
+    fn what_was_given_holds_over_the_default() {
+        let options = Options::of(&FLAGS);
+        assert_eq!(
+            options.number("launches", 1..=1000).expect("read"),
+            Some(50_usize)
+        );
+        assert!(!options.is_given("launches") && !options.is_given("warm"));
+        let options = options.set("launches", "7").set("warm", "");
+        assert_eq!(options.number("launches", 1..=1000).expect("read"), Some(7_usize));
+        assert!(options.is_given("launches") && options.is_given("warm"));
+        assert_eq!(options.text("method"), None);
+    }
+
+    #[test]
+    fn a_wrong_value_is_told_with_what_would_be_right() {
+        let options = Options::of(&FLAGS).set("launches", "0").set("method", "graf");
+        let number = options.number("launches", 1..=1000_usize).expect_err("refused");
+        assert_eq!(
+            number.to_string(),
+            "--launches: `0`: expected a number from 1 to 1000"
+        );
+        let choice = options
+            .choice("method", &["graph", "events"])
+            .expect_err("refused");
+        assert_eq!(
+            choice.to_string(),
+            "--method: `graf`: expected one of graph, events"
+        );
+        let list = options.set("launches", "1,x").list("launches", 1..=9_u32);
+        assert_eq!(
+            list.expect_err("refused").to_string(),
+            "--launches: `x`: expected a number from 1 to 9"
+        );
+    }
+}
