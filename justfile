@@ -35,3 +35,7 @@ crash:
 # Ten million inputs for the readers of manifests and bundles.
 fuzz executions="10000000" seed="2026":
     cargo run --release --locked --example fuzz -- {{executions}} {{seed}}
+
+# The index of benches/runs, made anew from the front matter of its READMEs.
+runs-index:
+    JITC_BLESS=1 cargo test --locked --test it runs_index

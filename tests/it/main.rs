@@ -21,6 +21,7 @@ mod regions;
 mod regions_cli;
 mod regions_page;
 mod regions_trace;
+mod runs_index;
 mod walk;
 mod webdriver;
 mod wo_tile;
