@@ -8,6 +8,8 @@ mod doctor;
 mod extract;
 mod human;
 mod layer_copies;
+#[allow(dead_code)]
+mod measured;
 mod output;
 mod pack;
 mod plan;

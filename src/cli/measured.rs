@@ -1,0 +1,126 @@
+//! Verbs that families offer: flags from their declarations, events to the printer.
+//!
+//! Invariant: everything that is measured lies in the families; here flags become
+//! options, and events lines.
+
+use std::process::ExitCode;
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::{Answer, args, output};
+use crate::engine::jit::Jit;
+use crate::engine::request::template::Registry;
+use crate::families::{BUILT_IN, harness};
+use crate::measure::MeasureError;
+use crate::measure::harness::{Event, Flag, Harness, Options, Session, Verb, Verdict};
+
+/// The command of a verb: the families that offer it, and all of their flags.
+pub(super) fn command(
+    verb: Verb,
+    about: &'static str,
+    default: &'static str,
+    registry: &Registry,
+) -> Command {
+    let names: Vec<&'static str> = offering(verb).flat_map(|h| h.names().iter().copied()).collect();
+    let lines: Vec<String> = offering(verb)
+        .map(|h| format!("{}: {}", h.names().join(", "), h.about()))
+        .collect();
+    let family = Arg::new("family")
+        .value_parser(names)
+        .default_value(default)
+        .help(lines.join("; "));
+    let mut command = Command::new(verb.name()).about(about).arg(family);
+    for flag in flags(verb) {
+        command = command.arg(argument(&flag));
+    }
+    args::constants(command, registry)
+}
+
+/// Runs a verb of the family that was named.
+pub(super) fn run(verb: Verb, jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
+    let name = matches.get_one::<String>("family").map_or("", String::as_str);
+    let Some(harness) = harness(name) else {
+        return Err(MeasureError::Request(format!(
+            "{name}: no family of this name is measured"
+        )));
+    };
+    let options = options(harness, name, verb, matches)?;
+    let session = Session {
+        jit,
+        name,
+        options: &options,
+    };
+    let mut sink = |event: Event| print(event, json);
+    let verdict = match verb {
+        Verb::Verify => harness.verify(session, &mut sink),
+        Verb::Bench => harness.bench(session, &mut sink),
+        Verb::Tune => harness.tune(session, &mut sink),
+        Verb::Regions => Err(harness.not_offered(session, verb)),
+    }?;
+    Ok(ExitCode::from(u8::from(verdict == Verdict::Wrong)))
+}
+
+/// Prints an event: objects for programs, lines and tables for people.
+pub(super) fn print(event: Event, json: bool) {
+    match event {
+        Event::Object(object) if json => output::json(&object),
+        Event::Line(line) if !json => output::line(line),
+        Event::Table(rows) if !json => output::table(&rows),
+        Event::Object(_) | Event::Line(_) | Event::Table(_) => {}
+        Event::Note(text) => output::note(text),
+        Event::Failure(text) => output::error(text),
+    }
+}
+
+fn offering(verb: Verb) -> impl Iterator<Item = &'static dyn Harness> {
+    BUILT_IN.iter().copied().filter(move |h| h.flags(verb).is_some())
+}
+
+/// Every flag of any family, once.
+fn flags(verb: Verb) -> Vec<Flag> {
+    let mut all: Vec<Flag> = Vec::new();
+    for flag in offering(verb).filter_map(|h| h.flags(verb)).flatten() {
+        if !all.iter().any(|known| known.name == flag.name) {
+            all.push(*flag);
+        }
+    }
+    all
+}
+
+fn argument(flag: &Flag) -> Arg {
+    let help = match flag.default {
+        Some(default) => format!("{} [default: {default}]", flag.help),
+        None => flag.help.to_owned(),
+    };
+    let arg = Arg::new(flag.name).long(flag.name).help(help);
+    match flag.value {
+        Some(value) => arg.value_name(value).allow_hyphen_values(true),
+        None => arg.action(ArgAction::SetTrue),
+    }
+}
+
+/// What was given, of what the family takes; anything else is refused by name.
+fn options(
+    harness: &dyn Harness,
+    name: &str,
+    verb: Verb,
+    matches: &ArgMatches,
+) -> Result<Options, MeasureError> {
+    let own = harness.flags(verb).unwrap_or_default();
+    let mut options = Options::of(own);
+    for flag in flags(verb) {
+        if matches.value_source(flag.name) != Some(ValueSource::CommandLine) {
+            continue;
+        }
+        if !own.iter().any(|of| of.name == flag.name) {
+            return Err(MeasureError::Request(format!(
+                "--{}: {name} does not take it",
+                flag.name
+            )));
+        }
+        let value = flag.value.and_then(|_| matches.get_one::<String>(flag.name));
+        options = options.set(flag.name, value.map_or("", String::as_str));
+    }
+    Ok(options)
+}
