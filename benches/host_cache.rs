@@ -30,7 +30,7 @@ fn hits(criterion: &mut Criterion) {
         b.iter(|| cache.get_or_build(&subject, never));
     });
     let store = root.store();
-    criterion.bench_function("disk_hit_100_kb", |b| b.iter(|| store.load(&subject.key)));
+    criterion.bench_function("disk_hit_100_kb", |b| b.iter(|| store.load(subject.key())));
     drop(held);
 }
 
@@ -54,7 +54,7 @@ fn fill(store: &Store) {
     for n in 0..MANY {
         let subject = subject(n);
         let entry = Entry::new(&subject, &artifact(n));
-        let folder = store.entry_path(&subject.key);
+        let folder = store.entry_path(subject.key());
         fs_err::create_dir_all(&folder).expect("a folder");
         let payload = PAYLOAD.into_iter().zip(&entry.files().payload);
         for (name, bytes) in payload.chain([(MANIFEST, &entry.files().manifest)]) {
@@ -68,12 +68,12 @@ fn many(criterion: &mut Criterion) {
     let root = folder.path().join("cache");
     let store = Store::new(&root);
     fill(&store);
-    let absent = subject(MANY).key;
+    let absent = *subject(MANY).key();
     let mut group = criterion.benchmark_group("of_50000");
     group.bench_function("open_and_miss", |b| {
         b.iter(|| black_box(Cache::builder().user(&root).build().lookup(&absent)));
     });
-    let there = subject(7).key;
+    let there = *subject(7).key();
     group.bench_function("open_and_hit", |b| {
         b.iter(|| black_box(Cache::builder().user(&root).build().lookup(&there)));
     });

@@ -15,7 +15,8 @@ use super::output;
 use super::warm::Warmed;
 use super::whole::whole;
 use crate::engine::build::key::CacheKey;
-use crate::engine::cache::{Receipt, Subject};
+use crate::engine::build::request::CompileRequest;
+use crate::engine::cache::Receipt;
 use crate::engine::jit::{Error, Jit, read_trace};
 use crate::engine::request::matrix::Matrix;
 use crate::engine::request::spec::{KernelSpec, parse_archs};
@@ -23,7 +24,7 @@ use crate::engine::request::spec::{KernelSpec, parse_archs};
 /// One variant to warm.
 pub(super) struct Request {
     pub(super) spec: KernelSpec,
-    pub(super) subject: Subject,
+    pub(super) request: CompileRequest,
 }
 
 /// All of them.
@@ -77,33 +78,34 @@ impl Plan {
         let mut seen = BTreeSet::new();
         let mut requests = Vec::new();
         for spec in specs {
-            let (subject, _) = jit.describe(&spec)?;
-            if seen.insert(subject.key) {
-                requests.push(Request { spec, subject });
+            let (request, _) = jit.describe(&spec)?;
+            if seen.insert(*request.key()) {
+                requests.push(Request { spec, request });
             }
         }
         if let Some((i, n)) = matches.get_one::<(usize, usize)>("shard") {
             let ours: BTreeSet<CacheKey> = seen.into_iter().skip(i - 1).step_by(*n).collect();
-            requests.retain(|request| ours.contains(&request.subject.key));
+            requests.retain(|request| ours.contains(request.request.key()));
         }
         Ok(Self { requests, left_out })
     }
 
     /// Lists what no tier has; 1 if there is any.
     pub(super) fn check(&self, jit: &Jit, json: bool) -> ExitCode {
-        let missing = |request: &&Request| jit.cache().peek(&request.subject.key).is_none();
+        let missing = |request: &&Request| jit.cache().peek(request.request.key()).is_none();
         let gaps: Vec<&Request> = self.requests.iter().filter(missing).collect();
-        for Request { spec, subject } in &gaps {
+        for Request { spec, request } in &gaps {
             if json {
                 output::json(
-                    &json!({"event": "gap", "family": subject.family, "constants": subject.constants,
-                    "arch": subject.arch, "key": subject.key}),
+                    &json!({"event": "gap", "family": request.family(), "constants": request.constants(),
+                    "arch": request.arch(), "key": request.key()}),
                 );
             } else {
-                let (family, variant) = (&subject.family, spec.variant());
+                let (family, variant) = (request.family(), spec.variant());
                 output::line(format!(
                     "missing: {family} {variant} {}: {}",
-                    subject.arch, subject.key
+                    request.arch(),
+                    request.key()
                 ));
             }
         }
@@ -127,8 +129,8 @@ impl Plan {
         let mut receipt = Receipt::new(words.map(|w| w.to_string_lossy().into_owned()).collect());
         for (request, result) in self.requests.iter().zip(results) {
             match result {
-                Ok(warmed) => receipt.add(jit.cache(), &request.subject, &warmed.provenance),
-                Err(error) => receipt.add_failure(&request.subject, &error.to_string()),
+                Ok(warmed) => receipt.add(jit.cache(), &request.request, &warmed.provenance),
+                Err(error) => receipt.add_failure(&request.request, &error.to_string()),
             }
         }
         whole(path, 0o600, |file| file.write_all(&receipt.to_bytes()))

@@ -35,22 +35,22 @@ pub(super) fn render(jit: &Jit, matches: &ArgMatches, _json: bool) -> Answer {
 
 pub(super) fn key(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     for spec in super::specs(jit, &args::families(matches))? {
-        let (subject, _) = jit.describe(&spec)?;
+        let (request, _) = jit.describe(&spec)?;
         if json {
             output::json(
-                &json!({"family": subject.family, "arch": subject.arch, "key": subject.key,
-                "preimage": subject.preimage.fields}),
+                &json!({"family": request.family(), "arch": request.arch(), "key": request.key(),
+                "preimage": request.preimage().fields}),
             );
             continue;
         }
         output::line(format!(
             "{}  {} {} {}",
-            subject.key,
-            subject.family,
+            request.key(),
+            request.family(),
             spec.variant(),
             spec.arch
         ));
-        for field in &subject.preimage.fields {
+        for field in &request.preimage().fields {
             output::line(format!("  {:<15} {:<24} {}", field.tag, field.name, field.value));
         }
     }

@@ -262,7 +262,7 @@ fn heading() -> Vec<String> {
     .to_vec()
 }
 
-fn row(Request { spec, subject }: &Request, warmed: &Warmed) -> Vec<String> {
+fn row(Request { spec, request }: &Request, warmed: &Warmed) -> Vec<String> {
     let how = match &warmed.provenance {
         Provenance::BuiltUncached(reason) => format!("built, not kept: {reason}"),
         other => other.label().to_owned(),
@@ -271,7 +271,7 @@ fn row(Request { spec, subject }: &Request, warmed: &Warmed) -> Vec<String> {
         spec.family.name.clone(),
         spec.variant(),
         spec.arch.to_string(),
-        subject.key.short(),
+        request.key().short(),
         how,
         format!("{:.1}", warmed.compile_ms),
         warmed.registers.to_string(),
@@ -289,8 +289,8 @@ fn event(spec: &KernelSpec, result: &Result<Prepared, Error>) -> serde_json::Val
         }
     };
     let artifact = &prepared.fetched.artifact;
-    json!({"event": "variant", "family": spec.family.name, "constants": prepared.subject.constants,
-        "arch": spec.arch, "key": prepared.subject.key, "provenance": prepared.fetched.provenance,
+    json!({"event": "variant", "family": spec.family.name, "constants": prepared.request.constants(),
+        "arch": spec.arch, "key": prepared.request.key(), "provenance": prepared.fetched.provenance,
         "compile_ms": compile_ms(prepared), "registers": artifact.registers(),
         "spill_bytes": artifact.spill_bytes(), "cubin_bytes": artifact.cubin.len()})
 }

@@ -186,7 +186,7 @@ fn why_names_what_differs_from_the_nearest_entry_and_the_tier_of_a_hit() {
     assert_eq!((&first["here"], &first["there"]), (&"8u".into(), &"4u".into()));
     // The same explanation is in the log of a miss, at debug level.
     let logged = jitc(dir.path())
-        .args(["warm", "stream", "--arch", "sm_80", "--unroll", "8", "-vv"])
+        .args(["warm", "stream", "--arch", "sm_80", "--unroll", "8", "-vvv"])
         .assert();
     let words = "constant unroll: 8u here, 4u there";
     logged

@@ -15,7 +15,7 @@ const FILES: [&str; 5] = [
 /// Harms a file of a good entry; a request has to find it and mend it.
 fn is_found_and_rebuilt(root: &std::path::Path, file: &str, harm: impl Fn(&mut Vec<u8>)) {
     let asked = subject(1);
-    let path = Store::new(root).entry_path(&asked.key).join(file);
+    let path = Store::new(root).entry_path(asked.key()).join(file);
     let good = fs_err::read(&path).expect("a good entry");
     let mut bytes = good.clone();
     harm(&mut bytes);
@@ -35,7 +35,7 @@ fn every_truncation_and_a_thousand_flipped_bits_on_disk_are_found_and_rebuilt() 
     let cache = Cache::builder().user(&root).build();
     cache.get_or_build(&subject(1), || build(1)).expect("built");
     for file in FILES {
-        let path = Store::new(&root).entry_path(&subject(1).key).join(file);
+        let path = Store::new(&root).entry_path(subject(1).key()).join(file);
         let length = fs_err::read(path).expect("a file").len();
         for cut in [
             0,

@@ -86,7 +86,7 @@ fn a_hostile_bundle_is_refused_with_nothing_changed() {
     assert_eq!(good.added, 2);
     // A good entry is not replaced, and a bad one is.
     let store = root.store();
-    let manifest = store.entry_path(&subject(1).key).join("manifest.json");
+    let manifest = store.entry_path(subject(1).key()).join("manifest.json");
     fs_err::write(&manifest, b"bad").expect("write");
     let mended = import(&store, &mut Cursor::new(pack(&[&one, &two]))).expect("a good one");
     assert_eq!((mended.added, mended.present), (1, 1));

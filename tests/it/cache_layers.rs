@@ -4,7 +4,7 @@ use std::io::Cursor;
 use std::sync::Arc;
 
 use jitc::engine::cache::bundle::{export, import};
-use jitc::engine::cache::{Cache, Component, Drift, Limits, Memory, Receipt, Why};
+use jitc::engine::cache::{Cache, Component, Drift, Limits, Memory, Receipt, Why, why};
 
 use crate::cache_support::{Root, build, never, subject, subject_with};
 
@@ -58,7 +58,7 @@ fn a_damaged_bundle_is_refused_with_nothing_changed() {
 fn prune_keeps_to_the_limits_and_spares_what_is_locked() {
     let root = filled(6);
     let store = root.store();
-    let claim = store.claim(&subject(0).key, std::time::Duration::ZERO);
+    let claim = store.claim(subject(0).key(), std::time::Duration::ZERO);
     let limits = Limits {
         max_entries: 2,
         ..Limits::NONE
@@ -68,7 +68,7 @@ fn prune_keeps_to_the_limits_and_spares_what_is_locked() {
     assert_eq!(store.keys().expect("keys").len(), 6);
     let pruned = store.prune(&limits, false).expect("pruned");
     assert_eq!((pruned.keys.len(), pruned.in_use), (4, 1));
-    assert!(store.read(&subject(0).key).is_ok());
+    assert!(store.read(subject(0).key()).is_ok());
     drop(claim);
 }
 
@@ -87,14 +87,14 @@ fn a_publish_keeps_the_folder_within_its_caps() {
 fn why_names_the_component_and_the_headers_first_differing_line() {
     let root = filled(1);
     let asked = subject_with(0, "int x;\nint z;\n", "--fmad=false");
-    let Why::Miss(Some(nearest)) = root.cache().why(&asked) else {
+    let Why::Miss(Some(nearest)) = why(root.cache().tiers(), &asked) else {
         panic!("a miss with a nearest entry");
     };
     assert_eq!(nearest.differences.len(), 1);
     let difference = &nearest.differences[0];
     assert_eq!(difference.component, Component::Header);
     assert_eq!(difference.line.as_ref().expect("a line").number, 2);
-    assert!(matches!(root.cache().why(&subject(0)), Why::Hit(_)));
+    assert!(matches!(why(root.cache().tiers(), &subject(0)), Why::Hit(_)));
 }
 
 #[test]
@@ -106,11 +106,11 @@ fn a_receipt_admits_what_it_lists_and_nothing_else() {
     receipt.add(&cache, &subject(0), &hit.provenance);
     let receipt = Receipt::from_bytes(&receipt.to_bytes()).expect("read back");
     assert!(receipt.drifts(&cache).is_empty());
-    assert!(cache.lookup_listed(&subject(0).key, &receipt).is_ok());
-    let unlisted = cache.lookup_listed(&subject(1).key, &receipt);
+    assert!(cache.lookup_listed(subject(0).key(), &receipt).is_ok());
+    let unlisted = cache.lookup_listed(subject(1).key(), &receipt);
     assert!(matches!(unlisted, Err(Drift::NotListed(_))));
-    root.store().expel(&subject(0).key).expect("expelled");
-    assert_eq!(receipt.drifts(&cache), [Drift::Missing(subject(0).key)]);
+    root.store().expel(subject(0).key()).expect("expelled");
+    assert_eq!(receipt.drifts(&cache), [Drift::Missing(*subject(0).key())]);
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn what_dead_writers_left_and_old_quarantine_are_collected() {
     let writer = age(".staging/slow.3.3", 2);
     let shared = rustix::fs::FlockOperation::LockShared;
     rustix::fs::flock(writer.file(), shared).expect("locked");
-    age(&format!(".quarantine/{}.1000.1.1", subject(1).key), 0);
+    age(&format!(".quarantine/{}.1000.1.1", *subject(1).key()), 0);
     let pruned = store.prune(&Limits::NONE, false).expect("pruned");
     assert_eq!((pruned.staging, pruned.quarantined), (1, 1));
     assert!(version.join(".staging/fresh.2.2").exists());

@@ -75,22 +75,25 @@ fn a_prune_leaves_an_entry_alone_that_a_reader_has_open() {
         ..Limits::NONE
     };
     // As `Store::load` does while it reads.
-    let reader = fs_err::File::open(store.entry_path(&subject(0).key)).expect("an entry");
+    let reader = fs_err::File::open(store.entry_path(subject(0).key())).expect("an entry");
     rustix::fs::flock(reader.file().as_fd(), rustix::fs::FlockOperation::LockShared).expect("locked");
     let pruned = store.prune(&none, false).expect("pruned");
     assert_eq!(
         (pruned.keys.as_slice(), pruned.in_use),
-        (&[subject(1).key][..], 1)
+        (&[*subject(1).key()][..], 1)
     );
     assert_eq!(
-        *root.cache().lookup(&subject(0).key).expect("a hit").artifact,
+        *root.cache().lookup(subject(0).key()).expect("a hit").artifact,
         artifact(0)
     );
     // Aloud: a child that another test is just starting holds a copy of the
     // descriptor until it becomes another program, and the lock with it.
     rustix::fs::flock(reader.file().as_fd(), rustix::fs::FlockOperation::Unlock).expect("unlocked");
     drop(reader);
-    assert_eq!(store.prune(&none, false).expect("pruned").keys, [subject(0).key]);
+    assert_eq!(
+        store.prune(&none, false).expect("pruned").keys,
+        [*subject(0).key()]
+    );
 }
 
 /// One step of the model test: which of three processes does what.
@@ -203,7 +206,7 @@ fn follow(workers: &mut [Worker], root: &Path, model: &mut Model, step: &Step) -
             let there = model.good.len() + model.bad.len();
             prop_assert_eq!(removed.len(), there.saturating_sub(keep as usize));
             for n in 0..5 {
-                if removed.contains(&subject(n).key.hex().as_str()) {
+                if removed.contains(&subject(n).key().hex().as_str()) {
                     prop_assert!(model.good.remove(&n) || model.bad.remove(&n));
                 }
             }
@@ -218,7 +221,7 @@ fn follow(workers: &mut [Worker], root: &Path, model: &mut Model, step: &Step) -
             workers[who].ask(&format!("open {name}"));
         }
         Step::Damage(n, file) => {
-            let entry = Store::new(root).entry_path(&subject(n).key);
+            let entry = Store::new(root).entry_path(subject(n).key());
             let name = [
                 "manifest.json",
                 "kernel.cubin",
@@ -239,7 +242,7 @@ fn follow(workers: &mut [Worker], root: &Path, model: &mut Model, step: &Step) -
             if version.is_dir() {
                 let _ = fs_err::create_dir_all(version.join(".staging").join(format!("dead.{n}")));
                 let _ = fs_err::create_dir_all(version.join(".locks"));
-                fs_err::write(version.join(".locks").join(subject(n).key.hex()), b"").expect("written");
+                fs_err::write(version.join(".locks").join(subject(n).key().hex()), b"").expect("written");
             }
         }
         Step::Move(_) => {}

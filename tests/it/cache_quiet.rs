@@ -44,8 +44,8 @@ fn opening_a_hit_and_a_miss_write_nothing() {
     let before = snapshot(&root.path());
     let cache = root.cache();
     cache.get_or_build(&subject(1), never).expect("a hit");
-    assert!(cache.lookup(&subject(2).key).is_none());
-    assert!(root.cache().peek(&subject(1).key).is_some());
+    assert!(cache.lookup(subject(2).key()).is_none());
+    assert!(root.cache().peek(subject(1).key()).is_some());
     root.store().records().expect("records");
     assert_eq!(snapshot(&root.path()), before);
 }
@@ -56,7 +56,7 @@ fn a_hit_stamps_its_entry_at_most_once_an_hour() {
     root.cache()
         .get_or_build(&subject(1), || build(1))
         .expect("built");
-    let manifest = root.store().entry_path(&subject(1).key).join("manifest.json");
+    let manifest = root.store().entry_path(subject(1).key()).join("manifest.json");
     let modified = || {
         fs_err::metadata(&manifest)
             .expect("a manifest")
@@ -92,7 +92,7 @@ fn what_another_user_owns_is_not_loaded_and_the_message_says_what_to_do() {
         .get_or_build(&subject(1), || build(1))
         .expect("built");
     std::os::unix::fs::chown(root.path(), Some(65_534), None).expect("chown");
-    match root.store().load(&subject(1).key) {
+    match root.store().load(subject(1).key()) {
         Load::Unavailable(error) => {
             let text = error.to_string();
             assert!(text.contains("it belongs to user 65534"), "{text}");
@@ -107,8 +107,8 @@ fn what_another_user_owns_is_not_loaded_and_the_message_says_what_to_do() {
     assert_eq!(built.provenance.label(), "built_uncached");
     // One entry of somebody else's in a root of one's own is no better.
     std::os::unix::fs::chown(root.path(), Some(0), None).expect("chown");
-    std::os::unix::fs::chown(root.store().entry_path(&subject(1).key), Some(65_534), None).expect("chown");
-    assert!(matches!(root.store().load(&subject(1).key), Load::Bad(_)));
+    std::os::unix::fs::chown(root.store().entry_path(subject(1).key()), Some(65_534), None).expect("chown");
+    assert!(matches!(root.store().load(subject(1).key()), Load::Bad(_)));
     let trusting = Cache::builder().user(root.path()).trust(true).build();
     trusting.get_or_build(&subject(1), never).expect("a hit");
 }
@@ -123,7 +123,7 @@ fn where_there_are_no_locks_work_is_duplicated_and_nothing_fails() {
     // flock gives none.
     let open = std::fs::Permissions::from_mode(0o777);
     fs_err::set_permissions(root.path().join("v1/.locks"), open).expect("chmod");
-    let claim = root.store().claim(&subject(1).key, Duration::ZERO);
+    let claim = root.store().claim(subject(1).key(), Duration::ZERO);
     assert!(
         matches!(claim, jitc::engine::cache::Claim::Unsupported(_)),
         "{claim:?}"

@@ -34,7 +34,7 @@ fn what_the_process_still_holds_is_a_hit_in_memory() {
     let again = cache.get_or_build(&subject(1), never).expect("hit");
     assert!(hit("memory")(&again.provenance));
     drop((held, again));
-    let from_disk = cache.lookup(&subject(1).key).expect("hit");
+    let from_disk = cache.lookup(subject(1).key()).expect("hit");
     assert!(hit("user")(&from_disk.provenance));
 }
 
@@ -42,7 +42,7 @@ fn what_the_process_still_holds_is_a_hit_in_memory() {
 fn opening_and_looking_touch_no_disk() {
     let root = Root::new();
     let cache = root.cache();
-    assert!(cache.lookup(&subject(1).key).is_none());
+    assert!(cache.lookup(subject(1).key()).is_none());
     assert!(!root.path().exists());
 }
 
@@ -78,9 +78,9 @@ fn an_entry_is_five_readable_files_in_a_private_root() {
     root.cache().get_or_build(&subject, || build(1)).expect("built");
     let mode = fs_err::metadata(root.path()).expect("root").permissions();
     assert_eq!(mode.mode() & 0o777, 0o700);
-    let hex = subject.key.hex();
+    let hex = subject.key().hex();
     let entry = root.path().join("v1").join(&hex[..2]).join(&hex);
-    assert_eq!(root.store().entry_path(&subject.key), entry);
+    assert_eq!(root.store().entry_path(subject.key()), entry);
     let mut names: Vec<_> = fs_err::read_dir(&entry)
         .expect("entry")
         .map(|e| e.expect("name").file_name().into_string().expect("text"))
@@ -109,8 +109,8 @@ fn is_healed(harm: impl FnOnce(&Path), expected: impl FnOnce(&Fault) -> bool) {
     let root = Root::new();
     let subject = subject(1);
     root.cache().get_or_build(&subject, || build(1)).expect("built");
-    harm(&root.store().entry_path(&subject.key));
-    match root.store().load(&subject.key) {
+    harm(&root.store().entry_path(subject.key()));
+    match root.store().load(subject.key()) {
         Load::Bad(fault) => assert!(expected(&fault), "{fault:?}"),
         other => panic!("{other:?}"),
     }
@@ -233,10 +233,10 @@ fn the_entry_of_another_key_is_a_miss() {
     let (one, two) = (subject(1), subject(2));
     root.cache().get_or_build(&one, || build(1)).expect("built");
     let store = root.store();
-    let (from, to) = (store.entry_path(&one.key), store.entry_path(&two.key));
+    let (from, to) = (store.entry_path(one.key()), store.entry_path(two.key()));
     fs_err::create_dir_all(to.parent().expect("shard")).expect("create");
     fs_err::rename(from, to).expect("rename");
-    assert!(matches!(store.load(&two.key), Load::Bad(Fault::Key(k)) if k == one.key));
+    assert!(matches!(store.load(two.key()), Load::Bad(Fault::Key(k)) if k == *one.key()));
     let fetched = root.cache().get_or_build(&two, || build(2)).expect("built");
     assert_eq!(*fetched.artifact, artifact(2));
 }
@@ -247,11 +247,11 @@ fn an_unknown_format_is_a_miss_that_says_so() {
     let subject = subject(1);
     root.cache().get_or_build(&subject, || build(1)).expect("built");
     let store = root.store();
-    let mut manifest = store.read(&subject.key).expect("entry").manifest().clone();
+    let mut manifest = store.read(subject.key()).expect("entry").manifest().clone();
     manifest.format = 9;
-    let path = store.entry_path(&subject.key).join("manifest.json");
+    let path = store.entry_path(subject.key()).join("manifest.json");
     fs_err::write(path, manifest.to_bytes()).expect("write");
-    assert!(matches!(store.load(&subject.key), Load::Bad(Fault::Format(9))));
+    assert!(matches!(store.load(subject.key()), Load::Bad(Fault::Format(9))));
 }
 
 #[test]
@@ -259,7 +259,7 @@ fn what_the_driver_rejects_is_moved_away_and_built_again() {
     let root = Root::new();
     let cache = root.cache();
     let first = cache.get_or_build(&subject(1), || build(1)).expect("built");
-    cache.reject(&subject(1).key, "CUDA_ERROR_INVALID_IMAGE");
+    cache.reject(subject(1).key(), "CUDA_ERROR_INVALID_IMAGE");
     assert_eq!(cache.counters().healed, 1);
     let again = cache.get_or_build(&subject(1), || build(1)).expect("built");
     assert_eq!(again.provenance, Provenance::Built);
@@ -296,7 +296,7 @@ fn a_root_that_others_may_write_to_is_refused_unless_trusted() {
         other => panic!("{other:?}"),
     }
     let trusting = Cache::builder().user(root.path()).trust(true).build();
-    assert!(trusting.lookup(&subject(1).key).is_some());
+    assert!(trusting.lookup(subject(1).key()).is_some());
 }
 
 #[test]
@@ -385,7 +385,7 @@ fn a_wait_is_bounded_and_then_compiles_anyway() {
         .user(root.path())
         .lock_timeout(Duration::from_millis(30))
         .build();
-    let claim = root.store().claim(&subject(1).key, Duration::ZERO);
+    let claim = root.store().claim(subject(1).key(), Duration::ZERO);
     let built = cache.get_or_build(&subject(1), || build(1));
     assert_eq!(built.expect("built").provenance, Provenance::Built);
     assert_eq!(cache.counters().lock_timeouts, 1);
@@ -403,7 +403,7 @@ fn the_loser_of_a_rename_leaves_the_winners_entry() {
         build(1)
     });
     assert_eq!(built.expect("built").provenance, Provenance::Built);
-    assert_eq!(root.store().keys().expect("keys"), [subject(1).key]);
+    assert_eq!(root.store().keys().expect("keys"), [*subject(1).key()]);
 }
 
 #[test]
@@ -414,7 +414,7 @@ fn an_entry_is_found_by_a_prefix_of_its_key() {
         cache.get_or_build(&subject(n), || build(n)).expect("built");
     }
     let store = root.store();
-    let key = subject(3).key;
+    let key = *subject(3).key();
     assert_eq!(store.find(&key.hex()).expect("found"), key);
     assert_eq!(store.find(&key.short()).expect("found"), key);
     assert!(matches!(store.find("XYZ"), Err(FindError::NotAPrefix(_))));
@@ -437,7 +437,7 @@ fn clean_removes_what_jitc_made_and_nothing_else() {
         cache.get_or_build(&subject(n), || build(n)).expect("built");
     }
     let store = root.store();
-    let claim = store.claim(&subject(4).key, Duration::ZERO);
+    let claim = store.claim(subject(4).key(), Duration::ZERO);
     let cleaned = store.clean().expect("cleaned");
     assert_eq!((cleaned.entries, cleaned.in_use), (4, 1));
     drop(claim);

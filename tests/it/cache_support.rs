@@ -5,7 +5,8 @@ use std::convert::Infallible;
 
 use jitc::engine::build::artifact::{Artifact, Resources};
 use jitc::engine::build::key::{KeyInputs, Preimage};
-use jitc::engine::cache::{Cache, Store, Subject};
+use jitc::engine::build::request::{CompileRequest, RequestParts};
+use jitc::engine::cache::{Cache, Store};
 use jitc::engine::request::target::ToolchainIdentity;
 
 /// A cache root of its own; gone with the value.
@@ -37,11 +38,11 @@ pub(crate) fn fast_folder() -> tempfile::TempDir {
 }
 
 /// A request that differs from others in one constant.
-pub(crate) fn subject(n: u32) -> Subject {
+pub(crate) fn subject(n: u32) -> CompileRequest {
     subject_with(n, "int x;\nint y;\n", "--fmad=false")
 }
 
-pub(crate) fn subject_with(n: u32, header: &str, option: &str) -> Subject {
+pub(crate) fn subject_with(n: u32, header: &str, option: &str) -> CompileRequest {
     let toolchain = ToolchainIdentity {
         version: "13.0.88".into(),
         nvrtc: "build-id:aa".into(),
@@ -62,8 +63,7 @@ pub(crate) fn subject_with(n: u32, header: &str, option: &str) -> Subject {
         toolchain: &toolchain,
         compiler_env: &[],
     });
-    Subject {
-        key: preimage.key(),
+    CompileRequest::new(RequestParts {
         preimage,
         family: "probe".into(),
         constants: BTreeMap::from([("n".to_owned(), n.into())]),
@@ -72,7 +72,7 @@ pub(crate) fn subject_with(n: u32, header: &str, option: &str) -> Subject {
         toolchain,
         source,
         headers,
-    }
+    })
 }
 
 /// What a compile of `subject(n)` gives.

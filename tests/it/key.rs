@@ -22,7 +22,7 @@ fn key(jit: &Jit, family: &str, set: &[(&str, &str)], arch: &str) -> CacheKey {
     let family = jit.registry().get(family).expect("family");
     let spec =
         KernelSpec::new(family, set.iter().copied(), arch.parse::<Arch>().expect("arch")).expect("spec");
-    jit.describe(&spec).expect("described").0.key
+    *jit.describe(&spec).expect("described").0.key()
 }
 
 /// Other legal values of a constant, as texts.
@@ -57,7 +57,7 @@ fn changing_any_single_constant_or_the_arch_changes_the_key() {
     for family in jit.registry().families() {
         let key_of = |set: &[(&str, &str)], arch: Arch| -> Option<CacheKey> {
             let spec = KernelSpec::new(family, set.iter().copied(), arch).ok()?;
-            Some(jit.describe(&spec).expect("described").0.key)
+            Some(*jit.describe(&spec).expect("described").0.key())
         };
         let mut keys = BTreeSet::from([key_of(&[], arch).expect("defaults go together")]);
         for constant in family.constants.values() {

@@ -55,7 +55,7 @@ fn with_compiling_forbidden_a_miss_names_the_key_and_the_command_that_would_warm
     let spec_8 = spec(&jit, "8");
     let error = jit.prepare(&spec_8).expect_err("forbidden");
     assert_eq!(error.kind(), ErrorKind::Policy);
-    let key = jit.describe(&spec_8).expect("described").0.key;
+    let key = *jit.describe(&spec_8).expect("described").0.key();
     let Error::Forbidden {
         key: named, command, ..
     } = &error
@@ -90,7 +90,7 @@ fn under_a_receipt_nothing_unlisted_is_loaded_and_nothing_is_compiled() {
     let (warming, _) = counted(builder(&root, &[]));
     let mut receipt = Receipt::new(vec!["warm".into()]);
     let listed = warming.prepare(&spec(&warming, "8")).expect("built");
-    receipt.add(warming.cache(), &listed.subject, &listed.fetched.provenance);
+    receipt.add(warming.cache(), &listed.request, &listed.fetched.provenance);
     warming.prepare(&spec(&warming, "4")).expect("built");
     let path = dir.path().join("receipt.json");
     fs_err::write(&path, receipt.to_bytes()).expect("write");
@@ -113,7 +113,7 @@ fn under_a_receipt_nothing_unlisted_is_loaded_and_nothing_is_compiled() {
     }
     // Another good entry under the listed key is not what was listed.
     let store = jitc::engine::cache::Store::new(&root);
-    store.expel(&listed.subject.key).expect("expelled");
+    store.expel(listed.request.key()).expect("expelled");
     let missing = jit.prepare(&spec(&jit, "8")).expect_err("missing");
     assert!(
         matches!(
@@ -127,7 +127,7 @@ fn under_a_receipt_nothing_unlisted_is_loaded_and_nothing_is_compiled() {
     );
     let mut other = (*listed.fetched.artifact).clone();
     other.compile_log.push_str("another log");
-    let entry = jitc::engine::cache::Entry::new(&listed.subject, &other);
+    let entry = jitc::engine::cache::Entry::new(&listed.request, &other);
     store.publish(&entry).expect("published");
     let error = jit.prepare(&spec(&jit, "8")).expect_err("drifted");
     assert!(error.to_string().contains("compile.log"), "{error}");
@@ -159,7 +159,7 @@ fn a_trace_has_a_line_for_each_compile_and_none_for_a_hit() {
         let family = jit.registry().get(&line.family).expect("family");
         let set = texts.iter().map(|(n, v)| (n.as_str(), v.as_str()));
         let again = KernelSpec::new(family, set, line.arch).expect("a spec");
-        assert_eq!(jit.describe(&again).expect("described").0.key, line.key);
+        assert_eq!(*jit.describe(&again).expect("described").0.key(), line.key);
     }
 }
 
@@ -186,7 +186,7 @@ fn a_listener_is_told_of_every_step_in_order() {
     let (jit, _) = counted(listening);
     let held = jit.prepare(&spec(&jit, "8")).expect("built");
     jit.prepare(&spec(&jit, "8")).expect("in memory");
-    jit.cache().reject(&held.subject.key, "CUDA_ERROR_INVALID_IMAGE");
+    jit.cache().reject(held.request.key(), "CUDA_ERROR_INVALID_IMAGE");
     drop(held);
     drop(jit.prepare(&spec(&jit, "8")).expect("rebuilt"));
     drop(jit.prepare(&spec(&jit, "8")).expect("a hit"));

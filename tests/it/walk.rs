@@ -17,6 +17,7 @@ const WALK: &[&str] = &[
     "engine::build::toolchain",
     "engine::build::key",
     "engine::build::render",
+    "engine::build::request",
     "engine::build::artifact",
     "engine::build::compile",
     "engine::cache",

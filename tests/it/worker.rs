@@ -152,7 +152,7 @@ impl State {
             ["request", n] => self.request(number(n), Duration::ZERO),
             ["slow", n] => self.request(number(n), Duration::from_millis(100)),
             ["lookup", n] => {
-                let found = self.cache.lookup(&subject(number(n)).key);
+                let found = self.cache.lookup(subject(number(n)).key());
                 match found {
                     Some(found) if *found.artifact == artifact(number(n)) => "hit".into(),
                     Some(_) => "wrong bytes".into(),
@@ -249,7 +249,7 @@ impl State {
                         Err(error) => return error.to_string(),
                     }
                 }
-                1 => match self.cache.lookup(&subject(n).key) {
+                1 => match self.cache.lookup(subject(n).key()) {
                     Some(found) if *found.artifact != artifact(n) => "wrong bytes".into(),
                     _ => continue,
                 },

@@ -288,7 +288,7 @@ impl<'a> Session<'a> {
         configured(None)?;
         let spec = self.spec(variant, &choice)?;
         let prepared = self.jit.prepare(&spec)?;
-        let key = prepared.subject.key.to_string();
+        let key = prepared.request.key().to_string();
         configured(Some((key.as_str(), prepared.fetched.provenance.label())))?;
         let kernel = self.jit.load(&spec, &self.context)?;
         let entry = &kernel.entries()[0];

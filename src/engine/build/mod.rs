@@ -6,4 +6,5 @@ pub mod artifact;
 pub mod compile;
 pub mod key;
 pub mod render;
+pub mod request;
 pub mod toolchain;

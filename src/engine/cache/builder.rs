@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::embedded::Embedded;
 use super::event::Event;
 use super::lookup::{Cache, Listener};
-use super::prune::Limits;
 use super::store::Store;
+use super::store::prune::Limits;
 use super::tier::{Folder, Tier};
 
 /// How long a waiter waits for another builder of the same key.
@@ -29,6 +29,13 @@ pub struct CacheBuilder {
     trust: bool,
     limits: Limits,
     listener: Option<Listener>,
+}
+
+impl Cache {
+    /// What a cache is made of.
+    pub fn builder() -> CacheBuilder {
+        CacheBuilder::default()
+    }
 }
 
 impl CacheBuilder {

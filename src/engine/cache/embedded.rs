@@ -7,12 +7,12 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use super::bundle::{
+use super::carry::bundle::{
     BundleError, END, FOOTER_LENGTH, HEAD_LENGTH, INDEX_LENGTH, MAGIC, TAG_ENTRY, check_lengths, unpack,
 };
-use super::entry::{Entry, Manifest};
-use super::error::CacheError;
-use super::load::Load;
+use super::store::entry::{Entry, Manifest};
+use super::store::error::CacheError;
+use super::store::read::Load;
 use super::tier::{Tier, TierName};
 use crate::engine::build::key::CacheKey;
 

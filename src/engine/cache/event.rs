@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::error::Fault;
+use super::store::error::Fault;
 use super::tier::TierName;
 use crate::engine::build::key::CacheKey;
 

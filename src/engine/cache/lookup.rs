@@ -8,21 +8,20 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::builder::CacheBuilder;
-use super::entry::Entry;
-use super::error::{CacheError, Fault, Sort};
 use super::event::{Counters, Event, Tally};
-use super::load::Load;
-use super::lock::Claim;
 use super::memory::Memo;
-use super::prune::Limits;
 use super::single_flight::{Flights, Joined};
 use super::store::Published;
+use super::store::entry::Entry;
+use super::store::error::{CacheError, Fault, Sort};
+use super::store::lock::Claim;
+use super::store::prune::Limits;
+use super::store::read::Load;
 use super::tier::{Tier, TierName};
-use super::why::Why;
-use super::{Fetched, Provenance, Subject};
+use super::{Fetched, Provenance};
 use crate::engine::build::artifact::Artifact;
 use crate::engine::build::key::CacheKey;
+use crate::engine::build::request::CompileRequest;
 
 pub(super) type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
 
@@ -61,21 +60,16 @@ impl Cache {
         }
     }
 
-    /// What a cache is made of.
-    pub fn builder() -> CacheBuilder {
-        CacheBuilder::default()
-    }
-
     /// The artifact of a request: from memory, from a tier, or built and kept.
     ///
     /// The only error is `build`'s own. Threads and processes that ask for the
     /// same key meanwhile wait for this build instead of repeating it.
     pub fn get_or_build<E>(
         &self,
-        subject: &Subject,
+        request: &CompileRequest,
         build: impl FnOnce() -> Result<Artifact, E>,
     ) -> Result<Fetched, E> {
-        let key = &subject.key;
+        let key = request.key();
         if let Some(held) = self.remembered(key) {
             return Ok(held);
         }
@@ -87,13 +81,13 @@ impl Cache {
                     leader.land(Arc::clone(&held.artifact));
                     return Ok(held);
                 }
-                let fetched = self.fetch(subject, self.lock_timeout, build)?;
+                let fetched = self.fetch(request, self.lock_timeout, build)?;
                 leader.land(Arc::clone(&fetched.artifact));
                 Ok(fetched)
             }
             Joined::TimedOut => {
                 self.gave_up_waiting(key);
-                self.fetch(subject, Duration::ZERO, build)
+                self.fetch(request, Duration::ZERO, build)
             }
         }
     }
@@ -177,11 +171,11 @@ impl Cache {
 
     fn fetch<E>(
         &self,
-        subject: &Subject,
+        request: &CompileRequest,
         patience: Duration,
         build: impl FnOnce() -> Result<Artifact, E>,
     ) -> Result<Fetched, E> {
-        let key = &subject.key;
+        let key = request.key();
         let started = Instant::now();
         self.tell(&Event::Lookup { key: *key });
         let mut waited = Duration::ZERO;
@@ -207,12 +201,6 @@ impl Cache {
             return Ok(self.remember(key, entry.into_artifact(), Provenance::Hit(tier)));
         }
         self.log_miss(key, started);
-        // Reads every manifest: for whoever wants to know, and pays for it.
-        if tracing::enabled!(tracing::Level::DEBUG)
-            && let Why::Miss(Some(nearest)) = self.why(subject)
-        {
-            tracing::debug!(key = %key.short(), %nearest, "why it missed");
-        }
         if matches!(claim, Some(Claim::TimedOut)) && !patience.is_zero() {
             self.gave_up_waiting(key);
         }
@@ -225,7 +213,7 @@ impl Cache {
             compile_us: artifact.compile_us,
         });
         let provenance = match writable {
-            Some(tier) => self.keep(tier.as_ref(), subject, &artifact),
+            Some(tier) => self.keep(tier.as_ref(), request, &artifact),
             None => Err(CacheError::NoWritableTier),
         }
         .map_or_else(|e| self.not_kept(key, &e), |()| Provenance::Built);
@@ -233,15 +221,15 @@ impl Cache {
         Ok(self.remember(key, artifact, provenance))
     }
 
-    fn keep(&self, tier: &dyn Tier, subject: &Subject, artifact: &Artifact) -> Result<(), CacheError> {
+    fn keep(&self, tier: &dyn Tier, request: &CompileRequest, artifact: &Artifact) -> Result<(), CacheError> {
         let started = Instant::now();
-        let entry = Entry::new(subject, artifact);
+        let entry = Entry::new(request, artifact);
         if tier.publish(&entry)? == Published::Theirs {
             return Ok(());
         }
         let bytes = entry.manifest().payload_bytes();
         self.tell(&Event::Published {
-            key: subject.key,
+            key: *request.key(),
             tier: tier.name().clone(),
             bytes,
             elapsed: started.elapsed(),

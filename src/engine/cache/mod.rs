@@ -10,82 +10,41 @@
 //! * docs/CACHE.md has the format, the protocol and the promises.
 
 mod builder;
-pub mod bundle;
-mod check;
-#[cfg(test)]
-mod crash;
-mod crash_points;
-mod dir;
+pub mod carry;
 mod embedded;
-mod entry;
-mod error;
 mod event;
-mod inspect;
-mod load;
-mod lock;
 mod lookup;
 mod memory;
-mod prune;
-mod receipt;
-mod shutdown;
 mod single_flight;
 mod store;
-#[cfg(test)]
-mod test_fixtures;
 mod tier;
-mod trust;
 mod why;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use builder::CacheBuilder;
-pub use bundle::{BundleError, Exported, Imported};
-pub use check::{BadEntry, CheckTotals, Checked};
+pub use carry::bundle;
+pub use carry::bundle::{BundleError, Exported, Imported};
+pub use carry::receipt::{Drift, Outcome, Receipt, ReceiptError, ReceiptLine};
 pub use embedded::Embedded;
-pub use entry::{
+pub use event::{Counters, Event};
+pub use lookup::Cache;
+use serde::{Serialize, Serializer};
+pub use store::check::{BadEntry, CheckTotals, Checked};
+pub use store::entry::{
     CUBIN, Entry, EntryFiles, FORMAT, FileRecord, HEADERS, LOG, MANIFEST, Manifest, PAYLOAD, SOURCE,
 };
-pub use error::{CacheError, Distrust, Fault, FindError};
-pub use event::{Counters, Event};
-pub use inspect::{Cleaned, Record, Summary, Totals};
-pub use load::Load;
-pub use lock::{Claim, KeyLock};
-pub use lookup::Cache;
-pub use prune::{Limits, Pruned};
-pub use receipt::{Drift, Outcome, Receipt, ReceiptError, ReceiptLine};
-use serde::{Serialize, Serializer};
-pub use shutdown::shutdown;
+pub use store::error::{CacheError, Distrust, Fault, FindError};
+pub use store::inspect::{Cleaned, Record, Summary, Totals};
+pub use store::lock::{Claim, KeyLock};
+pub use store::prune::{Limits, Pruned};
+pub use store::read::Load;
+pub use store::shutdown::shutdown;
 pub use store::{Published, Store};
 pub use tier::{Folder, Memory, Tier, TierName};
-pub use why::{Component, Difference, LineDifference, Nearest, Why, compare, diff};
+pub use why::{Component, Difference, LineDifference, Nearest, Why, compare, diff, why};
 
 use crate::engine::build::artifact::Artifact;
-use crate::engine::build::key::{CacheKey, Preimage};
-use crate::engine::request::target::{Arch, ToolchainIdentity};
-
-/// Everything known of a request before a compile; kept beside the artifact.
-#[derive(Debug, Clone)]
-pub struct Subject {
-    /// The key.
-    pub key: CacheKey,
-    /// What it covers.
-    pub preimage: Preimage,
-    /// The family's name.
-    pub family: String,
-    /// Constants by name, as people write them.
-    pub constants: BTreeMap<String, serde_json::Value>,
-    /// The arch.
-    pub arch: Arch,
-    /// Compiler options, in order.
-    pub options: Vec<String>,
-    /// The compiler.
-    pub toolchain: ToolchainIdentity,
-    /// The rendered source.
-    pub source: String,
-    /// Names and texts of the in-memory headers.
-    pub headers: Vec<(String, Arc<str>)>,
-}
 
 /// An artifact and where it comes from.
 #[derive(Debug, Clone)]

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::entry::{Entry, EntryFiles, Manifest};
-use super::error::CacheError;
-use super::load::Load;
-use super::lock::Claim;
-use super::prune::{Limits, Pruned, Schedule};
+use super::store::entry::{Entry, EntryFiles, Manifest};
+use super::store::error::CacheError;
+use super::store::lock::Claim;
+use super::store::prune::{Limits, Pruned, Schedule};
+use super::store::read::Load;
 use super::store::{Published, Store};
 use crate::engine::build::key::CacheKey;
 

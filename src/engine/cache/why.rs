@@ -5,16 +5,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::Subject;
-use super::entry::Entry;
-use super::error::Fault;
-use super::load::Load;
-use super::lookup::Cache;
-use super::tier::TierName;
+use super::store::entry::Entry;
+use super::store::error::Fault;
+use super::store::read::Load;
+use super::tier::{Tier, TierName};
 use crate::engine::build::key::{CacheKey, Preimage, tag};
+use crate::engine::build::request::CompileRequest;
 
 /// Whether a request is a hit, and why not.
 #[derive(Debug, Clone, PartialEq)]
@@ -134,53 +134,51 @@ impl Component {
     }
 }
 
-impl Cache {
-    /// Whether this request would be a hit, and else what stands in its way.
-    ///
-    /// Reads the manifests of all entries of all tiers.
-    #[must_use]
-    pub fn why(&self, subject: &Subject) -> Why {
-        for tier in self.tiers() {
-            match tier.peek(&subject.key) {
-                Load::Found(_) => return Why::Hit(tier.name().clone()),
-                Load::Bad(fault) => {
-                    let tier = tier.name().clone();
-                    return Why::Bad { tier, fault };
-                }
-                Load::Absent | Load::Unavailable(_) => {}
+/// Whether this request would be a hit, and else what stands in its way.
+///
+/// Reads the manifests of all entries of all tiers.
+#[must_use]
+pub fn why(tiers: &[Arc<dyn Tier>], request: &CompileRequest) -> Why {
+    for tier in tiers {
+        match tier.peek(request.key()) {
+            Load::Found(_) => return Why::Hit(tier.name().clone()),
+            Load::Bad(fault) => {
+                let tier = tier.name().clone();
+                return Why::Bad { tier, fault };
             }
+            Load::Absent | Load::Unavailable(_) => {}
         }
-        Why::Miss(self.nearest(subject))
     }
+    Why::Miss(nearest(tiers, request))
+}
 
-    fn nearest(&self, subject: &Subject) -> Option<Nearest> {
-        let mut best: Option<(u64, CacheKey, Preimage, usize)> = None;
-        for (n, tier) in self.tiers().iter().enumerate() {
-            tier.visit(&mut |manifest| {
-                let distance = distance(&subject.preimage, &manifest.preimage);
-                let nearer = |(d, k, ..): &(u64, CacheKey, _, _)| (distance, manifest.key) < (*d, *k);
-                if best.as_ref().is_none_or(nearer) {
-                    best = Some((distance, manifest.key, manifest.preimage, n));
-                }
-            });
-        }
-        let (_, key, preimage, n) = best?;
-        let tier = &self.tiers()[n];
-        let mut differences = compare(&subject.preimage, &preimage);
-        if let Load::Found(entry) = tier.peek(&key) {
-            let request = subject.headers.iter().map(|(n, t)| (n.as_str(), &**t));
-            add_lines(
-                &mut differences,
-                &Texts::new(&subject.source, request),
-                &Texts::of(&entry.source(), &entry.headers()),
-            );
-        }
-        Some(Nearest {
-            key,
-            tier: tier.name().clone(),
-            differences,
-        })
+fn nearest(tiers: &[Arc<dyn Tier>], request: &CompileRequest) -> Option<Nearest> {
+    let mut best: Option<(u64, CacheKey, Preimage, usize)> = None;
+    for (n, tier) in tiers.iter().enumerate() {
+        tier.visit(&mut |manifest| {
+            let distance = distance(request.preimage(), &manifest.preimage);
+            let nearer = |(d, k, ..): &(u64, CacheKey, _, _)| (distance, manifest.key) < (*d, *k);
+            if best.as_ref().is_none_or(nearer) {
+                best = Some((distance, manifest.key, manifest.preimage, n));
+            }
+        });
     }
+    let (_, key, preimage, n) = best?;
+    let tier = &tiers[n];
+    let mut differences = compare(request.preimage(), &preimage);
+    if let Load::Found(entry) = tier.peek(&key) {
+        let headers = request.headers().iter().map(|(n, t)| (n.as_str(), &**t));
+        add_lines(
+            &mut differences,
+            &Texts::new(request.source(), headers),
+            &Texts::of(&entry.source(), &entry.headers()),
+        );
+    }
+    Some(Nearest {
+        key,
+        tier: tier.name().clone(),
+        differences,
+    })
 }
 
 /// What differs between two entries: `here` is the first.

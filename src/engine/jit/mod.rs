@@ -24,8 +24,9 @@ pub use trace::{TraceLine, read_trace};
 
 use crate::engine::build::compile::{CompileError, Compiler, Nvrtc};
 use crate::engine::build::render::{RenderedSource, preimage, render};
+use crate::engine::build::request::{CompileRequest, RequestParts};
 use crate::engine::build::toolchain::{self, Toolchain, ToolchainError};
-use crate::engine::cache::{Cache, Entry, Fetched, Provenance, Subject};
+use crate::engine::cache::{Cache, Entry, Fetched, Provenance, Why, why};
 use crate::engine::config::Config;
 use crate::engine::request::spec::{KernelSpec, SpecId};
 use crate::engine::request::target::ToolchainIdentity;
@@ -37,7 +38,7 @@ use crate::engine::run::load::{LoadError, LoadedKernel};
 #[derive(Debug, Clone)]
 pub struct Prepared {
     /// What was asked for, as the cache knows it.
-    pub subject: Subject,
+    pub request: CompileRequest,
     /// The artifact and where it comes from.
     pub fetched: Fetched,
     /// Time of everything but NVRTC, microseconds.
@@ -113,17 +114,12 @@ impl Jit {
     }
 
     /// Renders a spec and works out its key.
-    pub fn describe(&self, spec: &KernelSpec) -> Result<(Subject, RenderedSource), Error> {
+    pub fn describe(&self, spec: &KernelSpec) -> Result<(CompileRequest, RenderedSource), Error> {
         let rendered =
             info_span!("render", family = spec.family.name).in_scope(|| render(&self.registry, spec))?;
         let toolchain = self.identity()?;
-        let (key, preimage) = info_span!("key").in_scope(|| {
-            let preimage = preimage(spec, &rendered, &toolchain, &self.config.compiler_env());
-            (preimage.key(), preimage)
-        });
-        let subject = Subject {
-            key,
-            preimage,
+        let parts = RequestParts {
+            preimage: preimage(spec, &rendered, &toolchain, &self.config.compiler_env()),
             family: spec.family.name.clone(),
             constants: spec
                 .constants
@@ -136,24 +132,26 @@ impl Jit {
             source: rendered.source.clone(),
             headers: rendered.headers.clone(),
         };
-        Ok((subject, rendered))
+        let request = info_span!("key").in_scope(|| CompileRequest::new(parts));
+        Ok((request, rendered))
     }
 
     /// Finds or makes the artifact of a spec; where a policy forbids compiling,
     /// finds it or fails.
     pub fn prepare(&self, spec: &KernelSpec) -> Result<Prepared, Error> {
         let started = Instant::now();
-        let (subject, rendered) = self.describe(spec)?;
-        if let Some(fetched) = self.policy.without_compiling(&self.cache, spec, &subject)? {
+        let (request, rendered) = self.describe(spec)?;
+        if let Some(fetched) = self.policy.without_compiling(&self.cache, spec, &request)? {
             return Ok(Prepared {
-                subject,
+                request,
                 fetched,
                 own_us: micros(started),
             });
         }
         let mut outside_us = 0;
-        let fetched = info_span!("lookup", key = subject.key.short()).in_scope(|| {
-            self.cache.get_or_build(&subject, || {
+        let fetched = info_span!("lookup", key = request.key().short()).in_scope(|| {
+            self.cache.get_or_build(&request, || {
+                self.trace_miss(&request);
                 // Fetching and opening NVRTC happens once a process, whichever
                 // variant comes first: it is no variant's own time.
                 let opening = Instant::now();
@@ -162,13 +160,13 @@ impl Jit {
                 let compiling = Instant::now();
                 let built = info_span!("compile").in_scope(|| compiler.compile(&rendered));
                 outside_us += micros(compiling);
-                let built = built.map_err(|source| self.compile_error(source, spec, &subject))?;
-                self.policy.compiled(spec, &subject, built.compile_us);
+                let built = built.map_err(|source| self.compile_error(source, spec, &request))?;
+                self.policy.compiled(spec, &request, built.compile_us);
                 Ok::<_, Error>(built)
             })
         })?;
         Ok(Prepared {
-            subject,
+            request,
             fetched,
             own_us: micros(started).saturating_sub(outside_us),
         })
@@ -192,14 +190,14 @@ impl Jit {
         }
         let prepared = self.prepare(spec)?;
         let load = |prepared: &Prepared| {
-            info_span!("load", key = prepared.subject.key.short())
+            info_span!("load", key = prepared.request.key().short())
                 .in_scope(|| LoadedKernel::load(context, spec, &prepared.fetched.artifact))
         };
         let kernel = match load(&prepared) {
             Err(rejected @ LoadError::Rejected { .. })
                 if matches!(prepared.fetched.provenance, Provenance::Hit(_)) =>
             {
-                self.cache.reject(&prepared.subject.key, &rejected.to_string());
+                self.cache.reject(prepared.request.key(), &rejected.to_string());
                 load(&self.prepare(spec)?)?
             }
             other => other?,
@@ -238,6 +236,15 @@ impl Jit {
         })
     }
 
+    /// Says why it missed where traces are wanted: that reads every manifest.
+    fn trace_miss(&self, request: &CompileRequest) {
+        if tracing::enabled!(tracing::Level::TRACE)
+            && let Why::Miss(Some(nearest)) = why(self.cache.tiers(), request)
+        {
+            tracing::trace!(key = %request.key().short(), %nearest, "why it missed");
+        }
+    }
+
     fn compiler(&self) -> Result<&dyn Compiler, Error> {
         if let Some(compiler) = self.compiler.get() {
             return Ok(&**compiler);
@@ -265,7 +272,7 @@ impl Jit {
         }
     }
 
-    fn compile_error(&self, source: CompileError, spec: &KernelSpec, subject: &Subject) -> Error {
+    fn compile_error(&self, source: CompileError, spec: &KernelSpec, request: &CompileRequest) -> Error {
         let source = match source {
             // The compiler knows names only: a path would be in the key.
             CompileError::Refused { first, log } => CompileError::Refused {
@@ -283,8 +290,8 @@ impl Jit {
             .config
             .cache_dir()
             .map_or_else(std::env::temp_dir, |dir| dir.join("failed"));
-        let path = folder.join(format!("{}-{}.cu", subject.family, subject.key.short()));
-        let kept = fs_err::create_dir_all(&folder).and_then(|()| fs_err::write(&path, &subject.source));
+        let path = folder.join(format!("{}-{}.cu", request.family(), request.key().short()));
+        let kept = fs_err::create_dir_all(&folder).and_then(|()| fs_err::write(&path, request.source()));
         Error::Compile {
             source,
             variant: format!("{} {}", spec.family.name, spec.variant()),

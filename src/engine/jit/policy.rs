@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Error;
 use super::trace::Trace;
-use crate::engine::cache::{Cache, Fetched, Receipt, ReceiptError, Subject};
+use crate::engine::build::request::CompileRequest;
+use crate::engine::cache::{Cache, Fetched, Receipt, ReceiptError};
 use crate::engine::config::{Config, MissPolicy};
 use crate::engine::request::spec::KernelSpec;
 
@@ -45,10 +46,10 @@ impl Policy {
         &self,
         cache: &Cache,
         spec: &KernelSpec,
-        subject: &Subject,
+        request: &CompileRequest,
     ) -> Result<Option<Fetched>, Error> {
         if let Some(receipt) = self.receipt()? {
-            let listed = cache.lookup_listed(&subject.key, &receipt);
+            let listed = cache.lookup_listed(request.key(), &receipt);
             return listed.map(Some).map_err(|drift| Error::Drift {
                 drift,
                 variant: variant(spec),
@@ -58,10 +59,10 @@ impl Policy {
         if self.miss != MissPolicy::Forbid {
             return Ok(None);
         }
-        match cache.lookup(&subject.key) {
+        match cache.lookup(request.key()) {
             Some(found) => Ok(Some(found)),
             None => Err(Error::Forbidden {
-                key: subject.key,
+                key: *request.key(),
                 variant: variant(spec),
                 arch: spec.arch,
                 command: self.warm_command(spec),
@@ -70,13 +71,13 @@ impl Policy {
     }
 
     /// Told of a compile that a request needed.
-    pub(super) fn compiled(&self, spec: &KernelSpec, subject: &Subject, compile_us: u64) {
+    pub(super) fn compiled(&self, spec: &KernelSpec, request: &CompileRequest, compile_us: u64) {
         if self.miss == MissPolicy::Warn {
-            tracing::warn!(key = %subject.key.short(), command = self.warm_command(spec),
+            tracing::warn!(key = %request.key().short(), command = self.warm_command(spec),
                 "a request had to compile; warm it beforehand");
         }
         if let Some(trace) = &self.trace {
-            trace.record(subject, compile_us);
+            trace.record(request, compile_us);
         }
     }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::build::key::CacheKey;
-use crate::engine::cache::Subject;
+use crate::engine::build::request::CompileRequest;
 use crate::engine::request::target::Arch;
 
 /// One compile, as a line of a trace.
@@ -74,12 +74,12 @@ impl Trace {
         }
     }
 
-    pub(super) fn record(&self, subject: &Subject, compile_us: u64) {
+    pub(super) fn record(&self, request: &CompileRequest, compile_us: u64) {
         let line = TraceLine {
-            key: subject.key,
-            family: subject.family.clone(),
-            arch: subject.arch,
-            constants: subject.constants.clone(),
+            key: *request.key(),
+            family: request.family().to_owned(),
+            arch: request.arch(),
+            constants: request.constants().clone(),
             compile_us,
         };
         if let Err(reason) = self.append(&line)

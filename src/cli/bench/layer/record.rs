@@ -66,7 +66,7 @@ pub(super) fn known(session: &Session, spec: &KernelSpec) -> Result<Value, Measu
         .collect();
     Ok(
         json!({"family": spec.family.name, "arch": spec.arch.to_string(), "constants": constants,
-        "cache_key": prepared.subject.key.to_string(),
+        "cache_key": prepared.request.key().to_string(),
         "cache_status_first_event": prepared.fetched.provenance.label()}),
     )
 }

@@ -9,22 +9,22 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::entry::{Entry, EntryFiles};
-use super::error::{CacheError, Fault};
-use super::load::Load;
-use super::store::{Published, Store};
 use crate::engine::build::key::CacheKey;
+use crate::engine::cache::store::entry::{Entry, EntryFiles};
+use crate::engine::cache::store::error::{CacheError, Fault};
+use crate::engine::cache::store::read::Load;
+use crate::engine::cache::store::{Published, Store};
 
-pub(super) const MAGIC: [u8; 16] = *b"JITCBNDL\x01\0\0\0\0\0\0\0";
-pub(super) const END: [u8; 8] = *b"JITCEND\n";
-pub(super) const TAG_ENTRY: u8 = 1;
+pub(in crate::engine::cache) const MAGIC: [u8; 16] = *b"JITCBNDL\x01\0\0\0\0\0\0\0";
+pub(in crate::engine::cache) const END: [u8; 8] = *b"JITCEND\n";
+pub(in crate::engine::cache) const TAG_ENTRY: u8 = 1;
 const TAG_INDEX: u8 = 0;
 /// Tag, key, raw length, packed length.
-pub(super) const HEAD_LENGTH: usize = 1 + 32 + 8 + 8;
+pub(in crate::engine::cache) const HEAD_LENGTH: usize = 1 + 32 + 8 + 8;
 /// Key, offset.
-pub(super) const INDEX_LENGTH: usize = 32 + 8;
+pub(in crate::engine::cache) const INDEX_LENGTH: usize = 32 + 8;
 /// Count, offset of the index, SHA-256 of all before it, end mark.
-pub(super) const FOOTER_LENGTH: usize = 8 + 8 + 32 + END.len();
+pub(in crate::engine::cache) const FOOTER_LENGTH: usize = 8 + 8 + 32 + END.len();
 /// No honest entry is longer, unpacked.
 const RAW_LIMIT: u64 = 256 << 20;
 /// Part of the format: another level would give other bytes.
@@ -228,7 +228,7 @@ fn read_end(
     }
 }
 
-pub(super) fn check_lengths(raw: u64, packed: u64) -> Result<(), BundleError> {
+pub(in crate::engine::cache) fn check_lengths(raw: u64, packed: u64) -> Result<(), BundleError> {
     if raw > RAW_LIMIT || packed > RAW_LIMIT {
         return Err(BundleError::Damaged("an entry longer than any honest one"));
     }
@@ -236,7 +236,11 @@ pub(super) fn check_lengths(raw: u64, packed: u64) -> Result<(), BundleError> {
 }
 
 /// Unpacks and verifies one entry; memory grows with what is really there.
-pub(super) fn unpack(key: &CacheKey, packed: &[u8], raw_length: u64) -> Result<Entry, BundleError> {
+pub(in crate::engine::cache) fn unpack(
+    key: &CacheKey,
+    packed: &[u8],
+    raw_length: u64,
+) -> Result<Entry, BundleError> {
     let damaged = BundleError::Damaged;
     let mut raw = Vec::new();
     zstd::stream::read::Decoder::with_buffer(packed)

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Entry, FileRecord, MANIFEST, PAYLOAD};
-use super::lookup::Cache;
-use super::{Fetched, Provenance, Subject};
 use crate::engine::build::key::{CacheKey, digest};
+use crate::engine::build::request::CompileRequest;
+use crate::engine::cache::lookup::Cache;
+use crate::engine::cache::store::entry::{Entry, FileRecord, MANIFEST, PAYLOAD};
+use crate::engine::cache::{Fetched, Provenance};
 use crate::engine::request::target::Arch;
 
 /// The number of the receipt format.
@@ -129,30 +130,30 @@ impl Receipt {
     }
 
     /// Adds how a request ended, with what the cache now holds of it.
-    pub fn add(&mut self, cache: &Cache, subject: &Subject, provenance: &Provenance) {
-        let kept = cache.peek(&subject.key);
+    pub fn add(&mut self, cache: &Cache, request: &CompileRequest, provenance: &Provenance) {
+        let kept = cache.peek(request.key());
         let outcome = match provenance {
             Provenance::Hit(_) => Outcome::Hit,
             Provenance::Built => Outcome::Built,
             Provenance::BuiltUncached(reason) => Outcome::BuiltUncached(reason.clone()),
         };
-        self.insert(subject, outcome, kept.as_ref().map_or(Vec::new(), files_of));
+        self.insert(request, outcome, kept.as_ref().map_or(Vec::new(), files_of));
     }
 
     /// Adds a request that failed.
-    pub fn add_failure(&mut self, subject: &Subject, reason: &str) {
-        self.insert(subject, Outcome::Failed(reason.to_owned()), Vec::new());
+    pub fn add_failure(&mut self, request: &CompileRequest, reason: &str) {
+        self.insert(request, Outcome::Failed(reason.to_owned()), Vec::new());
     }
 
-    fn insert(&mut self, subject: &Subject, outcome: Outcome, files: Vec<FileRecord>) {
+    fn insert(&mut self, request: &CompileRequest, outcome: Outcome, files: Vec<FileRecord>) {
         let line = ReceiptLine {
-            family: subject.family.clone(),
-            constants: subject.constants.clone(),
-            arch: subject.arch,
+            family: request.family().to_owned(),
+            constants: request.constants().clone(),
+            arch: request.arch(),
             outcome,
             files,
         };
-        self.entries.insert(subject.key, line);
+        self.entries.insert(*request.key(), line);
     }
 
     /// Its file's bytes; equal receipts give equal bytes.

@@ -4,6 +4,22 @@
 //! elsewhere, forced to disk, then renamed; nothing is ever written into a
 //! published entry. docs/CACHE.md has the protocol step by step.
 
+pub(super) mod check;
+#[cfg(test)]
+mod crash;
+mod crash_points;
+mod dir;
+pub(super) mod entry;
+pub(super) mod error;
+pub(super) mod inspect;
+pub(super) mod lock;
+pub(super) mod prune;
+pub(super) mod read;
+pub(super) mod shutdown;
+#[cfg(test)]
+mod test_fixtures;
+mod trust;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,31 +27,31 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::crash_points::{Step, reach};
-use super::dir::Dir;
-use super::entry::{Entry, MANIFEST, PAYLOAD, now_unix_ms};
-use super::error::CacheError;
-use super::load::Load;
-use super::lock::{self, Claim, KeyLock};
-use super::shutdown::Permit;
-use super::trust::{self, trusted};
 use crate::engine::build::key::CacheKey;
+use crash_points::{Step, reach};
+use dir::Dir;
+use entry::{Entry, MANIFEST, PAYLOAD, now_unix_ms};
+use error::CacheError;
+use lock::{Claim, KeyLock};
+use read::Load;
+use shutdown::Permit;
+use trust::trusted;
 
 /// Everything of this format lies under this folder of the root.
-pub(super) const VERSION: &str = "v1";
+const VERSION: &str = "v1";
 /// Entries that are being written.
-pub(super) const STAGING: &str = ".staging";
+const STAGING: &str = ".staging";
 /// Entries that were found bad.
-pub(super) const QUARANTINE: &str = ".quarantine";
+const QUARANTINE: &str = ".quarantine";
 /// Lock files.
-pub(super) const LOCKS: &str = ".locks";
+const LOCKS: &str = ".locks";
 
 /// A folder of entries.
 #[derive(Debug, Clone)]
 pub struct Store {
-    pub(super) root: PathBuf,
-    pub(super) writable: bool,
-    pub(super) trust: bool,
+    root: PathBuf,
+    writable: bool,
+    trust: bool,
 }
 
 /// How a publish ended well.
@@ -191,7 +207,7 @@ impl Store {
     }
 
     /// Writes an entry's files into a staging folder, all forced to disk.
-    pub(super) fn stage<'a>(&self, staging: &'a Dir, entry: &Entry) -> Result<Staged<'a>, CacheError> {
+    fn stage<'a>(&self, staging: &'a Dir, entry: &Entry) -> Result<Staged<'a>, CacheError> {
         let name = format!("{}.{}", entry.manifest().key.short(), unique());
         let fail = |errno| CacheError::Io {
             action: "write",
@@ -222,7 +238,7 @@ impl Store {
     }
 
     /// Opens `v1`, made if it is missing, and the root with it.
-    pub(super) fn create_version(&self) -> Result<Dir, CacheError> {
+    fn create_version(&self) -> Result<Dir, CacheError> {
         let io = |errno| io_error("create", self.root.clone(), errno);
         if !self.writable {
             return Err(CacheError::ReadOnly(self.root.display().to_string()));
@@ -240,7 +256,7 @@ impl Store {
     }
 
     /// Opens an inner folder, made if it is missing.
-    pub(super) fn ensure(&self, parent: &Dir, name: &str) -> Result<Dir, CacheError> {
+    fn ensure(&self, parent: &Dir, name: &str) -> Result<Dir, CacheError> {
         let path = || self.root.join(VERSION).join(name);
         let io = |errno| io_error("create", path(), errno);
         let (dir, made) = parent.ensure(name).map_err(io)?;
@@ -251,7 +267,7 @@ impl Store {
         Ok(dir)
     }
 
-    pub(super) fn admit(&self, dir: &Dir, path: impl Fn() -> PathBuf) -> Result<(), CacheError> {
+    fn admit(&self, dir: &Dir, path: impl Fn() -> PathBuf) -> Result<(), CacheError> {
         if self.trust {
             return Ok(());
         }
@@ -261,21 +277,21 @@ impl Store {
         }
     }
 
-    pub(super) fn io(&self, action: &'static str, key: &CacheKey, errno: Errno) -> CacheError {
+    fn io(&self, action: &'static str, key: &CacheKey, errno: Errno) -> CacheError {
         io_error(action, self.entry_path(key), errno)
     }
 }
 
 /// A staging folder; removed again unless it was published.
-pub(super) struct Staged<'a> {
+struct Staged<'a> {
     staging: &'a Dir,
-    pub(super) name: String,
+    name: String,
     armed: bool,
 }
 
 impl Staged<'_> {
     /// It has another name now.
-    pub(super) fn keep(mut self) {
+    fn keep(mut self) {
         self.armed = false;
     }
 }
@@ -289,12 +305,12 @@ impl Drop for Staged<'_> {
     }
 }
 
-pub(super) fn io_error(action: &'static str, path: PathBuf, errno: Errno) -> CacheError {
+fn io_error(action: &'static str, path: PathBuf, errno: Errno) -> CacheError {
     CacheError::Io { action, path, errno }
 }
 
 /// A name that no other writer takes: process and a count within it.
-pub(super) fn unique() -> String {
+fn unique() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     format!("{}.{count}", std::process::id())

@@ -14,7 +14,7 @@ use super::entry::{MANIFEST, PAYLOAD, now_unix_ms};
 use super::error::CacheError;
 use super::inspect::names;
 use super::lock;
-use super::store::{LOCKS, QUARANTINE, STAGING, Store, unique};
+use super::{LOCKS, QUARANTINE, STAGING, Store, unique};
 use crate::engine::build::key::CacheKey;
 
 /// A writer touches its staging folder more often than this.
@@ -231,7 +231,7 @@ fn sweep_quarantine(version: &Dir) -> u64 {
 
 /// When a prune is due after a publish: a scan costs, so not after each.
 #[derive(Debug, Default)]
-pub(super) struct Schedule(Mutex<Since>);
+pub(in crate::engine::cache) struct Schedule(Mutex<Since>);
 
 #[derive(Debug, Default)]
 struct Since {
@@ -243,7 +243,7 @@ struct Since {
 impl Schedule {
     /// Counts a publish. Due at a process's first one and then whenever a
     /// sixty-fourth of a limit was added.
-    pub(super) fn is_due(&self, limits: &Limits, bytes: u64) -> bool {
+    pub(in crate::engine::cache) fn is_due(&self, limits: &Limits, bytes: u64) -> bool {
         let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         since.entries += 1;
         since.bytes = since.bytes.saturating_add(bytes);

@@ -13,8 +13,8 @@ use super::dir::Dir;
 use super::entry::{Entry, EntryFiles, FILE_LIMIT, MANIFEST, MANIFEST_LIMIT, PAYLOAD, now_unix_ms};
 use super::error::{CacheError, Distrust, Fault};
 use super::lock;
-use super::store::{Store, VERSION, io_error};
 use super::trust::trusted;
+use super::{Store, VERSION, io_error};
 use crate::engine::build::key::CacheKey;
 
 /// A hit stamps its entry as used if the last stamp is older than this.
@@ -204,7 +204,7 @@ fn untrusted(file: &str, why: Distrust) -> ReadError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Limits;
+    use super::super::prune::Limits;
     use super::super::test_fixtures;
     use super::*;
 
@@ -212,15 +212,15 @@ mod tests {
     fn an_entry_that_is_pruned_between_opening_and_reading_is_absent_and_not_bad() {
         let folder = tempfile::tempdir().expect("a folder");
         let store = Store::new(folder.path().join("cache"));
-        let subject = test_fixtures::subject_of(0);
-        let kept = Entry::new(&subject, &test_fixtures::artifact());
-        let hex = subject.key.hex();
+        let request = test_fixtures::subject_of(0);
+        let kept = Entry::new(&request, &test_fixtures::artifact());
+        let hex = request.key().hex();
         for published_again in [false, true] {
             store.publish(&kept).expect("published");
             let shard = store.open_shard(&hex[..2]).expect("opened").expect("a shard");
             let entry = shard.open(&hex).expect("an entry");
             assert!(matches!(
-                store.examine(&subject.key, &shard, &entry, false),
+                store.examine(request.key(), &shard, &entry, false),
                 Some(Load::Found(_))
             ));
             let none = Limits {
@@ -231,7 +231,7 @@ mod tests {
             if published_again {
                 store.publish(&kept).expect("published");
             }
-            let found = store.examine(&subject.key, &shard, &entry, false);
+            let found = store.examine(request.key(), &shard, &entry, false);
             assert!(matches!(found, Some(Load::Absent)), "{found:?}");
         }
     }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::Subject;
 use crate::engine::build::artifact::Artifact;
 use crate::engine::build::key::{KeyInputs, Preimage};
+use crate::engine::build::request::{CompileRequest, RequestParts};
 use crate::engine::request::target::{Arch, ToolchainIdentity};
 
-pub(super) fn subject_of(n: u32) -> Subject {
+pub(super) fn subject_of(n: u32) -> CompileRequest {
     let toolchain = ToolchainIdentity {
         version: "13.0.88".into(),
         nvrtc: "build-id:aa".into(),
@@ -25,8 +25,7 @@ pub(super) fn subject_of(n: u32) -> Subject {
         toolchain: &toolchain,
         compiler_env: &[],
     });
-    Subject {
-        key: preimage.key(),
+    CompileRequest::new(RequestParts {
         preimage,
         family: "probe".into(),
         constants: BTreeMap::new(),
@@ -35,7 +34,7 @@ pub(super) fn subject_of(n: u32) -> Subject {
         toolchain,
         source: "int s;\n".into(),
         headers,
-    }
+    })
 }
 
 pub(super) fn artifact() -> Artifact {

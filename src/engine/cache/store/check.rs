@@ -4,10 +4,10 @@
 
 use serde::Serialize;
 
+use super::Store;
 use super::error::{CacheError, Fault};
 use super::inspect::{is_shard, names, spread};
-use super::load::Load;
-use super::store::Store;
+use super::read::Load;
 use crate::engine::build::key::CacheKey;
 
 /// What a check of a folder found.

@@ -138,11 +138,11 @@ pub enum CacheError {
 }
 
 /// A kind of trouble, whatever the path.
-pub(super) type Sort = (std::mem::Discriminant<CacheError>, Option<Errno>);
+pub(in crate::engine::cache) type Sort = (std::mem::Discriminant<CacheError>, Option<Errno>);
 
 impl CacheError {
     /// What it is apart from the path: warnings of the same kind are given once.
-    pub(super) fn sort(&self) -> Sort {
+    pub(in crate::engine::cache) fn sort(&self) -> Sort {
         (std::mem::discriminant(self), self.errno())
     }
 

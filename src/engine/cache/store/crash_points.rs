@@ -2,7 +2,7 @@
 //!
 //! Invariant: outside this crate's own tests, reaching a step does nothing.
 
-/// A point in [`super::store::Store::publish`] at which a writer may die.
+/// A point in [`super::Store::publish`] at which a writer may die.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     /// The lock is held, nothing is written.

@@ -10,10 +10,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::Subject;
 use super::error::Fault;
 use crate::engine::build::artifact::{Artifact, Resources};
 use crate::engine::build::key::{CacheKey, KEY_VERSION, Preimage, tag};
+use crate::engine::build::request::CompileRequest;
 use crate::engine::request::target::{Arch, ToolchainIdentity};
 
 /// The number of the entry format; part of the path (`v1`) and of the manifest.
@@ -176,15 +176,15 @@ fn unreadable(bytes: &[u8], error: &serde_json::Error) -> Fault {
 impl Entry {
     /// The entry of a fresh compile.
     #[must_use]
-    pub fn new(subject: &Subject, artifact: &Artifact) -> Self {
-        let headers: BTreeMap<&str, &str> = subject
-            .headers
+    pub fn new(request: &CompileRequest, artifact: &Artifact) -> Self {
+        let headers: BTreeMap<&str, &str> = request
+            .headers()
             .iter()
             .map(|(name, text)| (name.as_str(), &**text))
             .collect();
         let payload = [
             artifact.cubin.clone(),
-            subject.source.clone().into_bytes(),
+            request.source().as_bytes().to_vec(),
             serde_json::to_vec(&headers).unwrap_or_default(),
             artifact.compile_log.clone().into_bytes(),
         ];
@@ -195,17 +195,17 @@ impl Entry {
         });
         let manifest = Manifest {
             format: FORMAT,
-            key: subject.key,
+            key: *request.key(),
             jitc: env!("CARGO_PKG_VERSION").to_owned(),
             created_unix_ms: now_unix_ms(),
-            family: subject.family.clone(),
-            constants: subject.constants.clone(),
-            arch: subject.arch,
-            options: subject.options.clone(),
-            toolchain: subject.toolchain.clone(),
+            family: request.family().to_owned(),
+            constants: request.constants().clone(),
+            arch: request.arch(),
+            options: request.options().to_vec(),
+            toolchain: request.toolchain().clone(),
             resources: artifact.resources.clone(),
             compile_us: artifact.compile_us,
-            preimage: subject.preimage.clone(),
+            preimage: request.preimage().clone(),
             files: files.collect(),
         };
         let files = EntryFiles {

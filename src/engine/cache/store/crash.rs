@@ -6,8 +6,12 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::crash_points::{Step, hook};
-use super::{Cache, Entry, EntryFiles, MANIFEST, Published, Store};
+use super::entry::{Entry, EntryFiles, MANIFEST};
+use super::lock::Claim;
+use super::prune::Limits;
+use super::{Published, Store};
 use crate::engine::build::key::CacheKey;
+use crate::engine::cache::Cache;
 
 const STEPS: [Step; 10] = [
     Step::Claimed,
@@ -32,9 +36,9 @@ fn sample() -> (CacheKey, Entry) {
 }
 
 fn sample_of(n: u32) -> (CacheKey, Entry) {
-    let subject = super::test_fixtures::subject_of(n);
-    let entry = Entry::new(&subject, &super::test_fixtures::artifact());
-    (subject.key, entry)
+    let request = super::test_fixtures::subject_of(n);
+    let entry = Entry::new(&request, &super::test_fixtures::artifact());
+    (*request.key(), entry)
 }
 
 /// Run by the test below in a process of its own, in a folder that says where to die.
@@ -83,9 +87,9 @@ fn restless_writer() {
             let _ = store.expel(&key);
         }
         if n == 5 {
-            let limits = super::Limits {
+            let limits = Limits {
                 max_entries: 2,
-                ..super::Limits::NONE
+                ..Limits::NONE
             };
             let _ = store.prune(&limits, false);
         }
@@ -125,7 +129,7 @@ fn kill_at_random(kills: usize) {
         let mut child = Command::new(&program)
             .args([
                 "--exact",
-                "engine::cache::crash::restless_writer",
+                "engine::cache::store::crash::restless_writer",
                 "--ignored",
                 "--nocapture",
             ])
@@ -144,7 +148,7 @@ fn kill_at_random(kills: usize) {
         for n in 0..KEYS {
             let (key, _) = sample_of(n);
             let claim = store.claim(&key, Duration::ZERO);
-            assert!(matches!(claim, super::Claim::Held(_)), "kill {kill}: {claim:?}");
+            assert!(matches!(claim, Claim::Held(_)), "kill {kill}: {claim:?}");
         }
     }
     for n in 0..KEYS {
@@ -165,7 +169,11 @@ fn kill_at_named_steps(rounds: usize) {
         let folder = folder();
         fs_err::write(folder.path().join("step"), format!("{step:?}")).expect("write");
         let status = Command::new(&program)
-            .args(["--exact", "engine::cache::crash::dying_writer", "--ignored"])
+            .args([
+                "--exact",
+                "engine::cache::store::crash::dying_writer",
+                "--ignored",
+            ])
             .current_dir(folder.path())
             .output()
             .expect("a child")
@@ -177,7 +185,7 @@ fn kill_at_named_steps(rounds: usize) {
         assert_eq!(store.read(&key).is_ok(), there, "{step:?}");
         // Nothing waits on the dead holder.
         let claim = store.claim(&key, Duration::ZERO);
-        assert!(matches!(claim, super::Claim::Held(_)), "{step:?}");
+        assert!(matches!(claim, Claim::Held(_)), "{step:?}");
         let expected = if there { Published::Theirs } else { Published::Ours };
         assert_eq!(store.publish(&entry).expect("published"), expected);
         drop(claim);
