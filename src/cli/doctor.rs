@@ -1,5 +1,5 @@
 //! `jitc doctor` and `jitc toolchain`: what is here, what is missing, and how to
-//! mend it.
+//! fix it.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ pub(super) fn toolchain_command(_: &Registry) -> clap::Command {
 }
 
 pub(super) fn doctor_command(_: &Registry) -> clap::Command {
-    clap::Command::new("doctor").about("Say what is here, what is missing, and how to mend it")
+    clap::Command::new("doctor").about("Check the installation and suggest fixes")
 }
 
 pub(super) fn toolchain(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
@@ -84,8 +84,8 @@ struct Fact {
     /// Whether the main job, `jitc warm`, could run for all of this.
     good: bool,
     text: String,
-    /// How to mend it, where there is something to mend.
-    mend: Option<String>,
+    /// How to fix it, where there is something to fix.
+    fix: Option<String>,
 }
 
 impl Fact {
@@ -94,16 +94,16 @@ impl Fact {
             what,
             good: true,
             text: text.into(),
-            mend: None,
+            fix: None,
         }
     }
 
-    fn missing(what: &'static str, text: impl Into<String>, mend: impl Into<String>) -> Self {
+    fn missing(what: &'static str, text: impl Into<String>, fix: impl Into<String>) -> Self {
         Self {
             what,
             good: false,
             text: text.into(),
-            mend: Some(mend.into()),
+            fix: Some(fix.into()),
         }
     }
 }
@@ -124,15 +124,15 @@ pub(super) fn doctor(jit: &Jit, _: &ArgMatches, json: bool) -> Answer {
     if json {
         let facts: Vec<_> = facts
             .iter()
-            .map(|f| json!({"what": f.what, "good": f.good, "text": f.text, "mend": f.mend}))
+            .map(|f| json!({"what": f.what, "good": f.good, "text": f.text, "fix": f.fix}))
             .collect();
         output::json(&json!({"good": good, "facts": facts}));
     } else {
         for fact in &facts {
             let sign = if fact.good { "ok     " } else { "missing" };
             output::line(format!("{sign} {:<7} {}", fact.what, fact.text));
-            if let Some(mend) = &fact.mend {
-                output::line(format!("{:<15} to mend it: {mend}", ""));
+            if let Some(fix) = &fact.fix {
+                output::line(format!("{:<15} fix: {fix}", ""));
             }
         }
     }
@@ -152,8 +152,8 @@ fn nvrtc_fact(config: &Config, pip: bool) -> Result<Fact, Error> {
     let found = match find(config) {
         // What was named and is not there is a fact, and no failure of this verb.
         Err(error @ (ToolchainError::NotThere { .. } | ToolchainError::TooOld { .. })) => {
-            let mend = "name another, or none: the pinned one is then fetched";
-            return Ok(Fact::missing("nvrtc", error.to_string(), mend));
+            let fix = "name another, or none: the pinned one is then fetched";
+            return Ok(Fact::missing("nvrtc", error.to_string(), fix));
         }
         other => other?,
     };

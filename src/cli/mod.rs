@@ -96,14 +96,14 @@ pub fn run() -> ExitCode {
 fn start(words: &[String], env: Environment) -> Answer {
     let here = std::env::current_dir().unwrap_or_default();
     // Flags are made from the families' constants, so the families come first.
-    output::colour(args::early(words, "--color"));
+    output::color(args::early(words, "--color"));
     let early = Flags {
         templates: args::early(words, "--templates").map(PathBuf::from),
         ..Flags::default()
     };
     let early = Config::load(early, env.clone(), &here)?;
     let registry = Registry::load(early.templates().as_deref())?;
-    let mut command = args::command(&registry).color(output::clap_colour());
+    let mut command = args::command(&registry).color(output::clap_color());
     let matches = match command.try_get_matches_from_mut(words) {
         Ok(matches) => matches,
         Err(error) => {
@@ -146,7 +146,7 @@ fn logging(config: &Config, verbose: u8, quiet: bool) {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
         .with_writer(std::io::stderr)
-        .with_ansi(output::stderr_is_coloured())
+        .with_ansi(output::stderr_is_colored())
         .without_time()
         .try_init();
 }

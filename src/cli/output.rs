@@ -11,7 +11,7 @@ const ERROR: Style = AnsiColor::Red.on_default().bold();
 const HINT: Style = AnsiColor::Cyan.on_default().bold();
 
 /// Obeys `--color`: `always`, `never`, anything else by what the output is.
-pub(super) fn colour(when: Option<&str>) {
+pub(super) fn color(when: Option<&str>) {
     match when {
         Some("always") => ColorChoice::Always,
         Some("never") => ColorChoice::Never,
@@ -21,7 +21,7 @@ pub(super) fn colour(when: Option<&str>) {
 }
 
 /// The same choice for what clap prints itself.
-pub(super) fn clap_colour() -> clap::ColorChoice {
+pub(super) fn clap_color() -> clap::ColorChoice {
     match ColorChoice::global() {
         ColorChoice::Always | ColorChoice::AlwaysAnsi => clap::ColorChoice::Always,
         ColorChoice::Never => clap::ColorChoice::Never,
@@ -29,8 +29,8 @@ pub(super) fn clap_colour() -> clap::ColorChoice {
     }
 }
 
-/// Whether escapes on standard error reach somebody who sees colours.
-pub(super) fn stderr_is_coloured() -> bool {
+/// Whether escapes on standard error reach somebody who sees colors.
+pub(super) fn stderr_is_colored() -> bool {
     anstream::AutoStream::choice(&std::io::stderr()) != ColorChoice::Never
 }
 

@@ -88,7 +88,7 @@ fn a_hostile_bundle_is_refused_with_nothing_changed() {
     let store = root.store();
     let manifest = store.entry_path(subject(1).key()).join("manifest.json");
     fs_err::write(&manifest, b"bad").expect("write");
-    let mended = import(&store, &mut Cursor::new(pack(&[&one, &two]))).expect("a good one");
-    assert_eq!((mended.added, mended.present), (1, 1));
+    let repaired = import(&store, &mut Cursor::new(pack(&[&one, &two]))).expect("a good one");
+    assert_eq!((repaired.added, repaired.present), (1, 1));
     assert!(store.check(false).expect("checked").is_clean());
 }

@@ -141,7 +141,7 @@ fn a_flipped_bit_of_the_manifest_is_a_miss_and_is_repaired() {
             let text = text.replace("\"registers\": 40", "\"registers\": 41");
             fs_err::write(&path, text).expect("write");
         },
-        |fault| *fault == Fault::Seal,
+        |fault| *fault == Fault::Checksum,
     );
 }
 

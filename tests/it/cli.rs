@@ -136,7 +136,7 @@ fn bad_input_is_one_clear_line() {
         &["warm", "wo_gemv", "--arch", "sm_75"],
         "wo_gemv: sm_75 is too old: expected sm_80 or newer",
     );
-    refused(&["warm", "--arch", "sm_9"], "`sm_9` is no GPU architecture");
+    refused(&["warm", "--arch", "sm_9"], "`sm_9` is not a GPU architecture");
     refused(&["warm", "--env-file", "missing"], "environment file: ");
     refused(
         &["warm", "--jobs", "0"],

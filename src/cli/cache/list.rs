@@ -17,7 +17,7 @@ pub(super) fn ls_command() -> Command {
 }
 
 pub(super) fn stats_command() -> Command {
-    Command::new("stats").about("Add up what each folder holds")
+    Command::new("stats").about("Show entry counts and sizes per tier")
 }
 
 pub(super) fn ls(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {

@@ -1,10 +1,10 @@
 //! `jitc cache`: looks into the cache's folders, carries entries, keeps bounds.
 
-mod carry;
 mod filter;
-mod keep;
 mod list;
+mod maintain;
 mod show;
+mod transfer;
 
 use std::process::ExitCode;
 
@@ -18,7 +18,7 @@ use crate::engine::request::template::Registry;
 
 pub(super) fn command(_: &Registry) -> Command {
     Command::new("cache")
-        .about("Look into the cache, carry its entries, keep its bounds")
+        .about("Inspect, transfer and prune the cache")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommands([
@@ -26,13 +26,13 @@ pub(super) fn command(_: &Registry) -> Command {
             list::ls_command(),
             show::command(),
             list::stats_command(),
-            keep::verify_command(),
-            carry::diff_command(),
-            keep::prune_command(),
+            maintain::verify_command(),
+            transfer::diff_command(),
+            maintain::prune_command(),
             Command::new("clean").about("Remove every entry of the folder that is written to"),
-            carry::export_command(),
-            carry::import_command(),
-            carry::embed_command(),
+            transfer::export_command(),
+            transfer::import_command(),
+            transfer::embed_command(),
         ])
 }
 
@@ -41,18 +41,18 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         Some(("ls", matches)) => Ok(list::ls(jit, matches, json)),
         Some(("show", matches)) => show::run(jit, matches, json),
         Some(("stats", _)) => list::stats(jit, json),
-        Some(("verify", matches)) => keep::verify(jit, matches, json),
-        Some(("diff", matches)) => Ok(carry::diff(jit, matches, json)),
-        Some(("export", matches)) => Ok(carry::export(jit, matches, json)),
-        Some(("embed", matches)) => Ok(carry::embed(jit, matches, json)),
+        Some(("verify", matches)) => maintain::verify(jit, matches, json),
+        Some(("diff", matches)) => Ok(transfer::diff(jit, matches, json)),
+        Some(("export", matches)) => Ok(transfer::export(jit, matches, json)),
+        Some(("embed", matches)) => Ok(transfer::embed(jit, matches, json)),
         Some((verb, matches)) => match (user_store(jit)?, verb) {
             (None, _) => {
                 output::error("there is no cache folder: set HOME, JITC_CACHE_DIR or --cache-dir");
                 Ok(ExitCode::from(2))
             }
-            (Some(store), "prune") => keep::prune(jit, &store, matches, json),
-            (Some(store), "clean") => keep::clean(&store, json),
-            (Some(store), "import") => Ok(carry::import(&store, matches, json)),
+            (Some(store), "prune") => maintain::prune(jit, &store, matches, json),
+            (Some(store), "clean") => maintain::clean(&store, json),
+            (Some(store), "import") => Ok(transfer::import(&store, matches, json)),
             (Some(store), _) => {
                 output::line(store.root().display().to_string());
                 Ok(ExitCode::SUCCESS)

@@ -34,7 +34,7 @@ pub struct CacheKey([u8; 32]);
 
 /// Why a text is no key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no key: expected 64 lower-case hex digits")]
+#[error("`{0}` is not a key: expected 64 lower-case hex digits")]
 pub struct KeyError(String);
 
 impl CacheKey {

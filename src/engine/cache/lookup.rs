@@ -189,7 +189,7 @@ impl Cache {
         let mut claim = None;
         if found.is_none() {
             // Another process may be building it, or be done by the time that
-            // the lock is ours: look again, and mend what is bad.
+            // the lock is ours: look again, and repair what is bad.
             let waiting = Instant::now();
             claim = writable.map(|tier| tier.claim(key, patience));
             waited = waiting.elapsed();
@@ -277,7 +277,7 @@ impl Cache {
                     let held = if tier.is_writable() { claim } else { None };
                     let quarantined = tier.quarantine(key, held).unwrap_or(false);
                     self.healed(key, tier.name(), fault, quarantined);
-                    // Not moved: somebody else may have mended it meanwhile.
+                    // Not moved: somebody else may have repaired it meanwhile.
                     if !quarantined && let Load::Found(entry) = tier.load(key) {
                         return Some((*entry, tier.name().clone()));
                     }

@@ -27,7 +27,7 @@ enum Suffix {
 
 /// Why a text is no arch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no GPU architecture: expected sm_ and a number, such as sm_80, sm_90a or sm_120a")]
+#[error("`{0}` is not a GPU architecture: expected sm_ and a number, such as sm_80, sm_90a or sm_120a")]
 pub struct ArchError(String);
 
 impl Arch {

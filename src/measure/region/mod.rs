@@ -73,7 +73,7 @@ pub enum RegionError {
         expected: String,
     },
     /// A buffer of another size.
-    #[error("a buffer of {found} words: expected {expected}")]
+    #[error("buffer has {found} words, expected {expected}")]
     Words {
         /// Its words.
         found: usize,

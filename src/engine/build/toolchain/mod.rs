@@ -88,7 +88,9 @@ pub enum ToolchainError {
     #[error("toolchain: {0}")]
     Io(#[from] std::io::Error),
     /// What is wanted only the very compiler that made an entry can give.
-    #[error("made by {made_by}, and at hand is {at_hand}: name the former with --nvrtc or JITC_NVRTC")]
+    #[error(
+        "this entry was built with {made_by}, but {at_hand} is in use: pass the former with --nvrtc or JITC_NVRTC"
+    )]
     Other {
         /// The compiler of the entry.
         made_by: String,

@@ -38,7 +38,7 @@ pub enum BundleError {
     #[error("cannot read or write the bundle: {0}")]
     Io(#[from] io::Error),
     /// The file does not begin as a bundle does.
-    #[error("this is no bundle of format 1")]
+    #[error("not a bundle of format 1")]
     Magic,
     /// The file ends before the bundle does.
     #[error("the bundle is truncated")]

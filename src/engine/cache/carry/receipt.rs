@@ -65,7 +65,7 @@ pub enum Outcome {
 #[non_exhaustive]
 pub enum ReceiptError {
     /// It is not what a receipt looks like.
-    #[error("this is no receipt: {0}")]
+    #[error("not a receipt: {0}")]
     Unparsable(#[from] serde_json::Error),
     /// It cannot be read or written.
     #[error(transparent)]

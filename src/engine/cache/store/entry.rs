@@ -118,7 +118,7 @@ impl Manifest {
 
     /// Reads a manifest whose seal holds and whose format is known.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Fault> {
-        check_seal(bytes)?;
+        check_checksum(bytes)?;
         Self::parse(bytes)
     }
 
@@ -145,8 +145,8 @@ impl Manifest {
 }
 
 /// Whether the last bytes are the seal over all that come before them.
-pub(super) fn check_seal(bytes: &[u8]) -> Result<(), Fault> {
-    let at = bytes.len().checked_sub(SEAL_LENGTH).ok_or(Fault::Seal)?;
+pub(super) fn check_checksum(bytes: &[u8]) -> Result<(), Fault> {
+    let at = bytes.len().checked_sub(SEAL_LENGTH).ok_or(Fault::Checksum)?;
     let (body, trailer) = bytes.split_at(at);
     let mut seal = [0; 64];
     // 32 bytes always fill 64 digits.
@@ -157,7 +157,7 @@ pub(super) fn check_seal(bytes: &[u8]) -> Result<(), Fault> {
     if inner == Some(seal.as_slice()) {
         Ok(())
     } else {
-        Err(Fault::Seal)
+        Err(Fault::Checksum)
     }
 }
 

@@ -42,14 +42,14 @@ pub enum Fault {
         found: u64,
     },
     /// A file with other bytes than those that were written.
-    #[error("{file} has other bytes than were written")]
+    #[error("{file}: SHA-256 mismatch")]
     Digest {
         /// The file.
         file: String,
     },
-    /// The manifest's seal does not fit its bytes.
-    #[error("manifest.json does not fit its seal")]
-    Seal,
+    /// The manifest's checksum does not fit its bytes.
+    #[error("manifest.json: checksum mismatch")]
+    Checksum,
     /// A manifest of another format.
     #[error("format {0} is not known here")]
     Format(u32),
@@ -63,7 +63,7 @@ pub enum Fault {
     #[error("it is the entry of {0}")]
     Key(CacheKey),
     /// A preimage that does not hash to the key.
-    #[error("its preimage does not give its key")]
+    #[error("key does not match the preimage")]
     Preimage,
     /// Somebody else could have written it.
     #[error("{file}: {why}")]
@@ -161,7 +161,7 @@ impl CacheError {
 #[non_exhaustive]
 pub enum FindError {
     /// Not a prefix of hex digits at all.
-    #[error("`{0}` is no prefix of a key: expected 1 to 64 lower-case hex digits")]
+    #[error("`{0}` is not a key prefix: expected 1 to 64 lower-case hex digits")]
     NotAPrefix(String),
     /// No entry's key starts so.
     #[error("no entry's key starts with {0}")]

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::dir::Dir;
-use super::entry::{Entry, FORMAT, MANIFEST, MANIFEST_LIMIT, Manifest, check_seal};
+use super::entry::{Entry, FORMAT, MANIFEST, MANIFEST_LIMIT, Manifest, check_checksum};
 use super::error::{CacheError, Fault, FindError};
 use super::lock;
 use super::prune::sweep_staging;
@@ -263,7 +263,7 @@ fn record_in(shard: &Dir, key: &CacheKey) -> Option<Record> {
 }
 
 fn summarise(manifest: &[u8], key: &CacheKey) -> Result<Summary, Fault> {
-    check_seal(manifest)?;
+    check_checksum(manifest)?;
     match serde_json::from_slice::<Summary>(manifest) {
         Ok(summary) if summary.format != FORMAT => Err(Fault::Format(summary.format)),
         Ok(summary) if summary.key != *key => Err(Fault::Key(summary.key)),

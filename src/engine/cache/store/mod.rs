@@ -163,7 +163,7 @@ impl Store {
     /// Moves a bad entry out of the way; says whether it did.
     ///
     /// Looks again first, under the key's lock (taken here unless the caller
-    /// holds it): another process may have mended it.
+    /// holds it): another process may have repaired it.
     pub fn quarantine(&self, key: &CacheKey, held: Option<&Claim>) -> Result<bool, CacheError> {
         if !self.writable {
             return Ok(false);

@@ -279,7 +279,7 @@ impl Family {
                 .map_err(|e| format!("derived `{}` = {}: {e}", derived.name, derived.value))?;
             let number: u32 = text.trim().parse().map_err(|_| {
                 format!(
-                    "derived `{}` = {} comes out as {}, which is no u32",
+                    "derived `{}` = {} comes out as {}, which is not a u32",
                     derived.name,
                     derived.value,
                     text.trim()

@@ -14,7 +14,7 @@ use crate::engine::jit::{Error, Jit};
 
 pub(super) fn verify_command() -> Command {
     Command::new("verify")
-        .about("Verify every byte of every entry, or hold the cache to a receipt")
+        .about("Verify every byte of every entry, or compare the cache with a receipt")
         .arg(
             Arg::new("repair")
                 .long("repair")
@@ -80,8 +80,8 @@ pub(super) fn verify(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
                 continue;
             }
         };
-        let mended = repair && tier.is_writable();
-        clean &= report(tier.name(), &checked, mended, json);
+        let repaired = repair && tier.is_writable();
+        clean &= report(tier.name(), &checked, repaired, json);
     }
     if json {
         output::json(&json!({"event": "summary", "clean": clean}));
@@ -96,9 +96,9 @@ pub(super) fn verify(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
 }
 
 /// Says what a check found; whether nothing bad is left.
-fn report(tier: &TierName, checked: &Checked, mended: bool, json: bool) -> bool {
+fn report(tier: &TierName, checked: &Checked, repaired: bool, json: bool) -> bool {
     let totals = checked.totals();
-    let left = totals.bad - totals.repaired + totals.unreadable + if mended { 0 } else { totals.strays };
+    let left = totals.bad - totals.repaired + totals.unreadable + if repaired { 0 } else { totals.strays };
     if json {
         for bad in &checked.bad {
             output::json(&json!({"event": "bad", "tier": tier, "key": bad.key,
@@ -110,7 +110,7 @@ fn report(tier: &TierName, checked: &Checked, mended: bool, json: bool) -> bool 
             );
         }
         for stray in &checked.strays {
-            output::json(&json!({"event": "stray", "tier": tier, "path": stray, "removed": mended}));
+            output::json(&json!({"event": "stray", "tier": tier, "path": stray, "removed": repaired}));
         }
         output::json(&json!({"event": "tier", "tier": tier, "totals": totals, "clean": left == 0}));
         return left == 0;
@@ -123,7 +123,7 @@ fn report(tier: &TierName, checked: &Checked, mended: bool, json: bool) -> bool 
         output::line(format!("unreadable: {key} ({tier}): {error}"));
     }
     for stray in &checked.strays {
-        let removed = if mended { ", removed" } else { "" };
+        let removed = if repaired { ", removed" } else { "" };
         output::line(format!("stray: {stray} ({tier}){removed}"));
     }
     left == 0
