@@ -230,7 +230,8 @@ fn asked(jit: &Jit, matches: &ArgMatches) -> Result<(Target, Policy), String> {
         (Ok(ordinal), None) => {
             let context = Context::new(ordinal).map_err(|e| {
                 format!(
-                    "{e}; name one that need not be here: --device {}",
+                    "{}; name one that need not be here: --device {}",
+                    MeasureError::Device(e),
                     KNOWN_DEVICES.join(", ")
                 )
             })?;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use clap::{Arg, ArgAction, ArgMatches};
 use serde_json::json;
 
-use super::bench::{Inputs, Request, Session, Variant};
+use super::bench::{Inputs, Request, Variant, WoSession};
 use super::{Answer, args, output};
 use crate::engine::jit::Jit;
 use crate::engine::request::target::Arch;
@@ -169,13 +169,13 @@ fn tune(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<ExitCode, Measure
             "there is no cache folder to keep the record beside".into(),
         ));
     };
-    let session = Session::open(jit, matches, request.clone())?;
+    let run = WoSession::open(jit, matches, request.clone())?;
     let gs = request.global_scales.first().copied().unwrap_or(1.0);
-    let mut inputs = session.inputs(&variants, gs)?;
+    let mut inputs = run.inputs(&variants, gs)?;
     let mut untuned = 0;
     for (variant, nat) in problems(&variants, &request) {
         let geometries = candidates(family, &request, variant, nat, &given);
-        let Some(winner) = best(&session, variant, nat, geometries, &mut inputs, json)? else {
+        let Some(winner) = best(&run, variant, nat, geometries, &mut inputs, json)? else {
             untuned += 1;
             output::error(format!(
                 "wo_split={} {} tokens={nat}: no candidate passed the gate",
@@ -204,21 +204,21 @@ fn problems<'a>(variants: &'a [Variant], request: &Request) -> Vec<(&'a Variant,
 
 /// Measures the candidates of one problem.
 fn best(
-    session: &Session,
+    run: &WoSession,
     variant: &Variant,
     nat: usize,
     geometries: Vec<Geometry>,
     inputs: &mut Inputs,
     json: bool,
 ) -> Result<Option<Winner>, MeasureError> {
-    let problem = session.request.problem(variant, nat);
+    let problem = run.request.problem(variant, nat);
     let (mut winner, mut floor, mut tried) = (None::<Winner>, f64::NAN, 0);
     for geometry in geometries {
         let choice = Choice {
             origin: Origin::Forced,
             geometry,
         };
-        let measured = session.one(variant, nat, choice, inputs)?;
+        let measured = run.one(variant, nat, choice, inputs)?;
         let Some(summary) = measured.timed.summary else {
             continue;
         };
@@ -226,7 +226,7 @@ fn best(
         let geometry = measured.choice.geometry;
         say(json, &problem.constants, nat, &geometry, Some(summary.median));
         let found = Winner {
-            gpu: session.gpu(),
+            gpu: run.session.gpu(),
             problem: problem.clone(),
             geometry,
             median_us: summary.median,

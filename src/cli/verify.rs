@@ -103,25 +103,20 @@ pub(super) fn command(_: &Registry) -> Command {
 }
 
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
-    let ordinal = matches.get_one::<u32>("device").copied().unwrap_or(0);
-    let context = match Context::new(ordinal) {
-        Ok(context) => context,
-        Err(reason) => {
-            output::error(format!("verifying takes a GPU, and there is none here: {reason}"));
-            return Ok(ExitCode::from(2));
-        }
-    };
     let family = matches.get_one::<String>("family").map_or("wo_gemv", |f| f);
-    if family.starts_with("beta_") {
+    let is_layer = family.starts_with("beta_");
+    if matches.contains_id("soak") && !is_layer {
+        output::error(format!("--soak: {family} has none; name beta_coop or beta_lite"));
+        return Ok(ExitCode::from(2));
+    }
+    let ordinal = matches.get_one::<u32>("device").copied().unwrap_or(0);
+    let context = Context::new(ordinal).map_err(MeasureError::Device)?;
+    if is_layer {
         let streams = matches.get_one::<usize>("streams").copied().unwrap_or(1);
         let soak = matches
             .get_one::<usize>("soak")
             .map(|launches| (*launches, streams));
         return verify_layer::run(jit, &context, family, matches.get_flag("quick"), soak, json);
-    }
-    if matches.contains_id("soak") {
-        output::error(format!("--soak: {family} has none; name beta_coop or beta_lite"));
-        return Ok(ExitCode::from(2));
     }
     let seeds = matches.get_one::<u64>("seeds").copied().unwrap_or(1);
     if family == "gemv" {

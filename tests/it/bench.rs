@@ -75,12 +75,22 @@ fn bench_without_a_gpu_says_so() {
         return;
     }
     let dir = tempfile::tempdir().expect("tempdir");
-    for family in ["wo_gemv", "layer"] {
+    for args in [
+        "bench wo_gemv --wo-split 1,8",
+        "bench layer --wo-split 1,8",
+        "bench layer --weight-layout packed64 --accumulate mma --wo-split 1 --nat 1,2 --path coop,lite",
+        "bench layer --preset h200-packed-batch8 --nat 8",
+        "tune wo_gemv --accumulate mma --weight-layout packed",
+        "tune beta_coop --weight-layout packed64 --accumulate mma",
+        "regions --live beta_coop --weight-layout packed64 --accumulate mma",
+        "verify beta_lite --soak 10",
+        "dispatch --weight-layout packed64 --accumulate mma",
+    ] {
         jitc(dir.path())
-            .args(["bench", family, "--wo-split", "1,8"])
+            .args(args.split(' '))
             .assert()
             .code(2)
-            .stderr(contains("measuring takes a GPU"));
+            .stderr(contains("measuring takes a GPU, and there is none to use: "));
     }
 }
 

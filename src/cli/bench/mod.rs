@@ -11,21 +11,18 @@ mod ncu;
 mod plot;
 mod report;
 mod request;
+mod session;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::ArgMatches;
 
 use super::{Answer, args, output};
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
-use crate::engine::request::target::Arch;
-use crate::engine::run::device::Context;
 use crate::engine::run::launch::Order;
-use crate::engine::run::load::LoadedKernel;
 use crate::families::wo_gemv::reference::WoInputs;
 use crate::families::wo_gemv::reference::WoOutput;
 use crate::families::wo_gemv::reference::matmul_f64;
@@ -35,10 +32,8 @@ use crate::measure::MeasureError;
 use crate::measure::compare::Drift;
 use crate::measure::compare::compare;
 use crate::measure::compare::drift;
-use crate::measure::timing::{Method, Plan, Summary, sample};
+use crate::measure::timing::{Plan, Summary, sample};
 use crate::measure::tune::Choice;
-use crate::measure::tune::Gpu;
-use crate::measure::tune::Record;
 use crate::measure::tune::choose;
 
 use buffers::{Buffers, Layout};
@@ -46,9 +41,7 @@ use files::Case;
 pub(super) use flags::{command, measuring};
 use report::Timed;
 pub(super) use request::{Request, Variant};
-
-/// Launches of a graph, or more where the sets of weights are more.
-const PER_GRAPH: usize = 24;
+pub(super) use session::Session;
 
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     let layer = matches.get_one::<String>("family").is_some_and(|f| f == "layer");
@@ -84,15 +77,11 @@ pub(super) struct Measured {
     counters: Option<ncu::Counters>,
 }
 
-/// What stays the same over a run.
-pub(super) struct Session<'a> {
-    jit: &'a Jit,
-    context: Context,
+/// A run over `wo_gemv`: what it was asked for, and what every measurement has.
+pub(super) struct WoSession<'a> {
+    pub(super) session: Session<'a>,
     pub(super) request: Request,
-    record: Record,
-    plan: Plan,
     cold: bool,
-    seed: u64,
     out: Option<PathBuf>,
     ncu: bool,
 }
@@ -101,26 +90,26 @@ fn measure(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<ExitCode, Meas
     args::constants_of(jit, &["wo_gemv"])?;
     let request = request(jit, matches)?;
     let variants = request.variants().map_err(MeasureError::Request)?;
-    let mut session = Session::open(jit, matches, request)?;
-    session.out = matches.get_one::<PathBuf>("out").cloned();
-    session.ncu = matches.get_flag("ncu");
+    let mut run = WoSession::open(jit, matches, request)?;
+    run.out = matches.get_one::<PathBuf>("out").cloned();
+    run.ncu = matches.get_flag("ncu");
     if matches.get_flag("under-ncu") {
-        return ncu::child(&session, &variants);
+        return ncu::child(&run, &variants);
     }
     let mut all = Vec::new();
-    for gs in &session.request.global_scales {
-        let mut inputs = session.inputs(&variants, *gs)?;
+    for gs in &run.request.global_scales {
+        let mut inputs = run.inputs(&variants, *gs)?;
         for variant in &variants {
-            for nat in &session.request.tokens {
-                let choice = session.choose(variant, *nat);
-                all.push(session.one(variant, *nat, choice, &mut inputs)?);
+            for nat in &run.request.tokens {
+                let choice = run.choose(variant, *nat);
+                all.push(run.one(variant, *nat, choice, &mut inputs)?);
             }
         }
     }
-    let summary = report::print(&session, &all, json);
-    if let Some(out) = &session.out {
+    let summary = report::print(&run, &all, json);
+    if let Some(out) = &run.out {
         files::write_json(out, "summary.json", &summary)?;
-        files::write(out, "plot.svg", &report::picture(&session, &all))?;
+        files::write(out, "plot.svg", &report::picture(&run, &all))?;
     }
     let refused = all.iter().filter(|m| !m.timed.passes).count();
     Ok(ExitCode::from(u8::from(refused > 0)))
@@ -130,17 +119,6 @@ fn measure(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<ExitCode, Meas
 pub(super) fn request(jit: &Jit, matches: &ArgMatches) -> Result<Request, MeasureError> {
     let family = jit.registry().get("wo_gemv")?;
     Request::new(family, jit.config(), matches).map_err(MeasureError::Request)
-}
-
-fn plan(matches: &ArgMatches) -> Plan {
-    let samples = matches.get_one::<usize>("launches").copied().unwrap_or(50);
-    let events = matches.get_one::<String>("method").is_some_and(|m| m == "events");
-    Plan {
-        method: if events { Method::Events } else { Method::Graph },
-        launches_per_graph: PER_GRAPH,
-        warmups: 3,
-        samples,
-    }
 }
 
 /// Inputs of one global scale: on the GPU, and the references of them at the most
@@ -155,36 +133,24 @@ pub(super) struct Inputs {
     floor: f64,
 }
 
-impl<'a> Session<'a> {
+impl<'a> WoSession<'a> {
     /// Opens the first GPU.
     pub(super) fn open(jit: &'a Jit, matches: &ArgMatches, request: Request) -> Result<Self, MeasureError> {
         Ok(Self {
-            context: Context::new(0)?,
-            record: jit
-                .config()
-                .cache_dir()
-                .map_or_else(Record::default, |dir| Record::load(&Record::path(&dir))),
-            plan: plan(matches),
+            session: Session::open(jit, matches)?,
+            request,
             cold: !matches.get_flag("warm"),
-            seed: matches.get_one::<u64>("seed").copied().unwrap_or(4242),
             out: None,
             ncu: false,
-            jit,
-            request,
         })
-    }
-
-    /// The facts of its GPU that geometry depends on.
-    pub(super) fn gpu(&self) -> Gpu {
-        Gpu::from(self.context.device())
     }
 
     /// The geometry of a variant: forced, tuned or by rule.
     fn choose(&self, variant: &Variant, nat: usize) -> Choice {
         let problem = self.request.problem(variant, nat);
         choose(
-            &self.record,
-            &self.gpu(),
+            &self.session.record,
+            &self.session.gpu(),
             &problem,
             &self.request.forced,
             heuristic,
@@ -198,16 +164,11 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn arch(&self) -> Arch {
-        let device = self.context.device();
-        Arch::of_device(device.major, device.minor)
-    }
-
     fn spec(&self, variant: &Variant, choice: &Choice) -> Result<KernelSpec, MeasureError> {
-        let family = self.jit.registry().get("wo_gemv")?;
+        let family = self.session.jit.registry().get("wo_gemv")?;
         Ok(self
             .request
-            .spec(family, variant, &choice.geometry, self.arch())?)
+            .spec(family, variant, &choice.geometry, self.session.arch())?)
     }
 
     /// Draws and uploads inputs, works out references, and times the floor.
@@ -215,7 +176,7 @@ impl<'a> Session<'a> {
         let most_tokens = self.request.tokens.iter().copied().max().unwrap_or(1);
         let most_split = variants.iter().map(|v| v.wo_split).max().unwrap_or(1);
         let shape = self.request.wo_shape(most_split);
-        let inputs = WoInputs::random(&shape, most_tokens, gs, self.seed);
+        let inputs = WoInputs::random(&shape, most_tokens, gs, self.session.seed);
         let mut ordered = BTreeMap::new();
         for variant in variants {
             let fused = variant.accumulate != "mul_add";
@@ -224,10 +185,17 @@ impl<'a> Session<'a> {
                 .or_insert_with(|| split_order(&self.request.wo_shape(variant.wo_split), &inputs, fused));
         }
         let slots = shape.num_slots();
-        let buffers = Buffers::new(&self.context, &shape, &inputs, self.seed, self.layout(), slots)?;
+        let buffers = Buffers::new(
+            &self.session.context,
+            &shape,
+            &inputs,
+            self.session.seed,
+            self.layout(),
+            slots,
+        )?;
         let plan = Plan {
-            launches_per_graph: self.plan.launches_per_graph.max(buffers.sets()),
-            ..self.plan
+            launches_per_graph: self.session.plan.launches_per_graph.max(buffers.sets()),
+            ..self.session.plan
         };
         Ok(Inputs {
             global_scale: gs,
@@ -240,20 +208,11 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// The kernel that only reads: every floor is its time.
-    fn stream_kernel(&self) -> Result<Arc<LoadedKernel>, MeasureError> {
-        let ctas = (8 * self.context.device().sm_count).to_string();
-        let set = [("num_ctas", ctas.as_str()), ("num_threads", "256")];
-        let family = self.jit.registry().get("stream")?;
-        let spec = KernelSpec::new(family, set, self.arch())?;
-        Ok(self.jit.load(&spec, &self.context)?)
-    }
-
     /// The streaming kernel over the same bytes.
     fn floor(&self, buffers: &Buffers, plan: &Plan) -> Result<f64, MeasureError> {
-        let kernel = self.stream_kernel()?;
+        let kernel = self.session.stream_kernel()?;
         let entry = &kernel.entries()[0];
-        let samples = sample(&self.context, plan, &mut |i, stream| {
+        let samples = sample(&self.session.context, plan, &mut |i, stream| {
             buffers.launch_stream(entry, i, stream)
         })?;
         Ok(Summary::of(&samples).map_or(f64::NAN, |s| s.median))
@@ -278,7 +237,7 @@ impl<'a> Session<'a> {
             global_scale: gs,
             slice_ctas: self.request.slice_ctas(),
             packed: self.request.packed(),
-            seed: self.seed,
+            seed: self.session.seed,
         };
         let dir = self.out.as_ref().map(|out| out.join(case.folder()));
         let configured = |known| match &dir {
@@ -287,10 +246,10 @@ impl<'a> Session<'a> {
         };
         configured(None)?;
         let spec = self.spec(variant, &choice)?;
-        let prepared = self.jit.prepare(&spec)?;
+        let prepared = self.session.jit.prepare(&spec)?;
         let key = prepared.request.key().to_string();
         configured(Some((key.as_str(), prepared.fetched.provenance.label())))?;
-        let kernel = self.jit.load(&spec, &self.context)?;
+        let kernel = self.session.jit.load(&spec, &self.session.context)?;
         let entry = &kernel.entries()[0];
         let tokens = u32::try_from(nat).unwrap_or(u32::MAX);
 
@@ -333,7 +292,7 @@ impl<'a> Session<'a> {
         }
         let mut summary = None;
         if passes {
-            let samples = sample(&self.context, &plan, &mut |i, stream| {
+            let samples = sample(&self.session.context, &plan, &mut |i, stream| {
                 inputs.buffers.launch(entry, i, tokens, stream)
             })?;
             summary = Summary::of(&samples);
@@ -351,7 +310,7 @@ impl<'a> Session<'a> {
             ));
         }
         let counters = if self.ncu && passes {
-            ncu::run(&case, &choice, self.jit.config())?
+            ncu::run(&case, &choice, self.session.jit.config())?
         } else {
             None
         };

@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode};
 use serde::Serialize;
 
 use super::files::Case;
-use super::{Buffers, Choice, MeasureError, Session, Variant};
+use super::{Buffers, Choice, MeasureError, Variant, WoSession};
 use crate::engine::config::Config;
 use crate::families::wo_gemv::reference::WoInputs;
 
@@ -154,24 +154,25 @@ pub(super) fn run(case: &Case, choice: &Choice, config: &Config) -> Result<Optio
 }
 
 /// One cold launch of each variant, for ncu to count.
-pub(super) fn child(session: &Session, variants: &[Variant]) -> Result<ExitCode, MeasureError> {
-    let nat = session.request.tokens.iter().copied().max().unwrap_or(1);
+pub(super) fn child(run: &WoSession, variants: &[Variant]) -> Result<ExitCode, MeasureError> {
+    let nat = run.request.tokens.iter().copied().max().unwrap_or(1);
     for variant in variants {
-        let shape = session.request.wo_shape(variant.wo_split);
-        let gs = session.request.global_scales.first().copied().unwrap_or(1.0);
-        let inputs = WoInputs::random(&shape, nat, gs, session.seed);
+        let shape = run.request.wo_shape(variant.wo_split);
+        let gs = run.request.global_scales.first().copied().unwrap_or(1.0);
+        let inputs = WoInputs::random(&shape, nat, gs, run.session.seed);
         let mut buffers = Buffers::new(
-            &session.context,
+            &run.session.context,
             &shape,
             &inputs,
-            session.seed,
-            session.layout(),
+            run.session.seed,
+            run.layout(),
             shape.num_slots(),
         )?;
-        let choice = session.choose(variant, nat);
-        let kernel = session
+        let choice = run.choose(variant, nat);
+        let kernel = run
+            .session
             .jit
-            .load(&session.spec(variant, &choice)?, &session.context)?;
+            .load(&run.spec(variant, &choice)?, &run.session.context)?;
         // The sets after the first were uploaded later: nothing of the first is in L2.
         buffers.run(&kernel.entries()[0], &shape, u32::try_from(nat).unwrap_or(1))?;
     }

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Choice, Measured, Session, files, plot};
+use super::{Choice, Measured, WoSession, files, plot};
 use crate::cli::output;
 use crate::measure::timing::{Method, Summary};
 
@@ -63,7 +63,7 @@ fn geometry_text(choice: &Choice) -> String {
 }
 
 /// Prints the table, or an object a line, and gives `summary.json`.
-pub(super) fn print(session: &Session, all: &[Measured], json: bool) -> Value {
+pub(super) fn print(run: &WoSession, all: &[Measured], json: bool) -> Value {
     let titles = ["split", "mode", "geometry", "tokens", "scale"].into_iter();
     let titles = titles.chain(Timed::TITLES).chain(["constants"]);
     let mut rows = vec![titles.map(str::to_owned).collect()];
@@ -87,7 +87,7 @@ pub(super) fn print(session: &Session, all: &[Measured], json: bool) -> Value {
             "plan": m.plan, "summary": timed.summary, "payload_bytes": timed.bytes, "payload_gbps": timed.gbps(),
             "stream_us": timed.floor, "over_stream": timed.over_stream(), "ncu": m.counters}));
     }
-    let device = session.context.device();
+    let device = run.session.context.device();
     if json {
         for value in &values {
             output::json(value);
@@ -97,7 +97,7 @@ pub(super) fn print(session: &Session, all: &[Measured], json: bool) -> Value {
         output::line(format!(
             "\n{}, {} samples, {} launches a sample; stream: reading the same bytes, same method",
             device.name,
-            session.plan.samples,
+            run.session.plan.samples,
             match all.first() {
                 Some(m) if m.plan.method == Method::Graph => m.plan.launches_per_graph,
                 _ => 1,
@@ -113,7 +113,7 @@ pub(super) fn print(session: &Session, all: &[Measured], json: bool) -> Value {
 }
 
 /// `plot.svg`.
-pub(super) fn picture(session: &Session, all: &[Measured]) -> String {
+pub(super) fn picture(run: &WoSession, all: &[Measured]) -> String {
     let mut panel = plot::Panel::default();
     for m in all {
         let Some(us) = m.timed.median() else { continue };
@@ -132,7 +132,7 @@ pub(super) fn picture(session: &Session, all: &[Measured]) -> String {
     }
     let title = format!(
         "wo_gemv on {}, median microseconds a launch",
-        session.context.device().name
+        run.session.context.device().name
     );
     plot::svg(&title, "wo_split", &[panel])
 }

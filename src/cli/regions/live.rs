@@ -56,14 +56,7 @@ pub(super) fn runs(jit: &Jit, family: &str, nat: u32) -> Result<Result<Vec<Run>,
         )));
     }
     let specs = crate::cli::specs(jit, &[family.to_owned()])?;
-    let context = match Context::new(0) {
-        Ok(context) => context,
-        Err(reason) => {
-            return Ok(Err(format!(
-                "--live takes a GPU, and there is none here: {reason}"
-            )));
-        }
-    };
+    let context = Context::new(0).map_err(MeasureError::Device)?;
     let mut runs = Vec::new();
     let mut problem: Option<(WoShape, WoInputs, WoProblem)> = None;
     let mut scratch: Option<CudaSlice<u8>> = None;

@@ -37,6 +37,10 @@ pub(super) fn tune(
 ) -> Result<ExitCode, MeasureError> {
     args::constants_of(jit, &[family])?;
     given(jit.registry().get(family)?, matches)?;
+    // What is not legal is refused here, not once a GPU was found.
+    if let Some(device) = known_device("h200") {
+        problems(jit, &device, family)?;
+    }
     let context = if matches.get_flag("dry-run") {
         None
     } else {

@@ -70,7 +70,7 @@ pub(super) fn measure(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<Exi
     let dims = roof(&specs)?;
     let tokens = &jit.registry().get("beta_coop")?.constants["tokens"];
     let chosen = jit.config().constant("tokens", &tokens.variables).is_some();
-    let session = Session::open(jit, matches, super::request(jit, matches)?)?;
+    let session = Session::open(jit, matches)?;
     let lite = jit.registry().get("beta_lite")?;
     let mut variants = Vec::new();
     for nat in &ask.nats {
