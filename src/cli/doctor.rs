@@ -13,7 +13,7 @@ use crate::engine::build::compile::Nvrtc;
 use crate::engine::build::toolchain::{
     Found, OLDEST, ToolchainError, candidates, find, install, install_wheel,
 };
-use crate::engine::config::Config;
+use crate::engine::config::{Config, ConfigError};
 use crate::engine::jit::{Error, Jit};
 use crate::engine::request::template::Registry;
 use crate::engine::run::device;
@@ -120,6 +120,7 @@ pub(super) fn doctor(jit: &Jit, _: &ArgMatches, json: bool) -> Answer {
     ];
     facts.extend(device_facts());
     facts.push(cache_fact(config));
+    facts.extend(config_fact(config));
     let good = facts.iter().all(|fact| fact.good);
     if json {
         let facts: Vec<_> = facts
@@ -139,9 +140,22 @@ pub(super) fn doctor(jit: &Jit, _: &ArgMatches, json: bool) -> Answer {
     Ok(ExitCode::from(u8::from(!good)))
 }
 
+/// Of a config file that no other verb passes over.
+fn config_fact(config: &Config) -> Option<Fact> {
+    let ConfigError::Foreign { path, owner } = config.refused_file()? else {
+        return None;
+    };
+    let path = path.display();
+    Some(Fact::missing(
+        "config",
+        format!("{path} belongs to user {owner} and is not obeyed"),
+        format!("name it to obey it (--config {path}, or JITC_CONFIG), or run in another folder"),
+    ))
+}
+
 fn pip_version() -> Option<String> {
     let output = Command::new("python3")
-        .args(["-m", "pip", "--version"])
+        .args(["-I", "-m", "pip", "--version"])
         .output()
         .ok()?;
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();

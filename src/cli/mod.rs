@@ -25,11 +25,11 @@ mod warm;
 mod whole;
 mod why;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::engine::build::compile::CompileError;
-use crate::engine::config::{Config, Environment, Flags};
+use crate::engine::config::{Config, ConfigError, Environment, Flags};
 use crate::engine::jit::{Error, Jit};
 use crate::engine::request::spec::{KernelSpec, parse_archs};
 use crate::engine::request::target::Arch;
@@ -74,7 +74,7 @@ pub fn run() -> ExitCode {
     let words: Vec<String> = std::env::args_os()
         .map(|w| w.to_string_lossy().into_owned())
         .collect();
-    match start(&words, env) {
+    match start(&words, &env) {
         Ok(code) => code,
         Err(error) => {
             output::error(&error);
@@ -93,15 +93,17 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn start(words: &[String], env: Environment) -> Answer {
+fn start(words: &[String], env: &Environment) -> Answer {
     let here = std::env::current_dir().unwrap_or_default();
     // Flags are made from the families' constants, so the families come first.
     output::color(args::early(words, "--color"));
     let early = Flags {
         templates: args::early(words, "--templates").map(PathBuf::from),
+        config: args::early(words, "--config").map(PathBuf::from),
         ..Flags::default()
     };
-    let early = Config::load(early, env.clone(), &here)?;
+    // A folder with somebody else's file has help, too.
+    let early = settings(early, env, &here, true)?;
     let registry = Registry::load(early.templates().as_deref())?;
     let mut command = args::command(&registry).color(output::clap_color());
     let matches = match command.try_get_matches_from_mut(words) {
@@ -122,13 +124,22 @@ fn start(words: &[String], env: Environment) -> Answer {
             return Ok(ExitCode::from(2));
         }
     };
-    let config = Config::load(flags, env, &here)?;
+    let config = settings(flags, env, &here, verb == "doctor")?;
     logging(&config, sub.get_count("verbose"), sub.get_flag("quiet"));
     let json = sub.get_flag("json");
     let jit = Jit::new(config)?;
     match VERBS.iter().find(|v| v.name == verb) {
         Some(found) => (found.run)(&jit, sub, json),
         None => Ok(ExitCode::from(2)),
+    }
+}
+
+/// All settings. A config file that somebody else put into the working folder is an
+/// error, or is passed over by who only reports.
+fn settings(flags: Flags, env: &Environment, here: &Path, reports: bool) -> Result<Config, ConfigError> {
+    match Config::load(flags.clone(), env.clone(), here) {
+        Err(ConfigError::Foreign { .. }) if reports => Config::load_without_file(flags, env.clone(), here),
+        loaded => loaded,
     }
 }
 

@@ -26,3 +26,4 @@ mod walk;
 mod webdriver;
 mod wo_tile;
 mod worker;
+mod working_folder;

@@ -13,6 +13,9 @@
 //! # Log of `KEY_VERSION`
 //! * 1: key version, family, entry names, constants, rendered source, headers,
 //!   options, arch, NVRTC and builtins identity, `NVRTC_*_FLAGS` in force.
+//! * 2: the same fields. `--no-source-include` is among the options, and a quoted include
+//!   of a header beside the including one is named in full: an entry of version 1 may hold
+//!   what once lay in somebody's working folder.
 
 use std::fmt;
 use std::str::FromStr;
@@ -25,7 +28,7 @@ use crate::engine::request::target::{Arch, ToolchainIdentity};
 
 /// Bumped by every change of what a key covers or how it is encoded; the log
 /// is in the module's documentation.
-pub const KEY_VERSION: u32 = 1;
+pub const KEY_VERSION: u32 = 2;
 
 /// A compile key: 32 bytes, written as 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -13,7 +13,7 @@ use crate::engine::request::constant::Value;
 use crate::engine::request::regions::{self, TableError};
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::ToolchainIdentity;
-use crate::engine::request::template::Registry;
+use crate::engine::request::template::{Registry, included, name_in_full};
 
 /// Why a spec could not be rendered.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +76,11 @@ const REFUSED: [&str; 17] = [
     "-arch",
 ];
 
+/// What every compile is given. Without the first, a quoted include that no header in
+/// memory answers is read from the working folder, which no key covers. NVRTC's own disk
+/// cache would hide the ptxas report and make cold figures warm.
+const OWN_OPTIONS: [&str; 3] = ["--no-source-include", "--no-cache", "--ptxas-options=-v"];
+
 /// Renders a spec.
 pub fn render(registry: &Registry, spec: &KernelSpec) -> Result<RenderedSource, RenderError> {
     let family = &spec.family;
@@ -99,12 +104,13 @@ pub fn render(registry: &Registry, spec: &KernelSpec) -> Result<RenderedSource, 
         file: name.clone(),
         reason,
     })?;
+    let known = |name: &str| registry.headers().contains_key(name) || name == regions::HEADER;
+    let source = name_in_full(&name, &source, known).into_owned();
     let table = Arc::from(region_table(spec)?);
     let headers = closure(&source, registry.headers(), &table);
     let mut options = vec![format!("--gpu-architecture={}", spec.arch)];
     options.extend(family.options.iter().cloned());
-    // NVRTC's own disk cache would hide the ptxas report and make cold figures warm.
-    options.extend(["--no-cache".to_owned(), "--ptxas-options=-v".to_owned()]);
+    options.extend(OWN_OPTIONS.map(str::to_owned));
     Ok(RenderedSource {
         name,
         source,
@@ -152,7 +158,7 @@ fn closure(source: &str, headers: &BTreeMap<String, Arc<str>>, table: &Arc<str>)
     let mut found: BTreeMap<&str, &Arc<str>> = BTreeMap::new();
     let mut texts = vec![source];
     while let Some(text) = texts.pop() {
-        for name in text.lines().filter_map(included) {
+        for (name, _) in text.lines().filter_map(included) {
             let text = if name == regions::HEADER {
                 Some(table)
             } else {
@@ -169,16 +175,4 @@ fn closure(source: &str, headers: &BTreeMap<String, Arc<str>>, table: &Arc<str>)
         .into_iter()
         .map(|(name, text)| (name.to_owned(), Arc::clone(text)))
         .collect()
-}
-
-/// The name in an `#include` line.
-fn included(line: &str) -> Option<&str> {
-    let rest = line.trim_start().strip_prefix('#')?.trim_start();
-    let rest = rest.strip_prefix("include")?.trim_start();
-    let (open, close) = if rest.starts_with('<') {
-        ('<', '>')
-    } else {
-        ('"', '"')
-    };
-    rest.strip_prefix(open)?.split_once(close).map(|(name, _)| name)
 }

@@ -4,6 +4,8 @@
 //! that silently does nothing costs somebody an afternoon.
 
 use std::collections::BTreeMap;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
@@ -49,13 +51,33 @@ impl ConfigFile {
         Self::parse(path, &text)
     }
 
-    /// The same, but a file that is not there is `None`.
+    /// The same of a file that nobody named: one that is not there is `None`, and one
+    /// that somebody else put there is an error. It may name libraries to open.
     pub fn read_if_present(path: &Path) -> Result<Option<Self>, ConfigError> {
-        if path.is_file() {
-            Self::read(path).map(Some)
-        } else {
-            Ok(None)
+        if !path.is_file() {
+            return Ok(None);
         }
+        let unreadable = |source| ConfigError::Read {
+            what: "config file".into(),
+            source,
+        };
+        let mut file = fs_err::File::open(path).map_err(unreadable)?;
+        // Of the link, if it is one, and of what was opened: paths in the file are taken
+        // from the link's folder.
+        let there = fs_err::symlink_metadata(path).map_err(unreadable)?;
+        let opened = file.metadata().map_err(unreadable)?;
+        let own = rustix::process::geteuid().as_raw();
+        for owner in [there.uid(), opened.uid()] {
+            if !is_trusted(owner, own) {
+                return Err(ConfigError::Foreign {
+                    path: path.to_path_buf(),
+                    owner,
+                });
+            }
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(unreadable)?;
+        Self::parse(path, &text).map(Some)
     }
 
     /// Parses the text of a config file.
@@ -137,6 +159,11 @@ impl ConfigFile {
     }
 }
 
+/// Whether a file of this owner may say what this user runs: the user's own, or root's.
+fn is_trusted(owner: u32, own: u32) -> bool {
+    owner == own || owner == 0
+}
+
 /// A scalar, or an array of scalars joined by commas, as users would write it on
 /// the command line.
 fn plain(value: &Spanned<DeValue<'_>>) -> Option<String> {
@@ -165,4 +192,16 @@ fn line_of(text: &str, offset: usize) -> usize {
         .filter(|b| **b == b'\n')
         .count()
         + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_users_and_roots_files_are_trusted() {
+        assert!(is_trusted(1000, 1000) && is_trusted(0, 1000) && is_trusted(0, 0));
+        assert!(!is_trusted(1001, 1000));
+        assert!(!is_trusted(1000, 0), "root obeys nobody else");
+    }
 }

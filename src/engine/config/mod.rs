@@ -41,6 +41,17 @@ pub enum ConfigError {
         /// What was wrong and what would be right.
         reason: String,
     },
+    /// The working folder's config file is somebody else's.
+    #[error(
+        "{path} belongs to user {owner} and is not obeyed: name it to obey it \
+         (--config {path}, or JITC_CONFIG), or run in another folder"
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// User id of its owner, or of the owner of a link that stands there.
+        owner: u32,
+    },
     /// A setting has a value that it cannot have.
     #[error("{name} = `{value}` ({origin}): {expected}")]
     Value {
@@ -72,6 +83,10 @@ impl Environment {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|v| !v.is_empty())
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        self.get(name).map(PathBuf::from)
     }
 }
 
@@ -131,28 +146,54 @@ pub struct Config {
 
 impl Config {
     /// Reads the environment file and the config file that flags or environment
-    /// name; without a name, `jitc.toml` in the working folder if it is there.
+    /// name; without a name, `jitc.toml` in the working folder if it is there and
+    /// this user's or root's ([`ConfigError::Foreign`]).
     pub fn load(flags: Flags, env: Environment, working_dir: &Path) -> Result<Self, ConfigError> {
+        let named = flags.config.clone().or_else(|| env.path("JITC_CONFIG"));
+        let file = match named {
+            Some(path) => Some(ConfigFile::read(&path)?),
+            None => ConfigFile::read_if_present(&working_dir.join("jitc.toml"))?,
+        };
+        Self::with_file(flags, env, working_dir, file)
+    }
+
+    /// The same, but no config file is read: for who has to say what is wrong with it.
+    pub fn load_without_file(
+        flags: Flags,
+        env: Environment,
+        working_dir: &Path,
+    ) -> Result<Self, ConfigError> {
+        Self::with_file(flags, env, working_dir, None)
+    }
+
+    fn with_file(
+        flags: Flags,
+        env: Environment,
+        working_dir: &Path,
+        file: Option<ConfigFile>,
+    ) -> Result<Self, ConfigError> {
         let mut config = Self {
             flags,
             env,
+            file,
             working_dir: working_dir.to_path_buf(),
-            ..Self::default()
-        };
-        let named = config
-            .flags
-            .config
-            .clone()
-            .or_else(|| config.env_path("JITC_CONFIG"));
-        config.file = match named {
-            Some(path) => Some(ConfigFile::read(&path)?),
-            None => ConfigFile::read_if_present(&working_dir.join("jitc.toml"))?,
+            env_file: None,
         };
         let env_file = (config.flags.env_file.clone())
             .or_else(|| config.env_path("JITC_ENV_FILE"))
             .or_else(|| config.file_path("env_file"));
         config.env_file = env_file.map(|p| EnvFile::read(&p)).transpose()?;
         Ok(config)
+    }
+
+    /// Why the working folder's config file was passed over, if it was.
+    #[must_use]
+    pub fn refused_file(&self) -> Option<ConfigError> {
+        if self.file.is_some() {
+            return None;
+        }
+        let refused = ConfigFile::read_if_present(&self.working_dir.join("jitc.toml")).err()?;
+        matches!(refused, ConfigError::Foreign { .. }).then_some(refused)
     }
 
     /// The setting of a constant: the flag, else the first of `variables` that is
@@ -352,7 +393,7 @@ impl Config {
     }
 
     fn env_path(&self, name: &str) -> Option<PathBuf> {
-        self.env.get(name).map(PathBuf::from)
+        self.env.path(name)
     }
 
     fn file_path(&self, key: &str) -> Option<PathBuf> {

@@ -82,6 +82,8 @@ pub fn install(config: &Config) -> Result<Toolchain, ToolchainError> {
     fs_err::write(&requirements, line)?;
     let output = Command::new("python3")
         .args([
+            // Else a pip.py of the working folder would be run in pip's place.
+            "-I",
             "-m",
             "pip",
             "download",

@@ -56,7 +56,7 @@ pub enum ToolchainError {
     #[error("no NVRTC found, and none is pinned for {0}: name one with JITC_NVRTC or CUDA_HOME")]
     NotPinned(&'static str),
     /// pip did not deliver.
-    #[error("fetching nvidia-cuda-nvrtc {PINNED_VERSION} with `python3 -m pip download` failed: {0}")]
+    #[error("fetching nvidia-cuda-nvrtc {PINNED_VERSION} with `python3 -I -m pip download` failed: {0}")]
     Fetch(String),
     /// What was found cannot be opened as a library.
     #[error("the NVRTC at {path} cannot be opened: {reason}")]

@@ -7,10 +7,12 @@
 
 mod constants;
 mod family;
+mod includes;
 mod registry;
 
 pub use constants::{Constant, Legal};
 pub use family::{Constraint, Derived, Entry, Family, Size};
+pub(crate) use includes::{included, name_in_full};
 pub use registry::Registry;
 
 /// What is wrong with a family, or with asking for one.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use include_dir::{Dir, include_dir};
 
-use super::{Family, TemplateError};
+use super::{Family, TemplateError, name_in_full};
+use crate::engine::request::regions;
 use crate::engine::suggest::did_you_mean;
 
 static EMBEDDED: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/templates");
@@ -44,14 +45,14 @@ impl Registry {
 
     /// Families from texts by relative path.
     pub fn from_files(files: &BTreeMap<String, String>) -> Result<Self, TemplateError> {
-        let headers: BTreeMap<String, Arc<str>> = files
+        let headers: BTreeMap<&str, &str> = files
             .iter()
-            .filter_map(|(path, text)| {
-                Some((
-                    path.strip_prefix("include/")?.to_owned(),
-                    Arc::from(text.as_str()),
-                ))
-            })
+            .filter_map(|(path, text)| Some((path.strip_prefix("include/")?, text.as_str())))
+            .collect();
+        let known = |name: &str| headers.contains_key(name) || name == regions::HEADER;
+        let headers = headers
+            .iter()
+            .map(|(name, text)| ((*name).to_owned(), Arc::from(name_in_full(name, text, known))))
             .collect();
         let mut families = BTreeMap::new();
         for (path, toml) in files {
@@ -112,7 +113,8 @@ impl Registry {
         self.families.values()
     }
 
-    /// Headers by the name under which sources include them.
+    /// Headers by the name under which sources include them; a quoted include of a
+    /// header beside one is named in full.
     #[must_use]
     pub fn headers(&self) -> &BTreeMap<String, Arc<str>> {
         &self.headers
