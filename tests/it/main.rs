@@ -17,6 +17,7 @@ mod key;
 mod layer;
 mod pack;
 mod policy;
+mod published;
 mod regions;
 mod regions_cli;
 mod regions_page;
