@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -12,8 +11,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use super::{Answer, output};
 use crate::engine::config::{FlagConstant, Flags};
 use crate::engine::jit::{Error, Jit};
-use crate::engine::request::spec::check_names;
-use crate::engine::request::template::{Family, Registry};
+use crate::engine::request::template::Registry;
 
 /// `--templates` decides which flags there are, and `--color` how clap prints an
 /// error: both are looked for before clap reads the line.
@@ -74,23 +72,10 @@ pub(super) fn refuse(matches: &ArgMatches, names: &[&str], what: &str) -> Result
     }
 }
 
-/// Refuses constants on the command line, or in the config file, that none of these
-/// families has.
+/// Refuses constants on the command line that none of these families has, and those of
+/// the config file that no family has.
 pub(super) fn constants_of(jit: &Jit, families: &[&str]) -> Result<(), Error> {
-    let families: Result<Vec<_>, _> = families.iter().map(|name| jit.registry().get(name)).collect();
-    let config = jit.config();
-    check_names(jit.registry().families(), config)?;
-    let declared = |name: &String, all: &[&Arc<Family>]| all.iter().any(|f| f.constants.contains_key(name));
-    let families = families?;
-    // The file's constants may be other families'.
-    if config
-        .flag_constants()
-        .iter()
-        .any(|c| !declared(&c.name, &families))
-    {
-        check_names(families, config)?;
-    }
-    Ok(())
+    Ok(jit.registry().check_constants(families, jit.config())?)
 }
 
 /// Flags that every verb takes.

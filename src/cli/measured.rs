@@ -95,6 +95,7 @@ fn argument(flag: &Flag) -> Arg {
     };
     let arg = Arg::new(flag.name).long(flag.name).help(help);
     match flag.value {
+        Some(value) if flag.repeated => arg.value_name(value).action(ArgAction::Append),
         Some(value) => arg.value_name(value).allow_hyphen_values(true),
         None => arg.action(ArgAction::SetTrue),
     }
@@ -119,8 +120,13 @@ fn options(
                 flag.name
             )));
         }
-        let value = flag.value.and_then(|_| matches.get_one::<String>(flag.name));
-        options = options.set(flag.name, value.map_or("", String::as_str));
+        if flag.value.is_none() {
+            options = options.set(flag.name, "");
+            continue;
+        }
+        for value in matches.get_raw(flag.name).into_iter().flatten() {
+            options = options.add(flag.name, value.to_string_lossy());
+        }
     }
     Ok(options)
 }

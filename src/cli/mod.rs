@@ -7,7 +7,6 @@ mod dispatch;
 mod doctor;
 mod extract;
 mod human;
-mod layer_copies;
 #[allow(dead_code)]
 mod measured;
 mod output;
@@ -19,7 +18,6 @@ mod tune;
 mod verify;
 mod verify_case;
 mod verify_gemv;
-mod verify_layer;
 mod verify_mma;
 mod warm;
 mod whole;

@@ -1,10 +1,8 @@
-//! `jitc tune`: of `wo_gemv`, here, and of the decode layer ([`layer`]): tries a declared space of geometries on this GPU and keeps
-//! the fastest of each problem beside the cache.
+//! `jitc tune`: tries a declared space of geometries on this GPU and keeps the fastest
+//! of each problem beside the cache.
 //!
 //! Invariant: only a geometry that the gate lets through is timed, and a record is
 //! written only after every candidate of its problem was.
-
-mod layer;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,17 +11,17 @@ use clap::{Arg, ArgAction, ArgMatches};
 use serde_json::json;
 
 use super::bench::{Inputs, Request, Variant, WoSession};
-use super::{Answer, args, output};
+use super::{Answer, args, measured, output};
 use crate::engine::jit::Jit;
 use crate::engine::request::target::Arch;
 use crate::engine::request::template::{Family, Registry};
 use crate::families::wo_gemv::tune::space;
 use crate::measure::MeasureError;
-use crate::measure::tune::Choice;
-use crate::measure::tune::Geometry;
-use crate::measure::tune::Origin;
-use crate::measure::tune::Record;
-use crate::measure::tune::Winner;
+use crate::measure::harness::Verb;
+use crate::measure::tune::{
+    Choice, Geometry, Origin, Record, Space, Winner, empty_search_space, geometry_text, keep_faster,
+    read_space,
+};
 
 pub(super) fn command(registry: &Registry) -> clap::Command {
     let tune = clap::Command::new("tune")
@@ -69,7 +67,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     };
     let tuned = match args::refuse(matches, others, family) {
         Err(reason) => Err(MeasureError::Request(reason)),
-        Ok(()) if is_layer => layer::tune(jit, matches, family, json),
+        Ok(()) if is_layer => measured::run(Verb::Tune, jit, matches, json),
         Ok(()) => tune(jit, matches, json),
     };
     match tuned {
@@ -82,29 +80,6 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     }
 }
 
-/// Constants and values that `--space` gives.
-fn given(family: &Family, matches: &ArgMatches) -> Result<Vec<(String, Vec<String>)>, MeasureError> {
-    let texts = matches.get_many::<String>("space").into_iter().flatten();
-    texts
-        .map(|text| {
-            let (name, list) = text
-                .split_once('=')
-                .filter(|(name, _)| family.constants.contains_key(*name))
-                .ok_or_else(|| {
-                    MeasureError::Request(format!(
-                        "--space {text}: expected NAME=LIST of one of this family's constants"
-                    ))
-                })?;
-            let values: Vec<String> = list.split(',').map(|v| v.trim().to_owned()).collect();
-            for value in &values {
-                let legal = family.constants[name].legal.parse(value);
-                legal.map_err(|reason| MeasureError::Request(format!("--space {text}: {reason}")))?;
-            }
-            Ok((name.to_owned(), values))
-        })
-        .collect()
-}
-
 /// The candidates that the family allows. That does not depend on the arch, so no
 /// GPU is needed.
 fn candidates(
@@ -112,7 +87,7 @@ fn candidates(
     request: &Request,
     variant: &Variant,
     nat: usize,
-    given: &[(String, Vec<String>)],
+    given: &Space,
 ) -> Vec<Geometry> {
     let allowed = |geometry: &Geometry| {
         geometry.keys().all(|name| family.constants.contains_key(name))
@@ -123,19 +98,13 @@ fn candidates(
     all
 }
 
-/// What `--space` and the constants that were set leave nothing of.
-fn none_legal(problem: &str) -> MeasureError {
-    MeasureError::Request(format!(
-        "{problem}: no candidate is legal and fits the GPU: give --space other values, or set fewer constants"
-    ))
-}
-
 fn tune(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<ExitCode, MeasureError> {
     args::constants_of(jit, &["wo_gemv"])?;
     let request = super::bench::request(jit, matches)?;
     let variants = request.variants().map_err(MeasureError::Request)?;
     let family = jit.registry().get("wo_gemv")?;
-    let given = given(family, matches)?;
+    let texts = matches.get_many::<String>("space").into_iter().flatten();
+    let given = read_space(family, texts.map(String::as_str))?;
     if variants.iter().any(|v| v.geometry != "tiled") {
         return Err(MeasureError::Request(
             "geometry: only `tiled` has anything to tune; the original's layout is fixed".into(),
@@ -147,7 +116,7 @@ fn tune(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<ExitCode, Measure
                 "wo_split={} {} tokens={nat}",
                 variant.wo_split, variant.accumulate
             );
-            return Err(none_legal(&problem));
+            return Err(empty_search_space(&problem));
         }
     }
     if matches.get_flag("dry-run") {
@@ -241,25 +210,13 @@ fn best(
                 "wo_split={} {} tokens={nat}: {} of {tried}, {:.2} us, {:.2} x streaming",
                 variant.wo_split,
                 variant.accumulate,
-                text(&winner.geometry),
+                geometry_text(&winner.geometry),
                 winner.median_us,
                 winner.median_us / floor
             ));
         }
     }
     Ok(winner)
-}
-
-/// The first of equals stays.
-fn keep_faster(winner: &mut Option<Winner>, found: Winner) {
-    if winner.as_ref().is_none_or(|w| found.median_us < w.median_us) {
-        *winner = Some(found);
-    }
-}
-
-fn text(geometry: &Geometry) -> String {
-    let set: Vec<String> = geometry.iter().map(|(n, v)| format!("{n}={v}")).collect();
-    set.join(" ")
 }
 
 fn say(json: bool, constants: &Geometry, nat: usize, geometry: &Geometry, median_us: Option<f64>) {
@@ -273,6 +230,6 @@ fn say(json: bool, constants: &Geometry, nat: usize, geometry: &Geometry, median
     output::line(format!(
         "{median}{} tokens={nat}  {}",
         problem.join(" "),
-        text(geometry)
+        geometry_text(geometry)
     ));
 }

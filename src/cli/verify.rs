@@ -10,12 +10,13 @@ use half::bf16;
 use serde_json::json;
 
 use super::verify_case::{Case, Expected, Tally, finite};
-use super::{Answer, output, verify_gemv, verify_layer, verify_mma};
+use super::{Answer, measured, output, verify_gemv, verify_mma};
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
 use crate::engine::request::template::Registry;
 use crate::engine::run::device::Context;
+use crate::families::decode_layer;
 use crate::families::nvfp4::packed::{BLOCK_ROWS, PACKED};
 use crate::families::wo_gemv::problem::WoProblem;
 use crate::families::wo_gemv::reference::WoInputs;
@@ -25,6 +26,7 @@ use crate::families::wo_gemv::reference::matmul_f64;
 use crate::families::wo_gemv::reference::split_order;
 use crate::measure::MeasureError;
 use crate::measure::compare::Comparison;
+use crate::measure::harness::Verb;
 use crate::measure::rng::Rng;
 
 /// hidden, query heads, head dim: the model's shape, small odd ones that neither tiles
@@ -104,20 +106,15 @@ pub(super) fn command(_: &Registry) -> Command {
 
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     let family = matches.get_one::<String>("family").map_or("wo_gemv", |f| f);
-    let is_layer = family.starts_with("beta_");
-    if matches.contains_id("soak") && !is_layer {
+    if decode_layer::FAMILIES.contains(&family) {
+        return measured::run(Verb::Verify, jit, matches, json);
+    }
+    if matches.contains_id("soak") {
         output::error(format!("--soak: {family} has none; name beta_coop or beta_lite"));
         return Ok(ExitCode::from(2));
     }
     let ordinal = matches.get_one::<u32>("device").copied().unwrap_or(0);
     let context = Context::new(ordinal).map_err(MeasureError::Device)?;
-    if is_layer {
-        let streams = matches.get_one::<usize>("streams").copied().unwrap_or(1);
-        let soak = matches
-            .get_one::<usize>("soak")
-            .map(|launches| (*launches, streams));
-        return verify_layer::run(jit, &context, family, matches.get_flag("quick"), soak, json);
-    }
     let seeds = matches.get_one::<u64>("seeds").copied().unwrap_or(1);
     if family == "gemv" {
         return verify_gemv::run(jit, &context, matches.get_flag("quick"), seeds, json);

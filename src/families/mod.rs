@@ -1,7 +1,8 @@
 //! The kernels that come with jitc: everything that knows one of them, a folder each.
 //!
-//! Invariant: a family uses the engine and what measures, and no other family but
-//! [`nvfp4`], the weight format that they share.
+//! Invariant: a family uses the engine, what measures, and [`nvfp4`], the weight format
+//! that they share; [`decode_layer`] holds its `W_O` to the reference of [`wo_gemv`], and
+//! times that family's kernels beside its own. No family uses [`decode_layer`].
 
 #![cfg_attr(test, allow(clippy::float_cmp, reason = "references are held to the bit"))]
 
@@ -13,7 +14,7 @@ pub mod wo_gemv;
 use crate::measure::harness::Harness;
 
 /// Every family that can be measured; a new one is added here, and nowhere else.
-pub const BUILT_IN: &[&dyn Harness] = &[];
+pub const BUILT_IN: &[&dyn Harness] = &[decode_layer::HARNESS];
 
 /// The harness that answers to a name.
 #[must_use]

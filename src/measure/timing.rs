@@ -4,7 +4,7 @@
 //! Invariant: between the two events of a sample stands nothing but the launches
 //! that it counts; all of them are queued before the first is waited for.
 
-use cudarc::driver::{DriverError, sys};
+use cudarc::driver::{CudaEvent, CudaGraph, CudaStream, DriverError, sys};
 use serde::Serialize;
 
 use crate::engine::run::device::{Context, DeviceError};
@@ -68,61 +68,80 @@ pub fn cold_sets(l2_bytes: u32, set_bytes: usize) -> usize {
 }
 
 /// Samples, each microseconds a launch. `launch` gets the launch's number, by which
-/// it chooses its inputs, and the stream.
-pub fn sample(
+/// it chooses its inputs, and the stream; its own error ends the measurement, as it is.
+pub fn sample<E: From<TimingError>>(
     context: &Context,
     plan: &Plan,
-    launch: &mut dyn FnMut(usize, sys::CUstream) -> Result<(), LaunchError>,
-) -> Result<Vec<f64>, TimingError> {
-    context.bind()?;
-    let stream = context.cuda().new_stream()?;
+    launch: &mut dyn FnMut(usize, sys::CUstream) -> Result<(), E>,
+) -> Result<Vec<f64>, E> {
+    let driver = |error: DriverError| TimingError::from(error);
+    context.bind().map_err(TimingError::from)?;
+    let stream = context.cuda().new_stream().map_err(driver)?;
     let handle = stream.cu_stream();
-    let timed = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
-    let mut pairs = Vec::with_capacity(plan.samples);
-    for _ in 0..plan.samples {
-        pairs.push((context.cuda().new_event(timed)?, context.cuda().new_event(timed)?));
-    }
+    let pairs = event_pairs(context, plan.samples)?;
     let per_sample = match plan.method {
         Method::Events => {
             for i in 0..plan.warmups {
                 launch(i, handle)?;
             }
-            stream.synchronize()?;
+            stream.synchronize().map_err(driver)?;
             for (i, (start, end)) in pairs.iter().enumerate() {
-                start.record(&stream)?;
+                start.record(&stream).map_err(driver)?;
                 launch(plan.warmups + i, handle)?;
-                end.record(&stream)?;
+                end.record(&stream).map_err(driver)?;
             }
             1
         }
         Method::Graph => {
             // The first launch outside: a module's first launch does more than launch.
             launch(0, handle)?;
-            stream.synchronize()?;
-            stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
+            stream.synchronize().map_err(driver)?;
+            stream
+                .begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+                .map_err(driver)?;
             let queued = (0..plan.launches_per_graph).try_for_each(|i| launch(i, handle));
             let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0));
             queued?;
-            let graph = graph?.ok_or(TimingError::NoGraph)?;
-            for _ in 0..plan.warmups {
-                graph.launch()?;
-            }
-            stream.synchronize()?;
-            for (start, end) in &pairs {
-                start.record(&stream)?;
-                graph.launch()?;
-                end.record(&stream)?;
-            }
-            stream.synchronize()?;
+            replays(&stream, graph, plan.warmups, &pairs)?;
             plan.launches_per_graph
         }
     };
-    stream.synchronize()?;
+    stream.synchronize().map_err(driver)?;
     let launches = f64::from(u32::try_from(per_sample).unwrap_or(u32::MAX));
-    pairs
-        .iter()
-        .map(|(start, end)| Ok(f64::from(start.elapsed_ms(end)?) * 1e3 / launches))
-        .collect()
+    let micros = pairs.iter().map(|(start, end)| {
+        let elapsed_ms = start.elapsed_ms(end).map_err(driver)?;
+        Ok(f64::from(elapsed_ms) * 1e3 / launches)
+    });
+    Ok(micros.collect::<Result<_, TimingError>>()?)
+}
+
+/// What stands before a sample, and behind it.
+type Pair = (CudaEvent, CudaEvent);
+
+fn event_pairs(context: &Context, count: usize) -> Result<Vec<Pair>, TimingError> {
+    let timed = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
+    let one = |_| Ok((context.cuda().new_event(timed)?, context.cuda().new_event(timed)?));
+    (0..count).map(one).collect()
+}
+
+/// Replays of what was captured: some before the first sample, then one a sample.
+fn replays(
+    stream: &CudaStream,
+    captured: Result<Option<CudaGraph>, DriverError>,
+    warmups: usize,
+    pairs: &[Pair],
+) -> Result<(), TimingError> {
+    let graph = captured?.ok_or(TimingError::NoGraph)?;
+    for _ in 0..warmups {
+        graph.launch()?;
+    }
+    stream.synchronize()?;
+    for (start, end) in pairs {
+        start.record(stream)?;
+        graph.launch()?;
+        end.record(stream)?;
+    }
+    Ok(stream.synchronize()?)
 }
 
 /// Samples in short, microseconds.

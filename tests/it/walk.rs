@@ -13,6 +13,7 @@ const WALK: &[&str] = &[
     "engine::request::regions",
     "engine::request::template",
     "engine::request::spec",
+    "engine::request::select",
     "engine::request::matrix",
     "engine::build::toolchain",
     "engine::build::key",
@@ -28,6 +29,9 @@ const WALK: &[&str] = &[
     "engine::jit",
     "measure",
     "families::nvfp4",
+    "families::wo_gemv",
+    "families::gemv",
+    "families::decode_layer",
     "families",
     "cli",
 ];

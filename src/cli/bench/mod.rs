@@ -213,7 +213,9 @@ impl<'a> WoSession<'a> {
         let kernel = self.session.stream_kernel()?;
         let entry = &kernel.entries()[0];
         let samples = sample(&self.session.context, plan, &mut |i, stream| {
-            buffers.launch_stream(entry, i, stream)
+            buffers
+                .launch_stream(entry, i, stream)
+                .map_err(MeasureError::from)
         })?;
         Ok(Summary::of(&samples).map_or(f64::NAN, |s| s.median))
     }
@@ -293,7 +295,7 @@ impl<'a> WoSession<'a> {
         let mut summary = None;
         if passes {
             let samples = sample(&self.session.context, &plan, &mut |i, stream| {
-                inputs.buffers.launch(entry, i, tokens, stream)
+                Ok::<_, MeasureError>(inputs.buffers.launch(entry, i, tokens, stream)?)
             })?;
             summary = Summary::of(&samples);
             if let Some(dir) = &dir {

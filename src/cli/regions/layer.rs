@@ -10,10 +10,10 @@ use cudarc::driver::CudaStream;
 
 use super::Run;
 use super::live::{buffer, chosen, geometry, measure, source, with_regions};
-use crate::cli::layer_copies::Copies;
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::run::device::Context;
+use crate::families::decode_layer::copies::Copies;
 use crate::families::decode_layer::reference::Kv;
 use crate::families::decode_layer::{BoundLayer, Layer, WorkspaceError};
 use crate::measure::MeasureError;

@@ -9,6 +9,7 @@ use crate::engine::build::toolchain::ToolchainError;
 use crate::engine::cache::{CacheError, Drift, ReceiptError};
 use crate::engine::config::ConfigError;
 use crate::engine::request::matrix::MatrixError;
+use crate::engine::request::select::SelectError;
 use crate::engine::request::spec::SpecError;
 use crate::engine::request::template::TemplateError;
 use crate::engine::run::load::LoadError;
@@ -95,6 +96,15 @@ pub enum Error {
         /// Why.
         source: ReceiptError,
     },
+}
+
+impl From<SelectError> for Error {
+    fn from(error: SelectError) -> Self {
+        match error {
+            SelectError::Template(error) => Self::Template(error),
+            SelectError::Spec(error) => Self::Spec(error),
+        }
+    }
 }
 
 /// The stage at which something went wrong.

@@ -5,6 +5,7 @@
 pub mod constant;
 pub mod matrix;
 pub mod regions;
+pub mod select;
 pub mod spec;
 pub mod target;
 pub mod template;

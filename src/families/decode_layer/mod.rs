@@ -3,21 +3,34 @@
 //! Invariant: tensors are checked once, when a [`Layer`] is bound; a launch checks nothing
 //! but the number of tokens.
 
+pub(crate) mod copies;
 mod dims;
 pub mod dispatch;
 mod error;
+mod harness;
 mod layer;
 mod problem;
 pub mod reference;
 mod tensor;
 pub mod tune;
+pub mod verify;
 mod weights;
 mod workspace;
 
 pub use dims::{LayerDims, Packed};
 pub use error::WorkspaceError;
+pub use harness::HARNESS;
 pub use layer::{BoundLayer, Layer, VALUES};
 pub use problem::{LayerProblem, Room, Written};
 pub use tensor::{Dtype, Tensor};
 pub use weights::LayerWeights;
 pub use workspace::{LayerScales, LayerTensors, Workspace};
+
+/// The layer as one cooperative launch.
+pub const COOPERATIVE: &str = "beta_coop";
+
+/// The layer as ordinary launches, with the same bits.
+pub const ORDINARY: &str = "beta_lite";
+
+/// Both.
+pub const FAMILIES: [&str; 2] = [COOPERATIVE, ORDINARY];

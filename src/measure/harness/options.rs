@@ -18,6 +18,8 @@ pub struct Flag {
     pub value: Option<&'static str>,
     /// What it is where it is not given.
     pub default: Option<&'static str>,
+    /// Whether it may be given more than once.
+    pub repeated: bool,
     /// One line of help.
     pub help: &'static str,
 }
@@ -35,7 +37,17 @@ impl Flag {
             name,
             value: Some(value),
             default,
+            repeated: false,
             help,
+        }
+    }
+
+    /// A flag with a value that may be given more than once.
+    #[must_use]
+    pub const fn repeated(name: &'static str, value: &'static str, help: &'static str) -> Self {
+        Self {
+            repeated: true,
+            ..Self::new(name, value, None, help)
         }
     }
 
@@ -46,6 +58,7 @@ impl Flag {
             name,
             value: None,
             default: None,
+            repeated: false,
             help,
         }
     }
@@ -54,7 +67,7 @@ impl Flag {
 /// Options that were given, by name, and defaults of those that were not.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    given: BTreeMap<String, String>,
+    given: BTreeMap<String, Vec<String>>,
     defaults: BTreeMap<&'static str, &'static str>,
 }
 
@@ -72,7 +85,14 @@ impl Options {
     /// Sets one; a switch is set to the empty text.
     #[must_use]
     pub fn set(mut self, name: &str, value: impl Into<String>) -> Self {
-        self.given.insert(name.to_owned(), value.into());
+        self.given.insert(name.to_owned(), vec![value.into()]);
+        self
+    }
+
+    /// Gives one once more.
+    #[must_use]
+    pub fn add(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.given.entry(name.to_owned()).or_default().push(value.into());
         self
     }
 
@@ -85,8 +105,12 @@ impl Options {
     /// Its text; `None` where it was not given and has no default.
     #[must_use]
     pub fn text(&self, name: &str) -> Option<&str> {
-        let given = self.given.get(name).map(String::as_str);
-        given.or_else(|| self.defaults.get(name).copied())
+        self.all(name).last().or_else(|| self.defaults.get(name).copied())
+    }
+
+    /// Every text that it was given, in order.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.given.get(name).into_iter().flatten().map(String::as_str)
     }
 
     /// Its value as one of these words.
@@ -109,6 +133,17 @@ impl Options {
             return Ok(None);
         };
         one(name, text, &range).map(Some)
+    }
+
+    /// Its value as a whole number of at least one.
+    pub fn count(&self, name: &str) -> Result<Option<usize>, MeasureError> {
+        let Some(text) = self.text(name) else {
+            return Ok(None);
+        };
+        match text.parse() {
+            Ok(0) | Err(_) => Err(wrong(name, text, "a whole number from 1")),
+            Ok(count) => Ok(Some(count)),
+        }
     }
 
     /// Its value as a list of numbers, each within a range; empty where there is none.

@@ -7,6 +7,7 @@
 //! where more do: of a launch's geometries, all that are chosen from share one.)
 
 mod record;
+mod space;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::run::device::Device;
 
 pub use record::{Record, Winner};
+pub use space::{Space, empty_search_space, geometry_text, keep_faster, read_space};
 
 /// Constants that change how a kernel is laid out over the GPU and nothing else.
 pub type Geometry = BTreeMap<String, String>;

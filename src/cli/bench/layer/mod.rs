@@ -20,11 +20,12 @@ use clap::ArgMatches;
 
 use super::report::Timed;
 use super::{MeasureError, Session, files};
-use crate::cli::{layer_copies, output, verify_layer};
+use crate::cli::output;
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::{KernelSpec, SpecId};
 use crate::families::decode_layer::Layer;
 use crate::families::decode_layer::reference::Kv;
+use crate::families::decode_layer::{copies, verify};
 use crate::measure::timing::{Plan, Summary, sample};
 
 pub(super) use ask::args;
@@ -60,7 +61,7 @@ struct Run<'a> {
     session: &'a Session<'a>,
     ask: Ask,
     out: Option<PathBuf>,
-    gates: HashMap<SpecId, verify_layer::Gate>,
+    gates: HashMap<SpecId, verify::Gate>,
     points: Vec<Point>,
 }
 
@@ -137,7 +138,7 @@ impl Run<'_> {
     fn judge(&mut self, spec: &KernelSpec) -> Result<(), MeasureError> {
         if let Entry::Vacant(place) = self.gates.entry(spec.id()) {
             let lengths = vec![GATE_LENGTH; spec.number("tokens").unwrap_or(1) as usize];
-            let gate = verify_layer::gate(self.session.jit, &self.session.context, spec, lengths)?;
+            let gate = verify::gate(self.session.jit, &self.session.context, spec, lengths)?;
             if let Some(reason) = gate.wrong() {
                 output::error(format!("{}: WRONG {reason}", spec.variant()));
             }
@@ -170,7 +171,7 @@ impl Run<'_> {
         let gated = self
             .gates
             .get(&variant.coop.id())
-            .is_some_and(verify_layer::Gate::passes);
+            .is_some_and(verify::Gate::passes);
         for path in self.ask.paths.clone() {
             let bound = if path == Path::Coop { &coop } else { &lite };
             let mut bits = Bits::default();
@@ -210,7 +211,7 @@ impl Run<'_> {
                         separate.sample(session, &plan, &lite, kernels, nat)?
                     }
                     _ => sample(&session.context, &plan, &mut |i, stream| {
-                        layer_copies::launch(bound, i, nat, stream)
+                        Ok::<_, MeasureError>(copies::launch(bound, i, nat, stream)?)
                     })?,
                 };
                 summary = Summary::of(&samples);

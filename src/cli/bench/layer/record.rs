@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::super::{MeasureError, Session, files};
 use super::{GATE_LENGTH, Path};
-use crate::cli::verify_layer::Gate;
 use crate::engine::request::spec::KernelSpec;
+use crate::families::decode_layer::verify::Gate;
 use crate::measure::timing::Plan;
 
 const FORMULA: &str = "codes and scales of W_O, gate, up and down, once; \

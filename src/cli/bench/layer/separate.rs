@@ -9,7 +9,6 @@ use std::sync::Arc;
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, sys};
 
 use super::super::{MeasureError, Session};
-use crate::cli::layer_copies::launched;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
 use crate::engine::request::template::Family;
@@ -134,14 +133,14 @@ impl Separate {
         kernels: &Kernels,
         nat: u32,
     ) -> Result<Vec<f64>, MeasureError> {
-        Ok(sample(&session.context, plan, &mut |i, stream| {
-            // SAFETY: as in `layer_copies::launch`.
-            launched(unsafe { attention[i % attention.len()].launch_entries(ATTENTION, nat, stream) })?;
+        sample(&session.context, plan, &mut |i, stream| {
+            // SAFETY: as in `copies::launch`.
+            unsafe { attention[i % attention.len()].launch_entries(ATTENTION, nat, stream) }?;
             let [w, g, o] = &self.copies[i % self.copies.len()];
             self.launch_wo(&kernels.wo.1, w, nat, stream)?;
             self.launch_gemv(&kernels.gate_up.1, g, nat, stream)?;
-            self.launch_gemv(&kernels.down.1, o, nat, stream)
-        })?)
+            Ok(self.launch_gemv(&kernels.down.1, o, nat, stream)?)
+        })
     }
 
     fn wo(session: &Session, spec: &KernelSpec, nat: u32) -> Result<KernelSpec, MeasureError> {

@@ -6,8 +6,8 @@
 use cudarc::driver::{CudaSlice, DevicePtr};
 
 use super::super::{MeasureError, Session};
-use crate::cli::layer_copies::{Copies, weight_bytes};
 use crate::engine::run::launch::{Arguments, Order, launch};
+use crate::families::decode_layer::copies::{Copies, weight_bytes};
 use crate::families::decode_layer::reference::LayerInputs;
 use crate::families::decode_layer::{BoundLayer, Layer, LayerDims, WorkspaceError, Written};
 use crate::measure::timing::{Plan, Summary, sample};
@@ -89,7 +89,7 @@ impl Sets {
                 .u64(bytes as u64)
                 .pointer(result);
             // SAFETY: the arguments are those of `stream`; each buffer holds these bytes.
-            unsafe { launch(entry, 1, Order::Serial, stream, &mut arguments) }
+            unsafe { launch(entry, 1, Order::Serial, stream, &mut arguments) }.map_err(MeasureError::from)
         })?;
         Ok(Summary::of(&samples).map_or(f64::NAN, |s| s.median))
     }

@@ -2,8 +2,9 @@
 //!
 //! Invariant: choosing is pure, allocates nothing and takes no lock; a forced
 //! cooperative launch that does not fit is refused, never replaced by another
-//! path. Nothing here compiles: what was not prepared cannot be chosen.
+//! path. [`select`] compiles nothing: what was not prepared cannot be chosen.
 
+mod explain;
 mod policy;
 
 use std::fmt;
@@ -12,7 +13,9 @@ use serde::Serialize;
 
 use crate::engine::request::constant::Value;
 use crate::engine::request::spec::KernelSpec;
+use crate::families::decode_layer::{COOPERATIVE, ORDINARY};
 
+pub use explain::{Candidate, Explanation, Target, explain};
 pub use policy::{Layers, Path, Policy};
 
 /// One decode step of one layer.
@@ -58,8 +61,8 @@ impl Variant {
     #[must_use]
     pub fn of(spec: &KernelSpec, capacity: u32) -> Option<Self> {
         let kind = match spec.family.name.as_str() {
-            "beta_coop" => Kind::Coop,
-            "beta_lite" => Kind::Lite,
+            COOPERATIVE => Kind::Coop,
+            ORDINARY => Kind::Lite,
             _ => return None,
         };
         let blocks = match kind {

@@ -1,6 +1,6 @@
-//! `jitc verify beta_coop --soak N`: many launches with random tokens, lengths,
-//! splits and modes on several streams at once, and captured graphs replayed over
-//! inputs that change; every launch's results held to the bit.
+//! Many launches with random tokens, lengths, splits and modes on several streams at
+//! once, and captured graphs replayed over inputs that change; every launch's results
+//! held to the bit.
 //!
 //! Invariant: what a launch has to write was written before by the same variant
 //! over the same inputs, alone on the GPU; both results of every launch are kept
@@ -13,29 +13,17 @@ use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use cudarc::driver::{CudaSlice, CudaStream};
 use serde_json::json;
 
-use super::super::output;
-use super::{SHAPE_NAMES, cases::MODEL, cases::SMALL};
+use super::super::reference::{Kv, LayerInputs, LayerShape, Lengths};
+use super::super::{BoundLayer, Layer, LayerDims, LayerProblem, LayerWeights, Room, WorkspaceError, Written};
+use super::{SHAPE_NAMES, Soak, VerifyRequest, cases::MODEL, cases::SMALL};
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::{KernelSpec, SpecError};
 use crate::engine::request::target::Arch;
 use crate::engine::request::template::Family;
 use crate::engine::run::device::Context;
-use crate::families::decode_layer::reference::{Kv, LayerInputs, LayerShape, Lengths};
-use crate::families::decode_layer::{
-    BoundLayer, Layer, LayerDims, LayerProblem, LayerWeights, Room, WorkspaceError, Written,
-};
 use crate::measure::MeasureError;
+use crate::measure::harness::{Event, Sink};
 use crate::measure::rng::Rng;
-
-/// What was asked for.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Request<'a> {
-    pub(super) family: &'a str,
-    /// The small shape instead of the model's.
-    pub(super) small: bool,
-    pub(super) launches: usize,
-    pub(super) streams: usize,
-}
 
 const SPLITS: [&str; 4] = ["1", "2", "4", "8"];
 /// Sets of inputs a stream.
@@ -51,15 +39,16 @@ const REPLAYS: usize = 1000;
 pub(super) fn run(
     jit: &Jit,
     context: &Context,
-    request: Request<'_>,
-    json: bool,
+    request: &VerifyRequest<'_>,
+    soak: Soak,
+    sink: &mut Sink<'_>,
 ) -> Result<usize, MeasureError> {
     let layers = layers(jit, context, request)?;
     let shape = layers[0].dims().shape;
     let mut rng = Rng::stream(2026, 1);
-    let inputs: Vec<LayerInputs> = (0..SETS * request.streams)
+    let inputs: Vec<LayerInputs> = (0..SETS * soak.streams)
         .map(|set| {
-            let step = step(&shape, request.small, &mut rng, 100 + set as u64);
+            let step = step(&shape, request.quick, &mut rng, 100 + set as u64);
             if set == 0 { step.pack() } else { step }
         })
         .collect();
@@ -77,7 +66,7 @@ pub(super) fn run(
         });
     let started = Instant::now();
     let bad = replays(&layers, &dims, room, &weights, &stream, &inputs)?;
-    say(json, request.family, "replays", REPLAYS, 1, bad, started);
+    say(sink, request.family, "replays", (REPLAYS, 1), bad, started);
 
     let mut lanes = Vec::new();
     for own in inputs.chunks(SETS) {
@@ -85,7 +74,7 @@ pub(super) fn run(
         lanes.push(Lane::new(&stream, &layers, &dims, room, &weights, own)?);
     }
     context.cuda().synchronize().map_err(WorkspaceError::from)?;
-    let each = request.launches.div_ceil(request.streams.max(1));
+    let each = soak.launches.div_ceil(soak.streams.max(1));
     let started = Instant::now();
     let differing: Vec<Result<usize, WorkspaceError>> = std::thread::scope(|scope| {
         let running: Vec<_> = lanes
@@ -105,45 +94,36 @@ pub(super) fn run(
     for count in differing {
         sum += count?;
     }
-    let launches = each * request.streams;
-    say(
-        json,
-        request.family,
-        "soak",
-        launches,
-        request.streams,
-        sum - bad,
-        started,
-    );
+    let launches = each * soak.streams;
+    let shape = (launches, soak.streams);
+    say(sink, request.family, "soak", shape, sum - bad, started);
     Ok(sum)
 }
 
 fn say(
-    json: bool,
+    sink: &mut Sink<'_>,
     family: &str,
     what: &str,
-    launches: usize,
-    streams: usize,
+    (launches, streams): (usize, usize),
     differing: usize,
     since: Instant,
 ) {
     let seconds = since.elapsed().as_secs_f64();
-    if json {
-        output::json(&json!({"event": what, "family": family, "launches": launches,
-            "streams": streams, "differing": differing, "elapsed_ms": seconds * 1e3}));
-    } else {
-        output::line(format!(
-            "{family}: {what}: {launches} launches on {streams} streams, {differing} with a differing bit, \
-             in {seconds:.1} s"
-        ));
-    }
+    sink(Event::Object(
+        json!({"event": what, "family": family, "launches": launches,
+        "streams": streams, "differing": differing, "elapsed_ms": seconds * 1e3}),
+    ));
+    sink(Event::Line(format!(
+        "{family}: {what}: {launches} launches on {streams} streams, {differing} with a differing bit, \
+         in {seconds:.1} s"
+    )));
 }
 
-fn layers(jit: &Jit, context: &Context, request: Request<'_>) -> Result<Vec<Layer>, MeasureError> {
+fn layers(jit: &Jit, context: &Context, request: &VerifyRequest<'_>) -> Result<Vec<Layer>, MeasureError> {
     let device = context.device();
     let arch = Arch::of_device(device.major, device.minor);
     let family = jit.registry().get(request.family)?;
-    let specs = specs(family, request.small, device.sm_count, arch)?;
+    let specs = specs(family, request.quick, device.sm_count, arch)?;
     jit.prepare_each(specs.iter())?;
     specs
         .iter()
@@ -367,7 +347,7 @@ mod tests {
     fn every_variant_of_the_soak_is_a_legal_kernel_of_its_family() {
         let registry = Registry::load(None).expect("registry");
         let arch: Arch = "sm_90a".parse().expect("arch");
-        for name in ["beta_coop", "beta_lite"] {
+        for name in crate::families::decode_layer::FAMILIES {
             let family = registry.get(name).expect("family");
             for small in [true, false] {
                 let specs = specs(family, small, 132, arch).expect("legal");

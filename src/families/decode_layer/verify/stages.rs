@@ -6,8 +6,8 @@
 use half::bf16;
 use serde_json::{Value, json};
 
-use crate::families::decode_layer::Written;
-use crate::families::decode_layer::reference::{
+use super::super::Written;
+use super::super::reference::{
     self, Errors, LayerInputs, LayerShape, attention_f64, middle_f64, norm_f64, output_f64,
 };
 use crate::families::wo_gemv::reference::WoInputs;

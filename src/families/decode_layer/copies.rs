@@ -7,20 +7,17 @@ use std::sync::Arc;
 
 use cudarc::driver::sys;
 
+use super::reference::LayerInputs;
+use super::{BoundLayer, Layer, LayerDims, LayerProblem, LayerWeights, Room, WorkspaceError};
 use crate::engine::run::device::Context;
-use crate::engine::run::launch::LaunchError;
-use crate::families::decode_layer::reference::LayerInputs;
-use crate::families::decode_layer::{
-    BoundLayer, Layer, LayerDims, LayerProblem, LayerWeights, Room, WorkspaceError,
-};
 use crate::measure::timing::cold_sets;
 
-pub(super) struct Copies(pub(super) Vec<LayerProblem>);
+pub(crate) struct Copies(pub(crate) Vec<LayerProblem>);
 
 impl Copies {
     /// As many copies of the inputs as make a launch over the next one cold, for every
     /// layer whose sizes are at most `most`.
-    pub(super) fn new(
+    pub(crate) fn new(
         context: &Context,
         most: &LayerDims,
         inputs: &LayerInputs,
@@ -40,38 +37,25 @@ impl Copies {
     }
 
     /// A layer over each copy.
-    pub(super) fn bind(&self, layer: &Layer) -> Result<Vec<BoundLayer>, WorkspaceError> {
+    pub(crate) fn bind(&self, layer: &Layer) -> Result<Vec<BoundLayer>, WorkspaceError> {
         self.0.iter().map(|copy| copy.bind(layer)).collect()
     }
 }
 
 /// Codes and scales of a layer's matrices.
-pub(super) fn weight_bytes(inputs: &LayerInputs) -> usize {
+pub(crate) fn weight_bytes(inputs: &LayerInputs) -> usize {
     let matrices = [&inputs.wo, &inputs.gate_proj, &inputs.up_proj, &inputs.down_proj];
     matrices.iter().map(|m| m.codes.len() + m.scales.len()).sum()
 }
 
 /// One launch over copy `number` modulo their count.
-pub(super) fn launch(
+pub(crate) fn launch(
     bound: &[BoundLayer],
     number: usize,
     nat: u32,
     stream: sys::CUstream,
-) -> Result<(), LaunchError> {
+) -> Result<(), WorkspaceError> {
     // SAFETY: the memory is that of `Copies`, which the caller keeps until the stream
     // is done; one launch follows the other.
-    launched(unsafe { bound[number % bound.len()].launch(nat, stream) })
-}
-
-/// The launch's own error. Copies are made for the tokens that are launched, so
-/// nothing else is refused; if it is, it is said in the launch's name.
-pub(super) fn launched(result: Result<(), WorkspaceError>) -> Result<(), LaunchError> {
-    match result {
-        Ok(()) => Ok(()),
-        Err(WorkspaceError::Launch(error)) => Err(error),
-        Err(other) => Err(LaunchError::Driver {
-            entry: other.to_string(),
-            reason: cudarc::driver::DriverError(sys::CUresult::CUDA_ERROR_INVALID_VALUE),
-        }),
-    }
+    unsafe { bound[number % bound.len()].launch(nat, stream) }
 }

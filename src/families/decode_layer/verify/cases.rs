@@ -1,6 +1,7 @@
-//! What `jitc verify` runs of the decode layer.
+//! What verifying runs of the decode layer.
 
-use crate::families::decode_layer::reference::Kv;
+use super::super::COOPERATIVE;
+use super::super::reference::Kv;
 
 /// One variant over one set of inputs.
 pub(super) struct Case {
@@ -42,7 +43,7 @@ pub(super) fn cases(family: &str, quick: bool) -> Vec<Case> {
     small_cases(&mut all);
     packed_cases(&mut all);
     head_cases(&mut all);
-    if family == "beta_coop" {
+    if family == COOPERATIVE {
         original_cases(&mut all, quick);
     }
     if !quick {
@@ -289,7 +290,7 @@ mod tests {
 
     #[test]
     fn the_cases_hold_every_boundary_and_every_grouping_of_heads() {
-        let all = cases("beta_coop", false);
+        let all = cases(COOPERATIVE, false);
         for tokens in [1, 2, 3, 4, 8] {
             assert!(all.iter().any(|c| c.lengths.len() == tokens), "{tokens} tokens");
         }
@@ -318,7 +319,7 @@ mod tests {
     #[test]
     fn every_case_is_a_legal_kernel_of_its_family() {
         let registry = crate::engine::request::template::Registry::load(None).expect("registry");
-        for name in ["beta_coop", "beta_lite"] {
+        for name in crate::families::decode_layer::FAMILIES {
             let family = registry.get(name).expect("family");
             for case in cases(name, false) {
                 let numbers = case.shape.map(|n| n.to_string());

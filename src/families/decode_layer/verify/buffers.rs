@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use cudarc::driver::CudaStream;
 
-use crate::families::decode_layer::reference::LayerInputs;
-use crate::families::decode_layer::{Layer, LayerProblem, LayerWeights, Room, WorkspaceError, Written};
+use super::super::reference::LayerInputs;
+use super::super::{Layer, LayerProblem, LayerWeights, Room, WorkspaceError, Written};
 
 /// One launch with outputs poisoned before it.
 pub(super) fn run_once(

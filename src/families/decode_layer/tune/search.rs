@@ -1,47 +1,88 @@
-//! `jitc tune beta_coop` and `beta_lite`.
+//! The search for a layer's fastest geometry on a GPU.
 //!
 //! Invariant: every stage of a candidate passed its reference before it is timed,
-//! and the weights and caches of its launches take turns, so that none lie in L2.
+//! and the weights and caches of its launches take turns, so that none lie in L2; a
+//! record is written only after every candidate of its problem was timed.
 
-use std::process::ExitCode;
-
-use clap::ArgMatches;
 use serde_json::json;
 
-use super::super::dispatch::set_geometry;
-use super::super::layer_copies::{self, Copies};
-use super::super::{args, output, verify_layer};
-use super::{given, keep_faster, none_legal, text};
+use super::super::Layer;
+use super::super::copies::{self, Copies};
+use super::super::reference::Kv;
+use super::super::verify::gate;
+use super::{layer_space, set_geometry};
 use crate::engine::config::Config;
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
 use crate::engine::run::device::{Context, Device};
 use crate::engine::run::occupancy::known_device;
-use crate::families::decode_layer::Layer;
-use crate::families::decode_layer::reference::Kv;
-use crate::families::decode_layer::tune::layer_space;
 use crate::measure::MeasureError;
+use crate::measure::harness::{Event, Flag, Options, Sink, Verdict};
 use crate::measure::timing::{Method, Plan, Summary, sample};
-use crate::measure::tune::Geometry;
-use crate::measure::tune::Gpu;
-use crate::measure::tune::Problem;
-use crate::measure::tune::Record;
-use crate::measure::tune::Winner;
+use crate::measure::tune::{
+    Geometry, Gpu, Problem, Record, Space, Winner, empty_search_space, geometry_text, keep_faster, read_space,
+};
 
-pub(super) fn tune(
-    jit: &Jit,
-    matches: &ArgMatches,
-    family: &str,
-    json: bool,
-) -> Result<ExitCode, MeasureError> {
-    args::constants_of(jit, &[family])?;
-    given(jit.registry().get(family)?, matches)?;
+/// What tuning the layer takes.
+pub const FLAGS: &[Flag] = &[
+    Flag::repeated(
+        "space",
+        "NAME=LIST",
+        "Values of a constant to try, instead of the declared ones",
+    ),
+    Flag::switch("dry-run", "List the candidates; needs no GPU"),
+    Flag::new(
+        "context",
+        "POSITIONS",
+        Some("4096"),
+        "Of a decode layer: the length of every sequence",
+    ),
+    Flag::new("launches", "COUNT", Some("50"), "Samples"),
+    Flag::switch(
+        "cold",
+        "Another set of weights each launch, so that none lies in L2 [the default]",
+    ),
+];
+
+/// What is to be tuned; which problems, the settings of the [`Jit`] say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TuneRequest<'a> {
+    /// One of [`FAMILIES`](super::super::FAMILIES).
+    pub family: &'a str,
+    /// Values to try in place of the declared ones.
+    pub space: Space,
+    /// Candidates are listed, and none is timed; takes no GPU.
+    pub dry_run: bool,
+    /// Positions of every sequence.
+    pub context: usize,
+    /// Samples of a candidate.
+    pub samples: usize,
+}
+
+impl<'a> TuneRequest<'a> {
+    /// Reads options; needs no GPU.
+    pub fn new(jit: &Jit, family: &'a str, options: &Options) -> Result<Self, MeasureError> {
+        Ok(Self {
+            family,
+            space: read_space(jit.registry().get(family)?, options.all("space"))?,
+            dry_run: options.is_given("dry-run"),
+            context: options.count("context")?.unwrap_or(4096),
+            samples: options.count("launches")?.unwrap_or(50),
+        })
+    }
+}
+
+/// Times every candidate of every problem, and keeps the fastest of each beside the
+/// cache. Tells a `candidate` object a candidate.
+pub fn tune(jit: &Jit, request: &TuneRequest<'_>, sink: &mut Sink<'_>) -> Result<Verdict, MeasureError> {
+    let family = request.family;
+    jit.registry().check_constants(&[family], jit.config())?;
     // What is not legal is refused here, not once a GPU was found.
     if let Some(device) = known_device("h200") {
         problems(jit, &device, family)?;
     }
-    let context = if matches.get_flag("dry-run") {
+    let context = if request.dry_run {
         None
     } else {
         Some(Context::new(0)?)
@@ -52,13 +93,13 @@ pub(super) fn tune(
         .ok_or_else(|| MeasureError::Request("no GPU to list candidates for".into()))?;
     let mut untuned = 0;
     for (base, problem) in problems(jit, &device, family)? {
-        let candidates = candidates(jit, matches, &device, &base, &problem)?;
+        let candidates = candidates(jit, &request.space, &device, &base, &problem);
         if candidates.is_empty() {
-            return Err(none_legal(&format!("{family} tokens={}", problem.tokens)));
+            return Err(empty_search_space(&format!("{family} tokens={}", problem.tokens)));
         }
         let Some(context) = &context else {
             for (_, geometry) in &candidates {
-                say(json, &problem, geometry, None);
+                say(sink, &problem, geometry, None);
             }
             continue;
         };
@@ -68,17 +109,20 @@ pub(super) fn tune(
             ));
         };
         jit.prepare_each(candidates.iter().map(|(spec, _)| spec))?;
-        let Some(winner) = best(jit, context, matches, &problem, &candidates, json)? else {
+        let Some(winner) = best(jit, context, request, &problem, &candidates, sink)? else {
             untuned += 1;
-            output::error(format!("{family} tokens={}: no candidate passed", problem.tokens));
+            sink(Event::Failure(format!(
+                "{family} tokens={}: no candidate passed",
+                problem.tokens
+            )));
             continue;
         };
         // Read again: another process may have tuned something else meanwhile.
         let mut record = Record::load(&path);
         record.put(winner);
-        record.save(&path).map_err(MeasureError::File)?;
+        record.save(&path)?;
     }
-    Ok(ExitCode::from(u8::from(untuned > 0)))
+    Ok(Verdict::of(untuned))
 }
 
 /// What is worked out, once for every number of tokens: `--tokens` is those of a
@@ -135,16 +179,15 @@ fn tokens(config: &Config) -> Result<Vec<u32>, MeasureError> {
 /// that somebody set are as they were set.
 fn candidates(
     jit: &Jit,
-    matches: &ArgMatches,
+    space: &Space,
     device: &Device,
     base: &KernelSpec,
     problem: &Problem,
-) -> Result<Vec<(KernelSpec, Geometry)>, MeasureError> {
+) -> Vec<(KernelSpec, Geometry)> {
     let set = set_geometry(jit.config(), &base.family);
-    let lists = given(&base.family, matches)?;
     let mut all: Vec<(KernelSpec, Geometry)> = Vec::new();
     for declared in layer_space(&Gpu::from(device), problem) {
-        for mut geometry in product(declared, &lists) {
+        for mut geometry in product(declared, space) {
             geometry.retain(|name, _| name == "tokens" || !set.contains(&name.as_str()));
             let spec = base.with(geometry.iter().map(|(n, v)| (n.as_str(), v.as_str())));
             let Ok(spec) = spec else { continue };
@@ -154,11 +197,11 @@ fn candidates(
             }
         }
     }
-    Ok(all)
+    all
 }
 
 /// A geometry with every value of the lists in the place of its own.
-fn product(geometry: Geometry, lists: &[(String, Vec<String>)]) -> Vec<Geometry> {
+fn product(geometry: Geometry, lists: &Space) -> Vec<Geometry> {
     let mut all = vec![geometry];
     for (name, values) in lists {
         let with = |geometry: &Geometry, value: &String| {
@@ -176,32 +219,30 @@ fn product(geometry: Geometry, lists: &[(String, Vec<String>)]) -> Vec<Geometry>
 fn best(
     jit: &Jit,
     context: &Context,
-    matches: &ArgMatches,
+    request: &TuneRequest<'_>,
     problem: &Problem,
     candidates: &[(KernelSpec, Geometry)],
-    json: bool,
+    sink: &mut Sink<'_>,
 ) -> Result<Option<Winner>, MeasureError> {
     let Some((first, _)) = candidates.first() else {
         return Ok(None);
     };
-    let length = matches.get_one::<usize>("context").copied().unwrap_or(4096);
-    let lengths = vec![length; problem.tokens as usize];
+    let lengths = vec![request.context; problem.tokens as usize];
     let mut most = Layer::new(first, jit.load(first, context)?)?.dims().to_owned();
     most.slots = most.num_kv_heads * 8;
     most.num_ctas = 1024;
     let inputs = most.inputs(&lengths, Kv::Random, 4242);
     let copies = Copies::new(context, &most, &inputs)?;
-    let samples = matches.get_one::<usize>("launches").copied().unwrap_or(50);
     let (mut winner, mut tried) = (None::<Winner>, 0);
     for (spec, geometry) in candidates {
-        if let Some(reason) = verify_layer::gate(jit, context, spec, lengths.clone())?.wrong() {
-            output::error(format!("{}: not timed: {reason}", spec.variant()));
+        if let Some(reason) = gate(jit, context, spec, lengths.clone())?.wrong() {
+            sink(Event::Failure(format!("{}: not timed: {reason}", spec.variant())));
             continue;
         }
         let layer = Layer::new(spec, jit.load(spec, context)?)?;
-        let median = time(&copies, context, &layer, problem.tokens, samples)?;
+        let median = time(&copies, context, &layer, problem.tokens, request.samples)?;
         tried += 1;
-        say(json, problem, geometry, Some(median));
+        say(sink, problem, geometry, Some(median));
         let found = Winner {
             gpu: Gpu::from(context.device()),
             problem: problem.clone(),
@@ -213,15 +254,13 @@ fn best(
     }
     if let Some(winner) = &mut winner {
         winner.tried = tried;
-        if !json {
-            output::line(format!(
-                "{} tokens={}: {} of {tried}, {:.1} us",
-                problem.family,
-                problem.tokens,
-                text(&winner.geometry),
-                winner.median_us
-            ));
-        }
+        sink(Event::Line(format!(
+            "{} tokens={}: {} of {tried}, {:.1} us",
+            problem.family,
+            problem.tokens,
+            geometry_text(&winner.geometry),
+            winner.median_us
+        )));
     }
     Ok(winner)
 }
@@ -242,23 +281,22 @@ fn time(
         samples,
     };
     let samples = sample(context, &plan, &mut |at, stream| {
-        layer_copies::launch(&bound, at, nat, stream)
+        Ok::<_, MeasureError>(copies::launch(&bound, at, nat, stream)?)
     })?;
     Ok(Summary::of(&samples).map_or(f64::NAN, |s| s.median))
 }
 
-fn say(json: bool, problem: &Problem, geometry: &Geometry, median_us: Option<f64>) {
-    if json {
-        output::json(&json!({"event": "candidate", "family": problem.family,
-            "problem": problem.constants, "tokens": problem.tokens, "constants": geometry,
-            "median_us": median_us}));
-        return;
-    }
+fn say(sink: &mut Sink<'_>, problem: &Problem, geometry: &Geometry, median_us: Option<f64>) {
+    sink(Event::Object(
+        json!({"event": "candidate", "family": problem.family,
+        "problem": problem.constants, "tokens": problem.tokens, "constants": geometry,
+        "median_us": median_us}),
+    ));
     let median = median_us.map_or(String::new(), |us| format!("{us:8.1} us  "));
-    output::line(format!(
+    sink(Event::Line(format!(
         "{median}{} tokens={}  {}",
         problem.family,
         problem.tokens,
-        text(geometry)
-    ));
+        geometry_text(geometry)
+    )));
 }

@@ -3,9 +3,15 @@
 //! Invariant: `wo_split` is among whatever either of them gives. The rule's is one
 //! that the mode allows; of what there is to try, the caller drops what it forbids.
 
+mod search;
+
+use crate::engine::config::Config;
 use crate::engine::request::spec::{KernelSpec, SpecError};
+use crate::engine::request::template::Family;
 use crate::engine::run::device::Device;
 use crate::measure::tune::{Geometry, Gpu, Origin, Problem, Record, choose};
+
+pub use search::{FLAGS, TuneRequest, tune};
 
 /// Constants that lay a decode layer out; its others say what is worked out.
 pub const LAYER_GEOMETRY: [&str; 6] = [
@@ -144,6 +150,18 @@ pub fn lay_out(
             _ => return Ok((laid?, choice.origin)),
         }
     }
+}
+
+/// Constants of a layer's geometry that a flag, a variable, a file or a preset sets.
+#[must_use]
+pub fn set_geometry(config: &Config, family: &Family) -> Vec<&'static str> {
+    let preset = config.preset().and_then(|name| family.preset(&name.value));
+    let is_set = |name: &&str| {
+        let constant = family.constants.get(*name);
+        constant.is_some_and(|c| config.constant(name, &c.variables).is_some())
+            || preset.is_some_and(|p| p.constants.contains_key(*name))
+    };
+    LAYER_GEOMETRY.into_iter().filter(is_set).collect()
 }
 
 #[cfg(test)]
