@@ -15,13 +15,20 @@ use crate::families::{BUILT_IN, harness};
 use crate::measure::MeasureError;
 use crate::measure::harness::{Event, Flag, Harness, Options, Session, Verb, Verdict};
 
+/// What a verb is for, and the family that it is of where none is named.
+fn about(verb: Verb) -> (&'static str, &'static str) {
+    let about = match verb {
+        Verb::Verify => "Run kernels on a GPU and hold them to their references, W_O bit for bit",
+        Verb::Bench => "Hold the W_O kernels, or the decode layer, to the reference on a GPU, then time them",
+        Verb::Tune => "Try geometries on this GPU, and keep the fastest beside the cache",
+        Verb::Regions => "Reduce region timings, compare them, draw them",
+    };
+    (about, "wo_gemv")
+}
+
 /// The command of a verb: the families that offer it, and all of their flags.
-pub(super) fn command(
-    verb: Verb,
-    about: &'static str,
-    default: &'static str,
-    registry: &Registry,
-) -> Command {
+pub(super) fn command(verb: Verb, registry: &Registry) -> Command {
+    let (about, default) = about(verb);
     let names: Vec<&'static str> = offering(verb).flat_map(|h| h.names().iter().copied()).collect();
     let lines: Vec<String> = offering(verb)
         .map(|h| format!("{}: {}", h.names().join(", "), h.about()))
@@ -33,6 +40,10 @@ pub(super) fn command(
     let mut command = Command::new(verb.name()).about(about).arg(family);
     for flag in flags(verb) {
         command = command.arg(argument(&flag));
+    }
+    // What is verified is what the references know; constants would change nothing.
+    if verb == Verb::Verify {
+        return command;
     }
     args::constants(command, registry)
 }
@@ -93,7 +104,10 @@ fn argument(flag: &Flag) -> Arg {
         Some(default) => format!("{} [default: {default}]", flag.help),
         None => flag.help.to_owned(),
     };
-    let arg = Arg::new(flag.name).long(flag.name).help(help);
+    let arg = Arg::new(flag.name)
+        .long(flag.name)
+        .help(help)
+        .hide(flag.help.is_empty());
     match flag.value {
         Some(value) if flag.repeated => arg.value_name(value).action(ArgAction::Append),
         Some(value) => arg.value_name(value).allow_hyphen_values(true),
@@ -109,16 +123,25 @@ fn options(
     matches: &ArgMatches,
 ) -> Result<Options, MeasureError> {
     let own = harness.flags(verb).unwrap_or_default();
-    let mut options = Options::of(own);
-    for flag in flags(verb) {
+    let foreign = flags(verb).into_iter().find(|flag| {
+        let given = matches.value_source(flag.name) == Some(ValueSource::CommandLine);
+        given && !own.iter().any(|of| of.name == flag.name)
+    });
+    match foreign {
+        Some(flag) => Err(MeasureError::Request(format!(
+            "--{}: {name} does not take it",
+            flag.name
+        ))),
+        None => Ok(given(own, matches)),
+    }
+}
+
+/// What was given of these flags.
+pub(super) fn given(flags: &[Flag], matches: &ArgMatches) -> Options {
+    let mut options = Options::of(flags);
+    for flag in flags {
         if matches.value_source(flag.name) != Some(ValueSource::CommandLine) {
             continue;
-        }
-        if !own.iter().any(|of| of.name == flag.name) {
-            return Err(MeasureError::Request(format!(
-                "--{}: {name} does not take it",
-                flag.name
-            )));
         }
         if flag.value.is_none() {
             options = options.set(flag.name, "");
@@ -128,5 +151,5 @@ fn options(
             options = options.add(flag.name, value.to_string_lossy());
         }
     }
-    Ok(options)
+    options
 }

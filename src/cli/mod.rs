@@ -7,20 +7,13 @@ mod dispatch;
 mod doctor;
 mod extract;
 mod human;
-#[allow(dead_code)]
 mod measured;
 mod output;
 mod pack;
 mod plan;
 mod regions;
 mod show;
-mod tune;
-mod verify;
-mod verify_case;
-mod verify_gemv;
-mod verify_mma;
 mod warm;
-mod whole;
 mod why;
 
 use std::path::{Path, PathBuf};
@@ -33,6 +26,7 @@ use crate::engine::request::spec::{KernelSpec, parse_archs};
 use crate::engine::request::target::Arch;
 use crate::engine::request::template::Registry;
 use crate::measure::MeasureError;
+use crate::measure::harness::Verb as Measured;
 
 /// How a verb ended: an answer, or a failure that is yet to be printed.
 type Answer = Result<ExitCode, MeasureError>;
@@ -56,11 +50,11 @@ const VERBS: &[Verb] = &[
     Verb { name: "toolchain", command: doctor::toolchain_command, run: doctor::toolchain },
     Verb { name: "doctor", command: doctor::doctor_command, run: doctor::doctor },
     Verb { name: "dispatch", command: dispatch::command, run: dispatch::run },
-    Verb { name: "verify", command: verify::command, run: verify::run },
+    Verb { name: "verify", command: |r| measured::command(Measured::Verify, r), run: |j, m, json| measured::run(Measured::Verify, j, m, json) },
     Verb { name: "regions", command: regions::command, run: regions::run },
     Verb { name: "extract", command: extract::command, run: extract::run },
     Verb { name: "bench", command: bench::command, run: bench::run },
-    Verb { name: "tune", command: tune::command, run: tune::run },
+    Verb { name: "tune", command: |r| measured::command(Measured::Tune, r), run: |j, m, json| measured::run(Measured::Tune, j, m, json) },
     Verb { name: "pack", command: pack::command, run: pack::run },
     Verb { name: "completions", command: args::completions_command, run: args::completions },
 ];

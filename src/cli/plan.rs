@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::output;
 use super::warm::Warmed;
-use super::whole::whole;
+use crate::engine::atomic_file::write_atomically;
 use crate::engine::build::key::CacheKey;
 use crate::engine::build::request::CompileRequest;
 use crate::engine::cache::Receipt;
@@ -133,7 +133,7 @@ impl Plan {
                 Err(error) => receipt.add_failure(&request.request, &error.to_string()),
             }
         }
-        whole(path, 0o600, |file| file.write_all(&receipt.to_bytes()))
+        write_atomically(path, 0o600, |file| file.write_all(&receipt.to_bytes()))
     }
 }
 

@@ -4,7 +4,6 @@
 
 mod flags;
 mod layer;
-mod live;
 mod print;
 
 use std::path::{Path, PathBuf};
@@ -15,12 +14,14 @@ use serde_json::json;
 
 use super::{Answer, output};
 use crate::engine::jit::Jit;
+use crate::families::{self, BUILT_IN, decode_layer};
 use crate::measure::MeasureError;
+use crate::measure::harness::{Options, Session, Verb};
+use crate::measure::region::live::{Cost, LiveRun};
 use crate::measure::region::{self, Geometry, Reduced, Ticks, reduce, synthetic};
 
 pub(super) use flags::command;
 use flags::{bare, bare_flags, flag, unused};
-use live::Cost;
 use print::print_diff;
 pub(super) use print::print_run;
 
@@ -38,6 +39,13 @@ impl Run {
             ticks,
             reduced,
             cost: None,
+        }
+    }
+
+    fn live(live: LiveRun) -> Self {
+        Self {
+            cost: Some(live.cost),
+            ..Self::new(live.ticks)
         }
     }
 }
@@ -107,7 +115,8 @@ fn runs(
         let Ok(nat @ 1..=64) = nat else {
             return Ok(Err("--num-seqs: expected a whole number from 1 to 64".into()));
         };
-        return live::runs(jit, family, nat);
+        let there = live_runs(jit, family, nat)?;
+        return Ok(Ok(there.into_iter().map(Run::live).collect()));
     }
     if let Some(flag) = unused(jit.config()) {
         return Ok(Err(format!(
@@ -157,6 +166,35 @@ fn runs(
         runs.push(Run::new(ticks));
     }
     Ok(Ok(runs))
+}
+
+/// A family's launches by regions, on this GPU.
+fn live_runs(jit: &Jit, name: &str, tokens: u32) -> Result<Vec<LiveRun>, MeasureError> {
+    if decode_layer::FAMILIES.contains(&name) {
+        return layer::live(jit, name, tokens);
+    }
+    let offered = |name: &str| {
+        let harness = families::harness(name);
+        harness.filter(|h| h.flags(Verb::Regions).is_some())
+    };
+    let Some(harness) = offered(name) else {
+        let names = BUILT_IN.iter().flat_map(|h| h.names());
+        let names: Vec<&str> = names
+            .copied()
+            .filter(|n| offered(n).is_some() || decode_layer::FAMILIES.contains(n))
+            .collect();
+        return Err(MeasureError::Request(format!(
+            "--live {name}: expected one of {}",
+            names.join(", ")
+        )));
+    };
+    let options = Options::default();
+    let session = Session {
+        jit,
+        name,
+        options: &options,
+    };
+    harness.live(session, tokens)
 }
 
 pub(super) fn refused(reason: &str) -> ExitCode {

@@ -3,6 +3,7 @@
 //! Invariant: it knows no family. Data goes one way through its rooms: [`config`],
 //! [`request`], [`build`], [`cache`], [`run`]; [`jit`] wires them.
 
+pub mod atomic_file;
 pub mod build;
 pub mod cache;
 pub mod config;

@@ -8,13 +8,16 @@
 
 pub mod decode_layer;
 mod error;
+pub mod gemv;
 pub mod nvfp4;
 pub mod wo_gemv;
 
 use crate::measure::harness::Harness;
 
+pub use error::ConstantError;
+
 /// Every family that can be measured; a new one is added here, and nowhere else.
-pub const BUILT_IN: &[&dyn Harness] = &[decode_layer::HARNESS];
+pub const BUILT_IN: &[&dyn Harness] = &[wo_gemv::HARNESS, gemv::HARNESS, decode_layer::HARNESS];
 
 /// The harness that answers to a name.
 #[must_use]

@@ -90,6 +90,12 @@ pub struct Drift {
     pub relative_l2: f64,
 }
 
+/// Whether both are of one length and have the same bits throughout.
+#[must_use]
+pub fn same_bits(a: &[f32], b: &[f32]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
+}
+
 /// Measures `actual` against a float64 `yardstick`.
 ///
 /// # Panics

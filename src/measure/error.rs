@@ -38,6 +38,9 @@ pub enum MeasureError {
     /// What was asked for cannot be measured: why, and what could be.
     #[error("{0}")]
     Request(String),
+    /// A reference refused a kernel, so nothing was timed: what differs.
+    #[error("{0}")]
+    Refused(String),
     /// A family's own error.
     #[error(transparent)]
     Family(Box<dyn std::error::Error + Send + Sync>),

@@ -4,11 +4,15 @@
 
 #![cfg_attr(test, allow(clippy::float_cmp, reason = "results are compared to the bit"))]
 
+pub mod bench;
 pub mod compare;
 mod error;
 pub mod harness;
+pub mod ncu;
+pub mod plot;
 pub mod region;
 pub mod rng;
+pub mod run_files;
 pub mod timing;
 pub mod tune;
 

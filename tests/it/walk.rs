@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 /// that fits counts.
 const WALK: &[&str] = &[
     "engine::suggest",
+    "engine::atomic_file",
     "engine::config",
     "engine::request::constant",
     "engine::request::target",

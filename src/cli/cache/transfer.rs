@@ -11,7 +11,7 @@ use super::filter::{Filter, filter_args, split};
 use super::{find, key_arg, not_found};
 use crate::cli::human::Style;
 use crate::cli::output;
-use crate::cli::whole::whole;
+use crate::engine::atomic_file::write_atomically;
 use crate::engine::build::key::CacheKey;
 use crate::engine::cache::bundle::{BundleError, Exported, export_with, import as import_bundle};
 use crate::engine::cache::{FindError, Store, diff as differences};
@@ -114,7 +114,7 @@ fn write(jit: &Jit, matches: &ArgMatches, path: &Path) -> Option<Exported> {
         .iter()
         .map(|row| row.record.key)
         .collect();
-    let written = whole(path, 0o644, |file| -> Result<Exported, BundleError> {
+    let written = write_atomically(path, 0o644, |file| -> Result<Exported, BundleError> {
         let mut out = BufWriter::new(file);
         let exported = export_with(|key| jit.cache().peek(key), &keys, &mut out)?;
         out.flush()?;

@@ -8,8 +8,6 @@ use std::sync::Arc;
 
 use cudarc::driver::CudaStream;
 
-use super::Run;
-use super::live::{buffer, chosen, geometry, measure, source, with_regions};
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::run::device::Context;
@@ -17,17 +15,21 @@ use crate::families::decode_layer::copies::Copies;
 use crate::families::decode_layer::reference::Kv;
 use crate::families::decode_layer::{BoundLayer, Layer, WorkspaceError};
 use crate::measure::MeasureError;
+use crate::measure::region::live::{LiveRun, buffer, chosen, geometry, measure, source, with_regions};
 use crate::measure::region::{Table, Ticks};
 
 /// Positions of each sequence's context.
 const CONTEXT: usize = 4096;
 
-pub(super) fn one(
-    jit: &Jit,
-    context: &Context,
-    spec: &KernelSpec,
-    nat: u32,
-) -> Result<Result<Run, String>, MeasureError> {
+/// The launches that the constants ask for.
+pub(super) fn live(jit: &Jit, family: &str, tokens: u32) -> Result<Vec<LiveRun>, MeasureError> {
+    let specs = crate::cli::specs(jit, &[family.to_owned()])?;
+    let context = Context::new(0)?;
+    let each = specs.iter().map(|spec| one(jit, &context, spec, tokens));
+    each.collect()
+}
+
+fn one(jit: &Jit, context: &Context, spec: &KernelSpec, nat: u32) -> Result<LiveRun, MeasureError> {
     let stream = context.cuda().default_stream();
     let count = chosen(spec);
     let (on, off) = (with_regions(spec, count)?, with_regions(spec, 0)?);
@@ -55,7 +57,10 @@ pub(super) fn one(
     };
     if written(&bound_off)? != written(&bound_on)? {
         let reason = "what a launch with regions writes differs from what one without writes";
-        return Ok(Err(format!("{}: {reason}: nothing was timed", on.variant())));
+        return Err(MeasureError::Refused(format!(
+            "{}: {reason}: nothing was timed",
+            on.variant()
+        )));
     }
 
     let against = "equal to the kernel without regions in every bit";
@@ -72,7 +77,6 @@ pub(super) fn one(
             Ok(launch(bound, nat, &stream)?)
         },
     )
-    .map(Ok)
 }
 
 fn launch(bound: &BoundLayer, nat: u32, stream: &CudaStream) -> Result<(), WorkspaceError> {

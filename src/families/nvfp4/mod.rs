@@ -4,6 +4,7 @@
 //! decides it; no flag of the compiler and no width of a vector changes a bit.
 
 pub mod e4m3;
+pub mod files;
 pub mod fp4;
 pub mod packed;
 pub mod swizzle;

@@ -1,5 +1,18 @@
 //! `wo_gemv`: the `W_O` GEMV over NVFP4 weights, whose order of sums is fixed.
 
+pub mod bench;
+mod config;
+mod harness;
 pub mod problem;
 pub mod reference;
+pub mod regions;
+mod request;
 pub mod tune;
+pub mod verify;
+
+pub use config::{Accumulate, LaunchGeometry, WeightLayout, WoConfig};
+pub use harness::HARNESS;
+pub use request::{WoRequest, WoVariant};
+
+/// Its name.
+pub const FAMILY: &str = "wo_gemv";

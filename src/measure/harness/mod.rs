@@ -13,6 +13,7 @@ pub use options::{Flag, Options};
 
 use crate::engine::jit::Jit;
 use crate::measure::MeasureError;
+use crate::measure::region::live::LiveRun;
 use crate::measure::tune::{Geometry, Gpu, Problem};
 
 /// What may be asked of a family.
@@ -85,6 +86,13 @@ pub trait Harness: Sync {
     fn tune(&self, session: Session<'_>, sink: &mut Sink<'_>) -> Result<Verdict, MeasureError> {
         let _ = sink;
         Err(self.not_offered(session, Verb::Tune))
+    }
+
+    /// Times launches of so many tokens by regions, of every variant that the settings ask
+    /// for, each first held to its reference.
+    fn live(&self, session: Session<'_>, tokens: u32) -> Result<Vec<LiveRun>, MeasureError> {
+        let _ = tokens;
+        Err(self.not_offered(session, Verb::Regions))
     }
 
     /// The geometry by rule; empty where there is none.

@@ -20,7 +20,7 @@ pub struct Flag {
     pub default: Option<&'static str>,
     /// Whether it may be given more than once.
     pub repeated: bool,
-    /// One line of help.
+    /// One line of help; a flag without is not listed.
     pub help: &'static str,
 }
 
@@ -61,6 +61,12 @@ impl Flag {
             repeated: false,
             help,
         }
+    }
+
+    /// A switch that help does not list: of use to the program itself.
+    #[must_use]
+    pub const fn unlisted_switch(name: &'static str) -> Self {
+        Self::switch(name, "")
     }
 }
 

@@ -7,6 +7,7 @@
 mod buffer;
 mod diff;
 mod geometry;
+pub mod live;
 pub mod npy;
 mod page;
 mod reduce;

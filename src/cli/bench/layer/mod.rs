@@ -71,7 +71,8 @@ pub(super) fn measure(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<Exi
     let dims = roof(&specs)?;
     let tokens = &jit.registry().get("beta_coop")?.constants["tokens"];
     let chosen = jit.config().constant("tokens", &tokens.variables).is_some();
-    let session = Session::open(jit, matches)?;
+    let options = super::options(matches)?;
+    let session = Session::open(jit, &options)?;
     let lite = jit.registry().get("beta_lite")?;
     let mut variants = Vec::new();
     for nat in &ask.nats {
@@ -87,7 +88,7 @@ pub(super) fn measure(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<Exi
     let mut run = Run {
         session: &session,
         ask,
-        out: matches.get_one::<PathBuf>("out").cloned(),
+        out: options.out,
         gates: HashMap::new(),
         points: Vec::new(),
     };
@@ -216,7 +217,7 @@ impl Run<'_> {
                 };
                 summary = Summary::of(&samples);
                 if let Some(dir) = &dir {
-                    files::write(dir, "timing.csv", &files::timing(at.bytes, 0, &samples))?;
+                    files::write(dir, "timing.csv", &files::timing_csv(at.bytes, 0, &samples))?;
                 }
             } else {
                 let why = bits.wrong().unwrap_or("refused by the references");

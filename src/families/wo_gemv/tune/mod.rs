@@ -1,8 +1,12 @@
 //! The geometry of `wo_gemv`: its rule, and what there is to try.
 
 mod mma;
+mod search;
 
+use super::FAMILY;
 use crate::measure::tune::{Geometry, Gpu, Problem};
+
+pub use search::{FLAGS, TuneRequest, tune};
 
 /// The rule, drawn from measurements on one H200 (docs/KERNELS.md): one block a
 /// multiprocessor, each with the same number of rows; with more than one token,
@@ -22,10 +26,10 @@ pub fn heuristic(gpu: &Gpu, problem: &Problem) -> Geometry {
         return Geometry::new();
     };
     let (k, slots) = (q_heads * head_dim, kv_heads * split);
-    if problem.family == "wo_gemv" && problem.constants.get("accumulate").is_some_and(|a| a == "mma") {
+    if problem.family == FAMILY && problem.constants.get("accumulate").is_some_and(|a| a == "mma") {
         return mma::heuristic(gpu, problem.tokens, hidden, k, slots);
     }
-    if !plain || problem.family != "wo_gemv" || k % (64 * slots) != 0 {
+    if !plain || problem.family != FAMILY || k % (64 * slots) != 0 {
         return Geometry::new();
     }
     let tokens = if problem.tokens > 1 { 2 } else { 1 };

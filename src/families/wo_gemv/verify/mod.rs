@@ -1,33 +1,32 @@
-//! `jitc verify`: runs the `W_O` kernels on a GPU and holds them to the reference,
-//! bit for bit.
+//! `wo_gemv` verified on a GPU: chains bit for bit ([`Case`](case)), tensor cores by their
+//! own rules ([`mma`]).
+//!
+//! Invariant: what was asked is validated before a GPU is looked for; nothing is printed.
+
+mod case;
+pub(in crate::families) mod mma;
 
 use std::collections::BTreeMap;
-use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use half::bf16;
 use serde_json::json;
 
-use super::verify_case::{Case, Expected, Tally, finite};
-use super::{Answer, measured, output, verify_gemv, verify_mma};
+use super::FAMILY;
+use super::config::WoConfig;
+use super::problem::WoProblem;
+use super::reference::{WoInputs, WoShape, chained, matmul_f64, split_order};
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
-use crate::engine::request::template::Registry;
 use crate::engine::run::device::Context;
-use crate::families::decode_layer;
 use crate::families::nvfp4::packed::{BLOCK_ROWS, PACKED};
-use crate::families::wo_gemv::problem::WoProblem;
-use crate::families::wo_gemv::reference::WoInputs;
-use crate::families::wo_gemv::reference::WoShape;
-use crate::families::wo_gemv::reference::chained;
-use crate::families::wo_gemv::reference::matmul_f64;
-use crate::families::wo_gemv::reference::split_order;
 use crate::measure::MeasureError;
 use crate::measure::compare::Comparison;
-use crate::measure::harness::Verb;
+use crate::measure::harness::{Event, Flag, Options, Sink, Verdict};
 use crate::measure::rng::Rng;
+
+use case::{Case, Expected, Tally, finite};
 
 /// hidden, query heads, head dim: the model's shape, small odd ones that neither tiles
 /// nor scale groups divide, and a small one that packs, with slots that start in the
@@ -53,116 +52,110 @@ const FORMS: [(&str, &[(&str, &str)]); 5] = [
         ],
     ),
 ];
-const MOST_TOKENS: usize = 4;
+const MAX_TOKENS: usize = 4;
 
-pub(super) fn command(_: &Registry) -> Command {
-    Command::new("verify")
-        .about("Run kernels on a GPU and hold them to their references, W_O bit for bit")
-        .arg(
-            Arg::new("family")
-                .value_parser(["wo_gemv", "gemv", "beta_coop", "beta_lite"])
-                .default_value("wo_gemv"),
-        )
-        .arg(
-            Arg::new("seeds")
-                .long("seeds")
-                .value_name("COUNT")
-                .value_parser(value_parser!(u64).range(1..))
-                .default_value("3")
-                .help("Sets of random inputs for each shape"),
-        )
-        .arg(
-            Arg::new("quick")
-                .long("quick")
-                .action(ArgAction::SetTrue)
-                .help("The small odd shapes only"),
-        )
-        .arg(
-            Arg::new("soak")
-                .long("soak")
-                .value_name("LAUNCHES")
-                .value_parser(super::args::count::<usize>)
-                .help(
-                    "Of beta_coop and beta_lite: this many random launches instead, and replays of a graph",
-                ),
-        )
-        .arg(
-            Arg::new("streams")
-                .long("streams")
-                .value_name("COUNT")
-                .value_parser(clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64))
-                .default_value("4")
-                .requires("soak")
-                .help("Streams that a soak launches on at once"),
-        )
-        .arg(
-            Arg::new("device")
-                .long("device")
-                .value_parser(value_parser!(u32))
-                .default_value("0")
-                .help("Which GPU, in the driver's order"),
-        )
+/// Sets of random inputs.
+pub(in crate::families) const SEEDS: Flag = Flag::new(
+    "seeds",
+    "COUNT",
+    Some("3"),
+    "Sets of random inputs for each shape",
+);
+/// The small shapes alone.
+pub(in crate::families) const QUICK: Flag = Flag::switch("quick", "The small odd shapes only");
+/// The GPU.
+pub(in crate::families) const DEVICE: Flag =
+    Flag::new("device", "ORDINAL", Some("0"), "Which GPU, in the driver's order");
+
+/// What verifying `wo_gemv` takes, and `gemv`.
+pub const FLAGS: &[Flag] = &[SEEDS, QUICK, DEVICE];
+
+/// What is to be verified, of `wo_gemv` or of `gemv`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VerifyRequest {
+    /// Sets of random inputs for each shape, at least one.
+    pub seeds: u64,
+    /// The small odd shapes alone.
+    pub quick: bool,
+    /// Which GPU, in the driver's order.
+    pub device: u32,
 }
 
-pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
-    let family = matches.get_one::<String>("family").map_or("wo_gemv", |f| f);
-    if decode_layer::FAMILIES.contains(&family) {
-        return measured::run(Verb::Verify, jit, matches, json);
+impl Default for VerifyRequest {
+    fn default() -> Self {
+        Self {
+            seeds: 3,
+            quick: false,
+            device: 0,
+        }
     }
-    if matches.contains_id("soak") {
-        output::error(format!("--soak: {family} has none; name beta_coop or beta_lite"));
-        return Ok(ExitCode::from(2));
+}
+
+impl VerifyRequest {
+    /// Reads options; needs no GPU.
+    ///
+    /// # Errors
+    /// A value that is none, by the flag's name.
+    pub fn new(options: &Options) -> Result<Self, MeasureError> {
+        let usual = Self::default();
+        Ok(Self {
+            seeds: options.number(SEEDS.name, 1..=u64::MAX)?.unwrap_or(usual.seeds),
+            quick: options.is_given(QUICK.name),
+            device: options.number(DEVICE.name, 0..=u32::MAX)?.unwrap_or(usual.device),
+        })
     }
-    let ordinal = matches.get_one::<u32>("device").copied().unwrap_or(0);
-    let context = Context::new(ordinal).map_err(MeasureError::Device)?;
-    let seeds = matches.get_one::<u64>("seeds").copied().unwrap_or(1);
-    if family == "gemv" {
-        return verify_gemv::run(jit, &context, matches.get_flag("quick"), seeds, json);
-    }
+}
+
+/// Holds every launch of every shape, geometry, mode and split to the reference. Tells a
+/// `case` or `mma` object a launch, and a `summary`.
+///
+/// # Errors
+/// [`MeasureError::Device`] without a GPU; those of making and launching kernels.
+pub fn verify(jit: &Jit, request: &VerifyRequest, sink: &mut Sink<'_>) -> Result<Verdict, MeasureError> {
+    let context = Context::new(request.device)?;
     let sweep = Sweep {
         jit,
         context: &context,
-        json,
-        seeds,
+        seeds: request.seeds,
     };
-    let skipped = usize::from(matches.get_flag("quick"));
     let started = Instant::now();
     let mut tally = Tally::default();
-    for shape in &SHAPES[skipped..] {
-        sweep.shape(*shape, &mut tally)?;
+    for shape in &SHAPES[usize::from(request.quick)..] {
+        sweep.shape(*shape, &mut tally, sink)?;
     }
-    let mma = verify_mma::run(jit, &context, json, sweep.seeds)?;
+    let mma = mma::verify(jit, &context, request.seeds, sink)?;
     let device = &context.device().name;
     let (cases, wrong) = (tally.cases, tally.wrong);
     let seconds = started.elapsed().as_secs_f64();
-    if json {
-        output::json(
-            &json!({"event": "summary", "device": device, "cases": cases, "wrong": wrong,
-            "mma_cases": mma.cases, "mma_wrong": mma.wrong, "elapsed_ms": seconds * 1e3}),
-        );
-    } else {
-        output::table(&tally.table());
-        output::line(format!(
-            "\n{device}: {cases} cases, {wrong} with a differing bit, in {seconds:.1} s"
-        ));
-        output::line(format!(
-            "mma: {} cases, {} with bits that depend on geometry or more than twice the exact mode's distance \
-             from float64",
-            mma.cases, mma.wrong
-        ));
-    }
-    Ok(ExitCode::from(u8::from(wrong + mma.wrong > 0)))
+    sink(Event::Object(
+        json!({"event": "summary", "device": device, "cases": cases, "wrong": wrong,
+        "mma_cases": mma.cases, "mma_wrong": mma.wrong, "elapsed_ms": seconds * 1e3}),
+    ));
+    sink(Event::Table(tally.table()));
+    sink(Event::Line(format!(
+        "\n{device}: {cases} cases, {wrong} with a differing bit, in {seconds:.1} s"
+    )));
+    sink(Event::Line(format!(
+        "mma: {} cases, {} with bits that depend on geometry or more than twice the exact mode's distance \
+         from float64",
+        mma.cases, mma.wrong
+    )));
+    Ok(Verdict::of(wrong + mma.wrong))
 }
 
 struct Sweep<'a> {
     jit: &'a Jit,
     context: &'a Context,
-    json: bool,
     seeds: u64,
 }
 
 impl Sweep<'_> {
-    fn shape(&self, shape: (usize, usize, usize), tally: &mut Tally) -> Result<(), MeasureError> {
+    fn shape(
+        &self,
+        shape: (usize, usize, usize),
+        tally: &mut Tally,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), MeasureError> {
         let (hidden, q_heads, head_dim) = shape;
         let kv_heads: Vec<usize> = KV_HEADS.into_iter().filter(|kv| q_heads % kv == 0).collect();
         let specs = self.specs(shape, &kv_heads)?;
@@ -176,7 +169,7 @@ impl Sweep<'_> {
         let most_slots = kv_heads.iter().max().unwrap_or(&1) * 8;
         let stream = self.context.cuda().default_stream();
         for seed in 0..self.seeds {
-            let mut inputs = WoInputs::random(&plain, MOST_TOKENS, 1.0, 4242 + seed);
+            let mut inputs = WoInputs::random(&plain, MAX_TOKENS, 1.0, 4242 + seed);
             if seed > 0 && seed + 1 == self.seeds {
                 spread(&mut inputs.attn, seed);
             }
@@ -199,7 +192,7 @@ impl Sweep<'_> {
                         num_kv_heads: *num_kv_heads,
                         ..plain
                     };
-                    self.orders(&shape, &set, &specs, &mut problems, tally)?;
+                    self.orders(&shape, &set, &specs, &mut problems, (&mut *tally, &mut *sink))?;
                 }
             }
         }
@@ -214,7 +207,7 @@ impl Sweep<'_> {
         set: &Set<'_>,
         specs: &Specs,
         problems: &mut [WoProblem],
-        tally: &mut Tally,
+        (tally, sink): (&mut Tally, &mut Sink<'_>),
     ) -> Result<(), MeasureError> {
         for mode in MODES {
             let fused = mode == "fma";
@@ -232,10 +225,10 @@ impl Sweep<'_> {
                     };
                     let kernel = self.jit.load(spec, self.context)?;
                     let problem = &mut problems[usize::from(takes_packed(set_by))];
-                    for nat in 1..=MOST_TOKENS {
+                    for nat in 1..=MAX_TOKENS {
                         let actual = problem.run(&kernel, nat, shape.num_slots())?;
                         let case = Case::new(&shape, nat, &expected, &actual);
-                        self.report(spec, set, &case);
+                        tell(spec, set, &case, sink);
                         tally.add(&shape, mode, form, &case);
                     }
                 }
@@ -247,7 +240,7 @@ impl Sweep<'_> {
     fn specs(&self, shape: (usize, usize, usize), kv_heads: &[usize]) -> Result<Specs, MeasureError> {
         let device = self.context.device();
         let arch = Arch::of_device(device.major, device.minor);
-        let family = self.jit.registry().get("wo_gemv")?;
+        let family = self.jit.registry().get(FAMILY)?;
         let mut specs = BTreeMap::new();
         for kv in kv_heads {
             for split in SPLITS {
@@ -265,7 +258,7 @@ impl Sweep<'_> {
                             .chain(set_by.iter().copied());
                         let spec = KernelSpec::new(family, set, arch)?;
                         // Tiles of forty rows are for GPUs that have room for them.
-                        if spec.number("shared_bytes") <= Some(device.shared_mem_per_block) {
+                        if WoConfig::try_from(&spec)?.shared_bytes <= device.shared_mem_per_block {
                             specs.insert((*kv, split, mode, form), spec);
                         }
                     }
@@ -274,37 +267,36 @@ impl Sweep<'_> {
         }
         Ok(specs)
     }
+}
 
-    fn report(&self, spec: &KernelSpec, set: &Set<'_>, case: &Case) {
-        let (nat, seed, global_scale) = (case.nat, set.seed, set.inputs.global_scale);
-        if self.json {
-            let part = |c: &Comparison| {
-                json!({"max_abs": finite(c.max_abs), "max_rel": finite(c.max_rel),
-                    "mismatches": c.mismatches, "elements": c.elements,
-                    "first": c.first_mismatch.map(|m| json!({"index": m.index,
-                        "expected_bits": m.expected_bits, "actual_bits": m.actual_bits}))})
-            };
-            output::json(
-                &json!({"event": "case", "variant": spec.variant(), "seed": seed, "nat": nat,
-                "global_scale": global_scale, "partials": part(&case.partials), "output": part(&case.output),
-                "drift_from_chained_max_abs": finite(case.from_chained.max_abs),
-                "drift_from_float64_max_abs": finite(case.from_float64.max_abs),
-                "drift_from_float64_relative_l2": finite(case.from_float64.relative_l2)}),
-            );
-        }
-        for (what, comparison) in [("partials", &case.partials), ("output", &case.output)] {
-            if let Some(first) = comparison.first_mismatch {
-                output::note(format!(
-                    "wrong: {} seed={seed} nat={nat} global_scale={global_scale:?}: {what}[{}] is {:#010x}, \
-                     expected {:#010x}; {} of {} differ",
-                    spec.variant(),
-                    first.index,
-                    first.actual_bits,
-                    first.expected_bits,
-                    comparison.mismatches,
-                    comparison.elements
-                ));
-            }
+/// Tells a launch, and what differs in it.
+fn tell(spec: &KernelSpec, set: &Set<'_>, case: &Case, sink: &mut Sink<'_>) {
+    let (nat, seed, global_scale) = (case.nat, set.seed, set.inputs.global_scale);
+    let part = |c: &Comparison| {
+        json!({"max_abs": finite(c.max_abs), "max_rel": finite(c.max_rel),
+            "mismatches": c.mismatches, "elements": c.elements,
+            "first": c.first_mismatch.map(|m| json!({"index": m.index,
+                "expected_bits": m.expected_bits, "actual_bits": m.actual_bits}))})
+    };
+    sink(Event::Object(
+        json!({"event": "case", "variant": spec.variant(), "seed": seed, "nat": nat,
+        "global_scale": global_scale, "partials": part(&case.partials), "output": part(&case.output),
+        "drift_from_chained_max_abs": finite(case.from_chained.max_abs),
+        "drift_from_float64_max_abs": finite(case.from_float64.max_abs),
+        "drift_from_float64_relative_l2": finite(case.from_float64.relative_l2)}),
+    ));
+    for (what, comparison) in [("partials", &case.partials), ("output", &case.output)] {
+        if let Some(first) = comparison.first_mismatch {
+            sink(Event::Note(format!(
+                "wrong: {} seed={seed} nat={nat} global_scale={global_scale:?}: {what}[{}] is {:#010x}, \
+                 expected {:#010x}; {} of {} differ",
+                spec.variant(),
+                first.index,
+                first.actual_bits,
+                first.expected_bits,
+                comparison.mismatches,
+                comparison.elements
+            )));
         }
     }
 }

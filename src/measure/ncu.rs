@@ -1,18 +1,13 @@
-//! Hardware counters: the same variant once more, under ncu.
+//! Hardware counters: the same launch once more, under ncu.
 //!
 //! Invariant: a verdict names the fullest unit and its share of its peak, and calls
 //! nothing a bound that is less than 60 % full: a kernel that uses 4 % of its
 //! memory's speed is not bound by memory.
 
 use std::collections::BTreeMap;
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
 use serde::Serialize;
-
-use super::files::Case;
-use super::{Buffers, Choice, MeasureError, Variant, WoSession};
-use crate::engine::config::Config;
-use crate::families::wo_gemv::reference::WoInputs;
 
 /// From here on a unit counts as full.
 const FULL: f64 = 60.0;
@@ -62,7 +57,7 @@ const PLAIN: [&str; 5] = [
 
 /// What was counted in one launch.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Counters {
+pub struct Counters {
     /// Share of its peak, percent, by unit.
     pub percent: BTreeMap<String, f64>,
     /// Plain numbers by metric, in ncu's base units.
@@ -73,7 +68,8 @@ pub(super) struct Counters {
 
 impl Counters {
     /// What the counters support, in a line.
-    pub(super) fn verdict(&self) -> String {
+    #[must_use]
+    pub fn verdict(&self) -> String {
         let fullest = self
             .percent
             .iter()
@@ -93,90 +89,41 @@ impl Counters {
     }
 }
 
-/// Runs this program under ncu for one case. `None`, and a word on standard error,
-/// where ncu is not there or says nothing.
-pub(super) fn run(case: &Case, choice: &Choice, config: &Config) -> Result<Option<Counters>, MeasureError> {
-    let metrics: Vec<&str> = PERCENT.iter().map(|p| p.1).chain(PLAIN).collect();
-    let mut command = Command::new("ncu");
-    command
-        .args(["--replay-mode", "application", "--clock-control", "none"])
-        .args([
-            "--kernel-name",
-            "wo_gemv",
-            "--launch-count",
-            "1",
-            "--csv",
-            "--page",
-            "raw",
-        ])
-        .args(["--print-units", "base", "--metrics", &metrics.join(",")])
-        .arg(std::env::current_exe()?)
-        .args(["bench", "wo_gemv", "--under-ncu", "--quiet"])
-        .args(["--wo-split", &case.shape.wo_split.to_string()])
-        .args(["--accumulate", &case.accumulate, "--geometry", &case.geometry])
-        .args(["--tokens", &case.nat.to_string()])
-        .args(["--global-scale", &case.global_scale.to_string()])
-        .args(["--seed", &case.seed.to_string()])
-        .args(["--set", &format!("hidden={}", case.shape.hidden)])
-        .args(["--set", &format!("num_q_heads={}", case.heads.0)])
-        .args(["--set", &format!("head_dim={}", case.heads.1)])
-        .args(["--set", &format!("num_kv_heads={}", case.shape.num_kv_heads)]);
-    if case.packed {
-        command.args(["--set", "weight_layout=packed"]);
-    }
-    for (name, value) in &choice.geometry {
-        command.args(["--set", &format!("{name}={value}")]);
-    }
-    for (flag, path) in [
-        ("--cache-dir", config.cache_dir()),
-        ("--templates", config.templates()),
-    ] {
-        if let Some(path) = path {
-            command.arg(flag).arg(path);
-        }
-    }
-    let output = match command.output() {
-        Ok(output) => output,
-        Err(error) => {
-            super::output::note(format!("no counters: ncu could not be started: {error}"));
-            return Ok(None);
-        }
-    };
-    let text = String::from_utf8_lossy(&output.stdout);
-    let weights = case.shape.hidden * case.shape.k;
-    let counters = parse(&text, weights);
-    if counters.is_none() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let last = text.lines().chain(said.lines()).rfind(|l| !l.trim().is_empty());
-        super::output::note(format!("no counters: ncu said {}", last.unwrap_or("nothing")));
-    }
-    Ok(counters)
+/// Why there are no counters.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NcuError {
+    /// This program, or ncu, could not be started.
+    #[error("no counters: ncu could not be started: {0}")]
+    Start(#[from] std::io::Error),
+    /// It ended without a launch that it counted; its last words.
+    #[error("no counters: ncu said {0}")]
+    Nothing(String),
 }
 
-/// One cold launch of each variant, for ncu to count.
-pub(super) fn child(run: &WoSession, variants: &[Variant]) -> Result<ExitCode, MeasureError> {
-    let nat = run.request.tokens.iter().copied().max().unwrap_or(1);
-    for variant in variants {
-        let shape = run.request.wo_shape(variant.wo_split);
-        let gs = run.request.global_scales.first().copied().unwrap_or(1.0);
-        let inputs = WoInputs::random(&shape, nat, gs, run.session.seed);
-        let mut buffers = Buffers::new(
-            &run.session.context,
-            &shape,
-            &inputs,
-            run.session.seed,
-            run.layout(),
-            shape.num_slots(),
-        )?;
-        let choice = run.choose(variant, nat);
-        let kernel = run
-            .session
-            .jit
-            .load(&run.spec(variant, &choice)?, &run.session.context)?;
-        // The sets after the first were uploaded later: nothing of the first is in L2.
-        buffers.run(&kernel.entries()[0], &shape, u32::try_from(nat).unwrap_or(1))?;
-    }
-    Ok(ExitCode::SUCCESS)
+/// Runs this program once more under ncu, with these arguments, and counts its first
+/// launch of `kernel`, which decodes so many weights. Of use to `jitc` itself: another
+/// program would have to take the arguments.
+///
+/// # Errors
+/// Where ncu is not there or says nothing.
+pub fn count(kernel: &str, arguments: &[String], weights: usize) -> Result<Counters, NcuError> {
+    let metrics: Vec<&str> = PERCENT.iter().map(|p| p.1).chain(PLAIN).collect();
+    let output = Command::new("ncu")
+        .args(["--replay-mode", "application", "--clock-control", "none"])
+        .args(["--kernel-name", kernel, "--launch-count", "1"])
+        .args(["--csv", "--page", "raw"])
+        .args(["--print-units", "base", "--metrics", &metrics.join(",")])
+        .arg(std::env::current_exe()?)
+        .args(arguments)
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    parse(&text, weights).ok_or_else(|| {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let mut lines = text.lines().chain(errors.lines());
+        let last = lines.rfind(|l| !l.trim().is_empty());
+        NcuError::Nothing(last.unwrap_or("nothing").to_owned())
+    })
 }
 
 /// Reads ncu's raw page: names, units, then a row a launch.

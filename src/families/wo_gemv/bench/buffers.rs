@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DriverError, sys};
 
+use super::super::reference::{WoInputs, WoOutput, WoShape};
 use crate::engine::run::device::Context;
 use crate::engine::run::launch::{Arguments, LaunchError, Order, launch};
 use crate::engine::run::load::EntryPoint;
 use crate::families::nvfp4::packed::PACKED;
-use crate::families::wo_gemv::reference::WoInputs;
-use crate::families::wo_gemv::reference::WoOutput;
-use crate::families::wo_gemv::reference::WoShape;
-use crate::measure::timing::cold_sets;
+use crate::measure::MeasureError;
+use crate::measure::bench::BenchSession;
+use crate::measure::timing::{Plan, cold_sets};
 
 /// Sets that differ; further ones repeat them elsewhere. Where launches overlap, as many
 /// follow each other before a result is read.
@@ -66,7 +66,7 @@ impl Buffers {
         seed: u64,
         layout: Layout,
         most_slots: usize,
-    ) -> Result<Self, super::MeasureError> {
+    ) -> Result<Self, MeasureError> {
         let stream = context.cuda().default_stream();
         let set_len = inputs.weight.len() + inputs.scales.len();
         let count = if layout.cold {
@@ -164,20 +164,11 @@ impl Buffers {
         unsafe { launch(entry, nat, self.order, stream, &mut arguments) }
     }
 
-    /// One launch of a `stream` entry point over the same bytes.
-    pub(super) fn launch_stream(
-        &self,
-        entry: &EntryPoint,
-        number: usize,
-        stream: sys::CUstream,
-    ) -> Result<(), LaunchError> {
-        let set = self.set_addresses[number % self.set_addresses.len()];
-        let mut arguments = Arguments::<3>::new()
-            .pointer(set)
-            .u64(self.set_len)
-            .pointer(self.counters);
-        // SAFETY: the arguments are those of `stream`; it reads just these bytes.
-        unsafe { launch(entry, 1, Order::Serial, stream, &mut arguments) }
+    /// Microseconds to read a set's bytes, the next set each launch.
+    pub(super) fn floor(&self, session: &BenchSession<'_>, plan: &Plan) -> Result<f64, MeasureError> {
+        let sets = &self.set_addresses;
+        // SAFETY: every set has these bytes, and the counters 1024 words a token.
+        unsafe { session.floor(plan, sets, self.set_len, self.counters) }
     }
 
     /// Launches, the first set last, with outputs of NaN before it, and reads them.
@@ -186,7 +177,7 @@ impl Buffers {
         entry: &EntryPoint,
         shape: &WoShape,
         nat: u32,
-    ) -> Result<WoOutput, super::MeasureError> {
+    ) -> Result<WoOutput, MeasureError> {
         let tokens = nat as usize;
         let poison = vec![f32::NAN; self.partials.len()];
         self.stream.memcpy_htod(&poison, &mut self.partials)?;

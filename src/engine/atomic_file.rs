@@ -6,7 +6,10 @@ use std::io::{self, Write};
 use std::path::Path;
 
 /// Writes beside the path, with these permissions less the umask, and renames.
-pub(super) fn whole<T, E: From<io::Error>>(
+///
+/// # Errors
+/// The writer's own, and those of the files; then nothing is changed at the path.
+pub fn write_atomically<T, E: From<io::Error>>(
     path: &Path,
     mode: u32,
     write: impl FnOnce(&mut dyn Write) -> Result<T, E>,

@@ -2,21 +2,17 @@
 //!
 //! Invariant: a field that has no meaning here is null, never a made-up value.
 
-use std::fmt::Write;
-use std::io;
-use std::path::Path;
-
 use serde_json::{Value, json};
 
-use crate::families::wo_gemv::reference::WoShape;
-use crate::measure::compare::Comparison;
-use crate::measure::compare::Drift;
+use super::super::config::{Accumulate, LaunchGeometry};
+use super::super::reference::WoShape;
+use crate::measure::compare::{Comparison, Drift};
+use crate::measure::run_files::{finite, git_sha, timing_csv};
 use crate::measure::timing::Plan;
 
 /// The original's tolerances; the exact modes are held to no difference at all.
-pub(super) const RTOL: f64 = 1e-3;
-/// As above.
-pub(super) const ATOL: f64 = 1e-4;
+const RTOL: f64 = 1e-3;
+const ATOL: f64 = 1e-4;
 
 const FORMULA: &str = "effective = payload + scratch; payload = 2BK + HK/2 + ceil(H/128)*SKT*512 + 4 + 4BH; \
                        scratch = partials written (4*B*H*slots), and read once more where the gather \
@@ -29,10 +25,10 @@ pub(super) struct Case {
     pub shape: WoShape,
     /// Query heads and elements of a head.
     pub heads: (usize, usize),
-    /// `fma`, `mul_add` or `mma`.
-    pub accumulate: String,
-    /// `tiled` or `original`.
-    pub geometry: String,
+    /// How a slot is summed.
+    pub accumulate: Accumulate,
+    /// How a launch is laid out.
+    pub geometry: LaunchGeometry,
     /// Tokens of a launch.
     pub nat: usize,
     /// The global scale.
@@ -63,7 +59,7 @@ impl Case {
     /// Bytes of partial sums.
     pub(super) fn scratch_bytes(&self) -> usize {
         let written = 4 * self.nat * self.shape.hidden * self.shape.num_slots();
-        if self.geometry == "original" {
+        if self.geometry == LaunchGeometry::Original {
             2 * written
         } else {
             written
@@ -73,7 +69,7 @@ impl Case {
     /// `config.json`. `cache`: key and status, once known.
     pub(super) fn config(&self, plan: &Plan, ncu: bool, cache: Option<(&str, &str)>) -> Value {
         let shape = &self.shape;
-        let original = self.geometry == "original";
+        let original = self.geometry == LaunchGeometry::Original;
         let active = shape.num_slots();
         let grid = self.slice_ctas * shape.num_kv_heads;
         json!({
@@ -89,36 +85,15 @@ impl Case {
             "cache_key": cache.map(|c| c.0), "cache_status_first_event": cache.map(|c| c.1),
             "diagnostic_no_cooperative": false, "image_id": null, "torch_version": null,
             "python_version": null, "effective_bytes_formula": FORMULA,
-            "weight_layout": if self.packed { "packed" } else { "nvfp4" }, "accumulate": self.accumulate, "geometry": self.geometry, "global_scale": self.global_scale,
+            "weight_layout": if self.packed { "packed" } else { "nvfp4" }, "accumulate": self.accumulate.name(), "geometry": self.geometry.name(), "global_scale": self.global_scale,
             "method": plan.method, "launches_per_sample": plan.launches_per_graph,
         })
     }
 
     /// `timing.csv`.
     pub(super) fn timing(&self, samples: &[f64]) -> String {
-        timing(self.payload_bytes(), self.scratch_bytes(), samples)
+        timing_csv(self.payload_bytes(), self.scratch_bytes(), samples)
     }
-}
-
-/// `timing.csv`: every sample, with the bytes that it moved.
-pub(super) fn timing(payload: usize, scratch: usize, samples: &[f64]) -> String {
-    let mut text = String::from(
-        "launch_idx,elapsed_us,payload_bytes,scratch_bytes,effective_bytes,effective_gbps,is_warmup\n",
-    );
-    for (i, us) in samples.iter().enumerate() {
-        let gbps = gigabytes_per_second(payload + scratch, *us);
-        let _ = writeln!(
-            text,
-            "{i},{us:.4},{payload},{scratch},{},{gbps:.3},false",
-            payload + scratch
-        );
-    }
-    text
-}
-
-/// Bytes over microseconds.
-pub(super) fn gigabytes_per_second(bytes: usize, us: f64) -> f64 {
-    f64::from(u32::try_from(bytes).unwrap_or(u32::MAX)) / us / 1e3
 }
 
 /// `correctness_gate_split_order.json`.
@@ -142,38 +117,6 @@ pub(super) fn float64(drift: &Drift, exact: &Drift) -> Value {
         "ref_function": "matmul_f64", "kind": "DIAGNOSTIC"})
 }
 
-/// JSON has no infinity; a string is seen.
-pub(super) fn finite(value: f64) -> Value {
-    if value.is_finite() {
-        json!(value)
-    } else {
-        json!(value.to_string())
-    }
-}
-
-/// Writes one of them.
-pub(super) fn write(dir: &Path, name: &str, text: &str) -> io::Result<()> {
-    fs_err::create_dir_all(dir)?;
-    fs_err::write(dir.join(name), text)
-}
-
-/// Writes JSON, for people too.
-pub(super) fn write_json(dir: &Path, name: &str, value: &Value) -> io::Result<()> {
-    write(dir, name, &format!("{value:#}\n"))
-}
-
-/// The commit of the folder that this runs in, where there is one.
-pub(super) fn git_sha() -> Option<String> {
-    let output = std::process::Command::new("git")
-        .args(["rev-parse", "HEAD"])
-        .output()
-        .ok()?;
-    output
-        .status
-        .success()
-        .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,8 +131,8 @@ mod tests {
                 wo_split: 8,
             },
             heads: (24, 256),
-            accumulate: "fma".into(),
-            geometry: "original".into(),
+            accumulate: Accumulate::Fma,
+            geometry: LaunchGeometry::Original,
             nat: 1,
             global_scale: 1.0,
             slice_ctas: 8,

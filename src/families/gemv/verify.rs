@@ -1,10 +1,9 @@
-//! `jitc verify gemv`: float64 within twice the exact chains' distance, and bits that
+//! `gemv` verified on a GPU: float64 within twice the exact chains' distance, and bits that
 //! depend on the shape and the order alone.
 //!
 //! Invariant: every launch of one weight in one order is held to one result, whatever
 //! its geometry, layout, tokens and output type; what it leaves out is still NaN.
 
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,8 +11,8 @@ use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DevicePtrMut, result};
 use half::bf16;
 use serde_json::json;
 
-use super::verify_mma::{INPUTS, LAYOUTS, Launch, inputs, order, same_bits};
-use super::{Answer, output};
+use super::FAMILY;
+use super::config::GemvConfig;
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
@@ -22,18 +21,18 @@ use crate::engine::run::launch::{Arguments, Order, launch};
 use crate::engine::run::load::LoadedKernel;
 use crate::families::nvfp4::packed;
 use crate::families::wo_gemv::problem::ProblemError;
-use crate::families::wo_gemv::reference::WoInputs;
-use crate::families::wo_gemv::reference::WoShape;
-use crate::families::wo_gemv::reference::matmul_f64;
 use crate::families::wo_gemv::reference::mma::Accuracy;
-use crate::families::wo_gemv::reference::split_order;
+use crate::families::wo_gemv::reference::{WoInputs, WoShape, matmul_f64, split_order};
+use crate::families::wo_gemv::verify::VerifyRequest;
+use crate::families::wo_gemv::verify::mma::{INPUTS, LAYOUTS, Launch, inputs};
 use crate::measure::MeasureError;
-use crate::measure::compare::largest;
+use crate::measure::compare::{largest, same_bits};
+use crate::measure::harness::{Event, Sink, Verdict};
 
 /// Rows and K: small ones, one of rows that no tile divides, and the model's own.
 const SHAPES: [(usize, usize); 5] = [(304, 5120), (136, 640), (130, 896), (34816, 5120), (5120, 17408)];
 const SMALL: usize = 3;
-const MOST_TOKENS: usize = 8;
+const MAX_TOKENS: usize = 8;
 
 /// Geometries whose bits have to agree, those of one order each.
 const GEOMETRIES: [&[(&str, &str)]; 4] = [
@@ -47,55 +46,61 @@ const GEOMETRIES: [&[(&str, &str)]; 4] = [
 const EIGHT: &[(&str, &str)] = &[("tokens", "8"), ("rows_per_cta", "16")];
 const EIGHT_UP_TO: usize = 8192;
 
-pub(super) fn run(jit: &Jit, context: &Context, quick: bool, seeds: u64, as_json: bool) -> Answer {
+/// Holds every launch of every shape, geometry and layout to the reference, and to the
+/// others of its order. Tells a `gemv` object a launch, and a `summary`.
+///
+/// # Errors
+/// [`MeasureError::Device`] without a GPU; those of making and launching kernels.
+pub fn verify(jit: &Jit, request: &VerifyRequest, sink: &mut Sink<'_>) -> Result<Verdict, MeasureError> {
+    let context = &Context::new(request.device)?;
     let started = Instant::now();
-    let shapes = if quick { &SHAPES[..SMALL] } else { &SHAPES[..] };
+    let shapes = if request.quick {
+        &SHAPES[..SMALL]
+    } else {
+        &SHAPES[..]
+    };
     let stream = context.cuda().default_stream();
     let (mut cases, mut wrong) = (0, 0);
     for (at, (rows, k)) in shapes.iter().copied().enumerate() {
         let specs = specs(jit, context, rows, k)?;
         jit.prepare_each(specs.iter())?;
-        let parts = specs[0].derived.get("parts").copied().unwrap_or(1);
+        let parts = GemvConfig::try_from(&specs[0])?.parts;
         let shape = WoShape {
             hidden: rows,
             k,
-            num_kv_heads: usize::try_from(parts).unwrap_or(1),
+            num_kv_heads: parts,
             wo_split: 1,
         };
         // The model's shapes take long to make and to check: bytes have every code and scale.
         let names = if at < SMALL { &INPUTS[..] } else { &INPUTS[1..2] };
-        for seed in 0..if at < SMALL { seeds } else { 1 } {
+        for seed in 0..if at < SMALL { request.seeds } else { 1 } {
             for name in names {
-                let inputs = inputs(&shape, name, 977 + seed, MOST_TOKENS);
-                let held = Held::new(&stream, &shape, &inputs)?;
+                let inputs = inputs(&shape, name, 977 + seed, MAX_TOKENS);
+                let there = DeviceInputs::new(&stream, &shape, &inputs)?;
                 let sweep = Sweep {
                     jit,
                     context,
                     name,
                     seed,
-                    as_json,
                     exact: split_order(&shape, &inputs, true).output,
                     yardstick: matmul_f64(&shape, &inputs),
                 };
-                let (run, bad) = sweep.run(&held, &specs)?;
+                let (run, bad) = sweep.run(&there, &specs, sink)?;
                 cases += run;
                 wrong += bad;
             }
         }
     }
     let (device, seconds) = (&context.device().name, started.elapsed().as_secs_f64());
-    if as_json {
-        output::json(
-            &json!({"event": "summary", "device": device, "cases": cases, "wrong": wrong,
-            "elapsed_ms": seconds * 1e3}),
-        );
-    } else {
-        output::line(format!(
-            "{device}: gemv: {cases} cases, {wrong} with bits that depend on more than the shape or more than \
-             twice the exact chains' distance from float64, in {seconds:.1} s"
-        ));
-    }
-    Ok(ExitCode::from(u8::from(wrong > 0)))
+    sink(Event::Object(
+        json!({"event": "summary", "device": device, "cases": cases, "wrong": wrong,
+        "elapsed_ms": seconds * 1e3}),
+    ));
+    sink(Event::Line(format!(
+        "{device}: gemv: {cases} cases, {wrong} with bits that depend on more than the shape or more than \
+         twice the exact chains' distance from float64, in {seconds:.1} s"
+    )));
+    Ok(Verdict::of(wrong))
 }
 
 /// One set of inputs and what it must give.
@@ -104,38 +109,36 @@ struct Sweep<'a> {
     context: &'a Context,
     name: &'a str,
     seed: u64,
-    as_json: bool,
     exact: Vec<f32>,
     yardstick: Vec<f64>,
 }
 
 impl Sweep<'_> {
     /// Cases, and how many of them were wrong.
-    fn run(&self, held: &Held, specs: &[KernelSpec]) -> Result<(usize, usize), MeasureError> {
+    fn run(
+        &self,
+        there: &DeviceInputs,
+        specs: &[KernelSpec],
+        sink: &mut Sink<'_>,
+    ) -> Result<(usize, usize), MeasureError> {
         let (mut cases, mut wrong) = (0, 0);
         let mut first: [Option<Vec<f32>>; 2] = [None, None];
         let largest = largest(&self.yardstick);
         for spec in specs {
             let kernel = self.jit.load(spec, self.context)?;
-            let short = spec
-                .constants
-                .get("output")
-                .is_some_and(|v| v.to_string() == "bf16");
-            let packed = spec
-                .constants
-                .get("weight_layout")
-                .is_some_and(|v| v.to_string() == "packed");
+            let config = GemvConfig::try_from(spec)?;
+            let (short, order) = (config.is_bf16, config.mma_order());
             // The most tokens first: all other launches are held to the beginning of it.
-            for nat in (1..=MOST_TOKENS).rev() {
-                let actual = held.launch(&kernel, packed, short, nat)?;
-                let again = held.launch(&kernel, packed, short, nat)?;
+            for nat in (1..=MAX_TOKENS).rev() {
+                let actual = there.launch(&kernel, &config, nat)?;
+                let again = there.launch(&kernel, &config, nat)?;
                 let accuracy = Accuracy::of(
                     &actual,
                     &self.exact[..actual.len()],
                     &self.yardstick[..actual.len()],
                 );
                 let same = same_bits(&actual, &again)
-                    && first[order(spec)].as_ref().is_none_or(|f| {
+                    && first[order].as_ref().is_none_or(|f| {
                         f.iter().zip(&actual).all(|(f, a)| {
                             let expected = if short { bf16::from_f32(*f).to_f32() } else { *f };
                             expected.to_bits() == a.to_bits()
@@ -153,8 +156,8 @@ impl Sweep<'_> {
                     nat: Some(nat),
                     yardstick: "exact chains",
                 };
-                told.report(self.as_json, passes, same, &accuracy);
-                first[order(spec)].get_or_insert(actual);
+                told.tell(passes, same, &accuracy, sink);
+                first[order].get_or_insert(actual);
             }
         }
         Ok((cases, wrong))
@@ -181,14 +184,14 @@ fn specs(jit: &Jit, context: &Context, rows: usize, k: usize) -> Result<Vec<Kern
                 ("weight_layout", *layout),
             ];
             let set = set.into_iter().chain(geometry.iter().copied());
-            specs.push(KernelSpec::new(jit.registry().get("gemv")?, set, arch)?);
+            specs.push(KernelSpec::new(jit.registry().get(FAMILY)?, set, arch)?);
         }
     }
     Ok(specs)
 }
 
 /// Inputs in device memory, in both layouts where the rows allow it.
-struct Held {
+struct DeviceInputs {
     stream: Arc<CudaStream>,
     x: CudaSlice<u16>,
     layouts: Vec<(CudaSlice<u8>, CudaSlice<u8>)>,
@@ -196,7 +199,7 @@ struct Held {
     rows: usize,
 }
 
-impl Held {
+impl DeviceInputs {
     fn new(stream: &Arc<CudaStream>, shape: &WoShape, inputs: &WoInputs) -> Result<Self, ProblemError> {
         let x: Vec<u16> = inputs.attn.iter().map(|x| x.to_bits()).collect();
         let put = |i: &WoInputs| -> Result<_, ProblemError> {
@@ -219,16 +222,15 @@ impl Held {
     fn launch(
         &self,
         kernel: &LoadedKernel,
-        packed: bool,
-        short: bool,
+        config: &GemvConfig,
         nat: usize,
     ) -> Result<Vec<f32>, ProblemError> {
-        let stream = &self.stream;
+        let (stream, short) = (&self.stream, config.is_bf16);
         let elements = nat * self.rows;
         // All bits set is a NaN of either type.
         let mut buffer: CudaSlice<u16> = stream.alloc_zeros(elements * if short { 1 } else { 2 })?;
         let bytes = buffer.len() * size_of::<u16>();
-        let (weight, scales) = &self.layouts[usize::from(packed)];
+        let (weight, scales) = &self.layouts[usize::from(config.is_packed)];
         {
             let (out, _written) = buffer.device_ptr_mut(stream);
             // SAFETY: the buffer has that many bytes.

@@ -1,4 +1,4 @@
-//! What `jitc bench` and `jitc tune` were asked for.
+//! What benching and tuning are asked for.
 //!
 //! Invariant: a constant that shapes the problem has one value, one that is
 //! measured may have many, and every other one is a geometry that somebody forced.
@@ -6,15 +6,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use clap::ArgMatches;
-
+use super::FAMILY;
+use super::config::{Accumulate, LaunchGeometry};
+use super::reference::WoShape;
 use crate::engine::config::Config;
+use crate::engine::jit::Jit;
 use crate::engine::request::spec::{self, KernelSpec, SpecError};
 use crate::engine::request::target::Arch;
 use crate::engine::request::template::Family;
-use crate::families::wo_gemv::reference::WoShape;
-use crate::measure::tune::Geometry;
-use crate::measure::tune::Problem;
+use crate::measure::MeasureError;
+use crate::measure::harness::{Flag, Options};
+use crate::measure::tune::{Geometry, Problem};
 
 /// Constants that say what is worked out; all others only lay it out.
 const SHAPE: [&str; 4] = ["hidden", "num_q_heads", "num_kv_heads", "head_dim"];
@@ -22,13 +24,21 @@ const MEASURED: [&str; 3] = ["accumulate", "geometry", "wo_split"];
 /// Constants that change what a launch reads or writes, or how the original is laid out.
 const FIXED: [&str; 3] = ["num_regions", "slice_ctas", "weight_layout"];
 
+/// Global scales of a request.
+pub(super) const GLOBAL_SCALE: Flag = Flag::new(
+    "global-scale",
+    "LIST",
+    Some("1"),
+    "Global scales; one of more than 16 significant bits takes the general path",
+);
+
 /// The lists and single values of a request.
 #[derive(Debug, Clone)]
-pub(in crate::cli) struct Request {
+pub struct WoRequest {
     /// Shape and fixed constants, all given.
     pub shape: BTreeMap<String, String>,
-    /// Values of `accumulate`, `geometry` and `wo_split`, in this order.
-    pub lists: [Vec<String>; 3],
+    /// Every variant, splits innermost.
+    pub variants: Vec<WoVariant>,
     /// Tokens of a launch.
     pub tokens: Vec<usize>,
     /// Global scales.
@@ -38,31 +48,34 @@ pub(in crate::cli) struct Request {
 }
 
 /// One variant of a request.
-#[derive(Debug, Clone, PartialEq)]
-pub(in crate::cli) struct Variant {
-    /// `fma`, `mul_add` or `mma`.
-    pub accumulate: String,
-    /// `tiled` or `original`.
-    pub geometry: String,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WoVariant {
+    /// How a slot is summed.
+    pub accumulate: Accumulate,
+    /// How a launch is laid out.
+    pub geometry: LaunchGeometry,
     /// Slots of a kv head.
     pub wo_split: usize,
 }
 
-impl Request {
-    /// Reads flags, environment and config file.
-    pub(in crate::cli) fn new(
-        family: &Arc<Family>,
-        config: &Config,
-        matches: &ArgMatches,
-    ) -> Result<Self, String> {
+impl WoRequest {
+    /// Reads options, and constants of flags, environment and config file; needs no GPU.
+    ///
+    /// # Errors
+    /// A value that is not legal, or that a run cannot measure, with where it was written.
+    pub fn new(jit: &Jit, options: &Options) -> Result<Self, MeasureError> {
+        jit.registry().check_constants(&[FAMILY], jit.config())?;
+        let scales = options.text(GLOBAL_SCALE.name).unwrap_or("1");
+        Self::read(jit.registry().get(FAMILY)?, jit.config(), scales).map_err(MeasureError::Request)
+    }
+
+    fn read(family: &Arc<Family>, config: &Config, global_scales: &str) -> Result<Self, String> {
+        let mut lists: [Vec<String>; 3] = Default::default();
         let mut request = Self {
             shape: BTreeMap::new(),
-            lists: Default::default(),
+            variants: Vec::new(),
             tokens: vec![1],
-            global_scales: numbers(
-                matches.get_one::<String>("global-scale").map_or("1", |t| t),
-                "--global-scale",
-            )?,
+            global_scales: numbers(global_scales, "--global-scale")?,
             forced: Geometry::new(),
         };
         for constant in family.constants.values() {
@@ -90,7 +103,7 @@ impl Request {
                 }
             }
             if let Some(at) = MEASURED.iter().position(|m| *m == name) {
-                request.lists[at] = value.split(',').map(|v| v.trim().to_owned()).collect();
+                lists[at] = value.split(',').map(|v| v.trim().to_owned()).collect();
             } else if SHAPE.contains(&name) || FIXED.contains(&name) {
                 request.shape.insert(name.into(), single(name, value)?);
             } else if set.is_some() {
@@ -100,6 +113,7 @@ impl Request {
         if request.tokens.contains(&0) {
             return Err("--tokens 0: at least one token is launched".into());
         }
+        request.variants = variants(&lists)?;
         Ok(request)
     }
 
@@ -108,22 +122,26 @@ impl Request {
     }
 
     /// Query heads and elements of a head.
-    pub(in crate::cli) fn heads(&self) -> (usize, usize) {
+    #[must_use]
+    pub fn heads(&self) -> (usize, usize) {
         (self.number("num_q_heads"), self.number("head_dim"))
     }
 
     /// Blocks along x in the original geometry.
-    pub(in crate::cli) fn slice_ctas(&self) -> usize {
+    #[must_use]
+    pub fn slice_ctas(&self) -> usize {
         self.number("slice_ctas")
     }
 
     /// Whether the kernels take packed weights.
-    pub(in crate::cli) fn packed(&self) -> bool {
+    #[must_use]
+    pub fn packed(&self) -> bool {
         self.shape.get("weight_layout").is_some_and(|l| l == "packed")
     }
 
     /// The shape at a split.
-    pub(in crate::cli) fn wo_shape(&self, wo_split: usize) -> WoShape {
+    #[must_use]
+    pub fn wo_shape(&self, wo_split: usize) -> WoShape {
         WoShape {
             hidden: self.number("hidden"),
             k: self.number("num_q_heads") * self.number("head_dim"),
@@ -132,39 +150,21 @@ impl Request {
         }
     }
 
-    /// Every variant, splits innermost.
-    pub(in crate::cli) fn variants(&self) -> Result<Vec<Variant>, String> {
-        let [modes, geometries, splits] = &self.lists;
-        let mut variants = Vec::new();
-        for geometry in geometries {
-            for accumulate in modes {
-                for split in splits {
-                    let wo_split = split
-                        .parse()
-                        .map_err(|_| format!("wo_split = {split} is no number"))?;
-                    variants.push(Variant {
-                        accumulate: accumulate.clone(),
-                        geometry: geometry.clone(),
-                        wo_split,
-                    });
-                }
-            }
-        }
-        Ok(variants)
-    }
-
     /// A variant in a geometry.
-    pub(in crate::cli) fn spec(
+    ///
+    /// # Errors
+    /// What the family forbids.
+    pub fn spec(
         &self,
         family: &Arc<Family>,
-        variant: &Variant,
+        variant: &WoVariant,
         geometry: &Geometry,
         arch: Arch,
     ) -> Result<KernelSpec, SpecError> {
         let split = variant.wo_split.to_string();
         let own = [
-            ("accumulate", variant.accumulate.as_str()),
-            ("geometry", variant.geometry.as_str()),
+            ("accumulate", variant.accumulate.name()),
+            ("geometry", variant.geometry.name()),
             ("wo_split", split.as_str()),
         ];
         let shape = self.shape.iter().chain(geometry);
@@ -173,17 +173,36 @@ impl Request {
     }
 
     /// A variant as the record of tuned geometries knows it.
-    pub(in crate::cli) fn problem(&self, variant: &Variant, tokens: usize) -> Problem {
+    #[must_use]
+    pub fn problem(&self, variant: &WoVariant, tokens: usize) -> Problem {
         let mut constants = self.shape.clone();
-        constants.insert("accumulate".into(), variant.accumulate.clone());
-        constants.insert("geometry".into(), variant.geometry.clone());
+        constants.insert("accumulate".into(), variant.accumulate.to_string());
+        constants.insert("geometry".into(), variant.geometry.to_string());
         constants.insert("wo_split".into(), variant.wo_split.to_string());
         Problem {
-            family: "wo_gemv".into(),
+            family: FAMILY.into(),
             constants,
             tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
         }
     }
+}
+
+fn variants([modes, geometries, splits]: &[Vec<String>; 3]) -> Result<Vec<WoVariant>, String> {
+    let unknown = |name: &str, text: &str| format!("{name} = {text}: nothing measures it");
+    let mut variants = Vec::new();
+    for geometry in geometries {
+        for accumulate in modes {
+            for split in splits {
+                variants.push(WoVariant {
+                    accumulate: Accumulate::of(accumulate)
+                        .ok_or_else(|| unknown("accumulate", accumulate))?,
+                    geometry: LaunchGeometry::of(geometry).ok_or_else(|| unknown("geometry", geometry))?,
+                    wo_split: (split.parse()).map_err(|_| format!("wo_split = {split} is no number"))?,
+                });
+            }
+        }
+    }
+    Ok(variants)
 }
 
 fn single(name: &str, value: String) -> Result<String, String> {

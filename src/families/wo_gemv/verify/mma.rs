@@ -1,4 +1,4 @@
-//! `jitc verify wo_gemv`, tensor cores: bits that do not depend on geometry, layout or
+//! Tensor cores verified: bits that do not depend on geometry, layout or
 //! launch, and a distance from float64 within twice the exact mode's.
 
 use std::sync::Arc;
@@ -7,27 +7,25 @@ use cudarc::driver::CudaStream;
 use half::bf16;
 use serde_json::json;
 
-use super::output;
+use super::super::FAMILY;
+use super::super::config::WoConfig;
+use super::super::problem::WoProblem;
+use super::super::reference::mma::{Accuracy, quantise};
+use super::super::reference::{WoInputs, WoOutput, WoShape, matmul_f64, split_order};
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
 use crate::engine::run::device::Context;
-use crate::families::wo_gemv::problem::WoProblem;
-use crate::families::wo_gemv::reference::WoInputs;
-use crate::families::wo_gemv::reference::WoOutput;
-use crate::families::wo_gemv::reference::WoShape;
-use crate::families::wo_gemv::reference::matmul_f64;
-use crate::families::wo_gemv::reference::mma::{Accuracy, quantise};
-use crate::families::wo_gemv::reference::split_order;
 use crate::measure::MeasureError;
-use crate::measure::compare::largest;
+use crate::measure::compare::{largest, same_bits};
+use crate::measure::harness::{Event, Sink};
 use crate::measure::rng::Rng;
 
 /// hidden, query heads, head dim, kv heads: small, with slots of whole 64 weights.
 const SHAPES: [(usize, usize, usize, usize); 2] = [(200, 24, 256, 4), (72, 16, 128, 4)];
 const SPLITS: [usize; 4] = [1, 2, 4, 8];
 const TOKENS: usize = 8;
-pub(super) const LAYOUTS: [&str; 2] = ["nvfp4", "packed"];
+pub(in crate::families) const LAYOUTS: [&str; 2] = ["nvfp4", "packed"];
 
 /// Geometries whose bits have to agree, those of one order each.
 const GEOMETRIES: [&[(&str, &str)]; 4] = [
@@ -38,20 +36,26 @@ const GEOMETRIES: [&[(&str, &str)]; 4] = [
 ];
 
 /// Names of the inputs: normal weights and activations, and hard ones.
-pub(super) const INPUTS: [&str; 5] = ["normal", "bytes", "cancelling", "all equal", "extreme scales"];
+pub(in crate::families) const INPUTS: [&str; 5] =
+    ["normal", "bytes", "cancelling", "all equal", "extreme scales"];
 
 /// Cases, and how many of them were refused.
 #[derive(Default)]
-pub(super) struct Verdict {
+pub(super) struct Judged {
     pub cases: usize,
     pub wrong: usize,
 }
 
-pub(super) fn run(jit: &Jit, context: &Context, as_json: bool, seeds: u64) -> Result<Verdict, MeasureError> {
+pub(super) fn verify(
+    jit: &Jit,
+    context: &Context,
+    seeds: u64,
+    sink: &mut Sink<'_>,
+) -> Result<Judged, MeasureError> {
     let stream = context.cuda().default_stream();
     let specs = every_spec(jit, context)?;
     jit.prepare_each(specs.iter())?;
-    let mut verdict = Verdict::default();
+    let mut judged = Judged::default();
     for (hidden, q_heads, head_dim, num_kv_heads) in SHAPES {
         for wo_split in SPLITS {
             let shape = WoShape {
@@ -69,14 +73,13 @@ pub(super) fn run(jit: &Jit, context: &Context, as_json: bool, seeds: u64) -> Re
                         stream: &stream,
                         q_heads,
                         shape: &shape,
-                        as_json,
                     };
-                    sweep.case(name, seed, &inputs, &mut verdict)?;
+                    sweep.case(name, seed, &inputs, (&mut judged, &mut *sink))?;
                 }
             }
         }
     }
-    Ok(verdict)
+    Ok(judged)
 }
 
 struct Sweep<'a> {
@@ -85,7 +88,6 @@ struct Sweep<'a> {
     stream: &'a Arc<CudaStream>,
     q_heads: usize,
     shape: &'a WoShape,
-    as_json: bool,
 }
 
 impl Sweep<'_> {
@@ -94,7 +96,7 @@ impl Sweep<'_> {
         name: &str,
         seed: u64,
         inputs: &WoInputs,
-        verdict: &mut Verdict,
+        (judged, sink): (&mut Judged, &mut Sink<'_>),
     ) -> Result<(), MeasureError> {
         let shape = self.shape;
         let exact = split_order(shape, inputs, true).output;
@@ -109,16 +111,15 @@ impl Sweep<'_> {
             for geometry in GEOMETRIES {
                 let spec = spec(self.jit, self.context, self.shape, self.q_heads, layout, geometry)?;
                 let kernel = self.jit.load(&spec, self.context)?;
+                let order = WoConfig::try_from(&spec)?.mma_order();
                 let actual = problem.run(&kernel, TOKENS, shape.num_slots())?;
                 let again = problem.run(&kernel, TOKENS, shape.num_slots())?;
                 let accuracy = Accuracy::of(&actual.output, &exact, &yardstick);
                 let same = same_results(&actual, &again)
-                    && first[order(&spec)]
-                        .as_ref()
-                        .is_none_or(|f| same_results(f, &actual));
+                    && first[order].as_ref().is_none_or(|f| same_results(f, &actual));
                 let passes = same && gathered(shape, &actual) && accuracy.passes(largest);
-                verdict.cases += 1;
-                verdict.wrong += usize::from(!passes);
+                judged.cases += 1;
+                judged.wrong += usize::from(!passes);
                 let launch = Launch {
                     event: "mma",
                     spec: &spec,
@@ -127,8 +128,8 @@ impl Sweep<'_> {
                     nat: None,
                     yardstick: "exact mode",
                 };
-                launch.report(self.as_json, passes, same, &accuracy);
-                first[order(&spec)].get_or_insert(actual);
+                launch.tell(passes, same, &accuracy, sink);
+                first[order].get_or_insert(actual);
             }
         }
         Ok(())
@@ -158,11 +159,11 @@ fn spec(
         .map(|(name, n)| (*name, n.as_str()))
         .chain([("accumulate", "mma"), ("weight_layout", layout)])
         .chain(geometry.iter().copied());
-    Ok(KernelSpec::new(jit.registry().get("wo_gemv")?, set, arch)?)
+    Ok(KernelSpec::new(jit.registry().get(FAMILY)?, set, arch)?)
 }
 
 /// A launch, as it is told.
-pub(super) struct Launch<'a> {
+pub(in crate::families) struct Launch<'a> {
     pub event: &'a str,
     pub spec: &'a KernelSpec,
     pub inputs: &'a str,
@@ -175,20 +176,24 @@ pub(super) struct Launch<'a> {
 
 impl Launch<'_> {
     /// An event a launch for programs; a line for everybody if it was wrong.
-    pub(super) fn report(&self, as_json: bool, passes: bool, same: bool, accuracy: &Accuracy) {
-        if as_json {
-            let mut event = json!({"event": self.event, "variant": self.spec.variant(), "inputs": self.inputs,
-                "seed": self.seed, "passes": passes, "same_bits": same,
-                "relative_l2": accuracy.mma.relative_l2, "relative_l2_exact": accuracy.exact.relative_l2,
-                "max_abs": accuracy.mma.max_abs, "max_abs_exact": accuracy.exact.max_abs});
-            if let Some(nat) = self.nat {
-                event["nat"] = nat.into();
-            }
-            output::json(&event);
+    pub(in crate::families) fn tell(
+        &self,
+        passes: bool,
+        same: bool,
+        accuracy: &Accuracy,
+        sink: &mut Sink<'_>,
+    ) {
+        let mut event = json!({"event": self.event, "variant": self.spec.variant(), "inputs": self.inputs,
+            "seed": self.seed, "passes": passes, "same_bits": same,
+            "relative_l2": accuracy.mma.relative_l2, "relative_l2_exact": accuracy.exact.relative_l2,
+            "max_abs": accuracy.mma.max_abs, "max_abs_exact": accuracy.exact.max_abs});
+        if let Some(nat) = self.nat {
+            event["nat"] = nat.into();
         }
+        sink(Event::Object(event));
         if !passes {
             let nat = self.nat.map(|nat| format!(" nat={nat}")).unwrap_or_default();
-            output::note(format!(
+            sink(Event::Note(format!(
                 "wrong: {} {} seed={}{nat}: distance from float64 {:.2e} ({} {:.2e}), bits {}",
                 self.spec.variant(),
                 self.inputs,
@@ -197,14 +202,9 @@ impl Launch<'_> {
                 self.yardstick,
                 accuracy.exact.relative_l2,
                 if same { "agree" } else { "differ" },
-            ));
+            )));
         }
     }
-}
-
-/// Which of the two orders a variant sums in: up to two tokens a decode, or more.
-pub(super) fn order(spec: &KernelSpec) -> usize {
-    usize::from(spec.number("tokens") > Some(2))
 }
 
 fn every_spec(jit: &Jit, context: &Context) -> Result<Vec<KernelSpec>, MeasureError> {
@@ -231,10 +231,6 @@ fn same_results(a: &WoOutput, b: &WoOutput) -> bool {
     same_bits(&a.partials, &b.partials) && same_bits(&a.output, &b.output)
 }
 
-pub(super) fn same_bits(a: &[f32], b: &[f32]) -> bool {
-    a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
-}
-
 /// Whether the output is the partials summed in slot order, to the bit.
 fn gathered(shape: &WoShape, out: &WoOutput) -> bool {
     let slots = shape.num_slots();
@@ -247,7 +243,7 @@ fn gathered(shape: &WoShape, out: &WoOutput) -> bool {
 }
 
 /// Inputs of a kind.
-pub(super) fn inputs(shape: &WoShape, name: &str, seed: u64, tokens: usize) -> WoInputs {
+pub(in crate::families) fn inputs(shape: &WoShape, name: &str, seed: u64, tokens: usize) -> WoInputs {
     let mut inputs = WoInputs::random(shape, tokens, 0.0123, seed);
     let mut rng = Rng::new(seed ^ 0x5eed);
     match name {

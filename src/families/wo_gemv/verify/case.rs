@@ -1,16 +1,12 @@
-//! What one launch of `jitc verify wo_gemv` gave, and the table of all of them.
+//! What one launch of a check of `wo_gemv` gave, and the table of all of them.
 //!
 //! Invariant: a case is right if every bit of partials and outputs is; distances from
 //! other sums are shown, never judged.
 
 use std::collections::BTreeMap;
 
-use crate::families::wo_gemv::reference::WoOutput;
-use crate::families::wo_gemv::reference::WoShape;
-use crate::measure::compare::Comparison;
-use crate::measure::compare::Drift;
-use crate::measure::compare::compare;
-use crate::measure::compare::drift;
+use super::super::reference::{WoOutput, WoShape};
+use crate::measure::compare::{Comparison, Drift, compare, drift};
 
 /// JSON has no infinity: a NaN on either side shows as null.
 pub(super) fn finite(value: f64) -> Option<f64> {

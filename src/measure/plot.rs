@@ -15,7 +15,7 @@ struct Series {
 
 /// One frame of a plot: lines over axes of their own.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Panel {
+pub struct Panel {
     title: String,
     series: Vec<Series>,
     floor: Vec<(usize, f64)>,
@@ -23,7 +23,8 @@ pub(super) struct Panel {
 
 impl Panel {
     /// `title`: what is the same for all of its lines.
-    pub(super) fn new(title: String) -> Self {
+    #[must_use]
+    pub fn new(title: String) -> Self {
         Self {
             title,
             ..Self::default()
@@ -31,7 +32,7 @@ impl Panel {
     }
 
     /// A point of a line. Of two at one place the faster one is drawn.
-    pub(super) fn put(&mut self, name: &str, at: usize, us: f64) {
+    pub fn put(&mut self, name: &str, at: usize, us: f64) {
         let place = self.series.iter().position(|s| s.name == name);
         let place = place.unwrap_or_else(|| {
             self.series.push(Series {
@@ -44,7 +45,7 @@ impl Panel {
     }
 
     /// A point of the streaming kernel's line.
-    pub(super) fn floor(&mut self, at: usize, us: f64) {
+    pub fn floor(&mut self, at: usize, us: f64) {
         fastest(&mut self.floor, at, us);
     }
 
@@ -77,7 +78,8 @@ const COLOURS: [&str; 8] = [
 
 /// Draws frames side by side, two at most, with the name of the axis below; a line's name
 /// has the same colour in all of them.
-pub(super) fn svg(title: &str, axis: &str, panels: &[Panel]) -> String {
+#[must_use]
+pub fn svg(title: &str, axis: &str, panels: &[Panel]) -> String {
     let mut names: Vec<&str> = Vec::new();
     for series in panels.iter().flat_map(|p| &p.series) {
         if !names.contains(&series.name.as_str()) {

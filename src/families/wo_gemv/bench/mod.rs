@@ -1,0 +1,103 @@
+//! `wo_gemv` benchmarked: right first, timed second, beside the floor of the same run.
+//!
+//! Invariant: what was asked is validated before a GPU is looked for; nothing is printed.
+
+mod buffers;
+mod files;
+mod report;
+mod session;
+mod under_ncu;
+
+use super::FAMILY;
+use super::request::{GLOBAL_SCALE, WoRequest};
+use crate::engine::jit::Jit;
+use crate::engine::request::target::Arch;
+use crate::measure::MeasureError;
+use crate::measure::bench::{self, BenchOptions};
+use crate::measure::harness::{Flag, Options, Sink, Verdict};
+use crate::measure::run_files;
+
+pub(super) use session::{Inputs, WoSession};
+
+/// What benchmarking `wo_gemv` takes.
+pub const FLAGS: &[Flag] = &[
+    bench::METHOD,
+    bench::COLD,
+    bench::WARM,
+    bench::LAUNCHES,
+    bench::SEED,
+    GLOBAL_SCALE,
+    bench::OUT,
+    Flag::switch(
+        "ncu",
+        "Run again under ncu, a launch a variant, and add what the counters say",
+    ),
+    Flag::unlisted_switch("under-ncu"),
+];
+
+/// What is to be benchmarked.
+#[derive(Debug, Clone)]
+pub struct BenchRequest {
+    /// Shape, variants, tokens and global scales.
+    pub wo: WoRequest,
+    /// How to launch, how often, and where files go.
+    pub options: BenchOptions,
+    /// Whether each variant runs once more under ncu. This program has to be `jitc`.
+    pub ncu: bool,
+    /// Whether this is that run: a launch a variant, and nothing else.
+    pub under_ncu: bool,
+}
+
+impl BenchRequest {
+    /// Reads options and constants; needs no GPU.
+    ///
+    /// # Errors
+    /// What is not legal or cannot be measured, with where it was written.
+    pub fn new(jit: &Jit, options: &Options) -> Result<Self, MeasureError> {
+        let wo = WoRequest::new(jit, options)?;
+        if !wo.forced.is_empty() {
+            // What by rule is another geometry cannot be known here; this is all there is.
+            let family = jit.registry().get(FAMILY)?;
+            for variant in &wo.variants {
+                wo.spec(family, variant, &wo.forced, Arch::DEFAULTS[0])?;
+            }
+        }
+        Ok(Self {
+            wo,
+            options: BenchOptions::read(options)?,
+            ncu: options.is_given("ncu"),
+            under_ncu: options.is_given("under-ncu"),
+        })
+    }
+}
+
+/// Holds every variant to the reference, then times it. Tells a `variant` object a
+/// variant; writes files where the options name a folder.
+///
+/// # Errors
+/// [`MeasureError::Device`] without a GPU; those of making, launching and timing, and of
+/// the files.
+pub fn bench(jit: &Jit, request: &BenchRequest, sink: &mut Sink<'_>) -> Result<Verdict, MeasureError> {
+    let mut run = WoSession::open(jit, &request.wo, &request.options)?;
+    run.ncu = request.ncu;
+    if request.under_ncu {
+        under_ncu::child(&run)?;
+        return Ok(Verdict::Good);
+    }
+    let mut all = Vec::new();
+    for gs in &request.wo.global_scales {
+        let mut inputs = run.inputs(&request.wo.variants, *gs)?;
+        for variant in &request.wo.variants {
+            for nat in &request.wo.tokens {
+                let choice = run.choose(variant, *nat);
+                all.push(run.one(variant, *nat, choice, &mut inputs, sink)?);
+            }
+        }
+    }
+    let summary = report::tell(&run, &all, sink);
+    if let Some(out) = &run.out {
+        run_files::write_json(out, "summary.json", &summary)?;
+        run_files::write(out, "plot.svg", &report::picture(&run, &all))?;
+    }
+    Ok(Verdict::of(all.iter().filter(|m| !m.timed.passes).count()))
+}

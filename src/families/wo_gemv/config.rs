@@ -1,0 +1,250 @@
+//! Constants of `wo_gemv`, typed.
+//!
+//! Invariant: what reads a constant of a spec by its name is here.
+
+use std::fmt;
+
+use super::reference::WoShape;
+use crate::engine::request::constant::Value;
+use crate::engine::request::spec::KernelSpec;
+use crate::families::ConstantError;
+
+/// How a slot's products are summed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Accumulate {
+    /// A chain in ascending k, one rounding a step.
+    Fma,
+    /// A chain in ascending k, two roundings a step.
+    MulAdd,
+    /// Tensor cores, in an order of their own.
+    Mma,
+}
+
+/// How weights lie in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WeightLayout {
+    /// As checkpoints have them.
+    Nvfp4,
+    /// Reordered so that masks take codes out.
+    Packed,
+}
+
+/// How a launch is laid out over the GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LaunchGeometry {
+    /// Rows over the whole GPU.
+    Tiled,
+    /// A block a slot, cooperative.
+    Original,
+}
+
+impl Accumulate {
+    const ALL: [Self; 3] = [Self::Fma, Self::MulAdd, Self::Mma];
+
+    /// The value of this name; `None` where there is none.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|value| value.name() == name)
+    }
+
+    /// Its name, as the constant has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fma => "fma",
+            Self::MulAdd => "mul_add",
+            Self::Mma => "mma",
+        }
+    }
+
+    /// Whether a product and its sum are rounded once; tensor cores are measured against
+    /// the chain that is.
+    #[must_use]
+    pub fn is_fused(self) -> bool {
+        self != Self::MulAdd
+    }
+
+    /// Whether its results are the reference's to the bit.
+    #[must_use]
+    pub fn is_exact(self) -> bool {
+        self != Self::Mma
+    }
+}
+
+impl WeightLayout {
+    const ALL: [Self; 2] = [Self::Nvfp4, Self::Packed];
+
+    /// The value of this name; `None` where there is none.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|value| value.name() == name)
+    }
+
+    /// Its name, as the constant has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nvfp4 => "nvfp4",
+            Self::Packed => "packed",
+        }
+    }
+}
+
+impl LaunchGeometry {
+    const ALL: [Self; 2] = [Self::Tiled, Self::Original];
+
+    /// The value of this name; `None` where there is none.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|value| value.name() == name)
+    }
+
+    /// Its name, as the constant has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tiled => "tiled",
+            Self::Original => "original",
+        }
+    }
+}
+
+impl fmt::Display for Accumulate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Display for LaunchGeometry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a variant of `wo_gemv` was specialised for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WoConfig {
+    /// Output rows H.
+    pub hidden: usize,
+    /// Query heads.
+    pub num_q_heads: usize,
+    /// Key/value heads.
+    pub num_kv_heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// Slots of a key/value head.
+    pub wo_split: usize,
+    /// How a slot is summed.
+    pub accumulate: Accumulate,
+    /// How weights lie.
+    pub weight_layout: WeightLayout,
+    /// How a launch is laid out.
+    pub geometry: LaunchGeometry,
+    /// Tokens that share one decode of the weights.
+    pub tokens: usize,
+    /// Timing regions; 0 where the timing is compiled out.
+    pub num_regions: u32,
+    /// Whether weights are asked for before the launch ahead of it is done.
+    pub is_dependent: bool,
+    /// Whether tensor cores run: the mode is theirs and the shape allows it.
+    pub by_mma: bool,
+    /// Dynamic shared memory of a block, bytes.
+    pub shared_bytes: u32,
+}
+
+impl WoConfig {
+    /// The shape of its problem.
+    #[must_use]
+    pub fn shape(&self) -> WoShape {
+        WoShape {
+            hidden: self.hidden,
+            k: self.num_q_heads * self.head_dim,
+            num_kv_heads: self.num_kv_heads,
+            wo_split: self.wo_split,
+        }
+    }
+
+    /// Which of the two orders tensor cores sum in: up to two tokens a decode, or more.
+    #[must_use]
+    pub fn mma_order(&self) -> usize {
+        usize::from(self.tokens > 2)
+    }
+
+    /// Whether its launch may start before the one ahead of it is done: only a kernel that
+    /// waits inside may.
+    #[must_use]
+    pub fn may_overlap(&self) -> bool {
+        self.is_dependent && self.by_mma
+    }
+}
+
+impl TryFrom<&KernelSpec> for WoConfig {
+    type Error = ConstantError;
+
+    fn try_from(spec: &KernelSpec) -> Result<Self, ConstantError> {
+        let missing = |name: &str| ConstantError::new(spec, name);
+        let number = |name: &str| spec.number(name).ok_or_else(|| missing(name));
+        let size = |name: &str| number(name).map(|n| n as usize);
+        let name = |name: &str| {
+            let value = spec.constants.get(name).and_then(Value::as_name);
+            value.ok_or_else(|| missing(name))
+        };
+        Ok(Self {
+            hidden: size("hidden")?,
+            num_q_heads: size("num_q_heads")?,
+            num_kv_heads: size("num_kv_heads")?,
+            head_dim: size("head_dim")?,
+            wo_split: size("wo_split")?,
+            accumulate: Accumulate::of(name("accumulate")?).ok_or_else(|| missing("accumulate"))?,
+            weight_layout: WeightLayout::of(name("weight_layout")?)
+                .ok_or_else(|| missing("weight_layout"))?,
+            geometry: LaunchGeometry::of(name("geometry")?).ok_or_else(|| missing("geometry"))?,
+            tokens: size("tokens")?,
+            num_regions: number("num_regions")?,
+            is_dependent: number("dependent")? == 1,
+            by_mma: number("by_mma")? == 1,
+            shared_bytes: number("shared_bytes")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::request::template::Registry;
+
+    fn spec(family: &str, set: &[(&str, &str)]) -> KernelSpec {
+        let registry = Registry::load(None).expect("families");
+        let family = registry.get(family).expect("family");
+        let arch = "sm_90a".parse().expect("arch");
+        KernelSpec::new(family, set.iter().copied(), arch).expect("legal")
+    }
+
+    #[test]
+    fn a_spec_becomes_its_typed_constants() {
+        let set = [
+            ("accumulate", "mma"),
+            ("dependent", "true"),
+            ("tokens", "4"),
+            ("wo_split", "8"),
+        ];
+        let config = WoConfig::try_from(&spec("wo_gemv", &set)).expect("config");
+        assert_eq!(
+            (config.accumulate, config.geometry),
+            (Accumulate::Mma, LaunchGeometry::Tiled)
+        );
+        assert!(config.may_overlap() && config.mma_order() == 1);
+        assert_eq!((config.shape().k, config.shape().num_slots()), (6144, 32));
+        let config = WoConfig::try_from(&spec("wo_gemv", &[("dependent", "true")])).expect("config");
+        assert!(!config.may_overlap(), "a chain does not wait inside");
+    }
+
+    #[test]
+    fn another_familys_spec_is_refused_by_the_constant_that_it_lacks() {
+        let error = WoConfig::try_from(&spec("gemv", &[])).expect_err("refused");
+        assert_eq!(
+            error.to_string(),
+            "gemv: constant `hidden` is missing, or not of the kind that is read"
+        );
+    }
+}
