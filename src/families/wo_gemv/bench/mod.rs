@@ -4,6 +4,7 @@
 
 mod buffers;
 mod files;
+mod gate;
 mod report;
 mod session;
 mod under_ncu;

@@ -12,14 +12,15 @@ use super::super::reference::{WoInputs, WoOutput, matmul_f64, split_order};
 use super::super::request::{WoRequest, WoVariant};
 use super::super::tune::heuristic;
 use super::buffers::{Buffers, Layout};
-use super::files::{self, Case};
+use super::files::Case;
+use super::gate::Gate;
 use super::under_ncu;
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::run::launch::Order;
 use crate::measure::MeasureError;
 use crate::measure::bench::{BenchOptions, BenchSession, Timed};
-use crate::measure::compare::{Drift, compare, drift, same_bits};
+use crate::measure::compare::Drift;
 use crate::measure::harness::{Event, Sink};
 use crate::measure::ncu::Counters;
 use crate::measure::run_files;
@@ -51,10 +52,10 @@ pub(crate) struct WoSession<'a> {
 /// tokens; those of fewer are a prefix.
 pub(crate) struct Inputs {
     global_scale: f32,
-    float64: Vec<f64>,
-    chained: WoOutput,
-    ordered: BTreeMap<(usize, bool), WoOutput>,
-    buffers: Buffers,
+    pub(super) float64: Vec<f64>,
+    pub(super) chained: WoOutput,
+    pub(super) ordered: BTreeMap<(usize, bool), WoOutput>,
+    pub(super) buffers: Buffers,
     plan: Plan,
     floor: f64,
 }
@@ -182,39 +183,12 @@ impl<'a> WoSession<'a> {
             Order::Serial
         });
         inputs.buffers.set_global_scale(gs)?;
-        let mut actual = inputs.buffers.run(entry, &shape, tokens)?;
-        let again = inputs.buffers.run(entry, &shape, tokens)?;
-        let repeats =
-            same_bits(&actual.partials, &again.partials) && same_bits(&actual.output, &again.output);
-        if !repeats {
-            // The gate judges what the second launch wrote: the first one left something behind.
-            actual = again;
-        }
-        let expected = &inputs.ordered[&(variant.wo_split, variant.accumulate.is_fused())];
-        let sums = compare(&expected.output[..actual.output.len()], &actual.output);
-        let partials = compare(&expected.partials[..actual.partials.len()], &actual.partials);
-        let to_f64 = |values: &[f32]| drift(values, &inputs.float64[..actual.output.len()]);
-        let (drift, exact_drift) = (
-            to_f64(&actual.output),
-            to_f64(&expected.output[..actual.output.len()]),
-        );
-        let exact = variant.accumulate.is_exact();
-        let passes = repeats
-            && if exact {
-                sums.is_exact() && partials.is_exact()
-            } else {
-                drift.relative_l2 <= 2.0 * exact_drift.relative_l2
-            };
+        let gate = Gate::of(inputs, entry, &shape, variant.accumulate, tokens)?;
         if let Some(dir) = &dir {
-            let gate = files::gate(passes, &sums, exact, variant.wo_split);
-            run_files::write_json(dir, "correctness_gate_split_order.json", &gate)?;
-            let chained = compare(&inputs.chained.output[..actual.output.len()], &actual.output);
-            run_files::write_json(dir, "correctness_vs_chained.json", &files::chained(&chained))?;
-            let float64 = files::float64(&drift, &exact_drift);
-            run_files::write_json(dir, "correctness_vs_float64.json", &float64)?;
+            gate.write(dir)?;
         }
         let mut summary = None;
-        if passes {
+        if gate.passes {
             let samples = sample(&self.session.context, &plan, &mut |i, stream| {
                 let launched = inputs.buffers.launch(entry, i, tokens, stream);
                 launched.map_err(MeasureError::from)
@@ -224,16 +198,9 @@ impl<'a> WoSession<'a> {
                 run_files::write(dir, "timing.csv", &case.timing(&samples))?;
             }
         } else {
-            sink(Event::Failure(format!(
-                "{}: the gate refuses it{}: {} of {} sums differ, largest by {}; not timed",
-                case.folder(),
-                if repeats { "" } else { " (two launches differ)" },
-                sums.mismatches,
-                sums.elements,
-                sums.max_abs
-            )));
+            sink(Event::Failure(gate.refusal(&case.folder())));
         }
-        let counters = if self.ncu && passes {
+        let counters = if self.ncu && gate.passes {
             match under_ncu::count(&case, &choice, self.session.jit.config()) {
                 Ok(counters) => Some(counters),
                 Err(reason) => {
@@ -247,16 +214,16 @@ impl<'a> WoSession<'a> {
         Ok(Measured {
             how: prepared.fetched.provenance.label().to_owned(),
             plan,
-            max_abs: sums.max_abs.max(partials.max_abs),
+            max_abs: gate.max_abs(),
             timed: Timed {
-                passes,
+                passes: gate.passes,
                 summary,
                 bytes: case.payload_bytes(),
                 floor,
             },
             case,
             choice,
-            drift,
+            drift: gate.drift,
             counters,
         })
     }
