@@ -10,13 +10,16 @@ mod session;
 mod under_ncu;
 
 use super::FAMILY;
-use super::request::{GLOBAL_SCALE, WoRequest};
+use super::request::{GLOBAL_SCALE, WoRequest, WoVariant};
+use super::tune::{heuristic, space};
 use crate::engine::jit::Jit;
 use crate::engine::request::target::Arch;
+use crate::engine::run::occupancy::known_device;
 use crate::measure::MeasureError;
 use crate::measure::bench::{self, BenchOptions};
 use crate::measure::harness::{Flag, Options, Sink, Verdict};
 use crate::measure::run_files;
+use crate::measure::tune::{Geometry, Gpu};
 
 pub(super) use session::{Inputs, WoSession};
 
@@ -56,12 +59,8 @@ impl BenchRequest {
     /// What is not legal or cannot be measured, with where it was written.
     pub fn new(jit: &Jit, options: &Options) -> Result<Self, MeasureError> {
         let wo = WoRequest::new(jit, options)?;
-        if !wo.forced.is_empty() {
-            // What by rule is another geometry cannot be known here; this is all there is.
-            let family = jit.registry().get(FAMILY)?;
-            for variant in &wo.variants {
-                wo.spec(family, variant, &wo.forced, Arch::DEFAULTS[0])?;
-            }
+        for variant in &wo.variants {
+            legal_somehow(jit, &wo, variant)?;
         }
         Ok(Self {
             wo,
@@ -70,6 +69,28 @@ impl BenchRequest {
             under_ncu: options.is_given("under-ncu"),
         })
     }
+}
+
+/// Refuses a variant that no geometry makes legal: not the one that was set, or, where
+/// none was, not the default one, nor one by rule, nor any that there is to try.
+fn legal_somehow(jit: &Jit, wo: &WoRequest, variant: &WoVariant) -> Result<(), MeasureError> {
+    let family = jit.registry().get(FAMILY)?;
+    let legal = |geometry: &Geometry| wo.spec(family, variant, geometry, Arch::DEFAULTS[0]);
+    let Err(reason) = legal(&wo.forced) else {
+        return Ok(());
+    };
+    let mut others = Vec::new();
+    if wo.forced.is_empty() {
+        // Of the GPUs that are known none has more room for a block.
+        let large = known_device("h200").map(|device| Gpu::from(&device));
+        let problem = wo.problem(variant, 1);
+        others.extend(large.map(|gpu| heuristic(&gpu, &problem)));
+        others.extend(space(variant.accumulate.name(), 1, &[]));
+    }
+    if others.iter().any(|geometry| legal(geometry).is_ok()) {
+        return Ok(());
+    }
+    Err(reason.into())
 }
 
 /// Holds every variant to the reference, then times it. Tells a `variant` object a

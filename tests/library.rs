@@ -1,0 +1,128 @@
+//! What an embedding program can do without the command line: this compiles, and runs,
+//! with `--no-default-features`.
+
+use std::path::Path;
+
+use jitc::engine::config::{Config, Environment, FlagConstant, Flags};
+use jitc::engine::jit::Jit;
+use jitc::families::{BUILT_IN, gemv, harness, wo_gemv};
+use jitc::measure::MeasureError;
+use jitc::measure::harness::{Event, Options, Session, Verb, Verdict};
+
+fn jit(cache: &Path, constants: &[(&str, &str)]) -> Jit {
+    let constant = |(name, value): &(&str, &str)| FlagConstant {
+        name: (*name).to_owned(),
+        value: (*value).to_owned(),
+        flag: "--set".into(),
+    };
+    let flags = Flags {
+        cache_dir: Some(cache.to_path_buf()),
+        constants: constants.iter().map(constant).collect(),
+        ..Flags::default()
+    };
+    let config = Config::load(flags, Environment::default(), cache).expect("settings");
+    Jit::new(config).expect("families")
+}
+
+fn gpu_is_here() -> bool {
+    jitc::engine::run::device::list().is_ok_and(|devices| !devices.is_empty())
+}
+
+#[test]
+fn without_a_gpu_every_verb_of_every_family_ends_in_the_typed_error_that_says_so() {
+    if gpu_is_here() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("tempdir");
+    let jit = jit(dir.path(), &[]);
+    let mut ended = 0;
+    for (harness, name) in BUILT_IN
+        .iter()
+        .flat_map(|h| h.names().iter().map(move |n| (h, n)))
+    {
+        for verb in [Verb::Verify, Verb::Bench, Verb::Tune, Verb::Regions] {
+            let Some(flags) = harness.flags(verb) else {
+                continue;
+            };
+            let options = Options::of(flags);
+            let session = Session {
+                jit: &jit,
+                name,
+                options: &options,
+            };
+            let mut events = Vec::new();
+            let mut sink = |event: Event| events.push(event);
+            let result = match verb {
+                Verb::Verify => harness.verify(session, &mut sink).map(|_| ()),
+                Verb::Bench => harness.bench(session, &mut sink).map(|_| ()),
+                Verb::Tune => harness.tune(session, &mut sink).map(|_| ()),
+                Verb::Regions => harness.live(session, 1).map(|_| ()),
+            };
+            let error = result.expect_err("there is no GPU");
+            assert!(
+                matches!(error, MeasureError::Device(_)),
+                "{name} {}: {error}",
+                verb.name()
+            );
+            assert!(events.is_empty(), "{name} {}: {events:?}", verb.name());
+            ended += 1;
+        }
+    }
+    assert!(ended >= 5, "only {ended} verbs are offered");
+}
+
+#[test]
+fn typed_requests_are_validated_before_a_gpu_is_looked_for() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let wrong = jit(dir.path(), &[("wo_split", "3")]);
+    let options = Options::of(wo_gemv::bench::FLAGS);
+    let error = wo_gemv::bench::BenchRequest::new(&wrong, &options).expect_err("refused");
+    assert_eq!(
+        error.to_string(),
+        "wo_gemv: wo_split (flag --set): `3` is not legal: expected one of 1, 2, 4, 8"
+    );
+    let never = jit(dir.path(), &[("slice_ctas", "4"), ("wo_split", "8")]);
+    let error = wo_gemv::bench::BenchRequest::new(&never, &options).expect_err("refused");
+    assert!(error.to_string().contains("wo_split <= slice_ctas"), "{error}");
+    let options = Options::of(wo_gemv::verify::FLAGS).set("seeds", "0");
+    let error = wo_gemv::verify::VerifyRequest::new(&options).expect_err("refused");
+    assert!(error.to_string().starts_with("--seeds: `0`: expected"), "{error}");
+}
+
+#[test]
+fn candidates_are_listed_through_the_library_as_objects_and_lines() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let jit = jit(dir.path(), &[("wo_split", "8")]);
+    let options = Options::of(wo_gemv::tune::FLAGS)
+        .set("dry-run", "")
+        .add("space", "rows_per_cta=20,40");
+    let request = wo_gemv::tune::TuneRequest::new(&jit, &options).expect("request");
+    let mut events = Vec::new();
+    let told = wo_gemv::tune::tune(&jit, &request, &mut |event| events.push(event));
+    assert_eq!(told.expect("listed"), Verdict::Good);
+    let objects = events.iter().filter_map(|event| match event {
+        Event::Object(object) => Some(object),
+        _ => None,
+    });
+    let rows: Vec<_> = objects.map(|o| o["constants"]["rows_per_cta"].clone()).collect();
+    assert!(
+        rows.contains(&"20".into()) && rows.contains(&"40".into()),
+        "{rows:?}"
+    );
+    assert_eq!(events.len(), 2 * rows.len(), "a line beside each object");
+}
+
+#[test]
+fn a_verb_that_is_not_offered_says_so_by_name() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let jit = jit(dir.path(), &[]);
+    let options = Options::default();
+    let session = Session {
+        jit: &jit,
+        name: gemv::FAMILY,
+        options: &options,
+    };
+    let harness = harness(gemv::FAMILY).expect("harness");
+    let error = harness.tune(session, &mut |_| {}).expect_err("refused");
+    assert_eq!(error.to_string(), "gemv: tune is not offered for it");
+}
