@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
-use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::{Answer, output};
@@ -61,15 +60,6 @@ pub(super) fn microseconds(name: &'static str, help: &'static str) -> Arg {
 pub(super) fn count<T: FromStr + PartialOrd + From<u8>>(text: &str) -> Result<T, String> {
     let number = text.parse().ok().filter(|n| *n >= T::from(1));
     number.ok_or_else(|| "expected a whole number from 1".to_owned())
-}
-
-/// Refuses flags that were given, and that `what` would ignore.
-pub(super) fn refuse(matches: &ArgMatches, names: &[&str], what: &str) -> Result<(), String> {
-    let given = |name: &&&str| matches.value_source(name) == Some(ValueSource::CommandLine);
-    match names.iter().find(given) {
-        Some(name) => Err(format!("--{name}: {what} does not take it")),
-        None => Ok(()),
-    }
 }
 
 /// Refuses constants on the command line that none of these families has, and those of

@@ -1,7 +1,6 @@
 //! The command line. Exit codes: 0 yes, 1 a negative answer, 2 failure.
 
 mod args;
-mod bench;
 mod cache;
 mod dispatch;
 mod doctor;
@@ -53,7 +52,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "verify", command: |r| measured::command(Measured::Verify, r), run: |j, m, json| measured::run(Measured::Verify, j, m, json) },
     Verb { name: "regions", command: regions::command, run: regions::run },
     Verb { name: "extract", command: extract::command, run: extract::run },
-    Verb { name: "bench", command: bench::command, run: bench::run },
+    Verb { name: "bench", command: |r| measured::command(Measured::Bench, r), run: |j, m, json| measured::run(Measured::Bench, j, m, json) },
     Verb { name: "tune", command: |r| measured::command(Measured::Tune, r), run: |j, m, json| measured::run(Measured::Tune, j, m, json) },
     Verb { name: "pack", command: pack::command, run: pack::run },
     Verb { name: "completions", command: args::completions_command, run: args::completions },

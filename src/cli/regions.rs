@@ -3,7 +3,6 @@
 //! Invariant: a flag that would change nothing is refused, never ignored.
 
 mod flags;
-mod layer;
 mod print;
 
 use std::path::{Path, PathBuf};
@@ -14,7 +13,7 @@ use serde_json::json;
 
 use super::{Answer, output};
 use crate::engine::jit::Jit;
-use crate::families::{self, BUILT_IN, decode_layer};
+use crate::families::{self, BUILT_IN};
 use crate::measure::MeasureError;
 use crate::measure::harness::{Options, Session, Verb};
 use crate::measure::region::live::{Cost, LiveRun};
@@ -170,19 +169,13 @@ fn runs(
 
 /// A family's launches by regions, on this GPU.
 fn live_runs(jit: &Jit, name: &str, tokens: u32) -> Result<Vec<LiveRun>, MeasureError> {
-    if decode_layer::FAMILIES.contains(&name) {
-        return layer::live(jit, name, tokens);
-    }
     let offered = |name: &str| {
         let harness = families::harness(name);
         harness.filter(|h| h.flags(Verb::Regions).is_some())
     };
     let Some(harness) = offered(name) else {
         let names = BUILT_IN.iter().flat_map(|h| h.names());
-        let names: Vec<&str> = names
-            .copied()
-            .filter(|n| offered(n).is_some() || decode_layer::FAMILIES.contains(n))
-            .collect();
+        let names: Vec<&str> = names.copied().filter(|n| offered(n).is_some()).collect();
         return Err(MeasureError::Request(format!(
             "--live {name}: expected one of {}",
             names.join(", ")

@@ -6,6 +6,7 @@
 
 #![cfg_attr(test, allow(clippy::float_cmp, reason = "references are held to the bit"))]
 
+mod config;
 pub mod decode_layer;
 mod error;
 pub mod gemv;
@@ -14,10 +15,15 @@ pub mod wo_gemv;
 
 use crate::measure::harness::Harness;
 
-pub use error::ConstantError;
+pub use config::ConstantError;
 
 /// Every family that can be measured; a new one is added here, and nowhere else.
-pub const BUILT_IN: &[&dyn Harness] = &[wo_gemv::HARNESS, gemv::HARNESS, decode_layer::HARNESS];
+pub const BUILT_IN: &[&dyn Harness] = &[
+    wo_gemv::HARNESS,
+    gemv::HARNESS,
+    decode_layer::HARNESS,
+    decode_layer::BENCH,
+];
 
 /// The harness that answers to a name.
 #[must_use]

@@ -29,6 +29,7 @@ const WALK: &[&str] = &[
     "engine::run::launch",
     "engine::jit",
     "measure",
+    "families::config",
     "families::nvfp4",
     "families::wo_gemv",
     "families::gemv",

@@ -12,12 +12,12 @@ use super::{BoundLayer, Layer, LayerDims, LayerProblem, LayerWeights, Room, Work
 use crate::engine::run::device::Context;
 use crate::measure::timing::cold_sets;
 
-pub(crate) struct Copies(pub(crate) Vec<LayerProblem>);
+pub(super) struct Copies(pub(super) Vec<LayerProblem>);
 
 impl Copies {
     /// As many copies of the inputs as make a launch over the next one cold, for every
     /// layer whose sizes are at most `most`.
-    pub(crate) fn new(
+    pub(super) fn new(
         context: &Context,
         most: &LayerDims,
         inputs: &LayerInputs,
@@ -37,19 +37,19 @@ impl Copies {
     }
 
     /// A layer over each copy.
-    pub(crate) fn bind(&self, layer: &Layer) -> Result<Vec<BoundLayer>, WorkspaceError> {
+    pub(super) fn bind(&self, layer: &Layer) -> Result<Vec<BoundLayer>, WorkspaceError> {
         self.0.iter().map(|copy| copy.bind(layer)).collect()
     }
 }
 
 /// Codes and scales of a layer's matrices.
-pub(crate) fn weight_bytes(inputs: &LayerInputs) -> usize {
+pub(super) fn weight_bytes(inputs: &LayerInputs) -> usize {
     let matrices = [&inputs.wo, &inputs.gate_proj, &inputs.up_proj, &inputs.down_proj];
     matrices.iter().map(|m| m.codes.len() + m.scales.len()).sum()
 }
 
 /// One launch over copy `number` modulo their count.
-pub(crate) fn launch(
+pub(super) fn launch(
     bound: &[BoundLayer],
     number: usize,
     nat: u32,

@@ -2,17 +2,24 @@
 //!
 //! Invariant: options become a typed request here, before a GPU is looked for.
 
-use super::FAMILIES;
+use super::bench::{self, LayerBenchRequest};
 use super::tune::{self, TuneRequest};
 use super::verify::{self, VerifyRequest};
+use super::{FAMILIES, regions};
 use crate::measure::MeasureError;
 use crate::measure::harness::{Flag, Harness, Session, Sink, Verb, Verdict};
+use crate::measure::region::live::LiveRun;
 use crate::measure::tune::{Geometry, Gpu, Problem};
 
 /// The layer, cooperative or ordinary.
 pub const HARNESS: &dyn Harness = &DecodeLayer;
 
+/// All ways to run the layer side by side.
+pub const BENCH: &dyn Harness = &LayerBench;
+
 struct DecodeLayer;
+
+struct LayerBench;
 
 impl Harness for DecodeLayer {
     fn names(&self) -> &'static [&'static str] {
@@ -27,7 +34,8 @@ impl Harness for DecodeLayer {
         match verb {
             Verb::Verify => Some(verify::FLAGS),
             Verb::Tune => Some(tune::FLAGS),
-            Verb::Bench | Verb::Regions => None,
+            Verb::Regions => Some(&[]),
+            Verb::Bench => None,
         }
     }
 
@@ -41,7 +49,30 @@ impl Harness for DecodeLayer {
         tune::tune(session.jit, &request, sink)
     }
 
+    fn live(&self, session: Session<'_>, tokens: u32) -> Result<Vec<LiveRun>, MeasureError> {
+        regions::live(session.jit, session.name, tokens)
+    }
+
     fn rule(&self, gpu: &Gpu, problem: &Problem) -> Geometry {
         tune::heuristic(gpu, problem)
+    }
+}
+
+impl Harness for LayerBench {
+    fn names(&self) -> &'static [&'static str] {
+        &["layer"]
+    }
+
+    fn about(&self) -> &'static str {
+        "beta_coop, beta_lite and separate kernels side by side"
+    }
+
+    fn flags(&self, verb: Verb) -> Option<&'static [Flag]> {
+        (verb == Verb::Bench).then_some(bench::FLAGS)
+    }
+
+    fn bench(&self, session: Session<'_>, sink: &mut Sink<'_>) -> Result<Verdict, MeasureError> {
+        let request = LayerBenchRequest::new(session.options)?;
+        bench::bench(session.jit, &request, sink)
     }
 }

@@ -3,7 +3,8 @@
 //! Invariant: tensors are checked once, when a [`Layer`] is bound; a launch checks nothing
 //! but the number of tokens.
 
-pub(crate) mod copies;
+pub mod bench;
+mod copies;
 mod dims;
 pub mod dispatch;
 mod error;
@@ -11,6 +12,7 @@ mod harness;
 mod layer;
 mod problem;
 pub mod reference;
+pub mod regions;
 mod tensor;
 pub mod tune;
 pub mod verify;
@@ -19,7 +21,7 @@ mod workspace;
 
 pub use dims::{LayerDims, Packed};
 pub use error::WorkspaceError;
-pub use harness::HARNESS;
+pub use harness::{BENCH, HARNESS};
 pub use layer::{BoundLayer, Layer, VALUES};
 pub use problem::{LayerProblem, Room, Written};
 pub use tensor::{Dtype, Tensor};

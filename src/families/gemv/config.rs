@@ -4,7 +4,7 @@
 
 use crate::engine::request::constant::Value;
 use crate::engine::request::spec::KernelSpec;
-use crate::families::ConstantError;
+use crate::families::config::ConstantError;
 
 /// What a variant of `gemv` was specialised for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::fmt;
 use super::reference::WoShape;
 use crate::engine::request::constant::Value;
 use crate::engine::request::spec::KernelSpec;
-use crate::families::ConstantError;
+use crate::families::config::ConstantError;
 
 /// How a slot's products are summed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

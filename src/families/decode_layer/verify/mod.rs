@@ -175,26 +175,26 @@ fn row(spec: &KernelSpec, case: &Case, stage: &Stage) -> Vec<String> {
 }
 
 /// What the references said of a variant, stage by stage.
-pub(crate) struct Gate(Vec<Stage>);
+pub(super) struct Gate(Vec<Stage>);
 
 impl Gate {
     /// The first stage that is wrong, and how.
-    pub(crate) fn wrong(&self) -> Option<String> {
+    pub(super) fn wrong(&self) -> Option<String> {
         let stage = self.0.iter().find(|stage| !stage.good)?;
         Some(format!("{}: {}", stage.name, stage.detail))
     }
 
-    pub(crate) fn passes(&self) -> bool {
+    pub(super) fn passes(&self) -> bool {
         self.wrong().is_none()
     }
 
-    pub(crate) fn stages(&self) -> Vec<Value> {
+    pub(super) fn stages(&self) -> Vec<Value> {
         self.0.iter().map(Stage::json).collect()
     }
 }
 
 /// Holds a variant to the references, for sequences of these lengths.
-pub(crate) fn gate(
+pub(super) fn gate(
     jit: &Jit,
     context: &Context,
     spec: &KernelSpec,

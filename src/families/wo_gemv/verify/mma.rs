@@ -25,7 +25,7 @@ use crate::measure::rng::Rng;
 const SHAPES: [(usize, usize, usize, usize); 2] = [(200, 24, 256, 4), (72, 16, 128, 4)];
 const SPLITS: [usize; 4] = [1, 2, 4, 8];
 const TOKENS: usize = 8;
-pub(in crate::families) const LAYOUTS: [&str; 2] = ["nvfp4", "packed"];
+pub(crate) const LAYOUTS: [&str; 2] = ["nvfp4", "packed"];
 
 /// Geometries whose bits have to agree, those of one order each.
 const GEOMETRIES: [&[(&str, &str)]; 4] = [
@@ -36,8 +36,7 @@ const GEOMETRIES: [&[(&str, &str)]; 4] = [
 ];
 
 /// Names of the inputs: normal weights and activations, and hard ones.
-pub(in crate::families) const INPUTS: [&str; 5] =
-    ["normal", "bytes", "cancelling", "all equal", "extreme scales"];
+pub(crate) const INPUTS: [&str; 5] = ["normal", "bytes", "cancelling", "all equal", "extreme scales"];
 
 /// Cases, and how many of them were refused.
 #[derive(Default)]
@@ -163,7 +162,7 @@ fn spec(
 }
 
 /// A launch, as it is told.
-pub(in crate::families) struct Launch<'a> {
+pub(crate) struct Launch<'a> {
     pub event: &'a str,
     pub spec: &'a KernelSpec,
     pub inputs: &'a str,
@@ -176,13 +175,7 @@ pub(in crate::families) struct Launch<'a> {
 
 impl Launch<'_> {
     /// An event a launch for programs; a line for everybody if it was wrong.
-    pub(in crate::families) fn tell(
-        &self,
-        passes: bool,
-        same: bool,
-        accuracy: &Accuracy,
-        sink: &mut Sink<'_>,
-    ) {
+    pub(crate) fn tell(&self, passes: bool, same: bool, accuracy: &Accuracy, sink: &mut Sink<'_>) {
         let mut event = json!({"event": self.event, "variant": self.spec.variant(), "inputs": self.inputs,
             "seed": self.seed, "passes": passes, "same_bits": same,
             "relative_l2": accuracy.mma.relative_l2, "relative_l2_exact": accuracy.exact.relative_l2,
@@ -243,7 +236,7 @@ fn gathered(shape: &WoShape, out: &WoOutput) -> bool {
 }
 
 /// Inputs of a kind.
-pub(in crate::families) fn inputs(shape: &WoShape, name: &str, seed: u64, tokens: usize) -> WoInputs {
+pub(crate) fn inputs(shape: &WoShape, name: &str, seed: u64, tokens: usize) -> WoInputs {
     let mut inputs = WoInputs::random(shape, tokens, 0.0123, seed);
     let mut rng = Rng::new(seed ^ 0x5eed);
     match name {

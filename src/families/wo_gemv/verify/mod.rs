@@ -4,7 +4,7 @@
 //! Invariant: what was asked is validated before a GPU is looked for; nothing is printed.
 
 mod case;
-pub(in crate::families) mod mma;
+pub(crate) mod mma;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -55,17 +55,16 @@ const FORMS: [(&str, &[(&str, &str)]); 5] = [
 const MAX_TOKENS: usize = 4;
 
 /// Sets of random inputs.
-pub(in crate::families) const SEEDS: Flag = Flag::new(
+pub(crate) const SEEDS: Flag = Flag::new(
     "seeds",
     "COUNT",
     Some("3"),
     "Sets of random inputs for each shape",
 );
 /// The small shapes alone.
-pub(in crate::families) const QUICK: Flag = Flag::switch("quick", "The small odd shapes only");
+pub(crate) const QUICK: Flag = Flag::switch("quick", "The small odd shapes only");
 /// The GPU.
-pub(in crate::families) const DEVICE: Flag =
-    Flag::new("device", "ORDINAL", Some("0"), "Which GPU, in the driver's order");
+pub(crate) const DEVICE: Flag = Flag::new("device", "ORDINAL", Some("0"), "Which GPU, in the driver's order");
 
 /// What verifying `wo_gemv` takes, and `gemv`.
 pub const FLAGS: &[Flag] = &[SEEDS, QUICK, DEVICE];

@@ -5,10 +5,13 @@
 
 use serde_json::{Value, json};
 
-use super::super::{MeasureError, Session, files};
-use super::{GATE_LENGTH, Path};
+use super::super::verify::Gate;
+use super::GATE_LENGTH;
+use super::request::BenchPath as Path;
+use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
-use crate::families::decode_layer::verify::Gate;
+use crate::measure::MeasureError;
+use crate::measure::run_files;
 use crate::measure::timing::Plan;
 
 const FORMULA: &str = "codes and scales of W_O, gate, up and down, once; \
@@ -59,8 +62,8 @@ pub(super) fn folder(path: Path, spec: &KernelSpec, at: &At) -> String {
 }
 
 /// A kernel of a point, with its key and where it came from.
-pub(super) fn known(session: &Session, spec: &KernelSpec) -> Result<Value, MeasureError> {
-    let prepared = session.jit.prepare(spec)?;
+pub(super) fn known(jit: &Jit, spec: &KernelSpec) -> Result<Value, MeasureError> {
+    let prepared = jit.prepare(spec)?;
     let constants: serde_json::Map<String, Value> = (spec.constants.iter())
         .map(|(name, value)| (name.clone(), json!(value.to_string())))
         .collect();
@@ -75,7 +78,7 @@ pub(super) fn known(session: &Session, spec: &KernelSpec) -> Result<Value, Measu
 pub(super) fn config(path: Path, at: &At, seed: u64, kernels: &[Value]) -> Value {
     let plan = &at.plan;
     json!({
-        "git_sha": files::git_sha(), "path": path.name(), "cooperative": path == Path::Coop,
+        "git_sha": run_files::git_sha(), "path": path.name(), "cooperative": path == Path::Coop,
         "context": at.context, "copies": at.copies, "num_active_tokens": at.nat, "seed": seed,
         "launches": plan.samples, "warmup_launches": plan.warmups, "method": plan.method,
         "launches_per_sample": plan.launches_per_graph, "kernels": kernels,

@@ -8,20 +8,19 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, sys};
 
-use super::super::{MeasureError, Session};
+use super::super::reference::LayerInputs;
+use super::super::{BoundLayer, LayerDims};
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
 use crate::engine::request::template::Family;
 use crate::engine::run::launch::{Arguments, LaunchError, Order, launch};
 use crate::engine::run::load::LoadedKernel;
-use crate::families::decode_layer::reference::LayerInputs;
-use crate::families::decode_layer::{BoundLayer, LayerDims};
-use crate::families::wo_gemv::tune::heuristic;
+use crate::families::gemv;
+use crate::families::wo_gemv::{self, tune::heuristic};
+use crate::measure::MeasureError;
+use crate::measure::bench::BenchSession;
 use crate::measure::timing::{Plan, sample};
-use crate::measure::tune::Geometry;
-use crate::measure::tune::Gpu;
-use crate::measure::tune::Problem;
-use crate::measure::tune::choose;
+use crate::measure::tune::{Geometry, Problem, choose};
 
 /// Kernels of `beta_lite` that are attention.
 const ATTENTION: std::ops::Range<usize> = 0..2;
@@ -60,7 +59,7 @@ impl Kernels {
 
 impl Separate {
     pub(super) fn new(
-        session: &Session,
+        session: &BenchSession<'_>,
         dims: &LayerDims,
         inputs: &LayerInputs,
         count: usize,
@@ -108,7 +107,7 @@ impl Separate {
     /// The kernels after attention, for so many tokens.
     pub(super) fn kernels(
         &self,
-        session: &Session,
+        session: &BenchSession<'_>,
         spec: &KernelSpec,
         nat: u32,
     ) -> Result<Kernels, MeasureError> {
@@ -119,15 +118,15 @@ impl Separate {
         };
         Ok(Kernels {
             wo: loaded(Self::wo(session, spec, nat)?)?,
-            gate_up: loaded(gemv(session, 2 * d.intermediate, d.hidden, nat)?)?,
-            down: loaded(gemv(session, d.hidden, d.intermediate, nat)?)?,
+            gate_up: loaded(gemv_spec(session, 2 * d.intermediate, d.hidden, nat)?)?,
+            down: loaded(gemv_spec(session, d.hidden, d.intermediate, nat)?)?,
         })
     }
 
     /// All kernels in order, a launch after another.
     pub(super) fn sample(
         &self,
-        session: &Session,
+        session: &BenchSession<'_>,
         plan: &Plan,
         attention: &[BoundLayer],
         kernels: &Kernels,
@@ -143,7 +142,7 @@ impl Separate {
         })
     }
 
-    fn wo(session: &Session, spec: &KernelSpec, nat: u32) -> Result<KernelSpec, MeasureError> {
+    fn wo(session: &BenchSession<'_>, spec: &KernelSpec, nat: u32) -> Result<KernelSpec, MeasureError> {
         let names = [
             "hidden",
             "num_q_heads",
@@ -157,13 +156,21 @@ impl Separate {
             .map(|name| ((*name).to_owned(), spec.constants[*name].to_string()))
             .collect();
         let problem = Problem {
-            family: "wo_gemv".into(),
+            family: wo_gemv::FAMILY.into(),
             constants: constants.clone(),
             tokens: nat,
         };
-        let gpu = Gpu::from(session.context.device());
-        constants.extend(choose(&session.record, &gpu, &problem, &Geometry::new(), heuristic).geometry);
-        let family = session.jit.registry().get("wo_gemv")?;
+        constants.extend(
+            choose(
+                &session.record,
+                &session.gpu(),
+                &problem,
+                &Geometry::new(),
+                heuristic,
+            )
+            .geometry,
+        );
+        let family = session.jit.registry().get(wo_gemv::FAMILY)?;
         let set = constants.iter().map(|(n, v)| (n.as_str(), v.as_str()));
         Ok(KernelSpec::new(family, set, session.arch())?)
     }
@@ -214,8 +221,13 @@ impl Separate {
 
 /// With as many tokens to a decode as shared memory holds the activations of, be it with
 /// fewer rows to a block.
-fn gemv(session: &Session, rows: usize, k: usize, nat: u32) -> Result<KernelSpec, MeasureError> {
-    let family = session.jit.registry().get("gemv")?;
+fn gemv_spec(
+    session: &BenchSession<'_>,
+    rows: usize,
+    k: usize,
+    nat: u32,
+) -> Result<KernelSpec, MeasureError> {
+    let family = session.jit.registry().get(gemv::FAMILY)?;
     let room = session.context.device().shared_mem_per_block;
     widest(
         family,
@@ -271,7 +283,7 @@ mod tests {
     #[test]
     fn a_decode_is_shared_by_as_many_tokens_as_fit() {
         let registry = Registry::load(None).expect("families");
-        let family = registry.get("gemv").expect("family");
+        let family = registry.get(gemv::FAMILY).expect("family");
         let tokens = |room: u32, rows: usize, k: usize, most: u32| {
             let arch = "sm_90a".parse().expect("arch");
             let spec = widest(family, arch, room, rows, k, most).expect("legal");

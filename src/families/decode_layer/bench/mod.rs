@@ -1,38 +1,47 @@
-//! `jitc bench layer`: the decode layer as one cooperative launch, as ordinary
-//! launches, and as separate kernels, beside the time to stream as many bytes.
+//! The decode layer benchmarked: as one cooperative launch, as ordinary launches, and as
+//! separate kernels, beside the time to stream as many bytes.
 //!
 //! Invariant: every variant that is timed is held to the references first, and every
 //! point to the bits of a second launch and of the other path; what is refused is not
 //! timed. Of `separate` that is attention: its GEMVs have their gates elsewhere.
 
-mod ask;
 mod record;
 mod report;
+mod request;
 mod separate;
 mod sets;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::path::PathBuf;
-use std::process::ExitCode;
 
-use clap::ArgMatches;
-
-use super::report::Timed;
-use super::{MeasureError, Session, files};
-use crate::cli::output;
+use super::reference::Kv;
+use super::verify::{self, Gate};
+use super::{Layer, copies};
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::{KernelSpec, SpecId};
-use crate::families::decode_layer::Layer;
-use crate::families::decode_layer::reference::Kv;
-use crate::families::decode_layer::{copies, verify};
+use crate::measure::MeasureError;
+use crate::measure::bench::{self, BenchSession, Timed};
+use crate::measure::harness::{Event, Flag, Sink, Verdict};
+use crate::measure::run_files;
 use crate::measure::timing::{Plan, Summary, sample};
 
-pub(super) use ask::args;
-use ask::{Ask, Path, roof, with_tokens};
 use record::{At, Bits};
+pub use request::{BenchPath, LayerBenchRequest};
+use request::{Variant, variants};
 use separate::Separate;
 use sets::Sets;
+
+/// What benchmarking the layer takes.
+pub const FLAGS: &[Flag] = &[
+    bench::METHOD,
+    bench::COLD,
+    bench::LAUNCHES,
+    bench::SEED,
+    bench::OUT,
+    request::CONTEXT,
+    request::NAT,
+    request::PATH,
+];
 
 /// Positions of the sequence over which a variant is held to the references.
 const GATE_LENGTH: usize = 257;
@@ -43,68 +52,53 @@ const PER_GRAPH: usize = 10;
 /// One point of the table.
 struct Point {
     at: At,
-    path: Path,
+    path: BenchPath,
     spec: KernelSpec,
     timed: Timed,
     /// Tokens that share a decode of gate and up, and of down, in separate kernels.
     decodes: Option<[u32; 2]>,
 }
 
-/// A variant on both paths, and what the references said of it.
-struct Variant {
-    coop: KernelSpec,
-    lite: KernelSpec,
-}
-
 /// What stays the same over a run.
 struct Run<'a> {
-    session: &'a Session<'a>,
-    ask: Ask,
-    out: Option<PathBuf>,
-    gates: HashMap<SpecId, verify::Gate>,
+    session: &'a BenchSession<'a>,
+    request: &'a LayerBenchRequest,
+    gates: HashMap<SpecId, Gate>,
     points: Vec<Point>,
 }
 
-pub(super) fn measure(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<ExitCode, MeasureError> {
-    let ask = Ask::new(matches).map_err(MeasureError::Request)?;
-    let specs = crate::cli::specs(jit, &["beta_coop".to_owned()])?;
-    let dims = roof(&specs)?;
-    let tokens = &jit.registry().get("beta_coop")?.constants["tokens"];
-    let chosen = jit.config().constant("tokens", &tokens.variables).is_some();
-    let options = super::options(matches)?;
-    let session = Session::open(jit, &options)?;
-    let lite = jit.registry().get("beta_lite")?;
-    let mut variants = Vec::new();
-    for nat in &ask.nats {
-        for spec in &specs {
-            let variant = Variant {
-                coop: with_tokens(spec, &spec.family, *nat, chosen)?,
-                lite: with_tokens(spec, lite, *nat, chosen)?,
-            };
-            variants.push((*nat, variant));
-        }
-    }
-    jit.prepare_each(variants.iter().flat_map(|(_, v)| [&v.coop, &v.lite]))?;
+/// Holds every variant to the references, then times its paths at every context and
+/// number of tokens. Tells a `point` object a point; writes files where the options name
+/// a folder.
+///
+/// # Errors
+/// [`MeasureError::Device`] without a GPU; those of making, launching and timing, and of
+/// the files.
+pub fn bench(jit: &Jit, request: &LayerBenchRequest, sink: &mut Sink<'_>) -> Result<Verdict, MeasureError> {
+    // What is not legal is refused here, not once a GPU was found.
+    variants(jit, &request.nats, None)?;
+    let session = BenchSession::open(jit, &request.options)?;
+    let (variants, dims) = variants(jit, &request.nats, Some(session.arch()))?;
+    jit.prepare_each(variants.iter().flat_map(|v| [&v.coop, &v.lite]))?;
     let mut run = Run {
         session: &session,
-        ask,
-        out: options.out,
+        request,
         gates: HashMap::new(),
         points: Vec::new(),
     };
-    for (_, variant) in &variants {
-        run.judge(&variant.coop)?;
+    for variant in &variants {
+        run.judge(&variant.coop, sink)?;
     }
-    let most = run.ask.nats.iter().copied().max().unwrap_or(1);
-    for context in run.ask.contexts.clone() {
+    let most = request.nats.iter().copied().max().unwrap_or(1);
+    for context in request.contexts.iter().copied() {
         let inputs = dims.inputs(&vec![context; most], Kv::Random, session.seed);
         let mut sets = Sets::new(&session, &dims, &inputs)?;
-        let separate = if run.ask.paths.contains(&Path::Separate) {
+        let separate = if request.paths.contains(&BenchPath::Separate) {
             Some(Separate::new(&session, &dims, &inputs, sets.count())?)
         } else {
             None
         };
-        for nat in run.ask.nats.clone() {
+        for nat in request.nats.iter().copied() {
             let bytes = sets.bytes(context, nat);
             let plan = Plan {
                 launches_per_graph: PER_GRAPH.max(sets.count()),
@@ -118,30 +112,29 @@ pub(super) fn measure(jit: &Jit, matches: &ArgMatches, json: bool) -> Result<Exi
                 bytes,
                 floor: sets.floor(&session, &plan, bytes)?,
             };
-            for (_, variant) in variants.iter().filter(|(of, _)| *of == nat) {
-                run.points_of(variant, at, &mut sets, separate.as_ref())?;
+            for variant in variants.iter().filter(|v| v.nat == nat) {
+                run.points_of(variant, at, &mut sets, separate.as_ref(), sink)?;
             }
         }
     }
-    let summary = report::print(&run, json);
-    if let Some(out) = &run.out {
-        files::write_json(out, "summary.json", &summary)?;
-        files::write(out, "points.csv", &report::csv(&run.points))?;
+    let summary = report::tell(&run, sink);
+    if let Some(out) = &request.options.out {
+        run_files::write_json(out, "summary.json", &summary)?;
+        run_files::write(out, "points.csv", &report::csv(&run.points))?;
         let device = &session.context.device().name;
-        files::write(out, "plot.svg", &report::picture(device, &run.points))?;
+        run_files::write(out, "plot.svg", &report::picture(device, &run.points))?;
     }
-    let refused = run.points.iter().any(|p| !p.timed.passes);
-    Ok(ExitCode::from(u8::from(refused)))
+    Ok(Verdict::of(run.points.iter().filter(|p| !p.timed.passes).count()))
 }
 
 impl Run<'_> {
     /// Holds every stage of a variant to its reference, with as many tokens as share a pass.
-    fn judge(&mut self, spec: &KernelSpec) -> Result<(), MeasureError> {
+    fn judge(&mut self, spec: &KernelSpec, sink: &mut Sink<'_>) -> Result<(), MeasureError> {
         if let Entry::Vacant(place) = self.gates.entry(spec.id()) {
             let lengths = vec![GATE_LENGTH; spec.number("tokens").unwrap_or(1) as usize];
             let gate = verify::gate(self.session.jit, &self.session.context, spec, lengths)?;
             if let Some(reason) = gate.wrong() {
-                output::error(format!("{}: WRONG {reason}", spec.variant()));
+                sink(Event::Failure(format!("{}: WRONG {reason}", spec.variant())));
             }
             place.insert(gate);
         }
@@ -155,6 +148,7 @@ impl Run<'_> {
         at: At,
         sets: &mut Sets,
         separate: Option<&Separate>,
+        sink: &mut Sink<'_>,
     ) -> Result<(), MeasureError> {
         let (session, plan) = (self.session, at.plan);
         let nat = u32::try_from(at.nat).unwrap_or(u32::MAX);
@@ -169,12 +163,9 @@ impl Run<'_> {
         // The original's geometry divides FC2's sums otherwise, so it is held to itself
         // and to the references alone.
         let spread = variant.coop.constants["geometry"].to_string() == "spread";
-        let gated = self
-            .gates
-            .get(&variant.coop.id())
-            .is_some_and(verify::Gate::passes);
-        for path in self.ask.paths.clone() {
-            let bound = if path == Path::Coop { &coop } else { &lite };
+        let gated = self.gates.get(&variant.coop.id()).is_some_and(Gate::passes);
+        for path in self.request.paths.iter().copied() {
+            let bound = if path == BenchPath::Coop { &coop } else { &lite };
             let mut bits = Bits::default();
             if gated {
                 let (one, two) = (sets.written(bound, nat, slots)?, sets.written(bound, nat, slots)?);
@@ -185,25 +176,26 @@ impl Run<'_> {
             }
             let passes = gated && bits.are_good();
             let kernels = match separate {
-                Some(separate) if path == Path::Separate => {
+                Some(separate) if path == BenchPath::Separate => {
                     Some(separate.kernels(session, &variant.coop, nat)?)
                 }
                 _ => None,
             };
             let specs: Vec<&KernelSpec> = match (&kernels, path) {
                 (Some(kernels), _) => [&variant.lite].into_iter().chain(kernels.specs()).collect(),
-                (None, Path::Coop) => vec![&variant.coop],
+                (None, BenchPath::Coop) => vec![&variant.coop],
                 (None, _) => vec![&variant.lite],
             };
-            let dir = (self.out.as_ref()).map(|out| out.join(record::folder(path, &variant.coop, &at)));
+            let dir = (self.request.options.out.as_ref())
+                .map(|out| out.join(record::folder(path, &variant.coop, &at)));
             if let Some(dir) = &dir {
-                let known = specs.iter().map(|spec| record::known(session, spec));
+                let known = specs.iter().map(|spec| record::known(session.jit, spec));
                 let known = known.collect::<Result<Vec<_>, _>>()?;
                 let config = record::config(path, &at, session.seed, &known);
-                files::write_json(dir, "config.json", &config)?;
+                run_files::write_json(dir, "config.json", &config)?;
                 let gate = &self.gates[&variant.coop.id()];
                 let gate = record::gate(passes, gate, bits, &variant.coop, path);
-                files::write_json(dir, "correctness_gate_layer.json", &gate)?;
+                run_files::write_json(dir, "correctness_gate_layer.json", &gate)?;
             }
             let mut summary = None;
             if passes {
@@ -217,17 +209,17 @@ impl Run<'_> {
                 };
                 summary = Summary::of(&samples);
                 if let Some(dir) = &dir {
-                    files::write(dir, "timing.csv", &files::timing_csv(at.bytes, 0, &samples))?;
+                    run_files::write(dir, "timing.csv", &run_files::timing_csv(at.bytes, 0, &samples))?;
                 }
             } else {
                 let why = bits.wrong().unwrap_or("refused by the references");
-                output::error(format!(
+                sink(Event::Failure(format!(
                     "{} {} at context {}, {} tokens: {why}; not timed",
                     path.name(),
                     variant.coop.variant(),
                     at.context,
                     at.nat
-                ));
+                )));
             }
             self.points.push(Point {
                 at,

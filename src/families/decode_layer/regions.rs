@@ -1,30 +1,40 @@
-//! `jitc regions --live beta_coop`: the decode layer with regions on a GPU.
+//! The decode layer by regions on a GPU.
 //!
-//! What a launch with regions writes is held to what one without them writes, bit
-//! for bit; `jitc verify` is what holds the latter to the references. A launch is timed
-//! right behind some over other memory, as in a stream of layers.
+//! Invariant: what a launch with regions writes is what one without them writes, to the
+//! bit, or nothing is timed; verifying is what holds the latter to the references. A
+//! launch is timed right behind some over other memory, as in a stream of layers.
 
 use std::sync::Arc;
 
 use cudarc::driver::CudaStream;
 
+use super::copies::Copies;
+use super::reference::Kv;
+use super::{BoundLayer, Layer, WorkspaceError};
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
+use crate::engine::request::target::Arch;
 use crate::engine::run::device::Context;
-use crate::families::decode_layer::copies::Copies;
-use crate::families::decode_layer::reference::Kv;
-use crate::families::decode_layer::{BoundLayer, Layer, WorkspaceError};
 use crate::measure::MeasureError;
-use crate::measure::region::live::{LiveRun, buffer, chosen, geometry, measure, source, with_regions};
+use crate::measure::region::live::{
+    LiveRun, buffer, chosen, geometry, measure, requested, source, with_regions,
+};
 use crate::measure::region::{Table, Ticks};
 
 /// Positions of each sequence's context.
 const CONTEXT: usize = 4096;
 
-/// The launches that the constants ask for.
-pub(super) fn live(jit: &Jit, family: &str, tokens: u32) -> Result<Vec<LiveRun>, MeasureError> {
-    let specs = crate::cli::specs(jit, &[family.to_owned()])?;
+/// Times launches of so many tokens, of every variant that the settings ask for.
+///
+/// # Errors
+/// [`MeasureError::Device`] without a GPU, [`MeasureError::Refused`] where regions change a
+/// result; those of making and launching kernels.
+pub fn live(jit: &Jit, family: &str, tokens: u32) -> Result<Vec<LiveRun>, MeasureError> {
+    requested(jit, family, None)?;
     let context = Context::new(0)?;
+    let device = context.device();
+    let here = Arch::of_device(device.major, device.minor);
+    let specs = requested(jit, family, Some(here))?;
     let each = specs.iter().map(|spec| one(jit, &context, spec, tokens));
     each.collect()
 }

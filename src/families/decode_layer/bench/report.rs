@@ -1,4 +1,4 @@
-//! The table of `jitc bench layer`, its CSV, JSON and plot.
+//! The table of a layer's benchmark, its CSV, JSON and plot.
 //!
 //! Invariant: a point that was refused is in the table, without a time.
 
@@ -6,14 +6,15 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::super::plot;
-use super::super::report::Timed;
 use super::record::At;
-use super::{Path, Point, Run};
-use crate::cli::output;
+use super::request::BenchPath as Path;
+use super::{Point, Run};
+use crate::measure::bench::Timed;
+use crate::measure::harness::{Event, Sink};
+use crate::measure::plot;
 
-/// Prints the table, or an object a line, and gives `summary.json`.
-pub(super) fn print(run: &Run, json: bool) -> Value {
+/// Tells an object a point, and the table; gives `summary.json`.
+pub(super) fn tell(run: &Run, sink: &mut Sink<'_>) -> Value {
     let titles = ["context", "tokens", "path", "variant"].into_iter();
     let mut rows = vec![titles.chain(Timed::TITLES).map(str::to_owned).collect()];
     let mut values = Vec::new();
@@ -34,25 +35,23 @@ pub(super) fn print(run: &Run, json: bool) -> Value {
             "over_stream": timed.over_stream(), "tokens_a_decode": p.decodes}));
     }
     let device = run.session.context.device();
-    if json {
-        for value in &values {
-            output::json(value);
-        }
-    } else {
-        output::table(&rows);
-        output::line("");
-        if run.ask.paths.contains(&Path::Separate) {
-            output::line(
-                "separate: attention, W_O, gate_up and down as kernels of their own, without norm, activation and \
-                 requantisation; its gate is that of beta_lite",
-            );
-        }
-        for line in decodes(&run.points) {
-            output::line(line);
-        }
-        for line in turns(&run.points) {
-            output::line(format!("{}, {line}", device.name));
-        }
+    for value in &values {
+        sink(Event::Object(value.clone()));
+    }
+    sink(Event::Table(rows));
+    sink(Event::Line(String::new()));
+    if run.request.paths.contains(&Path::Separate) {
+        sink(Event::Line(
+            "separate: attention, W_O, gate_up and down as kernels of their own, without norm, activation and \
+             requantisation; its gate is that of beta_lite"
+                .into(),
+        ));
+    }
+    for line in decodes(&run.points) {
+        sink(Event::Line(line));
+    }
+    for line in turns(&run.points) {
+        sink(Event::Line(format!("{}, {line}", device.name)));
     }
     json!({"device": device, "points": values})
 }
@@ -164,7 +163,9 @@ mod tests {
 
     fn point(nat: usize, split: &str, us: Option<f64>) -> Point {
         let registry = crate::engine::request::template::Registry::load(None).expect("families");
-        let family = registry.get("beta_coop").expect("family");
+        let family = registry
+            .get(crate::families::decode_layer::COOPERATIVE)
+            .expect("family");
         let arch = "sm_90a".parse().expect("arch");
         Point {
             at: At {

@@ -1,53 +1,53 @@
-//! What `jitc bench layer` was asked for, and the variants that it comes to.
+//! What is benchmarked of the layer, and the variants that it comes to.
 //!
 //! Invariant: all variants of a run are of one shape.
 
 use std::sync::Arc;
 
-use clap::{Arg, ArgMatches, Command};
-
+use super::super::{COOPERATIVE, LayerDims, ORDINARY, Packed, tune};
+use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
+use crate::engine::request::target::Arch;
 use crate::engine::request::template::Family;
-use crate::families::decode_layer::tune;
-use crate::families::decode_layer::{LayerDims, Packed};
 use crate::measure::MeasureError;
+use crate::measure::bench::BenchOptions;
+use crate::measure::harness::{Flag, Options};
+use crate::measure::region::live::requested;
 
 /// Positions and tokens that a measurement has at most: a slip of the hand asks for
 /// more memory than any machine has.
-const MOST_POSITIONS: usize = 1 << 20;
-const MOST_TOKENS: usize = 64;
+const MAX_POSITIONS: usize = 1 << 20;
+const MAX_TOKENS: usize = 64;
 
-/// What only the layer takes.
-pub(in crate::cli::bench) fn args(command: Command) -> Command {
-    let list = |name: &'static str, default: &'static str, help: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .value_name("LIST")
-            .default_value(default)
-            .help(help)
-            .help_heading("Of the layer")
-    };
-    command.args([
-        list("context", "1024,4096,16384,32768", "Positions of every sequence"),
-        list("nat", "1,2,4,8", "Tokens of a launch"),
-        list(
-            "path",
-            "coop,lite,separate",
-            "beta_coop, beta_lite, and attention, W_O, gate_up and down as kernels of their own",
-        ),
-    ])
-}
+pub(super) const CONTEXT: Flag = Flag::new(
+    "context",
+    "LIST",
+    Some("1024,4096,16384,32768"),
+    "Of the layer: positions of every sequence",
+);
+pub(super) const NAT: Flag = Flag::new("nat", "LIST", Some("1,2,4,8"), "Of the layer: tokens of a launch");
+pub(super) const PATH: Flag = Flag::new(
+    "path",
+    "LIST",
+    Some("coop,lite,separate"),
+    "Of the layer: beta_coop, beta_lite, and attention, W_O, gate_up and down as kernels of their own",
+);
 
 /// One way to run the layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Path {
+pub enum BenchPath {
+    /// One cooperative launch.
     Coop,
+    /// Ordinary launches.
     Lite,
+    /// Attention, `W_O`, gate and up, and down as kernels of their own.
     Separate,
 }
 
-impl Path {
-    pub(super) fn name(self) -> &'static str {
+impl BenchPath {
+    /// Its name among the flag's.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Coop => "coop",
             Self::Lite => "lite",
@@ -56,16 +56,26 @@ impl Path {
     }
 }
 
-/// What was asked for.
-pub(super) struct Ask {
-    pub(super) contexts: Vec<usize>,
-    pub(super) nats: Vec<usize>,
-    pub(super) paths: Vec<Path>,
+/// What is to be benchmarked; which variants, the settings of the [`Jit`] say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerBenchRequest {
+    /// Positions of every sequence, a measurement each.
+    pub contexts: Vec<usize>,
+    /// Tokens of a launch.
+    pub nats: Vec<usize>,
+    /// Ways to run it.
+    pub paths: Vec<BenchPath>,
+    /// How to launch, how often, and where files go.
+    pub options: BenchOptions,
 }
 
-impl Ask {
-    pub(super) fn new(matches: &ArgMatches) -> Result<Self, String> {
-        let text = |name: &str| matches.get_one::<String>(name).map_or("", |t| t.as_str());
+impl LayerBenchRequest {
+    /// Reads options; needs no GPU.
+    ///
+    /// # Errors
+    /// A value that is none, by the flag's name.
+    pub fn new(options: &Options) -> Result<Self, MeasureError> {
+        let text = |name: &str| options.text(name).unwrap_or_default();
         let numbers = |name: &str, most: usize| -> Result<Vec<usize>, String> {
             let one = |part: &str| part.trim().parse().ok().filter(|n| (1..=most).contains(n));
             let parts = text(name).split(',');
@@ -79,23 +89,58 @@ impl Ask {
                 .collect()
         };
         let path = |part: &str| match part.trim() {
-            "coop" => Ok(Path::Coop),
-            "lite" => Ok(Path::Lite),
-            "separate" => Ok(Path::Separate),
+            "coop" => Ok(BenchPath::Coop),
+            "lite" => Ok(BenchPath::Lite),
+            "separate" => Ok(BenchPath::Separate),
             other => Err(format!("--path: `{other}` is none of coop, lite, separate")),
         };
+        let paths: Result<_, String> = text(PATH.name).split(',').map(path).collect();
         Ok(Self {
-            contexts: numbers("context", MOST_POSITIONS)?,
-            nats: numbers("nat", MOST_TOKENS)?,
-            paths: text("path").split(',').map(path).collect::<Result<_, _>>()?,
+            contexts: numbers(CONTEXT.name, MAX_POSITIONS).map_err(MeasureError::Request)?,
+            nats: numbers(NAT.name, MAX_TOKENS).map_err(MeasureError::Request)?,
+            paths: paths.map_err(MeasureError::Request)?,
+            options: BenchOptions::read(options)?,
         })
     }
+}
+
+/// A variant on both paths.
+pub(super) struct Variant {
+    /// Tokens of a launch.
+    pub(super) nat: usize,
+    pub(super) coop: KernelSpec,
+    pub(super) lite: KernelSpec,
+}
+
+/// Every variant that the settings ask for, and sizes that all fit in. Without a GPU
+/// (`here`) what is not legal is refused just so.
+pub(super) fn variants(
+    jit: &Jit,
+    nats: &[usize],
+    here: Option<Arch>,
+) -> Result<(Vec<Variant>, LayerDims), MeasureError> {
+    let specs = requested(jit, COOPERATIVE, here)?;
+    let dims = max_dims(&specs)?;
+    let tokens = &jit.registry().get(COOPERATIVE)?.constants["tokens"];
+    let chosen = jit.config().constant("tokens", &tokens.variables).is_some();
+    let lite = jit.registry().get(ORDINARY)?;
+    let mut variants = Vec::new();
+    for nat in nats {
+        for spec in &specs {
+            variants.push(Variant {
+                nat: *nat,
+                coop: with_tokens(spec, &spec.family, *nat, chosen)?,
+                lite: with_tokens(spec, lite, *nat, chosen)?,
+            });
+        }
+    }
+    Ok((variants, dims))
 }
 
 /// The variant in this family, for so many tokens: unless it was chosen, by itself or
 /// with a preset, `tokens` is what shares a pass by rule; eight on tensor cores with
 /// packed weights, where they fit.
-pub(super) fn with_tokens(
+fn with_tokens(
     spec: &KernelSpec,
     family: &Arc<Family>,
     nat: usize,
@@ -131,7 +176,7 @@ pub(super) fn with_tokens(
 }
 
 /// Sizes that every variant fits in.
-pub(super) fn roof(specs: &[KernelSpec]) -> Result<LayerDims, MeasureError> {
+fn max_dims(specs: &[KernelSpec]) -> Result<LayerDims, MeasureError> {
     if specs.iter().any(|spec| spec.number("num_regions") > Some(0)) {
         return Err(MeasureError::Request(
             "num_regions: a layer is timed without regions; `jitc regions --live beta_coop` is for them"
@@ -139,24 +184,24 @@ pub(super) fn roof(specs: &[KernelSpec]) -> Result<LayerDims, MeasureError> {
         ));
     }
     let all: Vec<LayerDims> = specs.iter().map(LayerDims::of).collect::<Result<_, _>>()?;
-    let Some(mut roof) = all.first().copied() else {
+    let Some(mut most) = all.first().copied() else {
         return Err(MeasureError::Request(
             "no variant of beta_coop fits this GPU".into(),
         ));
     };
     for dims in &all {
-        if dims.shape != roof.shape {
+        if dims.shape != most.shape {
             return Err(MeasureError::Request(
                 "a run measures one shape; lists are for wo_split, accumulate, weight_layout and geometry"
                     .into(),
             ));
         }
-        roof.slots = roof.slots.max(dims.slots);
-        roof.num_ctas = roof.num_ctas.max(dims.num_ctas);
-        roof.slice_ctas = roof.slice_ctas.max(dims.slice_ctas);
-        roof.packed = roof.packed.max(dims.packed);
+        most.slots = most.slots.max(dims.slots);
+        most.num_ctas = most.num_ctas.max(dims.num_ctas);
+        most.slice_ctas = most.slice_ctas.max(dims.slice_ctas);
+        most.packed = most.packed.max(dims.packed);
     }
-    Ok(roof)
+    Ok(most)
 }
 
 #[cfg(test)]
@@ -166,7 +211,7 @@ mod tests {
     #[test]
     fn packed_weights_on_tensor_cores_have_eight_tokens_a_pass_where_they_fit() {
         let registry = crate::engine::request::template::Registry::load(None).expect("families");
-        let family = registry.get("beta_coop").expect("family");
+        let family = registry.get(COOPERATIVE).expect("family");
         let tokens = |set: &[(&str, &str)], nat, chosen| {
             let arch = "sm_90a".parse().expect("arch");
             let spec = KernelSpec::new(family, set.iter().copied(), arch).expect("legal");

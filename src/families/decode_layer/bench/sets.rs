@@ -5,12 +5,12 @@
 
 use cudarc::driver::{CudaSlice, DevicePtr};
 
-use super::super::{MeasureError, Session};
-use crate::engine::run::launch::{Arguments, Order, launch};
-use crate::families::decode_layer::copies::{Copies, weight_bytes};
-use crate::families::decode_layer::reference::LayerInputs;
-use crate::families::decode_layer::{BoundLayer, Layer, LayerDims, WorkspaceError, Written};
-use crate::measure::timing::{Plan, Summary, sample};
+use super::super::copies::{Copies, weight_bytes};
+use super::super::reference::LayerInputs;
+use super::super::{BoundLayer, Layer, LayerDims, WorkspaceError, Written};
+use crate::measure::MeasureError;
+use crate::measure::bench::BenchSession;
+use crate::measure::timing::Plan;
 
 pub(super) struct Sets {
     copies: Copies,
@@ -24,7 +24,7 @@ pub(super) struct Sets {
 
 impl Sets {
     pub(super) fn new(
-        session: &Session,
+        session: &BenchSession<'_>,
         dims: &LayerDims,
         inputs: &LayerInputs,
     ) -> Result<Self, MeasureError> {
@@ -77,20 +77,16 @@ impl Sets {
     }
 
     /// The streaming kernel over so many bytes.
-    pub(super) fn floor(&self, session: &Session, plan: &Plan, bytes: usize) -> Result<f64, MeasureError> {
-        let kernel = session.stream_kernel()?;
-        let entry = &kernel.entries()[0];
+    pub(super) fn floor(
+        &self,
+        session: &BenchSession<'_>,
+        plan: &Plan,
+        bytes: usize,
+    ) -> Result<f64, MeasureError> {
         let own = session.context.cuda().default_stream();
         let result = self.result.device_ptr(&own).0;
         let from: Vec<_> = self.streamed.iter().map(|s| s.device_ptr(&own).0).collect();
-        let samples = sample(&session.context, plan, &mut |i, stream| {
-            let mut arguments = Arguments::<3>::new()
-                .pointer(from[i % from.len()])
-                .u64(bytes as u64)
-                .pointer(result);
-            // SAFETY: the arguments are those of `stream`; each buffer holds these bytes.
-            unsafe { launch(entry, 1, Order::Serial, stream, &mut arguments) }.map_err(MeasureError::from)
-        })?;
-        Ok(Summary::of(&samples).map_or(f64::NAN, |s| s.median))
+        // SAFETY: each buffer holds these bytes, and the result 4096; both outlive the call.
+        unsafe { session.floor(plan, &from, bytes as u64, result) }
     }
 }
