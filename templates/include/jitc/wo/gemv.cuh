@@ -1,0 +1,36 @@
+// Invariant: output = the slots' partials summed in slot order, whatever the geometry; partials hold the chains of
+// wo_chain.cuh bit for bit, in mma mode the sums of mma_rows.cuh. Which body runs is decided at compile time.
+#pragma once
+
+#include <jitc/region.cuh>
+#include <jitc/wo/mma.cuh>
+#include <jitc/wo/original.cuh>
+#include <jitc/wo/tiled.cuh>
+
+namespace jitc {
+
+template <typename C>
+__device__ __forceinline__ void wo_gemv(const u16* attn, const u8* weight, const u8* scales, const float* global_scale,
+                                        float* partials, float* output, u32* counters, u64* region_timing, u32 nat) {
+    RegionTimer<C> timer(region_timing);
+    if constexpr (C::geometry == Geometry::original) {
+        wo_original<C>(attn, weight, scales, global_scale, partials, output, counters, timer);
+    } else if (blockIdx.z != 0u) {
+        // The grid has a layer a token for the original's sake; one layer keeps its weights and walks all tokens.
+    } else {
+        if constexpr (C::staged && !C::by_mma) {
+            wo_tiled<C>(attn, weight, scales, global_scale, partials, output, nat, timer);
+            return;
+        }
+        timer.enter_at_start(region::phase1_wo_gemv{});
+        if constexpr (C::by_mma) {
+            wo_mma<C>(attn, weight, scales, global_scale, partials, output, nat);
+        } else {
+            wo_tiled_scalar<C>(attn, weight, scales, global_scale, partials, output, nat);
+        }
+        timer.join();
+        timer.exit(region::phase1_wo_gemv{});
+    }
+}
+
+}  // namespace jitc
