@@ -6,8 +6,10 @@
 Entries are matched by family, constants and architecture, not by key: a change of sources that must not change
 machine code (moved headers, renamed functions) changes every key. Of each pair the SHA-256 of every `.text.*` and
 `.nv.constant*` section and the manifest's `resources` (registers, spills, stack, static shared memory) must agree.
-Not compared: symbol and string tables, relocations, `.nv.info*`, and the texts of assertions (`.nv.global.init`,
-`.rodata`), which hold the names of functions and files.
+Not compared: symbol and string tables, relocations, `.nv.info*`, the texts of assertions (`.nv.global.init`,
+`.rodata`), which hold the names of functions and files, and tables of nothing but addresses that the loader fills in
+(`.nv.constant4`: one for each `constexpr` at namespace scope of the headers, read or not; code that reads one names
+its place in the table, so it would differ).
 
 `--renames FILE`: JSON that says what BEFORE's names are called in AFTER. All of it is optional:
 
@@ -32,6 +34,8 @@ import sys
 
 COMPARED = (".text.", ".nv.constant")
 SHT_NOBITS = 8
+RELOCATIONS = {".rel": 16, ".rela": 24}  # sections of relocations, and the bytes of one
+ADDRESS_BYTES = 8
 
 
 class Unreadable(Exception):
@@ -50,6 +54,21 @@ def sections(cubin):
         start = names + name
         text = cubin[start : cubin.index(b"\0", start)].decode()
         yield text, b"" if kind == SHT_NOBITS else cubin[offset : offset + length]
+
+
+def compared_sections(cubin):
+    """Sections that are compared, by name."""
+    found = dict(sections(cubin))
+    for name, data in found.items():
+        if not name.startswith(COMPARED):
+            continue
+        places = set()
+        for prefix, size in RELOCATIONS.items():
+            table = found.get(prefix + name, b"")
+            places |= {struct.unpack_from("<Q", table, at)[0] for at in range(0, len(table), size)}
+        addresses_only = bool(data) and places == set(range(0, len(data), ADDRESS_BYTES)) and not any(data)
+        if not addresses_only:
+            yield name, data
 
 
 def rename_section(name, entries):
@@ -79,9 +98,7 @@ def read_entry(folder, renames):
         constants.setdefault(name, as_text(value))
     family = renames.get("families", {}).get(manifest["family"], manifest["family"])
     digests = {
-        rename_section(name, entries): hashlib.sha256(data).hexdigest()
-        for name, data in sections(cubin)
-        if name.startswith(COMPARED)
+        rename_section(name, entries): hashlib.sha256(data).hexdigest() for name, data in compared_sections(cubin)
     }
     resources = {
         entries.get(resource["entry"], resource["entry"]): {k: v for k, v in resource.items() if k != "entry"}

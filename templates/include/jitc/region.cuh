@@ -26,7 +26,8 @@
 #pragma once
 
 #include <jitc/region_table.cuh>
-#include <jitc/types.cuh>
+#include <jitc/ptx/ld_st.cuh>
+#include <jitc/ptx/special_register.cuh>
 
 namespace jitc {
 
@@ -36,13 +37,11 @@ enum class TickSource { globaltimer, clock64 };
 
 template <TickSource source>
 __device__ __forceinline__ u64 read_ticks() {
-    u64 t;
     if constexpr (source == TickSource::globaltimer) {
-        asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t)::"memory");
+        return read_globaltimer_ordered();
     } else {
-        asm volatile("mov.u64 %0, %%clock64;" : "=l"(t)::"memory");
+        return read_clock64_ordered();
     }
-    return t;
 }
 
 // The running sum of a loop's region: exits less entries. Two registers of the thread that reads.
@@ -86,17 +85,15 @@ struct RegionTimer<C, true> {
             __syncwarp();
         }
         if (threadIdx.x == C::tick_thread) {
-            u32 sm;
-            asm volatile("mov.u32 %0, %%smid;" : "=r"(sm));
             u64* after = buffer + ctas * (2u * region_count);
-            after[cta] = sm;
+            after[cta] = read_smid();
             if (cta == 0u) after[ctas] = region_identity;
         }
     }
     // The block's number, worked out anew for every tick: kernels with regions have no register to spare.
     __device__ __forceinline__ static u64 block() {
         u32 x, y, z;
-        asm volatile("mov.u32 %0, %%ctaid.x; mov.u32 %1, %%ctaid.y; mov.u32 %2, %%ctaid.z;" : "=r"(x), "=r"(y), "=r"(z));
+        read_ctaid(x, y, z);
         return (u64(z) * gridDim.y + y) * gridDim.x + x;
     }
     // Its row.
@@ -129,11 +126,7 @@ struct RegionTimer<C, true> {
     // Thread 0 is the one that polls, and comes to the barrier last.
     __device__ __forceinline__ static void settle() {
         extern __shared__ unsigned char jitc_settle[];
-        u32 read;
-        asm volatile("ld.volatile.shared.u32 %0, [%1];"
-                     : "=r"(read)
-                     : "r"(u32(__cvta_generic_to_shared(jitc_settle)))
-                     : "memory");
+        ld_volatile_shared(shared_address(jitc_settle));
     }
     template <typename R> __device__ __forceinline__ void enter(R, RegionSum<C>& sum) {
         if constexpr (R::id != region_absent) {

@@ -13,6 +13,8 @@
 #include <jitc/layer/operands.cuh>
 #include <jitc/layer/sync.cuh>
 #include <jitc/layer/units.cuh>
+#include <jitc/ptx/cvt.cuh>
+#include <jitc/ptx/ld_st.cuh>
 
 namespace jitc {
 namespace layer {
@@ -21,35 +23,11 @@ constexpr float log2_e = 1.4426950408889634f;
 constexpr float lowest = -1e30f;  // finite: two empty rows may meet in a difference
 constexpr float base_below = 8.0f, most_above = 14.0f;  // powers of two; f16 ends at 2^16
 
-__device__ __forceinline__ float exp2_fast(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-__device__ __forceinline__ float reciprocal_fast(float x) {
-    float y;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
 __device__ __forceinline__ float sigmoid(float x) {
-    return reciprocal_fast(__fadd_rn(1.0f, exp2_fast(__fmul_rn(-x, log2_e))));
+    return rcp_approx(__fadd_rn(1.0f, ex2_approx(__fmul_rn(-x, log2_e))));
 }
 
-__device__ __forceinline__ u32 pack_bf16(float low, float high) {
-    u32 d;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(high), "f"(low));
-    return d;
-}
-
-__device__ __forceinline__ u16 to_bf16(float x) { return u16(pack_bf16(x, 0.0f)); }
-
-__device__ __forceinline__ u32 transpose8x8(u32 a) {
-    u32 d;
-    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(d) : "r"(a));
-    return d;
-}
+__device__ __forceinline__ u16 to_bf16(float x) { return u16(cvt_bf16x2(x, 0.0f)); }
 
 // Where element r (accumulator of the fragment) of a lane lies in a head's output: (head in octet, d).
 template <u32 D>
@@ -77,7 +55,7 @@ struct Statistics {
 #pragma unroll
         for (u32 w = 0; w < Dims<C>::teams; ++w) top = fmaxf(top, base[w][h]);
 #pragma unroll
-        for (u32 w = 0; w < Dims<C>::teams; ++w) l = __fmaf_rn(sum[w][h], exp2_fast(base[w][h] - top), l);
+        for (u32 w = 0; w < Dims<C>::teams; ++w) l = __fmaf_rn(sum[w][h], ex2_approx(base[w][h] - top), l);
     }
 };
 
@@ -91,24 +69,8 @@ __device__ __forceinline__ void store_attention(const Params& p, u32 token, u32 
     p.attn_rows[at] = to_bf16(value);
 }
 
-// Keys and values are read once, by one warp: they pass L1 by, and L2 fetches the position's other bytes at once.
-__device__ __forceinline__ uint4 load_cache(const uint4* from) {
-    uint4 v;
-    asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                 : "l"(from));
-    return v;
-}
-__device__ __forceinline__ uint2 load_cache(const uint2* from) {
-    uint2 v;
-    asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(from));
-    return v;
-}
-
 // A barrier of the two warps of a team; 0 to 2 are the block's.
-__device__ __forceinline__ void team_sync(u32 team) {
-    asm volatile("barrier.cta.sync.aligned %0, 64;" ::"r"(team + 3u) : "memory");
-}
+__device__ __forceinline__ void team_sync(u32 team) { named_barrier_sync_aligned<64>(team + 3u); }
 
 // One unit for one octet of heads. Its result goes to attn_rows if the head has no other unit, else to `record`.
 template <typename C>
@@ -133,7 +95,7 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
     // Queries as the second operand, in shared memory as they are used: lane (g, t) holds head g. Heads past the group are
     // zeros and are not read. Two 16-byte pieces a lane and run of 64; what their scales leave to take back, a head and run.
     uint4* queries = reinterpret_cast<uint4*>(small + 1024u);
-    float* query_undo = reinterpret_cast<float*>(small + 1024u + D * 16u);  // [blocks][8]
+    float* query_inv_scale = reinterpret_cast<float*>(small + 1024u + D * 16u);  // [blocks][8]
     for (u32 b = warp; b < blocks; b += N::warps) {
         const u16* row = p.query + (u64(u.token) * C::num_q_heads + u.head * N::group + octet * 8u + g) * D + 16u * t + 64u * b;
         uint4 x = make_uint4(0, 0, 0, 0), y = x;
@@ -150,11 +112,11 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
         peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, 1));
         peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, 2));
         const float scale = activation_scale(peak);
-        if (t == 0u) query_undo[b * 8u + g] = __fmul_rn(inverse_power(scale), c);
+        if (t == 0u) query_inv_scale[b * 8u + g] = __fmul_rn(inverse_power(scale), c);
         u32 f[8];
 #pragma unroll
         for (u32 i = 0; i < 8; ++i) {
-            f[i] = pack_f16(__fmul_rn(bf16_at(w, 2u * i), scale), __fmul_rn(bf16_at(w, 2u * i + 1u), scale));
+            f[i] = cvt_f16x2(__fmul_rn(bf16_at(w, 2u * i), scale), __fmul_rn(bf16_at(w, 2u * i + 1u), scale));
         }
         queries[b * 64u + lane] = make_uint4(f[0], f[1], f[2], f[3]);
         queries[b * 64u + 32u + lane] = make_uint4(f[4], f[5], f[6], f[7]);
@@ -170,6 +132,7 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
     // A tile of 16 positions: keys of this warp's part of D, values. Positions past the sequence are zeros and are not read.
     uint4 k[2][own_blocks];
     u32 v[4][words];
+    // Keys and values are read once, by one warp: past L1, and L2 fetches the position's other bytes at once.
     const auto rows_of = [&](u32 at, u32 page) {
         return p.kv_cache + u64(page) * p.kv_page_stride + u64(at % C::page_size) * row_bytes + u.head * D;
     };
@@ -181,7 +144,7 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
             for (u32 b = 0; b < own_blocks; ++b) {
                 k[i][b] = make_uint4(0, 0, 0, 0);
                 const u8* from = rows + row * row_bytes + 64u * (part * own_blocks + b) + 16u * t;
-                if (row < live) k[i][b] = load_cache(reinterpret_cast<const uint4*>(from));
+                if (row < live) k[i][b] = ld_global_nc_no_allocate(reinterpret_cast<const uint4*>(from));
             }
         }
     };
@@ -195,7 +158,7 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
 #pragma unroll
                 for (u32 b = 0; b < words / 4u; ++b) {
                     uint4 x = make_uint4(0, 0, 0, 0);
-                    if (row < live) x = load_cache(reinterpret_cast<const uint4*>(from + 128u * (part * (words / 4u) + b) + 16u * g));
+                    if (row < live) x = ld_global_nc_no_allocate(reinterpret_cast<const uint4*>(from + 128u * (part * (words / 4u) + b) + 16u * g));
                     v[i][4u * b] = x.x;
                     v[i][4u * b + 1u] = x.y;
                     v[i][4u * b + 2u] = x.z;
@@ -204,7 +167,7 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
             } else {
                 static_assert(words == 2u, "two words a warp");
                 uint2 x = make_uint2(0, 0);
-                if (row < live) x = load_cache(reinterpret_cast<const uint2*>(from + (D == 64u ? 8u : 16u) * g + 8u * part));
+                if (row < live) x = ld_global_nc_no_allocate(reinterpret_cast<const uint2*>(from + (D == 64u ? 8u : 16u) * g + 8u * part));
                 v[i][0] = x.x;
                 v[i][1] = x.y;
             }
@@ -234,13 +197,13 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
 #pragma unroll
             for (u32 i = 0; i < 4; ++i) {
                 const uint2 low = e4m3x4_to_f16_pairs(x[i]), high = e4m3x4_to_f16_pairs(y[i]);
-                mma_f16(r, low.x, high.x, low.y, high.y, q[2u * i], q[2u * i + 1u]);
+                mma_m16n8k16_f16(r, low.x, high.x, low.y, high.y, q[2u * i], q[2u * i + 1u]);
             }
-            const float2 undo = *reinterpret_cast<const float2*>(query_undo + block * 8u + 2u * t);
-            s[0] = __fmaf_rn(r[0], undo.x, s[0]);
-            s[1] = __fmaf_rn(r[1], undo.y, s[1]);
-            s[2] = __fmaf_rn(r[2], undo.x, s[2]);
-            s[3] = __fmaf_rn(r[3], undo.y, s[3]);
+            const float2 inv_scale = *reinterpret_cast<const float2*>(query_inv_scale + block * 8u + 2u * t);
+            s[0] = __fmaf_rn(r[0], inv_scale.x, s[0]);
+            s[1] = __fmaf_rn(r[1], inv_scale.y, s[1]);
+            s[2] = __fmaf_rn(r[2], inv_scale.x, s[2]);
+            s[3] = __fmaf_rn(r[3], inv_scale.y, s[3]);
         }
         // The next tile's keys, then values, are on their way as soon as this one's are used.
         if (at < limit) {
@@ -275,7 +238,7 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
             }
             x0 = fmaxf(m0, x0 - base_below);
             x1 = fmaxf(m1, x1 - base_below);
-            const float r0 = exp2_fast(m0 - x0), r1 = exp2_fast(m1 - x1);
+            const float r0 = ex2_approx(m0 - x0), r1 = ex2_approx(m1 - x1);
             m0 = x0;
             m1 = x1;
             l0 *= r0;
@@ -288,13 +251,13 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
                 o[i][3] *= r1;
             }
         }
-        s[0] = exp2_fast(s[0] - m0);
-        s[1] = exp2_fast(s[1] - m1);
-        s[2] = exp2_fast(s[2] - m0);
-        s[3] = exp2_fast(s[3] - m1);
+        s[0] = ex2_approx(s[0] - m0);
+        s[1] = ex2_approx(s[1] - m1);
+        s[2] = ex2_approx(s[2] - m0);
+        s[3] = ex2_approx(s[3] - m1);
         l0 = __fadd_rn(l0, __fadd_rn(s[0], s[2]));
         l1 = __fadd_rn(l1, __fadd_rn(s[1], s[3]));
-        const u32 p0 = transpose8x8(pack_f16(s[0], s[1])), p1 = transpose8x8(pack_f16(s[2], s[3]));
+        const u32 p0 = movmatrix_trans(cvt_f16x2(s[0], s[1])), p1 = movmatrix_trans(cvt_f16x2(s[2], s[3]));
 #pragma unroll
         for (u32 w = 0; w < words; ++w) {
             // Of positions side by side the bytes of two d, then of the next two.
@@ -303,7 +266,7 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
                 const u32 bytes = half == 0u ? 0x5140u : 0x7362u;
                 const uint2 a = e4m3x4_to_f16_pairs(__byte_perm(v[0][w], v[1][w], bytes));
                 const uint2 b = e4m3x4_to_f16_pairs(__byte_perm(v[2][w], v[3][w], bytes));
-                mma_f16(o[2u * w + half], a.x, a.y, b.x, b.y, p0, p1);
+                mma_m16n8k16_f16(o[2u * w + half], a.x, a.y, b.x, b.y, p0, p1);
             }
         }
         if (at < limit) load_values(rows + p.kv_half_stride, limit - at);
@@ -332,7 +295,7 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
         top0 = fmaxf(top0, stats->base[w][2u * t]);
         top1 = fmaxf(top1, stats->base[w][2u * t + 1u]);
     }
-    const float f0 = exp2_fast(m0 - top0), f1 = exp2_fast(m1 - top1);
+    const float f0 = ex2_approx(m0 - top0), f1 = ex2_approx(m1 - top1);
 #pragma unroll
     for (u32 i = 0; i < tiles; ++i) {
         o[i][0] *= f0;

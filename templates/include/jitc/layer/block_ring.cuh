@@ -11,6 +11,9 @@
 #pragma once
 
 #include <jitc/layer/ring.cuh>
+#include <jitc/ptx/mbarrier.cuh>
+#include <jitc/ptx/named_barrier.cuh>
+#include <jitc/ptx/setmaxnreg.cuh>
 
 namespace jitc {
 namespace layer {
@@ -49,12 +52,12 @@ __device__ __forceinline__ u32 place_of(u32 at, u32 bytes) { return at + bytes >
 
 // Barrier 2: the warps that compute let the one that asks begin.
 template <typename C>
-__device__ __forceinline__ void let_ask() {
-    asm volatile("barrier.cta.arrive.aligned 2, %0;" ::"n"(C::launch_threads) : "memory");
+__device__ __forceinline__ void release_producer() {
+    named_barrier_arrive_aligned<2, C::launch_threads>();
 }
 template <typename C>
-__device__ __forceinline__ void wait_to_ask() {
-    asm volatile("barrier.cta.sync.aligned 2, %0;" ::"n"(C::launch_threads) : "memory");
+__device__ __forceinline__ void wait_for_release() {
+    named_barrier_sync_aligned<2, C::launch_threads>();
 }
 
 // Where ring and state lie: constants, which take no registers.
@@ -87,26 +90,26 @@ struct BlockRing {
     __device__ __forceinline__ BlockRing(const Params&, u8*) {
         if (threadIdx.x == 0) {
             S& state = block_ring_state_of<C>();
-            for (u32 i = 0; i < 2u * S::depth; ++i) barrier_init(state.full + i, 1u);
-            for (u32 i = 0; i < S::depth; ++i) barrier_init(state.empty + i, N::warps);
-            barrier_init_fence();
+            for (u32 i = 0; i < 2u * S::depth; ++i) mbarrier_init(state.full + i, 1u);
+            for (u32 i = 0; i < S::depth; ++i) mbarrier_init(state.empty + i, N::warps);
+            fence_mbarrier_init();
         }
     }
 
     // By every warp that computes, once; between it and the first stage taken there is a barrier of the block.
     __device__ __forceinline__ void start() {
-        if constexpr (!L::mma) copy_engine_fence();  // chains had the ring before
-        if constexpr (with_wo || with_fc1 || with_fc2) let_ask<C>();
+        if constexpr (!L::mma) fence_proxy_async();  // chains had the ring before
+        if constexpr (with_wo || with_fc1 || with_fc2) release_producer<C>();
     }
 
     // The next stage, arrived: `units` times eight rows of `length` runs, of which the warp's begin at `before`.
     template <u32 units>
-    __device__ __forceinline__ StageView take(u32 before, u32 length) {
+    __device__ __forceinline__ StageView consumer_wait(u32 before, u32 length) {
         const u32 lane = threadIdx.x & 31u, bytes = units * length * 288u, at = place_of<C>(next_at, bytes);
         next_at = at + bytes;
         u64* full = block_ring_state_of<C>().full + taken % S::depth * 2u;
 #pragma unroll
-        for (u32 half = 0; half < units; ++half) barrier_wait(full + half, taken / S::depth & 1u);
+        for (u32 half = 0; half < units; ++half) mbarrier_wait_parity(full + half, taken / S::depth & 1u);
         const u8* stage = block_ring<C>() + at;
         return {stage + before * 256u + lane * 8u, length * 256u,
                 stage + units * length * 256u + before * 32u + (lane >> 2) * 4u, length * 32u};
@@ -114,23 +117,23 @@ struct BlockRing {
 
     // Done with it.
     template <Phase>
-    __device__ __forceinline__ void give() {
+    __device__ __forceinline__ void consumer_release() {
         __syncwarp();
-        if ((threadIdx.x & 31u) == 0u) barrier_arrive(block_ring_state_of<C>().empty + taken % S::depth);
+        if ((threadIdx.x & 31u) == 0u) mbarrier_arrive(block_ring_state_of<C>().empty + taken % S::depth);
         ++taken;
     }
 };
 
 // The warp that asks: every stage of the block, in order, as soon as the ring has room.
 template <typename C, bool with_wo, bool with_fc1, bool with_fc2>
-struct Asker {
+struct Producer {
     using N = Dims<C>;
     using L = Layout<C>;
     using S = BlockRingState;
     using B = BlockRing<C, with_wo, with_fc1, with_fc2>;
 
     S& state = block_ring_state_of<C>();
-    u32 asked = 0, released = 0;            // stages
+    u32 issued = 0, released = 0;            // stages
     u32 head = 0, head_at = 0, tail = 0;    // bytes handed out, where the next ones lie, bytes given back
     // Halves of stages on their way at a time: a queue of many would hold up the loads of the warps that compute, attention's
     // above all.
@@ -140,36 +143,36 @@ struct Asker {
         const u8* weight;
         const u8* scales;
     };
-    // Half `half` of the stage asked for last, once few enough are on their way; without `there` it has no bytes and is full at once.
-    __device__ __forceinline__ void ask(Rows from, u8* codes, u8* scales, u32 length, u32 half, bool there) {
-        const u32 number = (asked - 1u) * 2u + half;
+    // Half `half` of the stage issued for last, once few enough are on their way; without `there` it has no bytes and is full at once.
+    __device__ __forceinline__ void issue_half(Rows from, u8* codes, u8* scales, u32 length, u32 half, bool there) {
+        const u32 number = (issued - 1u) * 2u + half;
         if (number >= in_flight) {
             const u32 before = number - in_flight;
-            barrier_wait(state.full + before % (2u * S::depth), before / (2u * S::depth) & 1u);
+            mbarrier_wait_parity(state.full + before % (2u * S::depth), before / (2u * S::depth) & 1u);
         }
         u64* full = state.full + number % (2u * S::depth);
-        barrier_expect(full, there ? length * 288u : 0u);
+        mbarrier_arrive_expect_tx(full, there ? length * 288u : 0u);
         if (there) {
-            copy_bulk(codes, from.weight, length * 256u, full);
-            copy_bulk(scales, from.scales, length * 32u, full);
+            cp_async_bulk(codes, from.weight, length * 256u, full);
+            cp_async_bulk(scales, from.scales, length * 32u, full);
         }
     }
     // `length` runs of eight rows, and of eight further ones; `live` of the two are there.
     __device__ __forceinline__ void push(Rows first, Rows second, u32 length, u32 units, u32 live) {
         const u32 bytes = units * length * 288u, from = place_of<C>(head_at, bytes);
         const u32 end = head + bytes + (from < head_at ? L::ring_bytes - head_at : 0u);
-        while (end - tail > L::ring_bytes || asked - released == S::depth) {
+        while (end - tail > L::ring_bytes || issued - released == S::depth) {
             const u32 oldest = released % S::depth;
-            barrier_wait(state.empty + oldest, released / S::depth & 1u);
+            mbarrier_wait_parity(state.empty + oldest, released / S::depth & 1u);
             tail = state.end[oldest];
             ++released;
         }
-        state.end[asked++ % S::depth] = head = end;
+        state.end[issued++ % S::depth] = head = end;
         head_at = from + bytes;
         u8* codes = block_ring<C>() + from;
         u8* scales = codes + units * length * 256u;
-        ask(first, codes, scales, length, 0u, live > 0u);
-        ask(second, codes + length * 256u, scales + length * 32u, length, 1u, live > 1u);
+        issue_half(first, codes, scales, length, 0u, live > 0u);
+        issue_half(second, codes + length * 256u, scales + length * 32u, length, 1u, live > 1u);
     }
     __device__ __forceinline__ static Rows rows(const u8* weight, const u8* scales, u32 eight, u32 runs, u32 begin) {
         const u64 index = u64(eight) * runs + begin;
@@ -186,7 +189,7 @@ struct Asker {
              there < units ? there : units);
     }
 
-    // The first four stages of a phase are asked for two halves at a time, not more: they come while blocks wait for each other
+    // The first four stages of a phase are issued for two halves at a time, not more: they come while blocks wait for each other
     // and for rows. W_O's come beside attention, where it is one half, or, in a kernel of their own, after it.
     static constexpr u32 few = C::halves_in_flight < 2u ? C::halves_in_flight : 2u;
     __device__ static u32 soon(u32 stage) { return stage < 4u ? few : C::halves_in_flight; }
@@ -227,42 +230,37 @@ struct Asker {
 // Registers of a thread: a launch gives all of a block's threads alike; the warps that ask give theirs up to those that compute.
 // A block has no more than it was launched with, and a warp that asks for more waits for ever: launch bounds of 640 threads make it
 // 96, and the host refuses a kernel that has fewer (Layer::new).
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || defined(__CUDA_ARCH_FEAT_SM100_ALL) || defined(__CUDA_ARCH_FEAT_SM103_ALL)
-constexpr bool has_register_moves = true;
-#else
-constexpr bool has_register_moves = false;
-#endif
-constexpr u32 launch_registers = 96u, asking_registers = 24u, computing_registers = 112u;
-static_assert(128u * asking_registers + 512u * computing_registers <= 640u * launch_registers, "a block's registers");
+constexpr u32 launch_registers = 96u, producer_registers = 24u, consumer_registers = 112u;
+static_assert(128u * producer_registers + 512u * consumer_registers <= 640u * launch_registers, "a block's registers");
 
 template <bool more>
-__device__ __forceinline__ void move_registers() {
-    if constexpr (has_register_moves && more) {
-        asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(computing_registers));
-    } else if constexpr (has_register_moves) {
-        asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(asking_registers));
+__device__ __forceinline__ void reallocate_registers() {
+    if constexpr (more) {
+        setmaxnreg_inc<consumer_registers>();
+    } else {
+        setmaxnreg_dec<producer_registers>();
     }
 }
 
-// True in the warps that do not compute, when all is asked for; one of them asks, by one thread. They are four because
+// True in the warps that do not compute, when all is issued for; one of them asks, by one thread. They are four because
 // registers move between groups of four warps.
 template <typename C, bool with_wo, bool with_fc1, bool with_fc2>
-__device__ __forceinline__ bool asks(const Params& p) {
+__device__ __forceinline__ bool producer_warp(const Params& p) {
     constexpr bool moves = C::block_threads == 512u;
     if constexpr (C::launch_threads == C::block_threads || !(with_wo || with_fc1 || with_fc2)) {
         return false;  // launched without such warps
     } else {
         static_assert(C::launch_threads == C::block_threads + 128u, "four warps more");
         if (threadIdx.x < C::block_threads) {
-            if constexpr (moves) move_registers<true>();
+            if constexpr (moves) reallocate_registers<true>();
             return false;
         }
-        if constexpr (moves) move_registers<false>();
+        if constexpr (moves) reallocate_registers<false>();
         if constexpr (has_bulk_copy) {
-            wait_to_ask<C>();
+            wait_for_release<C>();
             if (threadIdx.x == C::block_threads) {
-                Asker<C, with_wo, with_fc1, with_fc2> asker;
-                asker.run(p);
+                Producer<C, with_wo, with_fc1, with_fc2> producer;
+                producer.run(p);
             }
         }
         return true;

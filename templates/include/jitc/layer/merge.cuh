@@ -41,13 +41,13 @@ __device__ __forceinline__ void merge(const Params& p, u8* shared, u8* small, co
             for (u32 i = lane + 32u; i < u.runs; i += 32u) top = fmaxf(top, load_l2(records + u64(i) * N::unit_floats + N::frag + h));
             for (u32 i = 16; i > 0; i /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, i));
             if (lane < u.runs) {
-                const float f = exp2_fast(m - top);
+                const float f = ex2_approx(m - top);
                 factor[lane * 8u + h] = f;
                 sum = __fmul_rn(l, f);
             }
             for (u32 i = lane + 32u; i < u.runs; i += 32u) {
                 const float* r = records + u64(i) * N::unit_floats + N::frag + h;
-                const float f = exp2_fast(load_l2(r) - top);
+                const float f = ex2_approx(load_l2(r) - top);
                 factor[i * 8u + h] = f;
                 sum = __fmaf_rn(load_l2(r + 8), f, sum);
             }

@@ -11,7 +11,7 @@ namespace layer {
 
 // RMSNorm of the summed rows, by every block for itself: x in shared memory as f16; attn_output's row is shared out.
 template <typename C>
-__device__ __forceinline__ void norm_rows(const Params& p, u8* x, float* undo, float* scratch, u32 first_token) {
+__device__ __forceinline__ void norm_rows(const Params& p, u8* x, float* inv_scale, float* scratch, u32 first_token) {
     using N = Dims<C>;
     using L = Layout<C>;
     constexpr u32 pieces = N::H / 8u, mine = ceil_div(pieces, N::ctas);
@@ -67,7 +67,7 @@ __device__ __forceinline__ void norm_rows(const Params& p, u8* x, float* undo, f
         }
         const float inverse = live ? rsqrtf(__fadd_rn(__fdiv_rn(square, float(N::H)), p.rms_eps)) : 0.0f;
         const float scale = activation_scale(__fmul_rn(peak, inverse));
-        if (thread == 0) undo[t] = inverse_power(scale);
+        if (thread == 0) inv_scale[t] = inverse_power(scale);
 #pragma unroll
         for (u32 i = 0; i < Share::each; ++i) {
             const u32 piece = i * Share::threads + thread;
@@ -83,7 +83,7 @@ __device__ __forceinline__ void norm_rows(const Params& p, u8* x, float* undo, f
             }
 #pragma unroll
             for (u32 j = 0; j < 4; ++j) {
-                out[j] = pack_bf16(f[2u * j], f[2u * j + 1u]);
+                out[j] = cvt_bf16x2(f[2u * j], f[2u * j + 1u]);
                 f[2u * j] = __uint_as_float(out[j] << 16);
                 f[2u * j + 1u] = __uint_as_float(out[j] & 0xffff0000u);
             }
@@ -99,7 +99,7 @@ __device__ __forceinline__ void norm_rows(const Params& p, u8* x, float* undo, f
 
 // Sums of the warps for 16 elements of a token, activation, quantisation. One thread an element; 16 neighbours a block.
 template <typename C>
-__device__ __forceinline__ void finish_fc1(const Params& p, const float* sums, const float* undo, u32 first_token, u32 tile,
+__device__ __forceinline__ void finish_fc1(const Params& p, const float* sums, const float* inv_scale, u32 first_token, u32 tile,
                                            u32 item, bool live) {
     using N = Dims<C>;
     const u32 t = item / 16u, r = item & 15u, token = first_token + t;
@@ -109,7 +109,7 @@ __device__ __forceinline__ void finish_fc1(const Params& p, const float* sums, c
         gate = __fadd_rn(gate, sums[(w * 32u + r) * N::tokens + t]);
         up = __fadd_rn(up, sums[(w * 32u + 16u + r) * N::tokens + t]);
     }
-    const float factor = __fmul_rn(undo[t], code_rest);
+    const float factor = __fmul_rn(inv_scale[t], code_rest);
     gate = __fmul_rn(__fmul_rn(gate, factor), p.gate_up_global);
     up = __fmul_rn(__fmul_rn(up, factor), p.gate_up_global);
     const u16 middle = to_bf16(__fmul_rn(__fmul_rn(gate, sigmoid(gate)), up));
@@ -129,7 +129,7 @@ __device__ __forceinline__ void finish_fc1(const Params& p, const float* sums, c
 // One tile of tokens: all of this block's tiles of gate and up. `batch` tiles are finished together, so that the warps meet
 // rarely.
 template <typename C, typename R>
-__device__ __forceinline__ void fc1(const Params& p, const u8* x, const float* undo, float* sums, R& ring, u32 first_token) {
+__device__ __forceinline__ void fc1(const Params& p, const u8* x, const float* inv_scale, float* sums, R& ring, u32 first_token) {
     using N = Dims<C>;
     using L = Layout<C>;
     using Sh = typename R::Fc1Share;
@@ -151,8 +151,8 @@ __device__ __forceinline__ void fc1(const Params& p, const u8* x, const float* u
             const u32 size = Sh::part_size(warp, part), before = Sh::before(warp, part), length = Sh::length(part);
 #pragma unroll
             for (u32 half = 0; half < 2; ++half) {
-                tile_stage<L, true, Sh::least, Sh::size>(ring.template take<2u>(before, length), column, size, sum[half], pick);
-                ring.template give<Phase::fc1>();
+                tile_stage<L, true, Sh::least, Sh::size>(ring.template consumer_wait<2u>(before, length), column, size, sum[half], pick);
+                ring.template consumer_release<Phase::fc1>();
             }
         }
         const u32 in_batch = i % batch;
@@ -169,7 +169,7 @@ __device__ __forceinline__ void fc1(const Params& p, const u8* x, const float* u
             const u32 all = (in_batch + 1u) * items;
             for (u32 base = warp * 32u; base < all; base += N::threads) {
                 const u32 item = base + lane < all ? base + lane : base + lane - 16u;  // whole warps for the shuffles
-                finish_fc1<C>(p, sums + item / items * tile_floats, undo, first_token,
+                finish_fc1<C>(p, sums + item / items * tile_floats, inv_scale, first_token,
                               blockIdx.x + (i - in_batch + item / items) * N::ctas, item % items, base + lane < all);
             }
             block_sync<C>();
@@ -184,8 +184,7 @@ __device__ __forceinline__ void load_codes(const Params& p, u8* x, u32 first_tok
     u8* scales = x + N::tokens * L::code_pitch;
     constexpr u32 pieces = N::I / 32u, words = N::I / 64u;  // of a token
     constexpr u32 piece_rounds = ceil_div(N::tokens * pieces, N::threads), word_rounds = ceil_div(N::tokens * words, N::threads);
-    u32 thread = thread_index();
-    asm volatile("" : "+r"(thread));  // addresses worked out before the loop over token tiles would not stay in registers
+    const u32 thread = opaque(thread_index());  // addresses worked out before the loop over token tiles would not stay in registers
     // All scales are on their way before the first codes are stored.
     u32 word[word_rounds];
 #pragma unroll

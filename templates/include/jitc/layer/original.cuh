@@ -62,10 +62,6 @@ __device__ __forceinline__ float row_dot(const u8* weight, const u8* scales, con
     return acc;
 }
 
-// Whether this block is the last of `all` to arrive.
-template <typename C>
-__device__ __forceinline__ bool last_to_arrive(u32* counter, u32 all, u32* flag) { return depart<C>(counter, all, flag); }
-
 template <typename C, typename T>
 __device__ __forceinline__ void original_wo(const Params& p, u8* shared, u32 token, T& timer) {
     using N = Dims<C>;
@@ -202,7 +198,7 @@ __device__ __forceinline__ void layer_original(const Params& p) {
         original_wo<C>(p, shared, token, timer);
         timer.enter(region::phase1_wo_post{});
         timer.exit(region::phase1_wo_post{});
-        if (last_to_arrive<C>(counters + slots_ready, S::slots, flag)) {
+        if (arrive_last<C>(counters + slots_ready, S::slots, flag)) {
             timer.enter(region::phase1_gather_reduce{});
             original_gather<C>(p, scratch, token);
             timer.exit(region::phase1_gather_reduce{});
@@ -249,7 +245,7 @@ __device__ __forceinline__ void layer_original(const Params& p) {
     timer.sum(region::phase3_3b_quant_per_call{}, quant);
     timer.sum(region::phase3_3c_fc2_per_call{}, fc2);
     timer.enter(region::phase3_post_loop_atomic{});
-    const bool elected = last_to_arrive<C>(counters + first_tile + by, C::slice_ctas, flag);
+    const bool elected = arrive_last<C>(counters + first_tile + by, C::slice_ctas, flag);
     timer.exit(region::phase3_post_loop_atomic{});
     timer.exit(region::phase3_3c_fc2_atomic{});
     timer.enter(region::phase3_3d_arrival{});
@@ -265,7 +261,7 @@ __device__ __forceinline__ void layer_original(const Params& p) {
     }
     timer.exit(region::phase3_3d_arrival{});
     timer.enter(region::epilogue_post_r10{});
-    if (depart<C>(counters + left, blocks, flag)) {
+    if (arrive_last<C>(counters + left, blocks, flag)) {
         for (u32 i = threadIdx.x; i < first_tile + C::num_k_tiles; i += N::threads) counters[i] = 0u;
     }
     timer.exit(region::epilogue_post_r10{});
@@ -276,7 +272,7 @@ __device__ __forceinline__ void layer(const Params& p) {
     if constexpr (C::geometry == LayerGeometry::original) {
         layer_original<C>(p);
     } else {
-        layer_spread<C>(p);
+        layer_persistent<C>(p);
     }
 }
 

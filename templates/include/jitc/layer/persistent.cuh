@@ -23,7 +23,7 @@ struct Shared {
     __device__ float* sums() const { return reinterpret_cast<float*>(base + L::sums_at); }
     __device__ u8* small() const { return base + L::small_at; }
     __device__ float* scratch() const { return reinterpret_cast<float*>(base + L::small_at + 1024u); }
-    __device__ float* undo() const { return reinterpret_cast<float*>(base + L::small_at + 1536u); }
+    __device__ float* inv_scale() const { return reinterpret_cast<float*>(base + L::small_at + 1536u); }
     __device__ u8* ring() const { return base + L::ring_at; }
     __device__ u8* warp_ring() const { return ring() + thread_index() / 32u * L::warp_ring; }
 };
@@ -72,14 +72,14 @@ __device__ __forceinline__ void wo_phase(const Params& p, const Shared<C>& s, R&
         if (!entered || first != 0u) timer.enter(region::phase1_wo_gemv{});
         const Residual<C> residual(p, first);
         if constexpr (L::mma) {
-            float* undo = s.undo();
+            float* inv_scale = s.inv_scale();
             if constexpr (N::tokens == 1u) {
-                undo += thread_index() / 32u;
-                load_pieces_f16<C>(p, s.x(), undo, first);
+                inv_scale += thread_index() / 32u;
+                load_pieces_f16<C>(p, s.x(), inv_scale, first);
             } else {
-                load_rows_f16<C>(p.attn_rows, s.x(), undo, s.scratch(), first, p.nat);
+                load_rows_f16<C>(p.attn_rows, s.x(), inv_scale, s.scratch(), first, p.nat);
             }
-            wo_tensor<C>(p, s.x(), undo, s.sums(), ring, global);
+            wo_mma<C>(p, s.x(), inv_scale, s.sums(), ring, global);
         } else {
             wo_exact<C>(p, s.x(), s.sums(), s.warp_ring(), global, first);
             // The ring is free once the last chain is done; what comes next may travel while sums are taken.
@@ -99,10 +99,10 @@ __device__ __forceinline__ void fc1_phase(const Params& p, const Shared<C>& s, R
 #pragma unroll 1
     for (u32 first = 0; first < p.nat; first += N::tokens) {
         if (!entered || first != 0u) timer.enter(region::phase3_load_x{});
-        norm_rows<C>(p, s.x(), s.undo(), s.scratch(), first);
+        norm_rows<C>(p, s.x(), s.inv_scale(), s.scratch(), first);
         timer.exit(region::phase3_load_x{});
         timer.enter(region::phase3_3a_fc1_silu{}, passes);
-        fc1<C>(p, s.x(), s.undo(), reinterpret_cast<float*>(s.x() + Layout<C>::fc1_sums_at), ring, first);
+        fc1<C>(p, s.x(), s.inv_scale(), reinterpret_cast<float*>(s.x() + Layout<C>::fc1_sums_at), ring, first);
         timer.exit(region::phase3_3a_fc1_silu{}, passes);
     }
     timer.sum(region::phase3_3a_fc1_silu_per_call{}, passes);
@@ -132,11 +132,11 @@ __device__ __forceinline__ u32* head_counter(const Params& p, u32 token, u32 hea
 }
 
 template <typename C>
-__device__ __forceinline__ void layer_spread(const Params& p) {
+__device__ __forceinline__ void layer_persistent(const Params& p) {
     using N = Dims<C>;
     using L = Layout<C>;
     const Shared<C> s = shared_memory<C>();
-    if (asks<C, L::mma, true, true>(p)) return;
+    if (producer_warp<C, L::mma, true, true>(p)) return;
     RegionTimer<C> timer(p.region_timing);
     timer.enter_at_start(region::prologue_pre_r0{});
     RingOf<C, L::mma, true, true> ring(p, s.ring());
@@ -144,7 +144,7 @@ __device__ __forceinline__ void layer_spread(const Params& p) {
     if constexpr (L::mma) {
         ring.start();
     } else if constexpr (Chains<C>::staged) {
-        Chains<C>::ask(p, s.warp_ring(), 0u);
+        Chains<C>::issue_copies(p, s.warp_ring(), 0u);
     }
     begin<C>();
     timer.exit(region::prologue_pre_r0{});
@@ -154,11 +154,11 @@ __device__ __forceinline__ void layer_spread(const Params& p) {
 
     timer.enter(region::phase1_attn_pre_wo{});
     // Kept in shared memory while units are worked on, which leaves no register free.
-    Cut* kept = reinterpret_cast<Cut*>(s.sums());
+    WorkPartition* kept = reinterpret_cast<WorkPartition*>(s.sums());
     Unit* unit = reinterpret_cast<Unit*>(s.sums() + 4);
     {
-        const Cut cut = cut_positions<C>(p);
-        if (thread_index() == 0) *kept = cut;
+        const WorkPartition work = partition_work<C>(p);
+        if (thread_index() == 0) *kept = work;
         block_sync<C>();
     }
 #pragma unroll 1
@@ -229,10 +229,10 @@ __device__ __forceinline__ void lite_attention(const Params& p) {
     if constexpr (C::input_norm) input_norm<C>(p, s.scratch());
     timer.exit(region::phase0_pre_attn{});
     timer.enter(region::phase1_attn_pre_wo{});
-    const Cut cut = cut_positions<C>(p);
+    const WorkPartition work = partition_work<C>(p);
 #pragma unroll 1
-    for (u32 n = blockIdx.x; n < cut.units; n += gridDim.x) {
-        attend<C>(p, s.x(), s.small(), unit_at<C>(p, cut, n), cut.run, n);
+    for (u32 n = blockIdx.x; n < work.units; n += gridDim.x) {
+        attend<C>(p, s.x(), s.small(), unit_at<C>(p, work, n), work.run, n);
     }
     if constexpr (C::num_regions > 0) block_sync<C>();
     timer.exit(region::phase1_attn_pre_wo{});
@@ -244,10 +244,10 @@ __device__ __forceinline__ void lite_merge(const Params& p) {
     RegionTimer<C> timer(p.region_timing, false);
     timer.enter_at_start(region::phase1_wo_post{});
     begin<C>();
-    const Cut cut = cut_positions<C>(p);
+    const WorkPartition work = partition_work<C>(p);
 #pragma unroll 1
-    for (u32 n = blockIdx.x; n < cut.units; n += gridDim.x) {
-        const Unit u = unit_at<C>(p, cut, n);
+    for (u32 n = blockIdx.x; n < work.units; n += gridDim.x) {
+        const Unit u = unit_at<C>(p, work, n);
         if (u.runs > 1u) merge<C>(p, s.x(), s.small(), u);
     }
     if constexpr (C::num_regions > 0) block_sync<C>();
@@ -259,7 +259,7 @@ template <typename C>
 __device__ __forceinline__ void lite_wo(const Params& p) {
     using L = Layout<C>;
     const Shared<C> s = shared_memory<C>();
-    if (asks<C, L::mma, false, false>(p)) return;
+    if (producer_warp<C, L::mma, false, false>(p)) return;
     RegionTimer<C> timer(p.region_timing, false);
     timer.come_from_kernel(region::phase1_pre_wo_wait{});
     timer.enter_at_start(region::phase1_wo_gemv{});
@@ -268,7 +268,7 @@ __device__ __forceinline__ void lite_wo(const Params& p) {
         ring.start();
         block_sync<C>();  // the ring's barriers are there
     } else if constexpr (Chains<C>::staged) {
-        Chains<C>::ask(p, s.warp_ring(), 0u);
+        Chains<C>::issue_copies(p, s.warp_ring(), 0u);
     }
     begin<C>();
     wo_phase<C, true>(p, s, ring, timer);
@@ -278,7 +278,7 @@ __device__ __forceinline__ void lite_wo(const Params& p) {
 template <typename C>
 __device__ __forceinline__ void lite_fc1(const Params& p) {
     const Shared<C> s = shared_memory<C>();
-    if (asks<C, false, true, false>(p)) return;
+    if (producer_warp<C, false, true, false>(p)) return;
     RegionTimer<C> timer(p.region_timing, false);
     timer.come_from_kernel(region::grid_barrier_wait{});
     timer.enter_at_start(region::phase3_load_x{});
@@ -292,7 +292,7 @@ __device__ __forceinline__ void lite_fc1(const Params& p) {
 template <typename C>
 __device__ __forceinline__ void lite_fc2(const Params& p) {
     const Shared<C> s = shared_memory<C>();
-    if (asks<C, false, false, true>(p)) return;
+    if (producer_warp<C, false, false, true>(p)) return;
     RegionTimer<C> timer(p.region_timing, false);
     timer.come_from_kernel(region::phase3_fc2_wait{});
     RingOf<C, false, false, true> ring(p, s.ring());

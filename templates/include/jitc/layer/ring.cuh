@@ -12,19 +12,10 @@
 #pragma once
 
 #include <jitc/layer/types.cuh>
-#include <jitc/copy.cuh>
+#include <jitc/ptx/cp_async.cuh>
 
 namespace jitc {
 namespace layer {
-
-__device__ __forceinline__ void copy4_async(void* dst, const void* src) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(dst)), "l"(src) : "memory");
-}
-__device__ __forceinline__ void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <u32 pending>
-__device__ __forceinline__ void copies_wait() {
-    asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
-}
 
 // A warp's share of `total` runs, cut into parts of `least` or `size` runs, which differ by one at most if all warps have the
 // same.
@@ -132,7 +123,7 @@ struct Ring {
 #pragma unroll
                 for (u32 i = 0; i < rows; i += step) {
                     const bool inside = (i + step <= rows || i + r < rows) && (all_rows || i + r < live);
-                    if (inside) copy16_async(into + i * L::pitch, from + u64(i) * row_bytes);
+                    if (inside) cp_async_cg_16(into + i * L::pitch, from + u64(i) * row_bytes);
                 }
             }
         }
@@ -148,7 +139,7 @@ struct Ring {
 #pragma unroll
             for (u32 i = 0; i < size; i += 2) {
                 if ((i + 2u <= size || i + odd < size) && (all_runs || i + odd < count)) {
-                    copy4_async(into + i * 64u, words + i * (swizzle ? 512u : 4u));
+                    cp_async_ca_4(into + i * 64u, words + i * (swizzle ? 512u : 4u));
                 }
             }
         }
@@ -167,10 +158,10 @@ struct Ring {
 #pragma unroll 1
         for (u32 e = 0; e < eights; ++e) {
             for (u32 at = lane; at < count * 16u; at += 32u) {
-                copy16_async(to + e * L::chunks * 256u + at * 16u, codes + e * (runs * 256u) + at * 16u);
+                cp_async_cg_16(to + e * L::chunks * 256u + at * 16u, codes + e * (runs * 256u) + at * 16u);
             }
             if (lane < count * 2u) {
-                copy16_async(to + L::chunks * 512u + e * L::chunks * 32u + lane * 16u, words + e * (runs * 32u) + lane * 16u);
+                cp_async_cg_16(to + L::chunks * 512u + e * L::chunks * 32u + lane * 16u, words + e * (runs * 32u) + lane * 16u);
             }
         }
     }
@@ -197,7 +188,7 @@ struct Ring {
 
     // Asks for the next stage, if there is one, into the slot that is free. A phase asks for nothing before itself.
     template <Phase from>
-    __device__ __forceinline__ void ask(u32 to_slot) {
+    __device__ __forceinline__ void issue(u32 to_slot) {
         if (with_wo && from <= Phase::wo && wo_left > 0u) {
             --wo_left;
             load_rows<N::K / 2u, true, typename W::WoShare>(to_slot, p.wo_weight, p.wo_scales, warp * W::own + turn);
@@ -233,18 +224,18 @@ struct Ring {
                 if (++part == W::Fc2Share::parts) part = 0;
             }
         }
-        copies_commit();
+        cp_async_commit_group();
     }
 
     __device__ __forceinline__ void start() {
 #pragma unroll 1
-        for (u32 i = 0; i < C::stages; ++i) ask<Phase::wo>(i);
+        for (u32 i = 0; i < C::stages; ++i) issue<Phase::wo>(i);
     }
 
     // The next stage, arrived.
     template <u32>
-    __device__ __forceinline__ StageView take(u32, u32) {
-        copies_wait<C::stages - 1u>();
+    __device__ __forceinline__ StageView consumer_wait(u32, u32) {
+        cp_async_wait_group<C::stages - 1u>();
         __syncwarp();
         const u8* stage = base + slot * L::stage_bytes;
         const u32 lane = threadIdx.x & 31u, g = lane >> 2;
@@ -257,9 +248,9 @@ struct Ring {
 
     // Done with it: its place is asked for anew.
     template <Phase now>
-    __device__ __forceinline__ void give() {
+    __device__ __forceinline__ void consumer_release() {
         __syncwarp();
-        ask<now>(slot);
+        issue<now>(slot);
         slot = slot + 1u == C::stages ? 0u : slot + 1u;
     }
 };

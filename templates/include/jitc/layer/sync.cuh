@@ -4,25 +4,19 @@
 //
 // Counters start at zero and only grow between their first arrival and their last wait. All blocks pass the same waits, so a
 // counter is cleared between the next wait for all and the one after it, when nobody looks at it: no block has to count itself
-// out. In the original geometry every block leaves through `depart`, and the last one clears its token's.
+// out. In the original geometry every block leaves through `arrive_last`, and the last one clears its token's.
 #pragma once
 
 #include <jitc/layer/types.cuh>
-#include <jitc/copy.cuh>
-#include <jitc/dependent.cuh>
-#include <jitc/grid_barrier.cuh>
+#include <jitc/ptx/griddepcontrol.cuh>
+#include <jitc/ptx/memory_model.cuh>
+#include <jitc/ptx/named_barrier.cuh>
 
 extern "C" __device__ void __assertfail(const char* message, const char* file, unsigned line, const char* function,
                                         size_t char_size);
 
 namespace jitc {
 namespace layer {
-
-__device__ __forceinline__ u64 now_ns() {
-    u64 t;
-    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t));
-    return t;
-}
 
 // Counters lie 128 bytes apart; those of (token, head) are packed behind them.
 constexpr u32 counter_stride = 32;
@@ -32,14 +26,12 @@ enum Counter : u32 { sums_done = 0, codes_done = 1, rows_done = 2, first_head = 
 // phase, and spilled.
 template <u32 which>
 __device__ __forceinline__ u32 load_counter(const u32* counters) {
-    u32 v;
-    asm volatile("ld.acquire.gpu.global.u32 %0, [%1 + %2];" : "=r"(v) : "l"(counters), "n"(which * counter_stride * 4u) : "memory");
-    return v;
+    return ld_acquire<which * counter_stride * 4u>(counters);
 }
 
 template <u32 which>
 __device__ __forceinline__ void clear_counter(u32* counters) {
-    asm volatile("st.relaxed.gpu.global.u32 [%0 + %1], 0;" ::"l"(counters), "n"(which * counter_stride * 4u) : "memory");
+    st_relaxed_zero<which * counter_stride * 4u>(counters);
 }
 
 // One spin. With a time-out the launch fails with the barrier's name instead of spinning for ever.
@@ -49,9 +41,9 @@ __device__ __forceinline__ void spin_until(const u32* counters, u32 target, cons
         while (load_counter<which>(counters) < target) {
         }
     } else {
-        const u64 start = now_ns();
+        const u64 start = read_globaltimer();
         while (load_counter<which>(counters) < target) {
-            if (now_ns() - start > u64(timeout_ms) * 1000000u) __assertfail(name, "layer/sync.cuh", 0u, "wait_for", 1);
+            if (read_globaltimer() - start > u64(timeout_ms) * 1000000u) __assertfail(name, "layer/sync.cuh", 0u, "wait_for", 1);
         }
     }
 }
@@ -59,7 +51,7 @@ __device__ __forceinline__ void spin_until(const u32* counters, u32 target, cons
 // A barrier of the warps that compute; a warp that only asks for weights is in none.
 template <typename C>
 __device__ __forceinline__ void block_sync() {
-    asm volatile("barrier.cta.sync.aligned 1, %0;" ::"n"(C::block_threads) : "memory");
+    named_barrier_sync_aligned<1, C::block_threads>();
 }
 
 // By the warps that compute, first of all that touches memory but weights: the launch before this one is done, the next may start
@@ -67,18 +59,15 @@ __device__ __forceinline__ void block_sync() {
 template <typename C>
 __device__ __forceinline__ void begin() {
     if constexpr (C::dependent) {
-        dependents_may_start();
-        wait_for_dependencies();
+        pdl_launch_dependents();
+        griddepcontrol_wait();
     }
 }
 
 template <typename C, u32 which = 0u>
 __device__ __forceinline__ void arrive(u32* counters, u32 amount) {
     block_sync<C>();
-    if (thread_index() == 0) {
-        asm volatile("red.release.gpu.global.add.u32 [%0 + %2], %1;" ::"l"(counters), "r"(amount), "n"(which * counter_stride * 4u)
-                     : "memory");
-    }
+    if (thread_index() == 0) red_add_release<which * counter_stride * 4u>(counters, amount);
 }
 
 template <typename C, u32 which = 0u>
@@ -89,9 +78,9 @@ __device__ __forceinline__ void wait_for(const u32* counters, u32 target, const 
 
 // Counts this block out; true in every thread of the last one.
 template <typename C>
-__device__ __forceinline__ bool depart(u32* counter, u32 blocks, u32* flag) {
+__device__ __forceinline__ bool arrive_last(u32* counter, u32 blocks, u32* flag) {
     block_sync<C>();
-    if (thread_index() == 0) *flag = add_release(counter, 1u) == blocks - 1u;
+    if (thread_index() == 0) *flag = atom_add_acq_rel(counter, 1u) == blocks - 1u;
     block_sync<C>();
     return *flag != 0u;
 }

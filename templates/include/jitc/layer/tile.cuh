@@ -27,10 +27,7 @@ constexpr float code_rest = 0x1p14f;
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
 __device__ __forceinline__ u32 scale_pick(u32 t) { return t | t << 4; }
 __device__ __forceinline__ u32 scale_pair(u32 word, u32 pick) {
-    const u16 both = u16(__byte_perm(word, 0, pick));
-    u32 d;
-    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(d) : "h"(both));
-    return d;
+    return cvt_f16x2_e4m3x2(u16(__byte_perm(word, 0, pick)));
 }
 #else
 __device__ __forceinline__ u32 scale_pick(u32 t) { return 0x0404u | t << 4 | t << 12; }
@@ -217,9 +214,7 @@ __device__ __forceinline__ void each_sum(const RowSums<tokens>& s, u32 lane, F&&
 // Two scales of a word's half as floats.
 __device__ __forceinline__ float2 scale_floats(u32 half) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
-    u32 d;
-    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(d) : "h"(u16(half)));
-    return widen_f16x2(d);
+    return cvt_f32x2_f16x2(cvt_f16x2_e4m3x2(u16(half)));
 #else
     return make_float2(e4m3_to_f32(half & 0xffu), e4m3_to_f32(half >> 8));
 #endif
@@ -235,7 +230,7 @@ __device__ __forceinline__ void group_chunk(const StageView& stage, u32 chunk, c
     if constexpr (full) stage_codes<L>(stage, chunk, true, b);
 #pragma unroll
     for (u32 i = 0; i < 4; ++i) {
-        mma_f16(acc, a[2u * i], b[2u * i], a[2u * i + 1u], b[2u * i + 1u], x.pair[2u * i], x.pair[2u * i + 1u]);
+        mma_m16n8k16_f16(acc, a[2u * i], b[2u * i], a[2u * i + 1u], b[2u * i + 1u], x.pair[2u * i], x.pair[2u * i + 1u]);
     }
 }
 
@@ -252,7 +247,7 @@ __device__ __forceinline__ void tile_chunk(const StageView& stage, u32 chunk, co
     // One chain of sums: two hide no more latency than other warps do, and cost the registers of another stage's loads.
 #pragma unroll
     for (u32 i = 0; i < 4; ++i) {
-        mma_f16(acc, a[2u * i], b[2u * i], a[2u * i + 1u], b[2u * i + 1u], x.pair[2u * i], x.pair[2u * i + 1u]);
+        mma_m16n8k16_f16(acc, a[2u * i], b[2u * i], a[2u * i + 1u], b[2u * i + 1u], x.pair[2u * i], x.pair[2u * i + 1u]);
     }
 }
 
@@ -322,11 +317,11 @@ __device__ __forceinline__ void row_tiles(R& ring, const Column (&column)[column
 #pragma unroll
     for (u32 tile = 0; tile < L::row_tiles; ++tile) {
         if (L::rows % 16u != 0 && tile + 1u == L::row_tiles) {
-            tile_stage<L, false, Sh::least, Sh::size>(ring.template take<1u>(before, length), column, count, sums[tile], pick);
+            tile_stage<L, false, Sh::least, Sh::size>(ring.template consumer_wait<1u>(before, length), column, count, sums[tile], pick);
         } else {
-            tile_stage<L, true, Sh::least, Sh::size>(ring.template take<2u>(before, length), column, count, sums[tile], pick);
+            tile_stage<L, true, Sh::least, Sh::size>(ring.template consumer_wait<2u>(before, length), column, count, sums[tile], pick);
         }
-        ring.template give<now>();
+        ring.template consumer_release<now>();
     }
 }
 
@@ -338,7 +333,7 @@ __device__ __forceinline__ uint4 permuted_f16(const float (&v)[8], float scale) 
 #pragma unroll
         for (u32 j = 0; j < 2; ++j) {
             const float a = __fmul_rn(v[4u * i + j], scale), b = __fmul_rn(v[4u * i + 2u + j], scale);
-            w[2u * i + j] = pack_f16(a, b);
+            w[2u * i + j] = cvt_f16x2(a, b);
         }
     }
     return make_uint4(w[0], w[1], w[2], w[3]);

@@ -2,6 +2,7 @@
 // cut. Sizes are worked out here once; the family's TOML repeats them for the host and is checked by assertion.
 #pragma once
 
+#include <jitc/ptx/special_register.cuh>
 #include <jitc/wo/chain.cuh>
 
 namespace jitc {
@@ -65,18 +66,10 @@ static_assert(sizeof(Params) == 42 * 8, "the host writes 42 values");
 
 // The thread's number, read anew wherever this stands: threadIdx.x, read once, and what follows from it would be kept in registers
 // through phases that have none to spare.
-__device__ __forceinline__ u32 thread_index() {
-    u32 i;
-    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(i));
-    return i;
-}
+__device__ __forceinline__ u32 thread_index() { return read_tid_x(); }
 
 // The block's number, likewise.
-__device__ __forceinline__ u32 block_index() {
-    u32 i;
-    asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(i));
-    return i;
-}
+__device__ __forceinline__ u32 block_index() { return read_ctaid_x(); }
 
 template <typename C>
 struct Dims {

@@ -7,7 +7,7 @@ namespace jitc {
 namespace layer {
 
 // How the positions of all tokens are cut into units: the same in every block, worked out from seq_lens alone.
-struct Cut {
+struct WorkPartition {
     u32 run;    // positions of a unit, a multiple of 16 * teams
     u32 units;  // of all tokens and heads
 
@@ -15,23 +15,23 @@ struct Cut {
 };
 
 template <typename C>
-__device__ __forceinline__ Cut cut_positions(const Params& p) {
+__device__ __forceinline__ WorkPartition partition_work(const Params& p) {
     using N = Dims<C>;
     constexpr u32 step = 16u * N::teams;
     u32 longest = 1, steps = 0;
     for (u32 i = 0; i < p.nat; ++i) {
-        u32 n = Cut::runs(u32(p.seq_lens[i]), step);
+        u32 n = WorkPartition::runs(u32(p.seq_lens[i]), step);
         longest = n > longest ? n : longest;
         steps += n * N::kv_heads;
     }
-    Cut cut;
+    WorkPartition work;
     u32 each = ceil_div(steps, N::ctas);
     if (each > longest) each = longest;
     while (true) {
-        cut.run = each * step;
-        cut.units = 0;
-        for (u32 i = 0; i < p.nat; ++i) cut.units += Cut::runs(u32(p.seq_lens[i]), cut.run) * N::kv_heads;
-        if (cut.units <= N::ctas || each >= longest) return cut;
+        work.run = each * step;
+        work.units = 0;
+        for (u32 i = 0; i < p.nat; ++i) work.units += WorkPartition::runs(u32(p.seq_lens[i]), work.run) * N::kv_heads;
+        if (work.units <= N::ctas || each >= longest) return work;
         ++each;
     }
 }
@@ -41,13 +41,13 @@ struct Unit {
 };
 
 template <typename C>
-__device__ __forceinline__ Unit unit_at(const Params& p, const Cut& cut, u32 number) {
+__device__ __forceinline__ Unit unit_at(const Params& p, const WorkPartition& work, u32 number) {
     using N = Dims<C>;
     Unit u;
     u32 before = 0;
     for (u.token = 0;; ++u.token) {
         u.seq_len = u32(p.seq_lens[u.token]);
-        u.runs = Cut::runs(u.seq_len, cut.run);
+        u.runs = WorkPartition::runs(u.seq_len, work.run);
         if (number < before + u.runs * N::kv_heads) break;
         before += u.runs * N::kv_heads;
     }

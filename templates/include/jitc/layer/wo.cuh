@@ -5,6 +5,7 @@
 
 #include <jitc/layer/attention.cuh>
 #include <jitc/layer/ring.cuh>
+#include <jitc/ptx/opaque.cuh>
 
 namespace jitc {
 namespace layer {
@@ -28,9 +29,8 @@ struct Chains {
     static constexpr u32 lane_rows = ceil_div(pass_rows, row_groups);
     static_assert(!staged || L::mma || most > 0, "a row of W_O does not fit into a warp's ring");
 
-    __device__ static void ask(const Params& p, u8* ring, u32 pass) {
-        u32 lane = thread_index() & 31u;
-        asm volatile("" : "+r"(lane));  // addresses are worked out again, not kept through attention
+    __device__ static void issue_copies(const Params& p, u8* ring, u32 pass) {
+        const u32 lane = opaque(thread_index() & 31u);  // addresses are worked out again, not kept through attention
         constexpr u32 pieces = S::row_bytes / 16u, words = N::K / 64u;
         u8* scales = ring + pass_rows * pitch;
 #pragma unroll 1
@@ -40,15 +40,15 @@ struct Chains {
             const u8* weights = p.wo_weight + u64(row) * S::row_bytes + lane * 16u;
 #pragma unroll 8
             for (u32 i = 0; i < pieces; i += 32u) {
-                if (i + lane < pieces) copy16_async(ring + r * pitch + (i + lane) * 16u, weights + i * 16u);
+                if (i + lane < pieces) cp_async_cg_16(ring + r * pitch + (i + lane) * 16u, weights + i * 16u);
             }
             const u8* from = p.wo_scales + u64(row >> 7) * words * 512u + (row & 31u) * 16u + ((row >> 5) & 3u) * 4u + lane * 512u;
 #pragma unroll 8
             for (u32 i = 0; i < words; i += 32u) {
-                if (i + lane < words) copy4_async(scales + r * scale_pitch + (i + lane) * 4u, from + i * 512u);
+                if (i + lane < words) cp_async_ca_4(scales + r * scale_pitch + (i + lane) * 4u, from + i * 512u);
             }
         }
-        copies_commit();
+        cp_async_commit_group();
     }
     __device__ static u32 row_at(u32 local) { return block_index() * L::rows + thread_index() / 32u * rows_each + local; }
     __device__ static u32 row_end() {
@@ -104,7 +104,7 @@ __device__ __forceinline__ void chain_run(const u8* ring, const u32 (&weights)[C
                 const u32 s = scale[j].pair[half * 2u + i / 2u];
 #pragma unroll
                 for (u32 q = 0; q < 2; ++q) {
-                    const float2 e = widen_f16x2(mul_f16x2(d.even[q], s)), o = widen_f16x2(mul_f16x2(d.odd[q], s));
+                    const float2 e = cvt_f32x2_f16x2(mul_f16x2(d.even[q], s)), o = cvt_f32x2_f16x2(mul_f16x2(d.odd[q], s));
                     const float w[4] = {__fmul_rn(e.x, rest), __fmul_rn(o.x, rest), __fmul_rn(e.y, rest), __fmul_rn(o.y, rest)};
 #pragma unroll
                     for (u32 t = 0; t < tokens; ++t) {
@@ -191,7 +191,7 @@ __device__ __forceinline__ void wo_exact(const Params& p, u8* x_shared, float* s
         if (Ch::staged && !(pass == 0 && first_token == 0)) {
             if (Ch::passes > 1u) {
                 __syncwarp();
-                Ch::ask(p, warp_ring, pass);
+                Ch::issue_copies(p, warp_ring, pass);
             }
         }
 #pragma unroll 1
@@ -210,7 +210,7 @@ __device__ __forceinline__ void wo_exact(const Params& p, u8* x_shared, float* s
                                                                  __uint_as_float(v.y << 16), __uint_as_float(v.y & 0xffff0000u));
                 }
                 block_sync<C>();
-                copies_wait<0>();
+                cp_async_wait_group<0>();
                 __syncwarp();
             }
             chains_of_pass<C>(p, warp_ring, x, sums, global, pass, first_token + t, t);

@@ -24,9 +24,9 @@ __device__ __forceinline__ float share_max(float x, float* scratch) {
     return x;
 }
 
-// Rows of bf16 to permuted f16, every token with a power of two of its own; its inverse goes to `undo`.
+// Rows of bf16 to permuted f16, every token with a power of two of its own; its inverse goes to `inv_scale`.
 template <typename C>
-__device__ __forceinline__ void load_rows_f16(const u16* rows, u8* x, float* undo, float* scratch, u32 first_token, u32 nat) {
+__device__ __forceinline__ void load_rows_f16(const u16* rows, u8* x, float* inv_scale, float* scratch, u32 first_token, u32 nat) {
     using N = Dims<C>;
     using L = Layout<C>;
     constexpr u32 pieces = N::K / 8u;
@@ -50,7 +50,7 @@ __device__ __forceinline__ void load_rows_f16(const u16* rows, u8* x, float* und
         }
         peak = share_max<C, Share>(peak, scratch);
         const float scale = activation_scale(peak);
-        if (thread == 0) undo[t] = inverse_power(scale);
+        if (thread == 0) inv_scale[t] = inverse_power(scale);
 #pragma unroll
         for (u32 i = 0; i < Share::each; ++i) {
             const u32 piece = i * Share::threads + thread;
@@ -64,10 +64,10 @@ __device__ __forceinline__ void load_rows_f16(const u16* rows, u8* x, float* und
     block_sync<C>();
 }
 
-// One token: the activations of this warp's pieces to permuted f16, with a power of two of their own, whose inverse goes to `undo`.
+// One token: the activations of this warp's pieces to permuted f16, with a power of two of their own, whose inverse goes to `inv_scale`.
 // No other warp reads them, so none waits for another. Of several tokens a block's warps take a share each: that is faster.
 template <typename C>
-__device__ __forceinline__ void load_pieces_f16(const Params& p, u8* x, float* undo, u32 token) {
+__device__ __forceinline__ void load_pieces_f16(const Params& p, u8* x, float* inv_scale, u32 token) {
     using N = Dims<C>;
     using W = Walk<C>;
     constexpr u32 rounds = ceil_div(W::own * W::WoShare::most * 8u, 32u);  // of eight elements a lane
@@ -89,7 +89,7 @@ __device__ __forceinline__ void load_pieces_f16(const Params& p, u8* x, float* u
 #pragma unroll
     for (u32 i = 16; i > 0; i /= 2) peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, i));
     const float scale = activation_scale(peak);
-    if (lane == 0u) *undo = inverse_power(scale);
+    if (lane == 0u) *inv_scale = inverse_power(scale);
 #pragma unroll
     for (u32 i = 0; i < rounds; ++i) {
         const u32 at = begin + i * 32u;
@@ -112,7 +112,7 @@ __device__ __forceinline__ void wo_units(const u8* x, R& ring, u32 lane, u32 pic
 #pragma unroll 1
     for (u32 tile = 0; tile < R::wo_tiles; ++tile) {
         const bool half = R::wo_eights == 1u || (L::rows % 16u != 0 && tile + 1u == L::row_tiles);
-        StageView stage = half ? ring.template take<1u>(Sh::begin(piece), runs) : ring.template take<2u>(Sh::begin(piece), runs);
+        StageView stage = half ? ring.template consumer_wait<1u>(Sh::begin(piece), runs) : ring.template consumer_wait<2u>(Sh::begin(piece), runs);
 #pragma unroll 1
         for (u32 i = 0; i < own; ++i) {
             RowSums<N::tokens> sum;
@@ -131,13 +131,13 @@ __device__ __forceinline__ void wo_units(const u8* x, R& ring, u32 lane, u32 pic
             }
             put(sum, piece + i, tile * 8u * R::wo_eights, half ? (tile * R::wo_eights + 1u) * 8u : L::rows);
         }
-        ring.template give<Phase::wo>();
+        ring.template consumer_release<Phase::wo>();
     }
 }
 
 // Tensor-core mode, one tile of tokens: sums[piece][row][token].
 template <typename C, typename R>
-__device__ __forceinline__ void wo_tensor(const Params& p, const u8* x, const float* undo, float* sums, R& ring, float global) {
+__device__ __forceinline__ void wo_mma(const Params& p, const u8* x, const float* inv_scale, float* sums, R& ring, float global) {
     using N = Dims<C>;
     using L = Layout<C>;
     using W = Walk<C>;
@@ -147,7 +147,7 @@ __device__ __forceinline__ void wo_tensor(const Params& p, const u8* x, const fl
             const u32 r = first_row + row;
             if (r < last_row) {
                 sums[(piece * L::rows + r) * N::tokens + token] =
-                    __fmul_rn(__fmul_rn(value, __fmul_rn(undo[token], code_rest)), global);
+                    __fmul_rn(__fmul_rn(value, __fmul_rn(inv_scale[token], code_rest)), global);
             }
         });
     };

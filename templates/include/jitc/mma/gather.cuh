@@ -33,9 +33,7 @@ __device__ __noinline__ float part_scalar(const u16* x_row, const u8* weight, co
 }
 
 __device__ __forceinline__ void store_result(float* to, float v) { *to = v; }
-__device__ __forceinline__ void store_result(u16* to, float v) {
-    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(*to) : "f"(v));
-}
+__device__ __forceinline__ void store_result(u16* to, float v) { *to = cvt_bf16(v); }
 
 // Gathers the parts, behind a block barrier. partials, [nat, slots, rows], may be null.
 template <typename C, u32 slot_parts, typename Out>
@@ -44,19 +42,18 @@ __device__ __forceinline__ void mma_gather(const u16* x, const u8* weight, const
                                            u32 nat) {
     using L = MmaRows<C>;
     constexpr u32 slots = L::parts / slot_parts, items = L::tokens * L::cta_rows, stride = items * L::part_sums * 4u;
-    const float factor = __fmul_rn(global, L::late ? weight_rest_late : weight_rest);
+    const float factor = __fmul_rn(global, L::scale_after_dot ? weight_rest_after_dot : weight_rest);
     auto part_sum = [&](u32 from) {
-        if constexpr (L::late) {
-            const float4 v = load_shared<float4>(from);
+        if constexpr (L::scale_after_dot) {
+            const float4 v = ld_shared<float4>(from);
             return __fadd_rn(__fadd_rn(v.x, v.y), __fadd_rn(v.z, v.w));
         } else {
-            const float2 v = load_shared<float2>(from);
+            const float2 v = ld_shared<float2>(from);
             return __fadd_rn(v.x, v.y);
         }
     };
     // Opaque, or addresses would be worked out before the first weights are asked for.
-    u32 thread = threadIdx.x;
-    asm volatile("" : "+r"(thread));
+    const u32 thread = opaque(threadIdx.x);
 #pragma unroll 1
     for (u32 i = thread; i < items; i += L::threads) {
         const u32 local_token = L::tokens == 1 ? 0 : i / L::cta_rows, token = first_token + local_token;
@@ -75,7 +72,7 @@ __device__ __forceinline__ void mma_gather(const u16* x, const u8* weight, const
 #pragma unroll 8
             for (u32 p = 1; p < slot_parts; ++p, from += stride) v = __fadd_rn(v, part_sum(from));
             v = __fmul_rn(v, factor);
-            store_if(to, v, wanted);
+            st_global_if(to, v, wanted);
             to += L::rows;
             total = __fadd_rn(total, v);
         }
@@ -88,7 +85,7 @@ __device__ __forceinline__ void mma_gather(const u16* x, const u8* weight, const
                 const u32 len = slot_parts * C::part_len;
                 const float v = part_scalar<C>(x + u64(token) * L::k_total, weight, scales, global, row, slot * len,
                                                slot * len + len);
-                store_if(to, v, wanted);
+                st_global_if(to, v, wanted);
                 total = __fadd_rn(total, v);
             }
         }
@@ -100,7 +97,7 @@ __device__ __forceinline__ void mma_gather(const u16* x, const u8* weight, const
 template <typename C, u32 slot_parts, typename Out>
 __device__ __forceinline__ void mma_launch(const u16* x, const u8* weight, const u8* scales, const float* global_scale,
                                            u8* shared, float* partials, Out* output, u32 block, u32 nat) {
-    if constexpr (C::dependent) dependents_may_start();
+    if constexpr (C::dependent) pdl_launch_dependents();
     for (u32 first_token = 0; first_token < nat; first_token += C::tokens) {
         const float global = mma_rows<C>(x, weight, scales, global_scale, shared, block, first_token, nat);
         __syncthreads();

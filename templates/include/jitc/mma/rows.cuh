@@ -14,8 +14,11 @@
 // scales 64 bytes.
 #pragma once
 
-#include <jitc/copy.cuh>
 #include <jitc/mma/operands.cuh>
+#include <jitc/ptx/griddepcontrol.cuh>
+#include <jitc/ptx/ld_st.cuh>
+#include <jitc/ptx/mma.cuh>
+#include <jitc/ptx/opaque.cuh>
 
 namespace jitc {
 
@@ -31,10 +34,10 @@ struct MmaRows {
     static constexpr u32 scale_tiles = k_total / 64;
     static constexpr u32 all_pieces = k_total / piece_len;
     static constexpr u32 tokens = C::tokens;
-    static constexpr bool late = tokens <= 2;            // scales after the dot
-    static constexpr u32 columns = late ? 2 : 4;         // tokens a multiplication
+    static constexpr bool scale_after_dot = tokens <= 2;            // scales after the dot
+    static constexpr u32 columns = scale_after_dot ? 2 : 4;         // tokens a multiplication
     static constexpr u32 sets = ceil_div(tokens, columns);
-    static constexpr u32 part_sums = late ? 4 : 2;       // of a part and token, one for each of a row's lanes or two
+    static constexpr u32 part_sums = scale_after_dot ? 4 : 2;       // of a part and token, one for each of a row's lanes or two
     static constexpr u32 range_len = k_total / C::k_warps;
     static constexpr u32 pieces = range_len / piece_len;  // of a row, a warp's
     static constexpr u32 ring = C::ring;
@@ -145,7 +148,7 @@ struct MmaLane {
             f.weight = weight + u64(row) * L::row_bytes;
             f.scales = scales + u64(unit >> 5) * (L::scale_tiles * 512u) + (unit & 31u) * 16u + (q >> 1) * 8u;
         }
-        asm volatile("" : "+l"(f.weight), "+l"(f.scales));
+        opaque(f.weight, f.scales);
         return f;
     }
 
@@ -159,14 +162,14 @@ struct MmaLane {
     }
 
     // Asks for piece j.
-    __device__ __forceinline__ static void ask(MmaRing<L::ring>& r, u32 slot, const MmaFrom& f, u32 j) {
-        load_once(r.weight[slot][0], f.weight + j * step, f.any);
-        load_once(r.weight[slot][1], f.weight + f.second + j * step, f.full);
+    __device__ __forceinline__ static void load(MmaRing<L::ring>& r, u32 slot, const MmaFrom& f, u32 j) {
+        ld_global_no_allocate_if(r.weight[slot][0], f.weight + j * step, f.any);
+        ld_global_no_allocate_if(r.weight[slot][1], f.weight + f.second + j * step, f.full);
         if constexpr (C::packed) {
-            load_once(r.scale[slot].x, f.scales + j * scale_step, f.any);
-            load_once(r.scale[slot].y, f.scales + f.second_scale + j * scale_step, f.full);
+            ld_global_no_allocate_if(r.scale[slot].x, f.scales + j * scale_step, f.any);
+            ld_global_no_allocate_if(r.scale[slot].y, f.scales + f.second_scale + j * scale_step, f.full);
         } else {
-            load_once(r.scale[slot], f.scales + j * scale_step, f.any);
+            ld_global_no_allocate_if(r.scale[slot], f.scales + j * scale_step, f.any);
         }
     }
 };
@@ -179,7 +182,7 @@ __device__ __forceinline__ void mma_piece(const uint4 (&weight)[2], u32 scale_by
     using L = MmaRows<C>;
     u32 scale[2];     // groups 2t and 2t + 1; low half row g, high half row g + 8
     float factor[4];  // the same: row g, then row g + 8
-    if constexpr (L::late) {
+    if constexpr (L::scale_after_dot) {
         e4m3x4_to_f32(scale_bytes, factor);
     } else {
         e4m3x4_to_bf16(scale_bytes, scale[0], scale[1]);
@@ -198,7 +201,7 @@ __device__ __forceinline__ void mma_piece(const uint4 (&weight)[2], u32 scale_by
             u32 a[4], b[4] = {0u, 0u, 0u, 0u};
             fp4x8_to_bf16_pairs<C::packed>(word(0), a);
             if constexpr (!half) fp4x8_to_bf16_pairs<C::packed>(word(1), b);
-            if constexpr (!L::late) {
+            if constexpr (!L::scale_after_dot) {
 #pragma unroll
                 for (u32 p = 0; p < 4; ++p) {
                     a[p] = mul_bf16x2(a[p], low_twice(scale[h]));
@@ -208,12 +211,12 @@ __device__ __forceinline__ void mma_piece(const uint4 (&weight)[2], u32 scale_by
 #pragma unroll
             for (u32 n = 0; n < L::sets; ++n) {
                 const XPairs v = x(q, n);
-                Mma4& to = L::late ? dot[n] : sum[h][n];
-                mma_bf16(to, a[0], b[0], a[1], b[1], v.first);
-                mma_bf16(to, a[2], b[2], a[3], b[3], v.second);
+                Mma4& to = L::scale_after_dot ? dot[n] : sum[h][n];
+                mma_m16n8k16_bf16(to, a[0], b[0], a[1], b[1], v.first);
+                mma_m16n8k16_bf16(to, a[2], b[2], a[3], b[3], v.second);
             }
         }
-        if constexpr (L::late) {
+        if constexpr (L::scale_after_dot) {
 #pragma unroll
             for (u32 i = 0; i < L::tokens; ++i) {
                 sum[0][0].v[i] = __fmaf_rn(factor[h], dot[0].v[i], sum[0][0].v[i]);
@@ -238,7 +241,7 @@ struct MmaStage {
 #pragma unroll
         for (u32 i = 0; i < mine; ++i) {
             const u32 at = i * 32u + (threadIdx.x & 31u);
-            held[i] = load_if(x + u64(token) * L::k_total + k_begin + at * 8u, at < of_token && token < nat);
+            held[i] = ld_global_v4_if(x + u64(token) * L::k_total + k_begin + at * 8u, at < of_token && token < nat);
         }
     }
 
@@ -249,7 +252,7 @@ struct MmaStage {
             const u32 to = (at >> 4) * 256u + (at & 3u) * 64u + ((at >> 2) & 3u) * 16u;
             if (at < of_token) {
                 *reinterpret_cast<ulonglong2*>(shared + token * L::token_bytes + k_begin * 2u + to) = [&] {
-                    const XPairs v = x_in_pairs<L::late>(held[i]);
+                    const XPairs v = x_in_pairs<L::scale_after_dot>(held[i]);
                     return make_ulonglong2(v.first, v.second);
                 }();
             }
@@ -267,13 +270,13 @@ __device__ __forceinline__ float mma_rows(const u16* x, const u8* weight, const 
     const MmaLane<C> lane(weight, scales, block, k_warp);
     const u32 g = lane.g, t = lane.t;
     // The lanes of a column of B.
-    const u32 column = L::late ? g & 1u : g & 3u;
-    const bool own = (L::late ? g >> 1 == t : g >> 2 == t >> 1) && column < L::tokens;
+    const u32 column = L::scale_after_dot ? g & 1u : g & 3u;
+    const bool own = (L::scale_after_dot ? g >> 1 == t : g >> 2 == t >> 1) && column < L::tokens;
 
     // Activations first, of all tokens or of one, as registers allow: behind the weights they would come last.
     constexpr bool all_early = L::tokens * MmaStage<C>::mine <= 8u;
     constexpr u32 early = all_early ? L::tokens : 1u;
-    uint4 asked[L::x_held ? L::pieces : 1][4];
+    uint4 raw[L::x_held ? L::pieces : 1][4];
     MmaStage<C> stage[early];
     auto fetch = [&] {
         if constexpr (L::x_held) {
@@ -283,7 +286,7 @@ __device__ __forceinline__ float mma_rows(const u16* x, const u8* weight, const 
             for (u32 j = 0; j < L::pieces; ++j) {
 #pragma unroll
                 for (u32 q = 0; q < 4; ++q) {
-                    asked[j][q] = load_if(from + j * piece_len + q * 8u, wanted);
+                    raw[j][q] = ld_global_v4_if(from + j * piece_len + q * 8u, wanted);
                 }
             }
         } else {
@@ -300,19 +303,19 @@ __device__ __forceinline__ float mma_rows(const u16* x, const u8* weight, const 
     for (u32 i = 0; i < L::ring; i += L::pieces) {
         const MmaFrom from = lane.tile(i / L::pieces);
 #pragma unroll
-        for (u32 j = 0; j < L::pieces && i + j < L::ring; ++j) lane.ask(r, i + j, from, j);
+        for (u32 j = 0; j < L::pieces && i + j < L::ring; ++j) lane.load(r, i + j, from, j);
     }
     if constexpr (C::dependent) {
-        wait_for_dependencies();
+        griddepcontrol_wait();
         fetch();
     }
-    const float global = load_now(global_scale);
+    const float global = ld_global(global_scale);
     XPairs held[L::x_held ? L::pieces : 1][4];
     if constexpr (L::x_held) {
 #pragma unroll
         for (u32 j = 0; j < L::pieces; ++j) {
 #pragma unroll
-            for (u32 q = 0; q < 4; ++q) held[j][q] = x_in_pairs<L::late>(asked[j][q]);
+            for (u32 q = 0; q < 4; ++q) held[j][q] = x_in_pairs<L::scale_after_dot>(raw[j][q]);
         }
     } else {
         if constexpr (all_early) keep_loads_here(nat == 0xffffffffu);
@@ -332,16 +335,16 @@ __device__ __forceinline__ float mma_rows(const u16* x, const u8* weight, const 
     // Which scale bytes of a plain weight are the lane's: of a full tile, two of either row; of a half tile, two of its one.
     u32 full_bytes = C::packed ? 0x5410u : (t & 1u) ? 0x7632u : 0x5410u;
     u32 half_bytes = C::packed ? 0x5410u : ((t & 1u) ? 0x3232u : 0x1010u) + ((g & 1u) ? 0x4444u : 0u);
-    asm volatile("" : "+r"(full_bytes), "+r"(half_bytes));
+    opaque(full_bytes, half_bytes);
 
     // Value 2r + i is row g + 8r. Scales in the weights: [even and odd groups][tokens from 4n], token 2 (t mod 2) + i, the
     // lanes of half t / 2. Scales after the dot: [0][0], token i, lane t.
     Mma4 sum[2][L::sets];
     // Where they go to; opaque like the above.
-    const u32 first = k_warp * L::parts_of_warp * L::tokens + (L::late ? 0u : (t & 1u) * 2u);
+    const u32 first = k_warp * L::parts_of_warp * L::tokens + (L::scale_after_dot ? 0u : (t & 1u) * 2u);
     u32 mine = shared_address(shared) + L::sums_at +
-               ((first * L::cta_rows + g) * L::part_sums + (L::late ? t : t >> 1)) * 4u;
-    asm volatile("" : "+r"(mine));
+               ((first * L::cta_rows + g) * L::part_sums + (L::scale_after_dot ? t : t >> 1)) * 4u;
+    mine = opaque(mine);
     // Puts a part's sums down and clears them, in the lanes that are done with it.
     auto put = [&](bool is_half, u32 tile, u32 part, bool done) {
         const u32 to = mine + tile * (64u * L::part_sums);
@@ -351,11 +354,11 @@ __device__ __forceinline__ float mma_rows(const u16* x, const u8* weight, const 
             for (u32 i = 0; i < 4; ++i) {
                 const u32 token = L::columns * n + i % 2u;
                 if (token >= L::tokens) continue;
-                const bool there = L::late || token + 2u < L::tokens || (t & 1u) == 0u;
+                const bool there = L::scale_after_dot || token + 2u < L::tokens || (t & 1u) == 0u;
                 const u32 at = (part * L::tokens + token) * L::cta_rows + i / 2u * 8u;
                 float v = sum[0][n].v[i];
-                if constexpr (!L::late) v = __fadd_rn(v, sum[1][n].v[i]);
-                if (!(is_half && i >= 2u)) store_shared_if(to + at * (L::part_sums * 4u), v, done && there);
+                if constexpr (!L::scale_after_dot) v = __fadd_rn(v, sum[1][n].v[i]);
+                if (!(is_half && i >= 2u)) st_shared_if(to + at * (L::part_sums * 4u), v, done && there);
                 sum[0][n].v[i] = done ? 0.0f : sum[0][n].v[i];
                 sum[1][n].v[i] = done ? 0.0f : sum[1][n].v[i];
             }
@@ -375,8 +378,8 @@ __device__ __forceinline__ float mma_rows(const u16* x, const u8* weight, const 
             } else {
                 if (q % 2u == 0u) {
                     const u32 from = x_at + n * (L::columns * L::token_bytes) + j * 256u + q * 64u;
-                    load_shared_if(b[n][0], from, own);
-                    load_shared_if(b[n][1], from + 64u, own);
+                    ld_shared_v4_if(b[n][0], from, own);
+                    ld_shared_v4_if(b[n][1], from + 64u, own);
                 }
                 const uint4& v = b[n][q % 2u];
                 return XPairs{two_registers(v.x, v.y), two_registers(v.z, v.w)};
@@ -398,8 +401,7 @@ __device__ __forceinline__ float mma_rows(const u16* x, const u8* weight, const 
     // While a tile is worked on, the one ring_tiles ahead of it is asked for, or its own rest if the ring is shorter.
     // The number of turns is hidden: unrolled, the compiler would put loads off until they are used.
     const bool never = nat == 0xffffffffu;
-    u32 turns = L::tiles / L::ring_tiles;
-    asm volatile("" : "+r"(turns));
+    const u32 turns = opaque(L::tiles / L::ring_tiles);
     MmaFrom here = lane.tile(0);
 #pragma unroll 1
     for (u32 turn = 0; turn < turns; ++turn) {
@@ -412,18 +414,18 @@ __device__ __forceinline__ float mma_rows(const u16* x, const u8* weight, const 
                 MmaFrom next = there;
                 if constexpr (in_turns) {
                     if (first + L::ring < L::pieces) next = lane.later(here, first + L::ring);
-                    asm volatile("" : "+l"(next.weight), "+l"(next.scales));
+                    opaque(next.weight, next.scales);
                 }
 #pragma unroll
                 for (u32 i = 0; i < L::run; ++i) {
                     const u32 slot = (f * L::pieces + i) % L::ring;
                     step(false, tile, first + i, slot);
                     if constexpr (in_turns) {
-                        lane.ask(r, slot, next, i);
+                        lane.load(r, slot, next, i);
                     } else if (i + L::ring < L::pieces) {
-                        lane.ask(r, slot, here, i + L::ring);
+                        lane.load(r, slot, here, i + L::ring);
                     } else {
-                        lane.ask(r, slot, there, (i + L::ring) % L::pieces);
+                        lane.load(r, slot, there, (i + L::ring) % L::pieces);
                     }
                     keep_loads_here(never);
                 }
@@ -438,7 +440,7 @@ __device__ __forceinline__ float mma_rows(const u16* x, const u8* weight, const 
             for (u32 i = 0; i < L::run; ++i) {
                 const u32 j = first + i;
                 step(true, L::tiles, j, i % L::ring);
-                if (j + L::ring < L::pieces) lane.ask(r, i % L::ring, here, j + L::ring);
+                if (j + L::ring < L::pieces) lane.load(r, i % L::ring, here, j + L::ring);
                 if (L::ring < L::pieces) keep_loads_here(never);
             }
         }

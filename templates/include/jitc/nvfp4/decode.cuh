@@ -4,7 +4,8 @@
 // NVFP4: two E2M1 codes a byte (even k in the low nibble), one signed E4M3 scale for 16 codes.
 #pragma once
 
-#include <jitc/types.cuh>
+#include <jitc/ptx/arithmetic.cuh>
+#include <jitc/ptx/cvt.cuh>
 
 namespace jitc {
 
@@ -47,41 +48,19 @@ __device__ __forceinline__ float e4m3_to_f32(u32 byte) {
     return __fmul_rn(__uint_as_float(bits), 0x1p120f);
 }
 
-// Exact product of two packed f16 pairs (exact because the factors below are chosen so).
-__device__ __forceinline__ u32 mul_f16x2(u32 a, u32 b) {
-    u32 d;
-    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
-    return d;
-}
-
-__device__ __forceinline__ float2 widen_f16x2(u32 pair) {
-    float2 d;
-    asm("{ .reg .b16 l, h;\n\t"
-        "mov.b32 {l, h}, %2;\n\t"
-        "cvt.f32.f16 %0, l;\n\t"
-        "cvt.f32.f16 %1, h; }"
-        : "=f"(d.x), "=f"(d.y)
-        : "r"(pair));
-    return d;
-}
-
 // Bytes 1 and 3 of a word of E4M3 as an f16 pair, each value times 2^-8: exponent and fraction moved to their place, subnormals
 // included.
 __device__ __forceinline__ u32 e4m3_odd_to_f16(u32 word) { return ((word >> 1) & 0x3f803f80u) | (word & 0x80008000u); }
 
 // Four bytes of E4M3 as two f16 pairs, bytes 0 and 1, 2 and 3.
 __device__ __forceinline__ uint2 e4m3x4_to_f16_pairs(u32 word) {
-    uint2 d;
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
-    asm("{ .reg .b16 low, high; mov.b32 {low, high}, %2; cvt.rn.f16x2.e4m3x2 %0, low; cvt.rn.f16x2.e4m3x2 %1, high; }"
-        : "=r"(d.x), "=r"(d.y)
-        : "r"(word));
+    return cvt_f16x4_e4m3x4(word);
 #else
     const u32 low = __byte_perm(word, 0, 0x1404), high = __byte_perm(word, 0, 0x3424);
-    d.x = mul_f16x2(e4m3_odd_to_f16(low), 0x5c005c00u);  // times 2^8
-    d.y = mul_f16x2(e4m3_odd_to_f16(high), 0x5c005c00u);
+    return make_uint2(mul_f16x2(e4m3_odd_to_f16(low), 0x5c005c00u),  // times 2^8
+                      mul_f16x2(e4m3_odd_to_f16(high), 0x5c005c00u));
 #endif
-    return d;
 }
 
 // Eight codes of one word as four f16 pairs, each number the code's value times 2^-14.

@@ -2,7 +2,7 @@
 // as a float, and the caller's global scale takes the 2^8. `pair` of a scale is the scale in both halves of a register.
 #pragma once
 
-#include <jitc/mma/operands.cuh>
+#include <jitc/nvfp4/bf16.cuh>
 
 namespace jitc {
 
@@ -20,8 +20,8 @@ struct WeightDecode<false> {
         const Fp4x8 d = fp4x8_to_f16(word);
 #pragma unroll
         for (u32 p = 0; p < 2; ++p) {
-            const float2 e = widen_f16x2(mul_f16x2(d.even[p], scale));
-            const float2 o = widen_f16x2(mul_f16x2(d.odd[p], scale));
+            const float2 e = cvt_f32x2_f16x2(mul_f16x2(d.even[p], scale));
+            const float2 o = cvt_f32x2_f16x2(mul_f16x2(d.odd[p], scale));
             w[4 * p + 0] = e.x;
             w[4 * p + 1] = o.x;
             w[4 * p + 2] = e.y;

@@ -7,7 +7,7 @@
 // 128 k are 512 bytes, 64 a row, their scales 64 bytes.
 #pragma once
 
-#include <jitc/copy.cuh>
+#include <jitc/ptx/cp_async.cuh>
 #include <jitc/wo/chain.cuh>
 
 namespace jitc {
@@ -45,8 +45,8 @@ struct TileParts {
             return i;
         } else {
             if (i < extra * deep) return i / extra * 4u + i % extra;
-            u32 late = i - extra * deep;
-            return late / (4u - extra) * 4u + extra + late % (4u - extra);
+            u32 rest = i - extra * deep;
+            return rest / (4u - extra) * 4u + extra + rest % (4u - extra);
         }
     }
 };
@@ -126,7 +126,7 @@ struct PlainTile : TileParts<C, C::rows_per_cta * (Shape<C>::row_bytes + 16u)> {
         for (u32 i = threadIdx.x; i < tiles * units; i += P::workers) {
             u32 tile = i / units, local = i % units, unit = block * units + local;
             if (unit < all_units) {
-                copy16_async(shared + P::scales_at + i * 16u,
+                cp_async_cg_16(shared + P::scales_at + i * 16u,
                              scales + (u64(unit >> 5) * tiles + tile) * 512u + (unit & 31u) * 16u);
             }
         }
@@ -205,7 +205,7 @@ struct PackedTile
         const u32 there = min(P::tile, S::hidden - min(S::hidden, block * P::tile)) / 8u * eight_scales;
         const u8* from = scales + u64(block) * (eights * eight_scales);
         for (u32 at = threadIdx.x * 16u; at < there; at += P::workers * 16u) {
-            copy16_async(shared + P::scales_at + at, from + at);
+            cp_async_cg_16(shared + P::scales_at + at, from + at);
         }
     }
     static constexpr u32 copies = eights * segments, copy_bytes = segment_bytes;

@@ -26,8 +26,8 @@ __device__ __forceinline__ float chain_by_groups(const float* attn, const u8* we
             Fp4x8 d = fp4x8_to_f16(i == 0 ? words.x : words.y);
 #pragma unroll
             for (u32 p = 0; p < 2; ++p) {
-                float2 e = widen_f16x2(mul_f16x2(d.even[p], s));
-                float2 o = widen_f16x2(mul_f16x2(d.odd[p], s));
+                float2 e = cvt_f32x2_f16x2(mul_f16x2(d.even[p], s));
+                float2 o = cvt_f32x2_f16x2(mul_f16x2(d.odd[p], s));
                 a = chain_step<C::accumulate>(__fmul_rn(e.x, rest), x[8 * i + 4 * p + 0], a);
                 a = chain_step<C::accumulate>(__fmul_rn(o.x, rest), x[8 * i + 4 * p + 1], a);
                 a = chain_step<C::accumulate>(__fmul_rn(e.y, rest), x[8 * i + 4 * p + 2], a);

@@ -5,6 +5,8 @@
 // wait for it alone, so that early groups compute while late ones travel.
 #pragma once
 
+#include <jitc/ptx/mbarrier.cuh>
+#include <jitc/ptx/named_barrier.cuh>
 #include <jitc/region.cuh>
 #include <jitc/wo/decode.cuh>
 #include <jitc/wo/layout.cuh>
@@ -82,15 +84,15 @@ __device__ __forceinline__ void tiled_weights(u8* shared, const u8* weight) {
         for (u32 i = threadIdx.x & 31u; i < L::copies; i += 32u) {
             const auto c = L::copy(i, blockIdx.x);
             const bool there = c.row < S::hidden;
-            barrier_expect(bars + c.group, there ? L::copy_bytes : 0u);
-            if (there) copy_bulk(shared + c.to, weight + c.from, L::copy_bytes, bars + c.group);
+            mbarrier_arrive_expect_tx(bars + c.group, there ? L::copy_bytes : 0u);
+            if (there) cp_async_bulk(shared + c.to, weight + c.from, L::copy_bytes, bars + c.group);
         }
     } else {
         constexpr u32 pieces = L::copy_bytes / 16u;
         for (u32 i = threadIdx.x; i < L::copies * pieces; i += L::workers) {
             const auto c = L::copy(i / pieces, blockIdx.x);
             const u32 at = i % pieces * 16u;
-            if (c.row < S::hidden) copy16_async(shared + c.to + at, weight + c.from + at);
+            if (c.row < S::hidden) cp_async_cg_16(shared + c.to + at, weight + c.from + at);
         }
     }
 }
@@ -183,8 +185,8 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
     if (loader) {
         // Before any copy is on its way: a fence would wait for it.
         const u32 group = threadIdx.x - L::workers;
-        if (group < L::groups) barrier_init(bars + group, L::group_copies);
-        barrier_init_fence();
+        if (group < L::groups) mbarrier_init(bars + group, L::group_copies);
+        fence_mbarrier_init();
     } else {
         L::copy_scales(shared, scales, blockIdx.x);
         if constexpr (A::early) {
@@ -212,19 +214,19 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
     } else {
         far = A::fill(shared, attn, 0u, nat, factor);
     }
-    copy16_wait();
-    far = sync_first_any<L::workers>(far);
+    cp_async_wait_all();
+    far = named_barrier_any<1, L::workers>(far);
     timer.exit(region::phase1_wo_stage{});
     for (u32 first_token = 0; first_token < nat; first_token += C::tokens) {
         if (first_token != 0u) {
-            far = sync_first_any<L::workers>(
+            far = named_barrier_any<1, L::workers>(
                 A::fill(shared, attn, first_token, nat, factor));
         }
         bool folds = global_folds(global);
         if (far && folds) {
             folds = false;
             A::fill(shared, attn, first_token, nat, 1.0f);
-            sync_first<L::workers>();
+            named_barrier_sync<1, L::workers>();
         }
         constexpr u32 items = S::slots * L::lanes;
         timer.enter(region::phase1_wo_gemv{});
@@ -243,7 +245,7 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
             if (plain) {
                 const typename L::Walk walk(shared, it);
                 const float* x = reinterpret_cast<const float*>(shared + L::attn_at) + L::x_place(slot) * L::slot_floats;
-                if constexpr (has_bulk_copy) barrier_wait(bars + group, 0u);
+                if constexpr (has_bulk_copy) mbarrier_wait_parity(bars + group, 0u);
                 if (folds) {
                     tiled_slot<C, true>(walk, x, rest, acc);
                 } else {
@@ -278,16 +280,16 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
                 }
             }
         }
-        sync_first<L::workers>();
+        named_barrier_sync<1, L::workers>();
         timer.exit(region::phase1_wo_gemv{});
         timer.enter(region::phase1_gather{});
         tiled_gather<C>(sums, output, first_token, nat);
-        sync_first<L::workers>();
+        named_barrier_sync<1, L::workers>();
         timer.exit(region::phase1_gather{});
     }
     if constexpr (has_bulk_copy) {
         // Nothing may still be in flight into this block's shared memory when it ends.
-        for (u32 group = 0; group < L::groups; ++group) barrier_wait(bars + group, 0u);
+        for (u32 group = 0; group < L::groups; ++group) mbarrier_wait_parity(bars + group, 0u);
     }
 }
 
