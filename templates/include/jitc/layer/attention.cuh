@@ -11,6 +11,7 @@
 #pragma once
 
 #include <jitc/layer/operands.cuh>
+#include <jitc/layer/small_area.cuh>
 #include <jitc/layer/sync.cuh>
 #include <jitc/layer/units.cuh>
 #include <jitc/ptx/cvt.cuh>
@@ -20,7 +21,6 @@ namespace jitc {
 namespace layer {
 
 constexpr float log2_e = 1.4426950408889634f;
-constexpr float lowest = -1e30f;  // finite: two empty rows may meet in a difference
 constexpr float base_below = 8.0f, most_above = 14.0f;  // powers of two; f16 ends at 2^16
 
 __device__ __forceinline__ float sigmoid(float x) {
@@ -42,23 +42,6 @@ __device__ __forceinline__ u32 fragment_d(u32 lane, u32 r) {
     }
 }
 
-// Statistics of eight heads in shared memory: bases and sums of every team.
-template <typename C>
-struct Statistics {
-    float base[Dims<C>::teams][8];
-    float sum[Dims<C>::teams][8];
-
-    // Of the whole block, summed in team order.
-    __device__ void total(u32 h, float& top, float& l) const {
-        top = lowest;
-        l = 0.0f;
-#pragma unroll
-        for (u32 w = 0; w < Dims<C>::teams; ++w) top = fmaxf(top, base[w][h]);
-#pragma unroll
-        for (u32 w = 0; w < Dims<C>::teams; ++w) l = __fmaf_rn(sum[w][h], ex2_approx(base[w][h] - top), l);
-    }
-};
-
 // Finishes one element: division, gate, the only rounding to bf16.
 template <typename C>
 __device__ __forceinline__ void store_attention(const Params& p, u32 token, u32 head, u32 d, float o, float sum) {
@@ -74,7 +57,7 @@ __device__ __forceinline__ void team_sync(u32 team) { named_barrier_sync_aligned
 
 // One unit for one octet of heads. Its result goes to attn_rows if the head has no other unit, else to `record`.
 template <typename C>
-__device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* small, const Unit& u, u32 run, u32 octet,
+__device__ __forceinline__ void attend_octet(const Params& p, u8* shared, SmallArea<C>& small, const Unit& u, u32 run, u32 octet,
                                              float* record) {
     using N = Dims<C>;
     constexpr u32 D = N::D, blocks = D / 64u, own_blocks = blocks / N::share;
@@ -94,8 +77,8 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
 
     // Queries as the second operand, in shared memory as they are used: lane (g, t) holds head g. Heads past the group are
     // zeros and are not read. Two 16-byte pieces a lane and run of 64; what their scales leave to take back, a head and run.
-    uint4* queries = reinterpret_cast<uint4*>(small + 1024u);
-    float* query_inv_scale = reinterpret_cast<float*>(small + 1024u + D * 16u);  // [blocks][8]
+    uint4* queries = small.queries.fragment;
+    float* query_inv_scale = small.queries.inv_scale[0];  // [blocks][8]
     for (u32 b = warp; b < blocks; b += N::warps) {
         const u16* row = p.query + (u64(u.token) * C::num_q_heads + u.head * N::group + octet * 8u + g) * D + 16u * t + 64u * b;
         uint4 x = make_uint4(0, 0, 0, 0), y = x;
@@ -279,21 +262,21 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
         l1 = __fadd_rn(l1, __shfl_xor_sync(~0u, l1, i));
     }
     // The teams' results become the block's: upper half adds to lower half, then everybody sums the halves in order.
-    auto* stats = reinterpret_cast<Statistics<C>*>(small);
+    Statistics<C>& stats = small.statistics;
     float* slots = reinterpret_cast<float*>(shared);
     constexpr u32 half = N::teams / 2u;
     if (g == 0 && part == 0) {
-        stats->base[team][2u * t] = m0;
-        stats->base[team][2u * t + 1u] = m1;
-        stats->sum[team][2u * t] = l0;
-        stats->sum[team][2u * t + 1u] = l1;
+        stats.base[team][2u * t] = m0;
+        stats.base[team][2u * t + 1u] = m1;
+        stats.sum[team][2u * t] = l0;
+        stats.sum[team][2u * t + 1u] = l1;
     }
     block_sync<C>();
     float top0 = lowest, top1 = lowest;
 #pragma unroll
     for (u32 w = 0; w < N::teams; ++w) {
-        top0 = fmaxf(top0, stats->base[w][2u * t]);
-        top1 = fmaxf(top1, stats->base[w][2u * t + 1u]);
+        top0 = fmaxf(top0, stats.base[w][2u * t]);
+        top1 = fmaxf(top1, stats.base[w][2u * t + 1u]);
     }
     const float f0 = ex2_approx(m0 - top0), f1 = ex2_approx(m1 - top1);
 #pragma unroll
@@ -330,14 +313,14 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
             record[e] = sum;
         } else if (h < heads) {
             float l, top;
-            stats->total(h, top, l);
+            stats.total(h, top, l);
             store_attention<C>(p, u.token, u.head * N::group + octet * 8u + h, fragment_d<D>(e & 31u, e / 32u), sum, l);
         }
     }
     if (u.runs > 1u && thread < 8u) {
         const u32 h = thread;
         float l, top;
-        stats->total(h, top, l);
+        stats.total(h, top, l);
         record[N::frag + h] = top;
         record[N::frag + 8u + h] = l;
     }
@@ -345,7 +328,7 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, u8* sm
 }
 
 template <typename C>
-__device__ __forceinline__ void attend(const Params& p, u8* shared, u8* small, const Unit& u, u32 run, u32 number) {
+__device__ __forceinline__ void attend(const Params& p, u8* shared, SmallArea<C>& small, const Unit& u, u32 run, u32 number) {
     using N = Dims<C>;
 #pragma unroll 1
     for (u32 octet = 0; octet < N::octets; ++octet) {

@@ -9,13 +9,13 @@ namespace layer {
 // The share of one unit in merging its head: records of all the head's units, a run of elements. Eight groups of threads sum
 // every eighth unit each, in unit order; the groups are summed in order.
 template <typename C>
-__device__ __forceinline__ void merge(const Params& p, u8* shared, u8* small, const Unit& u) {
+__device__ __forceinline__ void merge(const Params& p, u8* shared, SmallArea<C>& small, const Unit& u) {
     using N = Dims<C>;
     constexpr u32 groups = 8u, width = N::threads / groups;
     const u32 thread = thread_index(), lane = thread & 31u, warp = thread / 32u;
     float* parts = reinterpret_cast<float*>(shared);           // [groups][width]
     float* factor = parts + N::threads;                        // [runs][8]
-    float* sums = reinterpret_cast<float*>(small);             // [8]
+    float* sums = small.merged_sums;                           // [8]
     const u32 first = N::frag * u.index / u.runs, last = N::frag * (u.index + 1u) / u.runs;
     const u32 group = thread / width, column = thread % width;
 #pragma unroll 1

@@ -27,6 +27,7 @@ struct OriginalLayout {
     static constexpr u32 middle_at = small_at + small_bytes, values_at = middle_at + C::tile_s * 4u;
     static constexpr u32 bytes = values_at + C::tile_s * 4u;
     static_assert(bytes <= C::shared_bytes, "shared_bytes in the family's TOML is too small");
+    static_assert(sizeof(SmallArea<C>) <= small_bytes, "small_bytes is the size of SmallArea, rounded up");
     static_assert(C::num_k_tiles + first_tile <= token_counters, "a counter a tile of output");
     static_assert(C::num_k_tiles * C::tile_k >= N::H && N::I % C::tile_s == 0, "tiles cover the matrices");
     static_assert(C::accumulate != Accumulate::mma, "chains only");
@@ -158,9 +159,9 @@ __device__ __forceinline__ void layer_original(const Params& p) {
     using S = typename N::S;
     using O = OriginalLayout<C>;
     extern __shared__ __align__(128) u8 shared[];
-    u8* small = shared + O::small_at;
-    float* scratch = reinterpret_cast<float*>(small + 1024u);
-    u32* flag = reinterpret_cast<u32*>(small + 1600u);
+    SmallArea<C>& small = *reinterpret_cast<SmallArea<C>*>(shared + O::small_at);
+    float* scratch = small.reductions.scratch;
+    u32* flag = &small.reductions.flag;
     float* x = reinterpret_cast<float*>(shared);
     float* middle = reinterpret_cast<float*>(shared + O::middle_at);
     float* values = reinterpret_cast<float*>(shared + O::values_at);

@@ -21,9 +21,9 @@ struct Shared {
     u8* base;
     __device__ u8* x() const { return base + L::x_at; }
     __device__ float* sums() const { return reinterpret_cast<float*>(base + L::sums_at); }
-    __device__ u8* small() const { return base + L::small_at; }
-    __device__ float* scratch() const { return reinterpret_cast<float*>(base + L::small_at + 1024u); }
-    __device__ float* inv_scale() const { return reinterpret_cast<float*>(base + L::small_at + 1536u); }
+    __device__ SmallArea<C>& small() const { return *reinterpret_cast<SmallArea<C>*>(base + L::small_at); }
+    __device__ float* scratch() const { return small().reductions.scratch; }
+    __device__ float* inv_scale() const { return small().reductions.inv_scale; }
     __device__ u8* ring() const { return base + L::ring_at; }
     __device__ u8* warp_ring() const { return ring() + thread_index() / 32u * L::warp_ring; }
 };
@@ -31,6 +31,7 @@ struct Shared {
 template <typename C>
 __device__ __forceinline__ Shared<C> shared_memory() {
     extern __shared__ __align__(128) u8 shared[];
+    static_assert(sizeof(SmallArea<C>) <= Layout<C>::small_bytes, "small_bytes is the size of SmallArea, rounded up");
     static_assert(sizeof(Statistics<C>) <= 1024u && Dims<C>::warps <= 16u && Dims<C>::tokens <= 8u, "small areas");
     return Shared<C>{shared};
 }
