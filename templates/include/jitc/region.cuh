@@ -6,9 +6,8 @@
 // The buffer, 64-bit words: a row a block (linear block index, x fastest) of region_count pairs (entry, exit); then a
 // word a block with its multiprocessor; then the table's identity.
 //
-//     RegionTimer<C> timer(region_timing);                  // first thing in the kernel; C has num_regions, tick_source, tick_thread
-//     timer.enter(region::phase1_wo_gemv{});
-//     timer.exit(region::phase1_wo_gemv{});
+//     RegionTimer<C> timer(region_timing);                  // first thing in the kernel; C has num_regions,
+//     tick_source, tick_thread timer.enter(region::phase1_wo_gemv{}); timer.exit(region::phase1_wo_gemv{});
 //
 // and for a region of a loop that another region sums:
 //
@@ -16,8 +15,8 @@
 //     for (...) { timer.enter(region::phase3_3a_fc1_silu{}, fc1); ...; timer.exit(region::phase3_3a_fc1_silu{}, fc1); }
 //     timer.sum(region::phase3_3a_fc1_silu_per_call{}, fc1);
 //
-// A region may begin in one kernel and end in the next of the same stream, where nothing else shares the buffer: that is the
-// wait at a kernel's boundary. It needs globaltimer, since the block's next multiprocessor may be another one.
+// A region may begin in one kernel and end in the next of the same stream, where nothing else shares the buffer: that
+// is the wait at a kernel's boundary. It needs globaltimer, since the block's next multiprocessor may be another one.
 //
 // A thread other than 0 reads dynamic shared memory after a region of class barrier_wait: the kernel has to have some.
 //
@@ -25,9 +24,9 @@
 // barrier: put them where that thread passes, and put the block barrier inside or outside the region as is meant.
 #pragma once
 
-#include <jitc/region_table.cuh>
 #include <jitc/ptx/ld_st.cuh>
 #include <jitc/ptx/special_register.cuh>
+#include <jitc/region_table.cuh>
 
 namespace jitc {
 
@@ -56,15 +55,24 @@ struct RegionSum<C, true> {
 template <typename C, bool on = (C::num_regions != 0u)>
 struct RegionTimer {
     __device__ __forceinline__ explicit RegionTimer(u64*, bool = true) {}
-    template <typename R> __device__ __forceinline__ void enter_at_start(R) {}
-    template <typename R> __device__ __forceinline__ void enter_at_start(R, RegionSum<C>&) {}
-    template <typename R> __device__ __forceinline__ void enter(R) {}
-    template <typename R> __device__ __forceinline__ void exit(R) {}
-    template <typename R> __device__ __forceinline__ void enter(R, RegionSum<C>&) {}
-    template <typename R> __device__ __forceinline__ void exit(R, RegionSum<C>&) {}
-    template <typename R> __device__ __forceinline__ void sum(R, const RegionSum<C>&) {}
-    template <typename R> __device__ __forceinline__ void leave_kernel(R) {}
-    template <typename R> __device__ __forceinline__ void come_from_kernel(R) {}
+    template <typename R>
+    __device__ __forceinline__ void enter_at_start(R) {}
+    template <typename R>
+    __device__ __forceinline__ void enter_at_start(R, RegionSum<C>&) {}
+    template <typename R>
+    __device__ __forceinline__ void enter(R) {}
+    template <typename R>
+    __device__ __forceinline__ void exit(R) {}
+    template <typename R>
+    __device__ __forceinline__ void enter(R, RegionSum<C>&) {}
+    template <typename R>
+    __device__ __forceinline__ void exit(R, RegionSum<C>&) {}
+    template <typename R>
+    __device__ __forceinline__ void sum(R, const RegionSum<C>&) {}
+    template <typename R>
+    __device__ __forceinline__ void leave_kernel(R) {}
+    template <typename R>
+    __device__ __forceinline__ void come_from_kernel(R) {}
     __device__ __forceinline__ void join() {}
 };
 
@@ -99,21 +107,25 @@ struct RegionTimer<C, true> {
     // Its row.
     __device__ __forceinline__ u64* row() const { return buffer + block() * (2u * region_count); }
     // From the kernel's first instruction on, the zeroing of the rows included.
-    template <typename R> __device__ __forceinline__ void enter_at_start(R) {
+    template <typename R>
+    __device__ __forceinline__ void enter_at_start(R) {
         if constexpr (R::id != region_absent) {
             if (threadIdx.x == C::tick_thread) row()[2u * R::id] = start;
         }
     }
-    template <typename R> __device__ __forceinline__ void enter_at_start(R r, RegionSum<C>& sum) {
+    template <typename R>
+    __device__ __forceinline__ void enter_at_start(R r, RegionSum<C>& sum) {
         enter_at_start(r);
         sum.total -= start;
     }
-    template <typename R> __device__ __forceinline__ void enter(R) {
+    template <typename R>
+    __device__ __forceinline__ void enter(R) {
         if constexpr (R::id != region_absent) {
             if (threadIdx.x == C::tick_thread) row()[2u * R::id] = read_ticks<C::tick_source>();
         }
     }
-    template <typename R> __device__ __forceinline__ void exit(R) {
+    template <typename R>
+    __device__ __forceinline__ void exit(R) {
         if constexpr (R::id != region_absent) {
             if (threadIdx.x == C::tick_thread) {
                 if constexpr (R::waits && C::tick_thread != 0u) settle();
@@ -121,14 +133,15 @@ struct RegionTimer<C, true> {
             }
         }
     }
-    // A block barrier holds a warp only at the next instruction that needs it to be complete, and reading the clock needs
-    // nothing: a thread that reads shared memory first (any; the start of the dynamic) reads the clock after the wait.
-    // Thread 0 is the one that polls, and comes to the barrier last.
+    // A block barrier holds a warp only at the next instruction that needs it to be complete, and reading the clock
+    // needs nothing: a thread that reads shared memory first (any; the start of the dynamic) reads the clock after the
+    // wait. Thread 0 is the one that polls, and comes to the barrier last.
     __device__ __forceinline__ static void settle() {
         extern __shared__ unsigned char jitc_settle[];
         ld_volatile_shared(shared_address(jitc_settle));
     }
-    template <typename R> __device__ __forceinline__ void enter(R, RegionSum<C>& sum) {
+    template <typename R>
+    __device__ __forceinline__ void enter(R, RegionSum<C>& sum) {
         if constexpr (R::id != region_absent) {
             if (threadIdx.x == C::tick_thread) {
                 const u64 t = read_ticks<C::tick_source>();
@@ -137,7 +150,8 @@ struct RegionTimer<C, true> {
             }
         }
     }
-    template <typename R> __device__ __forceinline__ void exit(R, RegionSum<C>& sum) {
+    template <typename R>
+    __device__ __forceinline__ void exit(R, RegionSum<C>& sum) {
         if constexpr (R::id != region_absent) {
             if (threadIdx.x == C::tick_thread) {
                 const u64 t = read_ticks<C::tick_source>();
@@ -147,10 +161,12 @@ struct RegionTimer<C, true> {
         }
     }
     // As enter and exit, for a region that spans two kernels.
-    template <typename R> __device__ __forceinline__ void leave_kernel(R r) {
+    template <typename R>
+    __device__ __forceinline__ void leave_kernel(R r) {
         if constexpr (C::tick_source == TickSource::globaltimer) enter(r);
     }
-    template <typename R> __device__ __forceinline__ void come_from_kernel(R) {
+    template <typename R>
+    __device__ __forceinline__ void come_from_kernel(R) {
         if constexpr (C::tick_source == TickSource::globaltimer && R::id != region_absent) {
             if (threadIdx.x == C::tick_thread) row()[2u * R::id + 1u] = start;
         }
@@ -158,7 +174,8 @@ struct RegionTimer<C, true> {
     // Waits for the block, so that what follows is the block's time and not one thread's. Only with regions.
     __device__ __forceinline__ void join() { __syncthreads(); }
     // Entry 0 and exit the sum, so that the difference is the sum.
-    template <typename R> __device__ __forceinline__ void sum(R, const RegionSum<C>& sum) {
+    template <typename R>
+    __device__ __forceinline__ void sum(R, const RegionSum<C>& sum) {
         if constexpr (R::id != region_absent) {
             if (threadIdx.x == C::tick_thread) row()[2u * R::id + 1u] = sum.total;
         }

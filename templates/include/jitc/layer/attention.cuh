@@ -1,13 +1,15 @@
 // Invariant: one unit of attention is (token, kv head, run of positions). A warp takes 16 positions at a time for eight
-// query heads through mma.m16n8k16 with positions as rows, so that no row is wasted on padding heads; positions at or past
-// seq_len are never read, count as exact zeros, and a row without positions is zero.
+// query heads through mma.m16n8k16 with positions as rows, so that no row is wasted on padding heads; positions at or
+// past seq_len are never read, count as exact zeros, and a row without positions is zero.
 //
-// Both products are of f16: keys and values as they are, which is exact; queries after a power of two for each head and 64 elements,
-// so that no bf16 overflows; probabilities times 2^8 to 2^14, so that those of 2^-32 count. For that a base is taken from every
-// score, 2^8 below a maximum, and a new one only where a score lies 2^14 above it: what was summed is then scaled down.
+// Both products are of f16: keys and values as they are, which is exact; queries after a power of two for each head and
+// 64 elements, so that no bf16 overflows; probabilities times 2^8 to 2^14, so that those of 2^-32 count. For that a
+// base is taken from every score, 2^8 below a maximum, and a new one only where a score lies 2^14 above it: what was
+// summed is then scaled down.
 //
-// The contraction index of both products is permuted alike in both operands, so that every lane reads whole 16-byte pieces:
-// lane t of a quad holds elements 16t..16t+15 of a 64-element run of K, lane group g holds 16 neighbouring d of V.
+// The contraction index of both products is permuted alike in both operands, so that every lane reads whole 16-byte
+// pieces: lane t of a quad holds elements 16t..16t+15 of a 64-element run of K, lane group g holds 16 neighbouring d of
+// V.
 #pragma once
 
 #include <jitc/layer/operands.cuh>
@@ -31,7 +33,9 @@ __device__ __forceinline__ u16 to_bf16(float x) { return u16(cvt_bf16x2(x, 0.0f)
 
 // Where element r (accumulator of the fragment) of a lane lies in a head's output: (head in octet, d).
 template <u32 D>
-__device__ __forceinline__ u32 fragment_head(u32 lane, u32 r) { return 2u * (lane & 3u) + (r & 1u); }
+__device__ __forceinline__ u32 fragment_head(u32 lane, u32 r) {
+    return 2u * (lane & 3u) + (r & 1u);
+}
 template <u32 D>
 __device__ __forceinline__ u32 fragment_d(u32 lane, u32 r) {
     u32 g = lane >> 2, tile = r / 4u, word = tile / 2u, byte = (tile & 1u) * 2u + ((r >> 1) & 1u);
@@ -52,13 +56,20 @@ __device__ __forceinline__ void store_attention(const Params& p, u32 token, u32 
     p.attn_rows[at] = to_bf16(value);
 }
 
-// A barrier of the two warps of a team; 0 to 2 are the block's.
+// A named barrier of the two warps of a team; 0 to 2 are the block's.
 __device__ __forceinline__ void team_sync(u32 team) { named_barrier_sync_aligned<64>(team + 3u); }
 
 // One unit for one octet of heads. Its result goes to attn_rows if the head has no other unit, else to `record`.
+// \param p       the launch's arguments
+// \param shared  scores of teams, then their partial outputs
+// \param small   queries and softmax statistics
+// \param u       the unit
+// \param run     positions of a unit
+// \param octet   which eight of the head's queries
+// \param record  of this unit and octet in attn_partials: outputs, then bases and sums of the eight heads
 template <typename C>
-__device__ __forceinline__ void attend_octet(const Params& p, u8* shared, SmallArea<C>& small, const Unit& u, u32 run, u32 octet,
-                                             float* record) {
+__device__ __forceinline__ void attend_octet(const Params& p, u8* shared, SmallArea<C>& small, const Unit& u, u32 run,
+                                             u32 octet, float* record) {
     using N = Dims<C>;
     constexpr u32 D = N::D, blocks = D / 64u, own_blocks = blocks / N::share;
     constexpr u32 words = D / 32u / N::share, tiles = D / 16u / N::share;  // of this warp's part of D
@@ -69,18 +80,19 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, SmallA
 
     const u32 begin = u.index * run, limit = begin + run < u.seq_len ? begin + run : u.seq_len;
     const u32 row_bytes = N::kv_heads * D;
-    // A tile's page is asked for a tile ahead: the first with the queries.
+    // A tile's page is loaded a tile ahead: the first with the queries.
     const auto page_of = [&](u32 at) {
         return at < limit ? u32(__ldg(p.page_table + u64(u.token) * p.max_pages + at / C::page_size)) : 0u;
     };
     u32 next_page = page_of(begin + team * 16u);
 
-    // Queries as the second operand, in shared memory as they are used: lane (g, t) holds head g. Heads past the group are
-    // zeros and are not read. Two 16-byte pieces a lane and run of 64; what their scales leave to take back, a head and run.
+    // Queries as the second operand, in shared memory as they are used: lane (g, t) holds head g. Heads past the group
+    // are zeros and are not read. Two 16-byte pieces a lane and run of 64; the inverse of their scales, a head and run.
     uint4* queries = small.queries.fragment;
     float* query_inv_scale = small.queries.inv_scale[0];  // [blocks][8]
     for (u32 b = warp; b < blocks; b += N::warps) {
-        const u16* row = p.query + (u64(u.token) * C::num_q_heads + u.head * N::group + octet * 8u + g) * D + 16u * t + 64u * b;
+        const u16* row =
+            p.query + (u64(u.token) * C::num_q_heads + u.head * N::group + octet * 8u + g) * D + 16u * t + 64u * b;
         uint4 x = make_uint4(0, 0, 0, 0), y = x;
         if (g < heads) {
             x = __ldg(reinterpret_cast<const uint4*>(row));
@@ -112,7 +124,8 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, SmallA
     u32 turn = 0;
     float m0 = lowest, m1 = lowest, l0 = 0.0f, l1 = 0.0f;
 
-    // A tile of 16 positions: keys of this warp's part of D, values. Positions past the sequence are zeros and are not read.
+    // A tile of 16 positions: keys of this warp's part of D, values. Positions past the sequence are zeros and are not
+    // read.
     uint4 k[2][own_blocks];
     u32 v[4][words];
     // Keys and values are read once, by one warp: past L1, and L2 fetches the position's other bytes at once.
@@ -141,7 +154,9 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, SmallA
 #pragma unroll
                 for (u32 b = 0; b < words / 4u; ++b) {
                     uint4 x = make_uint4(0, 0, 0, 0);
-                    if (row < live) x = ld_global_nc_no_allocate(reinterpret_cast<const uint4*>(from + 128u * (part * (words / 4u) + b) + 16u * g));
+                    if (row < live)
+                        x = ld_global_nc_no_allocate(
+                            reinterpret_cast<const uint4*>(from + 128u * (part * (words / 4u) + b) + 16u * g));
                     v[i][4u * b] = x.x;
                     v[i][4u * b + 1u] = x.y;
                     v[i][4u * b + 2u] = x.z;
@@ -150,7 +165,9 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, SmallA
             } else {
                 static_assert(words == 2u, "two words a warp");
                 uint2 x = make_uint2(0, 0);
-                if (row < live) x = ld_global_nc_no_allocate(reinterpret_cast<const uint2*>(from + (D == 64u ? 8u : 16u) * g + 8u * part));
+                if (row < live)
+                    x = ld_global_nc_no_allocate(
+                        reinterpret_cast<const uint2*>(from + (D == 64u ? 8u : 16u) * g + 8u * part));
                 v[i][0] = x.x;
                 v[i][1] = x.y;
             }
@@ -194,8 +211,8 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, SmallA
             next_page = page_of(at + 16u * N::teams);
         }
         if constexpr (N::share == 2u) {
-            // The team's warps each have the scores of their part of D. Two areas in turn: a warp that writes for the next
-            // tile does not meet one that still reads.
+            // The team's warps each have the scores of their part of D. Two areas in turn: a warp that writes for the
+            // next tile does not meet one that still reads.
             float4* scores = reinterpret_cast<float4*>(shared) + (turn & 1u) * N::threads + team * 64u + lane;
             ++turn;
             scores[part * 32u] = make_float4(s[0], s[1], s[2], s[3]);
@@ -328,7 +345,8 @@ __device__ __forceinline__ void attend_octet(const Params& p, u8* shared, SmallA
 }
 
 template <typename C>
-__device__ __forceinline__ void attend(const Params& p, u8* shared, SmallArea<C>& small, const Unit& u, u32 run, u32 number) {
+__device__ __forceinline__ void attend(const Params& p, u8* shared, SmallArea<C>& small, const Unit& u, u32 run,
+                                       u32 number) {
     using N = Dims<C>;
 #pragma unroll 1
     for (u32 octet = 0; octet < N::octets; ++octet) {

@@ -1,13 +1,16 @@
-// Invariant: a block has one ring of packed weights, filled by the engine for bulk copies in the order in which all of its warps
-// use them, across phases. A stage is eight or sixteen rows by a run of K that all warps share out. A thread more does nothing
-// but ask: for a stage as soon as all warps are done with those that lay in its place. So a block that waits for other blocks
-// has the weights of its next steps on their way, and no warp that computes is held up by asking.
+// Invariant: a block has one ring of packed weights, filled by bulk copies in the order in which all of its warps use
+// them, across phases. A pipeline stage is eight or sixteen rows by a run of K that all consumer warps share out. One
+// thread of a producer warp issues the copies of a stage as soon as all consumers have released those that lay in its
+// place. So a block that waits for other blocks has the weights of its next steps in flight, and no consumer is held up
+// by issuing.
 //
-// Packed weights (packed64): eight rows by 64 k are 256 bytes of codes in the order of the lanes and 32 bytes of scales; runs of
-// the same eight rows lie one behind the other. So a stage is two or four contiguous pieces of many kilobytes.
+// Packed weights (packed64): eight rows by 64 k are 256 bytes of codes in the order of the lanes and 32 bytes of
+// scales; runs of the same eight rows lie one behind the other. So a stage is two or four contiguous pieces of many
+// kilobytes.
 //
-// The order of a block's stages: W_O (tensor-core mode only), 16 rows by all of K, or eight in a small ring; FC1, 8 rows of gate
-// and the same 8 of up by a part of H; FC2, 16 rows by a part of I. A kernel that runs fewer phases has fewer of them.
+// The order of a block's stages: W_O (tensor-core mode only), 16 rows by all of K, or eight in a small ring; FC1, 8
+// rows of gate and the same 8 of up by a part of H; FC2, 16 rows by a part of I. A kernel that runs fewer phases has
+// fewer of them.
 #pragma once
 
 #include <jitc/layer/ring.cuh>
@@ -18,11 +21,11 @@
 namespace jitc {
 namespace layer {
 
-// `total` runs in parts of at most `chunks` runs a warp, each shared out to all warps; parts and shares differ by one at most. Where
-// warps can have alike, they have so in every part.
+// `total` runs in parts of at most `chunks` runs a warp, each shared out to all warps; parts and shares differ by one
+// at most. Where warps can have alike, they have so in every part.
 template <u32 total, u32 warps, u32 chunks>
 struct BlockShare {
-    static constexpr u32 parts = ceil_div(total, warps * chunks);
+    static constexpr u32 parts = ceil_div(total, (warps * chunks));
     static constexpr u32 size = ceil_div(ceil_div(total, parts), warps), least = total / parts / warps;
     static constexpr bool whole = least == size, alike = total % warps == 0u;
     __device__ static u32 first(u32 part) {
@@ -33,7 +36,9 @@ struct BlockShare {
     // A warp's runs, counted from the part's first.
     __device__ static u32 before(u32 warp, u32 part) { return whole ? warp * size : length(part) * warp / warps; }
     __device__ static u32 part_begin(u32 warp, u32 part) { return first(part) + before(warp, part); }
-    __device__ static u32 part_size(u32 warp, u32 part) { return whole ? size : before(warp + 1u, part) - before(warp, part); }
+    __device__ static u32 part_size(u32 warp, u32 part) {
+        return whole ? size : before(warp + 1u, part) - before(warp, part);
+    }
 };
 
 // In shared memory, behind the ring.
@@ -41,16 +46,18 @@ struct BlockRingState {
     static constexpr u32 depth = 8;  // stages that may be on their way
     // Barriers: of a stage's first eight rows, and of its further ones; of the stage.
     u64 full[2u * depth], empty[depth];
-    u32 end[depth];                 // where a stage ends, counted in all bytes ever handed out; of the warp that asks
+    u32 end[depth];  // the producer's: where a stage ends, counted in all bytes ever handed out
 };
 static_assert(sizeof(BlockRingState) <= block_ring_state, "room for the state");
 
-// Where a stage of so many bytes lies, if the one before it ended at `at`: at the ring's start, if the rest is too short. The
-// warp that asks and those that compute work this out alike.
+// Where a stage of so many bytes lies, if the one before it ended at `at`: at the ring's start, if the rest is too
+// short. Producer and consumers work this out alike.
 template <typename C>
-__device__ __forceinline__ u32 place_of(u32 at, u32 bytes) { return at + bytes > Layout<C>::ring_bytes ? 0u : at; }
+__device__ __forceinline__ u32 place_of(u32 at, u32 bytes) {
+    return at + bytes > Layout<C>::ring_bytes ? 0u : at;
+}
 
-// Barrier 2: the warps that compute let the one that asks begin.
+// Named barrier 2: the consumer warps let the producer begin.
 template <typename C>
 __device__ __forceinline__ void release_producer() {
     named_barrier_arrive_aligned<2, C::launch_threads>();
@@ -82,7 +89,8 @@ struct BlockRing {
     static constexpr u32 wo_tiles = ceil_div(L::rows, 8u * wo_eights);
     using Fc1Share = BlockShare<h_runs, N::warps, L::chunks>;
     using Fc2Share = BlockShare<i_runs, N::warps, L::chunks>;
-    static constexpr u32 largest = Layout<C>::max(L::mma ? wo_runs * wo_eights * 288u : 0u, N::warps * L::chunks * 576u);
+    static constexpr u32 largest =
+        Layout<C>::max(L::mma ? wo_runs * wo_eights * 288u : 0u, (N::warps * L::chunks * 576u));
     static_assert(2u * largest <= L::ring_bytes, "a stage fits into the ring, wherever the one before it ends");
 
     u32 taken = 0, next_at = 0;  // stages; where the last one taken ends
@@ -96,13 +104,13 @@ struct BlockRing {
         }
     }
 
-    // By every warp that computes, once; between it and the first stage taken there is a barrier of the block.
+    // By every consumer warp, once; between it and the first stage there is a barrier of the block.
     __device__ __forceinline__ void start() {
         if constexpr (!L::mma) fence_proxy_async();  // chains had the ring before
         if constexpr (with_wo || with_fc1 || with_fc2) release_producer<C>();
     }
 
-    // The next stage, arrived: `units` times eight rows of `length` runs, of which the warp's begin at `before`.
+    // Waits for the next stage: `units` times eight rows of `length` runs, of which the warp's begin at `before`.
     template <u32 units>
     __device__ __forceinline__ StageView consumer_wait(u32 before, u32 length) {
         const u32 lane = threadIdx.x & 31u, bytes = units * length * 288u, at = place_of<C>(next_at, bytes);
@@ -115,7 +123,7 @@ struct BlockRing {
                 stage + units * length * 256u + before * 32u + (lane >> 2) * 4u, length * 32u};
     }
 
-    // Done with it.
+    // Hands its place back to the producer.
     template <Phase>
     __device__ __forceinline__ void consumer_release() {
         __syncwarp();
@@ -124,7 +132,7 @@ struct BlockRing {
     }
 };
 
-// The warp that asks: every stage of the block, in order, as soon as the ring has room.
+// The producer: issues every stage of the block, in order, as soon as the ring has room.
 template <typename C, bool with_wo, bool with_fc1, bool with_fc2>
 struct Producer {
     using N = Dims<C>;
@@ -133,9 +141,9 @@ struct Producer {
     using B = BlockRing<C, with_wo, with_fc1, with_fc2>;
 
     S& state = block_ring_state_of<C>();
-    u32 issued = 0, released = 0;            // stages
-    u32 head = 0, head_at = 0, tail = 0;    // bytes handed out, where the next ones lie, bytes given back
-    // Halves of stages on their way at a time: a queue of many would hold up the loads of the warps that compute, attention's
+    u32 issued = 0, released = 0;         // stages
+    u32 head = 0, head_at = 0, tail = 0;  // bytes handed out, where the next ones lie, bytes given back
+    // Halves of stages in flight at a time: a queue of many would hold up the loads of the consumer warps, attention's
     // above all.
     u32 in_flight = 1;
 
@@ -143,7 +151,8 @@ struct Producer {
         const u8* weight;
         const u8* scales;
     };
-    // Half `half` of the stage issued for last, once few enough are on their way; without `there` it has no bytes and is full at once.
+    // Half `half` of the stage issued last, once few enough are in flight; without `there` it has no bytes and is full
+    // at once.
     __device__ __forceinline__ void issue_half(Rows from, u8* codes, u8* scales, u32 length, u32 half, bool there) {
         const u32 number = (issued - 1u) * 2u + half;
         if (number >= in_flight) {
@@ -180,7 +189,8 @@ struct Producer {
     }
     // A tile of the block's rows, `eights` times eight where there are as many.
     template <u32 eights>
-    __device__ __forceinline__ void push_tile(const u8* weight, const u8* scales, u32 tile, u32 runs, u32 begin, u32 length) {
+    __device__ __forceinline__ void push_tile(const u8* weight, const u8* scales, u32 tile, u32 runs, u32 begin,
+                                              u32 length) {
         const u32 row = blockIdx.x * L::rows + tile * 8u * eights, last = (blockIdx.x + 1u) * L::rows;
         const u32 end_row = last < N::H ? last : N::H;
         const u32 units = eights == 1u || (L::rows % 16u != 0u && tile + 1u == L::row_tiles) ? 1u : 2u;
@@ -189,11 +199,12 @@ struct Producer {
              there < units ? there : units);
     }
 
-    // The first four stages of a phase are issued for two halves at a time, not more: they come while blocks wait for each other
-    // and for rows. W_O's come beside attention, where it is one half, or, in a kernel of their own, after it.
+    // The first four stages of a phase are issued two halves at a time, not more: they come while blocks wait for each
+    // other and for rows. W_O's come beside attention, where it is one half, or, in a kernel of their own, after it.
     static constexpr u32 few = C::halves_in_flight < 2u ? C::halves_in_flight : 2u;
     __device__ static u32 soon(u32 stage) { return stage < 4u ? few : C::halves_in_flight; }
 
+    // \param p  the launch's arguments
     __device__ __forceinline__ void run(const Params& p) {
         const u32 rounds = ceil_div(p.nat, N::tokens);
         if constexpr (with_wo) {
@@ -221,15 +232,16 @@ struct Producer {
             for (u32 i = 0; i < rounds * Sh::parts * L::row_tiles; ++i) {
                 in_flight = soon(i);
                 const u32 part = i / L::row_tiles % Sh::parts;
-                push_tile<2u>(p.down_weight, p.down_scales, i % L::row_tiles, B::i_runs, Sh::first(part), Sh::length(part));
+                push_tile<2u>(p.down_weight, p.down_scales, i % L::row_tiles, B::i_runs, Sh::first(part),
+                              Sh::length(part));
             }
         }
     }
 };
 
-// Registers of a thread: a launch gives all of a block's threads alike; the warps that ask give theirs up to those that compute.
-// A block has no more than it was launched with, and a warp that asks for more waits for ever: launch bounds of 640 threads make it
-// 96, and the host refuses a kernel that has fewer (Layer::new).
+// Registers of a thread: a launch gives all of a block's threads alike; the producer warps give theirs up to the
+// consumers. A block has no more than it was launched with, and a warp that requests more waits for ever: launch bounds
+// of 640 threads make it 96, and the host refuses a kernel that has fewer (Layer::new).
 constexpr u32 launch_registers = 96u, producer_registers = 24u, consumer_registers = 112u;
 static_assert(128u * producer_registers + 512u * consumer_registers <= 640u * launch_registers, "a block's registers");
 
@@ -242,13 +254,13 @@ __device__ __forceinline__ void reallocate_registers() {
     }
 }
 
-// True in the warps that do not compute, when all is issued for; one of them asks, by one thread. They are four because
-// registers move between groups of four warps.
+// True in the producer warps, once one thread of them has issued every stage. They are four because registers move
+// between groups of four warps.
 template <typename C, bool with_wo, bool with_fc1, bool with_fc2>
 __device__ __forceinline__ bool producer_warp(const Params& p) {
     constexpr bool moves = C::block_threads == 512u;
     if constexpr (C::launch_threads == C::block_threads || !(with_wo || with_fc1 || with_fc2)) {
-        return false;  // launched without such warps
+        return false;  // launched without producer warps
     } else {
         static_assert(C::launch_threads == C::block_threads + 128u, "four warps more");
         if (threadIdx.x < C::block_threads) {
@@ -267,7 +279,7 @@ __device__ __forceinline__ bool producer_warp(const Params& p) {
     }
 }
 
-// Packed weights where the engine is, else a ring a warp.
+// Packed weights where there are bulk copies, else a ring a warp.
 template <bool block>
 struct RingKind {
     template <typename C, bool wo, bool fc1, bool fc2>

@@ -6,16 +6,20 @@
 namespace jitc {
 namespace layer {
 
-// The share of one unit in merging its head: records of all the head's units, a run of elements. Eight groups of threads sum
-// every eighth unit each, in unit order; the groups are summed in order.
+// The share of one unit in merging its head: records of all the head's units, a run of elements. Eight groups of
+// threads sum every eighth unit each, in unit order; the groups are summed in order.
+// \param p       the launch's arguments
+// \param shared  partial sums of threads, then factors of units
+// \param small   the merged sums of eight heads
+// \param u       the unit
 template <typename C>
 __device__ __forceinline__ void merge(const Params& p, u8* shared, SmallArea<C>& small, const Unit& u) {
     using N = Dims<C>;
     constexpr u32 groups = 8u, width = N::threads / groups;
     const u32 thread = thread_index(), lane = thread & 31u, warp = thread / 32u;
-    float* parts = reinterpret_cast<float*>(shared);           // [groups][width]
-    float* factor = parts + N::threads;                        // [runs][8]
-    float* sums = small.merged_sums;                           // [8]
+    float* parts = reinterpret_cast<float*>(shared);  // [groups][width]
+    float* factor = parts + N::threads;               // [runs][8]
+    float* sums = small.merged_sums;                  // [8]
     const u32 first = N::frag * u.index / u.runs, last = N::frag * (u.index + 1u) / u.runs;
     const u32 group = thread / width, column = thread % width;
 #pragma unroll 1
@@ -38,7 +42,8 @@ __device__ __forceinline__ void merge(const Params& p, u8* shared, SmallArea<C>&
             const float* mine = records + u64(lane < u.runs ? lane : 0u) * N::unit_floats + N::frag + h;
             const float m = load_l2(mine), l = load_l2(mine + 8);
             float top = m, sum = 0.0f;
-            for (u32 i = lane + 32u; i < u.runs; i += 32u) top = fmaxf(top, load_l2(records + u64(i) * N::unit_floats + N::frag + h));
+            for (u32 i = lane + 32u; i < u.runs; i += 32u)
+                top = fmaxf(top, load_l2(records + u64(i) * N::unit_floats + N::frag + h));
             for (u32 i = 16; i > 0; i /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, i));
             if (lane < u.runs) {
                 const float f = ex2_approx(m - top);
@@ -80,7 +85,8 @@ __device__ __forceinline__ void merge(const Params& p, u8* shared, SmallArea<C>&
             if (live && group == 0) {
 #pragma unroll
                 for (u32 i = 1; i < groups; ++i) o = __fadd_rn(o, parts[i * width + column]);
-                store_attention<C>(p, u.token, u.head * N::group + octet * 8u + h, fragment_d<N::D>(e & 31u, e / 32u), o, sums[h]);
+                store_attention<C>(p, u.token, u.head * N::group + octet * 8u + h, fragment_d<N::D>(e & 31u, e / 32u),
+                                   o, sums[h]);
             }
             block_sync<C>();
         }

@@ -1,15 +1,20 @@
-// Invariant: FC1, the activation and the quantisation of 16 neighbouring elements happen in one block, which alone writes
-// their codes and scale; FC2's rows belong to one block each, so mlp_output needs no partial sums in memory. Sums over warps
-// are taken in warp order.
+// Invariant: FC1, the activation and the quantization of 16 neighbouring elements happen in one block, which alone
+// writes their codes and scale; FC2's rows belong to one block each, so mlp_output needs no partial sums in memory.
+// Sums over warps are taken in warp order.
 #pragma once
 
-#include <jitc/nvfp4/quantize.cuh>
 #include <jitc/layer/wo_mma.cuh>
+#include <jitc/nvfp4/quantize.cuh>
 
 namespace jitc {
 namespace layer {
 
 // RMSNorm of the summed rows, by every block for itself: x in shared memory as f16; attn_output's row is shared out.
+// \param p            the launch's arguments
+// \param x            where the rows go to, h_pitch bytes a token
+// \param inv_scale    the inverse of each token's f16 scale, written
+// \param scratch      two floats a warp
+// \param first_token  first of the tokens of this pass
 template <typename C>
 __device__ __forceinline__ void norm_rows(const Params& p, u8* x, float* inv_scale, float* scratch, u32 first_token) {
     using N = Dims<C>;
@@ -23,7 +28,8 @@ __device__ __forceinline__ void norm_rows(const Params& p, u8* x, float* inv_sca
 #pragma unroll 1
     for (u32 t = group; t < N::tokens; t += Share::groups) {
         const u32 token = first_token + t;
-        // Unused columns are never looked at, but must not hold NaN patterns that a mask lets through: they become zeros.
+        // Unused columns are never looked at, but must not hold NaN patterns that a mask lets through: they become
+        // zeros.
         const bool live = token < p.nat;
         float v[Share::each][8];
         float square = 0.0f, peak = 0.0f;
@@ -43,7 +49,8 @@ __device__ __forceinline__ void norm_rows(const Params& p, u8* x, float* inv_sca
 #pragma unroll
             for (u32 j = 0; j < 8; ++j) {
                 square = __fmaf_rn(s[j], s[j], square);
-                const float one_gamma = __fadd_rn(1.0f, __uint_as_float(j & 1u ? w[j / 2u] & 0xffff0000u : w[j / 2u] << 16));
+                const float one_gamma =
+                    __fadd_rn(1.0f, __uint_as_float(j & 1u ? w[j / 2u] & 0xffff0000u : w[j / 2u] << 16));
                 peak = fmaxf(peak, fabsf(__fmul_rn(s[j], one_gamma)));
                 v[i][j] = s[j];
             }
@@ -78,7 +85,8 @@ __device__ __forceinline__ void norm_rows(const Params& p, u8* x, float* inv_sca
             float f[8];
 #pragma unroll
             for (u32 j = 0; j < 8; ++j) {
-                const float one_gamma = __fadd_rn(1.0f, __uint_as_float(j & 1u ? w[j / 2u] & 0xffff0000u : w[j / 2u] << 16));
+                const float one_gamma =
+                    __fadd_rn(1.0f, __uint_as_float(j & 1u ? w[j / 2u] & 0xffff0000u : w[j / 2u] << 16));
                 f[j] = __fmul_rn(__fmul_rn(v[i][j], inverse), one_gamma);
             }
 #pragma unroll
@@ -88,7 +96,8 @@ __device__ __forceinline__ void norm_rows(const Params& p, u8* x, float* inv_sca
                 f[2u * j + 1u] = __uint_as_float(out[j] & 0xffff0000u);
             }
             if (live && piece / mine == blockIdx.x) {
-                reinterpret_cast<uint4*>(p.attn_output + u64(token) * N::H)[piece] = make_uint4(out[0], out[1], out[2], out[3]);
+                reinterpret_cast<uint4*>(p.attn_output + u64(token) * N::H)[piece] =
+                    make_uint4(out[0], out[1], out[2], out[3]);
             }
             *reinterpret_cast<uint4*>(x + t * L::h_pitch + piece * 16u) = permuted_f16(f, scale);
         }
@@ -97,10 +106,17 @@ __device__ __forceinline__ void norm_rows(const Params& p, u8* x, float* inv_sca
     block_sync<C>();
 }
 
-// Sums of the warps for 16 elements of a token, activation, quantisation. One thread an element; 16 neighbours a block.
+// Sums of the warps for 16 elements of a token, activation, quantization. One thread an element; 16 neighbours a block.
+// \param p            the launch's arguments
+// \param sums         [warp][16 of gate, 16 of up][token] of this tile
+// \param inv_scale    of each token's activations
+// \param first_token  first of the tokens of this pass
+// \param tile         number of the 16 elements in the row
+// \param item         element and token of this thread
+// \param live         false in lanes that only take part in shuffles
 template <typename C>
-__device__ __forceinline__ void finish_fc1(const Params& p, const float* sums, const float* inv_scale, u32 first_token, u32 tile,
-                                           u32 item, bool live) {
+__device__ __forceinline__ void finish_fc1(const Params& p, const float* sums, const float* inv_scale, u32 first_token,
+                                           u32 tile, u32 item, bool live) {
     using N = Dims<C>;
     const u32 t = item / 16u, r = item & 15u, token = first_token + t;
     float gate = 0.0f, up = 0.0f;
@@ -126,10 +142,17 @@ __device__ __forceinline__ void finish_fc1(const Params& p, const float* sums, c
     if (r == 0u) p.inter_scales[u64(token) * (N::I / 16u) + tile] = u8(scale);
 }
 
-// One tile of tokens: all of this block's tiles of gate and up. `batch` tiles are finished together, so that the warps meet
-// rarely.
+// One tile of tokens: all of this block's tiles of gate and up. `batch` tiles are finished together, so that the warps
+// meet rarely.
+// \param p            the launch's arguments
+// \param x            activations as norm_rows left them
+// \param inv_scale    of each token's activations
+// \param sums         room for the warps' sums of a batch
+// \param ring         the ring of weights, at FC1's stages
+// \param first_token  first of the tokens of this pass
 template <typename C, typename R>
-__device__ __forceinline__ void fc1(const Params& p, const u8* x, const float* inv_scale, float* sums, R& ring, u32 first_token) {
+__device__ __forceinline__ void fc1(const Params& p, const u8* x, const float* inv_scale, float* sums, R& ring,
+                                    u32 first_token) {
     using N = Dims<C>;
     using L = Layout<C>;
     using Sh = typename R::Fc1Share;
@@ -151,7 +174,8 @@ __device__ __forceinline__ void fc1(const Params& p, const u8* x, const float* i
             const u32 size = Sh::part_size(warp, part), before = Sh::before(warp, part), length = Sh::length(part);
 #pragma unroll
             for (u32 half = 0; half < 2; ++half) {
-                tile_stage<L, true, Sh::least, Sh::size>(ring.template consumer_wait<2u>(before, length), column, size, sum[half], pick);
+                tile_stage<L, true, Sh::least, Sh::size>(ring.template consumer_wait<2u>(before, length), column, size,
+                                                         sum[half], pick);
                 ring.template consumer_release<Phase::fc1>();
             }
         }
@@ -177,14 +201,20 @@ __device__ __forceinline__ void fc1(const Params& p, const u8* x, const float* i
     }
 }
 
+// The MLP's middle, codes and then scales, from all blocks into shared memory.
+// \param p            the launch's arguments
+// \param x            where they go to: code_pitch bytes a token, then code_scale_pitch bytes a token
+// \param first_token  first of the tokens of this pass
 template <typename C>
 __device__ __forceinline__ void load_codes(const Params& p, u8* x, u32 first_token) {
     using N = Dims<C>;
     using L = Layout<C>;
     u8* scales = x + N::tokens * L::code_pitch;
     constexpr u32 pieces = N::I / 32u, words = N::I / 64u;  // of a token
-    constexpr u32 piece_rounds = ceil_div(N::tokens * pieces, N::threads), word_rounds = ceil_div(N::tokens * words, N::threads);
-    const u32 thread = opaque(thread_index());  // addresses worked out before the loop over token tiles would not stay in registers
+    constexpr u32 piece_rounds = ceil_div(N::tokens * pieces, N::threads),
+                  word_rounds = ceil_div(N::tokens * words, N::threads);
+    const u32 thread =
+        opaque(thread_index());  // addresses worked out before the loop over token tiles would not stay in registers
     // All scales are on their way before the first codes are stored.
     u32 word[word_rounds];
 #pragma unroll
@@ -221,6 +251,12 @@ __device__ __forceinline__ void load_codes(const Params& p, u8* x, u32 first_tok
     block_sync<C>();
 }
 
+// One tile of tokens: this block's rows of the MLP's output.
+// \param p            the launch's arguments
+// \param x            codes and scales as load_codes left them
+// \param sums         room for the warps' sums
+// \param ring         the ring of weights, at FC2's stages
+// \param first_token  first of the tokens of this pass
 template <typename C, typename R>
 __device__ __forceinline__ void fc2(const Params& p, const u8* x, float* sums, R& ring, u32 first_token) {
     using N = Dims<C>;

@@ -1,4 +1,4 @@
-// Invariant: operands of the tensor cores as f16, each exact after a power of two that the sums take back.
+// Invariant: operands of the tensor cores as f16, each exact after a power of two, whose inverse descales the sums.
 #pragma once
 
 #include <jitc/layer/types.cuh>
@@ -19,7 +19,9 @@ __device__ __forceinline__ float activation_scale(float peak) {
     const u32 biased = e == 0u ? 127u : 267u - e;
     return __uint_as_float((biased > 253u ? 253u : biased) << 23);
 }
-__device__ __forceinline__ float inverse_power(float power) { return __uint_as_float((254u << 23) - __float_as_uint(power)); }
+__device__ __forceinline__ float inverse_power(float power) {
+    return __uint_as_float((254u << 23) - __float_as_uint(power));
+}
 
 }  // namespace layer
 }  // namespace jitc

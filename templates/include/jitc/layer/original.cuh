@@ -1,13 +1,13 @@
-// Invariant: the original's division of work. Block (bx, by) of token bz; the blocks (0, by) with by < kv_heads attend, those
-// with bx < wo_split run slot by * wo_split + bx of W_O over all rows, the last of them gathers and norms, then all meet;
-// bx is the MLP's group of slices and by its tile of output rows. FC1 is repeated by every by, as there.
+// Invariant: the original's division of work. Block (bx, by) of token bz; the blocks (0, by) with by < kv_heads attend,
+// those with bx < wo_split run slot by * wo_split + bx of W_O over all rows, the last of them gathers and norms, then
+// all meet; bx is the MLP's group of slices and by its tile of output rows. FC1 is repeated by every by, as there.
 //
-// Counters of a token: rows of attention, slots done, arrivals at the barrier, departures, then one a tile of output. The
-// last block of the token to leave clears them.
+// Counters of a token: rows of attention, slots done, arrivals at the barrier, departures, then one a tile of output.
+// The last block of the token to leave clears them.
 #pragma once
 
-#include <jitc/layer/roles.cuh>
 #include <jitc/layer/persistent.cuh>
+#include <jitc/layer/roles.cuh>
 #include <jitc/wo/original.cuh>
 
 namespace jitc {
@@ -41,7 +41,8 @@ __device__ __forceinline__ float weight_at(const u8* row, u32 k, float scale, fl
 
 template <typename C>
 __device__ __forceinline__ float mlp_scale(const u8* scales, u32 row, u32 group, u32 groups) {
-    const u64 at = C::scale_layout == ScaleLayout::swizzled ? scale_offset(row, group, groups / 4u) : u64(row) * groups + group;
+    const u64 at =
+        C::scale_layout == ScaleLayout::swizzled ? scale_offset(row, group, groups / 4u) : u64(row) * groups + group;
     return e4m3_to_f32(__ldg(scales + at));
 }
 
@@ -87,6 +88,9 @@ __device__ __forceinline__ void original_wo(const Params& p, u8* shared, u32 tok
 }
 
 // Slots in order, residual, norm: the elected block.
+// \param p        the launch's arguments
+// \param scratch  a float a warp
+// \param token    the block's token
 template <typename C>
 __device__ __forceinline__ void original_gather(const Params& p, float* scratch, u32 token) {
     using N = Dims<C>;
@@ -118,7 +122,16 @@ __device__ __forceinline__ void original_gather(const Params& p, float* scratch,
     }
 }
 
-// One slice: tile_s elements of the middle into shared memory, quantised in place.
+// One slice: tile_s elements of the middle into shared memory, quantized in place.
+// \param p       the launch's arguments
+// \param x       the MLP's input as floats, in shared memory
+// \param middle  tile_s floats in shared memory, before quantization
+// \param values  tile_s floats in shared memory, as codes and scales have them
+// \param token   the block's token
+// \param slice   number of the slice in the row
+// \param timer   the kernel's regions
+// \param fc1     sum of FC1's region
+// \param quant   sum of quantization's
 template <typename C, typename T>
 __device__ __forceinline__ void original_slice(const Params& p, const float* x, float* middle, float* values, u32 token,
                                                u32 slice, T& timer, RegionSum<C>& fc1, RegionSum<C>& quant) {
@@ -153,6 +166,7 @@ __device__ __forceinline__ void original_slice(const Params& p, const float* x, 
     timer.exit(region::phase3_3b_quant{}, quant);
 }
 
+// \param p  the launch's arguments
 template <typename C>
 __device__ __forceinline__ void layer_original(const Params& p) {
     using N = Dims<C>;
@@ -211,7 +225,8 @@ __device__ __forceinline__ void layer_original(const Params& p) {
     timer.exit(region::grid_barrier_wait{});
 
     timer.enter(region::phase3_load_x{});
-    for (u32 i = threadIdx.x; i < N::H; i += N::threads) x[i] = bf16_to_f32(__ldcg(p.attn_output + u64(token) * N::H + i));
+    for (u32 i = threadIdx.x; i < N::H; i += N::threads)
+        x[i] = bf16_to_f32(__ldcg(p.attn_output + u64(token) * N::H + i));
     block_sync<C>();
     timer.exit(region::phase3_load_x{});
     timer.enter(region::phase3_partial_reset{});

@@ -1,9 +1,9 @@
-// Invariant: the phases of a decode layer over one persistent grid of `num_ctas` blocks, whatever the number of tokens. Each
-// phase reads what another block wrote only behind a counter (sync.cuh) or, in the separate kernels, behind a kernel's end;
-// both run the same code in the same order, so both give the same bits.
+// Invariant: the phases of a decode layer over one persistent grid of `num_ctas` blocks, whatever the number of tokens.
+// Each phase reads what another block wrote only behind a counter (sync.cuh) or, in the separate kernels, behind a
+// kernel's end; both run the same code in the same order, so both give the same bits.
 //
 //     attention unit -> [its head's other units] -> merge -> [all units] -> W_O, sums -> [all blocks] -> norm, FC1,
-//     quantisation -> [all blocks] -> FC2
+//     quantization -> [all blocks] -> FC2
 //
 // In brackets: what is waited for.
 #pragma once
@@ -41,7 +41,9 @@ template <typename C>
 __device__ __forceinline__ void input_norm_row(const Params& p, float* scratch, u32 token) {
     using N = Dims<C>;
     const u64 row = u64(token) * N::H;
-    const auto sum = [&](u32 i) { return __fadd_rn(bf16_to_f32(p.hidden_in[row + i]), bf16_to_f32(p.residual_in[row + i])); };
+    const auto sum = [&](u32 i) {
+        return __fadd_rn(bf16_to_f32(p.hidden_in[row + i]), bf16_to_f32(p.residual_in[row + i]));
+    };
     float square = 0.0f;
     for (u32 i = thread_index(); i < N::H; i += N::threads) square = __fmaf_rn(sum(i), sum(i), square);
     for (u32 i = 16; i > 0; i /= 2) square = __fadd_rn(square, __shfl_xor_sync(~0u, square, i));
@@ -51,7 +53,8 @@ __device__ __forceinline__ void input_norm_row(const Params& p, float* scratch, 
     for (u32 w = 1; w < N::warps; ++w) square = __fadd_rn(square, scratch[w]);
     const float inverse = rsqrtf(__fadd_rn(__fdiv_rn(square, float(N::H)), p.rms_eps));
     for (u32 i = thread_index(); i < N::H; i += N::threads) {
-        p.attn_input[row + i] = to_bf16(__fmul_rn(__fmul_rn(sum(i), inverse), __fadd_rn(1.0f, bf16_to_f32(p.input_gamma[i]))));
+        p.attn_input[row + i] =
+            to_bf16(__fmul_rn(__fmul_rn(sum(i), inverse), __fadd_rn(1.0f, bf16_to_f32(p.input_gamma[i]))));
     }
     block_sync<C>();
 }
@@ -59,10 +62,15 @@ __device__ __forceinline__ void input_norm_row(const Params& p, float* scratch, 
 // A token a block, from the last block on: the first ones have most of attention to do.
 template <typename C>
 __device__ __forceinline__ void input_norm(const Params& p, float* scratch) {
-    for (u32 token = gridDim.x - 1u - blockIdx.x; token < p.nat; token += gridDim.x) input_norm_row<C>(p, scratch, token);
+    for (u32 token = gridDim.x - 1u - blockIdx.x; token < p.nat; token += gridDim.x)
+        input_norm_row<C>(p, scratch, token);
 }
 
 // `entered`: the first region of the first pass is under way already, from the kernel's start on.
+// \param p      the launch's arguments
+// \param s      the block's shared memory
+// \param ring   the ring of weights
+// \param timer  the kernel's regions
 template <typename C, bool entered = false, typename R, typename T>
 __device__ __forceinline__ void wo_phase(const Params& p, const Shared<C>& s, R& ring, T& timer) {
     using N = Dims<C>;
@@ -132,6 +140,8 @@ __device__ __forceinline__ u32* head_counter(const Params& p, u32 token, u32 hea
     return counter_at(p.counters, first_head) + token * Dims<C>::kv_heads + head;
 }
 
+// The whole layer in one cooperative launch.
+// \param p  the launch's arguments
 template <typename C>
 __device__ __forceinline__ void layer_persistent(const Params& p) {
     using N = Dims<C>;
@@ -186,8 +196,8 @@ __device__ __forceinline__ void layer_persistent(const Params& p) {
     }
     wait_for<C, rows_done>(p.counters, kept->units, "jitc: pre-W_O wait");
     timer.exit(region::phase1_pre_wo_wait{});
-    // A counter is cleared between two waits for all blocks that lie around its own. By the last block: it has no tile of FC1 more
-    // than others.
+    // A counter is cleared between two waits for all blocks that lie around its own. By the last block: it has no tile
+    // of FC1 more than others.
     const auto clears = [] { return blockIdx.x + 1u == N::ctas; };
     if (clears() && thread_index() == 0) clear_counter<codes_done>(p.counters);  // of the launch before
 

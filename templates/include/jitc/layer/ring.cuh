@@ -1,14 +1,15 @@
-// Invariant: every warp owns a ring of stages and fills it itself, in the order in which it will use them; `stages` copies
-// groups are in flight at the top of every step, whatever phase they belong to. So a warp that waits for other blocks has
-// the weights of its next steps on their way, and no two warps ever wait for each other's weights.
+// Invariant: every warp owns a ring of pipeline stages and fills it itself, producer and consumer in one, in the order
+// in which it will use them; `stages` groups of cp.async are in flight at the top of every step, whatever phase they
+// belong to. So a warp that waits for other blocks has the weights of its next steps in flight, and no two warps ever
+// wait for each other's weights.
 //
-// A stage is 16 neighbouring rows of up to `stage_chunks` runs of 64 weights (32 bytes a row and run) and a word of four
-// scales a row and run. Rows past the end are not read and hold what they held; no result depends on them.
+// A stage is 16 neighbouring rows of up to `stage_chunks` runs of 64 weights (32 bytes a row and run) and a word of
+// four scales a row and run. Rows past the end are not read and hold what they held; no result depends on them.
 //
-// Packed weights (packed64) on GPUs without the engine for bulk copies come the same way; with it, by BlockRing.
+// Packed weights (packed64) come the same way on GPUs without bulk copies; with them, by BlockRing.
 //
-// The flat order of a warp's stages: W_O (tensor-core mode only), then FC1, then FC2. A kernel that runs fewer phases has
-// fewer of them.
+// The flat order of a warp's stages: W_O (tensor-core mode only), then FC1, then FC2. A kernel that runs fewer phases
+// has fewer of them.
 #pragma once
 
 #include <jitc/layer/types.cuh>
@@ -17,8 +18,8 @@
 namespace jitc {
 namespace layer {
 
-// A warp's share of `total` runs, cut into parts of `least` or `size` runs, which differ by one at most if all warps have the
-// same.
+// A warp's share of `total` runs, cut into parts of `least` or `size` runs, which differ by one at most if all warps
+// have the same.
 template <u32 total, u32 shares, u32 chunks>
 struct Share {
     static constexpr bool even = total % shares == 0;
@@ -65,8 +66,8 @@ struct Walk {
 
 enum class Phase : u32 { wo, fc1, fc2 };
 
-// Where a lane finds its part of a stage's first run: eight bytes of codes of row g and, so many bytes on, of row g + 8; the
-// word of scales of either row. Later runs follow at L::code_step and L::scale_step.
+// Where a lane finds its part of a stage's first run: eight bytes of codes of row g and, so many bytes on, of row g +
+// 8; the word of scales of either row. Later runs follow at L::code_step and L::scale_step.
 struct StageView {
     const u8* codes;
     u32 codes_high;
@@ -89,10 +90,10 @@ struct Ring {
     using Fc2Share = typename W::Fc2Share;
 
     const Params& p;
-    u8* base;       // of this warp
-    u32 slot = 0;   // where the next stage to use lies; also where the next one asked for goes
+    u8* base;      // of this warp
+    u32 slot = 0;  // where the next stage to use lies; also where the next one issued goes
     u32 warp, first_row, end_row;
-    // What is still to be asked for, and where in the walk that is.
+    // Stages still to be issued, and where in the walk that is.
     u32 wo_left = 0, fc1_left = 0, fc2_left = 0;
     u32 tile = 0, part = 0, turn = 0;  // turn: own piece of W_O; gate or up
 
@@ -108,11 +109,19 @@ struct Ring {
     }
 
     // `rows` rows and `size` runs, of which `live` rows and `count` runs exist where they are not all there.
+    // \param to      the stage in shared memory
+    // \param weight  codes of the matrix
+    // \param scales  its scales
+    // \param row     first row
+    // \param live    rows that exist
+    // \param chunk   first run of 64
+    // \param count   runs that exist
     template <u32 row_bytes, bool swizzle, u32 rows, u32 size, bool all_rows, bool all_runs>
-    __device__ __forceinline__ void load(u8* to, const u8* weight, const u8* scales, u32 row, u32 live, u32 chunk, u32 count) {
-        constexpr u32 pieces = 2u * size;                             // 16-byte pieces of a row
-        constexpr u32 step = pieces <= 32u ? 32u / pieces : 1u;       // rows of one instruction
-        constexpr u32 tiles = row_bytes / 32u;                        // scale words of a row
+    __device__ __forceinline__ void load(u8* to, const u8* weight, const u8* scales, u32 row, u32 live, u32 chunk,
+                                         u32 count) {
+        constexpr u32 pieces = 2u * size;                        // 16-byte pieces of a row
+        constexpr u32 step = pieces <= 32u ? 32u / pieces : 1u;  // rows of one instruction
+        constexpr u32 tiles = row_bytes / 32u;                   // scale words of a row
         static_assert(pieces <= 32u, "a row's part is at most 512 bytes");
         const u32 lane = threadIdx.x & 31u;
         {
@@ -147,8 +156,8 @@ struct Ring {
 
     // Packed: `eights` times eight rows, at most two.
     template <u32 row_bytes>
-    __device__ __forceinline__ void load_packed(u32 to_slot, const u8* weight, const u8* scales, u32 row, u32 eights, u32 chunk,
-                                                u32 count) {
+    __device__ __forceinline__ void load_packed(u32 to_slot, const u8* weight, const u8* scales, u32 row, u32 eights,
+                                                u32 chunk, u32 count) {
         constexpr u32 runs = row_bytes / 32u;
         const u32 lane = threadIdx.x & 31u;
         const u64 first = u64(row / 8u) * runs + chunk;
@@ -161,7 +170,8 @@ struct Ring {
                 cp_async_cg_16(to + e * L::chunks * 256u + at * 16u, codes + e * (runs * 256u) + at * 16u);
             }
             if (lane < count * 2u) {
-                cp_async_cg_16(to + L::chunks * 512u + e * L::chunks * 32u + lane * 16u, words + e * (runs * 32u) + lane * 16u);
+                cp_async_cg_16(to + L::chunks * 512u + e * L::chunks * 32u + lane * 16u,
+                               words + e * (runs * 32u) + lane * 16u);
             }
         }
     }
@@ -178,7 +188,8 @@ struct Ring {
         if (row >= end_row) return;
         u8* to = base + to_slot * L::stage_bytes;
         if constexpr (!even_rows) {
-            load<row_bytes, swizzle, 16u, Sh::size, false, Sh::whole>(to, weight, scales, row, end_row - row, chunk, count);
+            load<row_bytes, swizzle, 16u, Sh::size, false, Sh::whole>(to, weight, scales, row, end_row - row, chunk,
+                                                                      count);
         } else if (last_rows == 16u || tile + 1u < L::row_tiles) {
             load<row_bytes, swizzle, 16u, Sh::size, true, Sh::whole>(to, weight, scales, row, 16u, chunk, count);
         } else {
@@ -186,7 +197,8 @@ struct Ring {
         }
     }
 
-    // Asks for the next stage, if there is one, into the slot that is free. A phase asks for nothing before itself.
+    // Issues the copies of the next stage, if there is one. A phase issues nothing of phases before it.
+    // \param to_slot  the slot that is free
     template <Phase from>
     __device__ __forceinline__ void issue(u32 to_slot) {
         if (with_wo && from <= Phase::wo && wo_left > 0u) {
@@ -204,12 +216,13 @@ struct Ring {
             using Sh = typename W::Fc1Share;
             const u8* weight = turn ? p.up_weight : p.gate_weight;
             const u8* scales = turn ? p.up_scales : p.gate_scales;
-            const u32 row = (blockIdx.x + tile * N::ctas) * 16u, chunk = Sh::part_begin(warp, part), count = Sh::part_size(warp, part);
+            const u32 row = (blockIdx.x + tile * N::ctas) * 16u, chunk = Sh::part_begin(warp, part),
+                      count = Sh::part_size(warp, part);
             if constexpr (L::packed) {
                 load_packed<N::H / 2u>(to_slot, weight, scales, row, 2u, chunk, count);
             } else {
-                load<N::H / 2u, swizzled, 16u, Sh::size, true, Sh::whole>(base + to_slot * L::stage_bytes, weight, scales, row, 16u,
-                                                                          chunk, count);
+                load<N::H / 2u, swizzled, 16u, Sh::size, true, Sh::whole>(base + to_slot * L::stage_bytes, weight,
+                                                                          scales, row, 16u, chunk, count);
             }
             turn ^= 1u;
             if (turn == 0u && ++part == Sh::parts) {
@@ -232,7 +245,7 @@ struct Ring {
         for (u32 i = 0; i < C::stages; ++i) issue<Phase::wo>(i);
     }
 
-    // The next stage, arrived.
+    // Waits for the next stage.
     template <u32>
     __device__ __forceinline__ StageView consumer_wait(u32, u32) {
         cp_async_wait_group<C::stages - 1u>();
@@ -246,7 +259,7 @@ struct Ring {
         }
     }
 
-    // Done with it: its place is asked for anew.
+    // Refills its place.
     template <Phase now>
     __device__ __forceinline__ void consumer_release() {
         __syncwarp();

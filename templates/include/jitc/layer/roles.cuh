@@ -1,5 +1,5 @@
-// Invariant: which blocks of the original's geometry do what, as the kernel asks it. The masks of the region table say the
-// same in Rust, and a test holds the two together block by block.
+// Invariant: which blocks of the original's geometry do what, as the kernel queries it. The masks of the region table
+// say the same in Rust, and a test holds the two together block by block.
 #pragma once
 
 #include <jitc/types.cuh>

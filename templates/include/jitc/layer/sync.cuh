@@ -1,10 +1,11 @@
-// Invariant: whatever a block wrote before `arrive` is visible to every thread of a block that left `wait_for` on the same
-// counter. The chain is: block barrier, release add by thread 0, acquire load by thread 0, block barrier; results of other
-// blocks are then read past L1 (load_l2), never through the read-only path.
+// Invariant: whatever a block wrote before `arrive` is visible to every thread of a block that left `wait_for` on the
+// same counter. The chain is: block barrier, release add by thread 0, acquire load by thread 0, block barrier; results
+// of other blocks are then read past L1 (load_l2), never through the read-only path.
 //
-// Counters start at zero and only grow between their first arrival and their last wait. All blocks pass the same waits, so a
-// counter is cleared between the next wait for all and the one after it, when nobody looks at it: no block has to count itself
-// out. In the original geometry every block leaves through `arrive_last`, and the last one clears its token's.
+// Counters start at zero and only grow between their first arrival and their last wait. All blocks pass the same waits,
+// so a counter is cleared between the next wait for all and the one after it, when nobody looks at it: no block has to
+// count itself out. In the original geometry every block leaves through `arrive_last`, and the last one clears its
+// token's.
 #pragma once
 
 #include <jitc/layer/types.cuh>
@@ -22,8 +23,8 @@ namespace layer {
 constexpr u32 counter_stride = 32;
 enum Counter : u32 { sums_done = 0, codes_done = 1, rows_done = 2, first_head = 3 };
 
-// Counter `which` from an address. The distance is the instruction's: as an address of its own it would be kept from phase to
-// phase, and spilled.
+// Counter `which` from an address. The distance is the instruction's: as an address of its own it would be kept from
+// phase to phase, and spilled.
 template <u32 which>
 __device__ __forceinline__ u32 load_counter(const u32* counters) {
     return ld_acquire<which * counter_stride * 4u>(counters);
@@ -43,19 +44,20 @@ __device__ __forceinline__ void spin_until(const u32* counters, u32 target, cons
     } else {
         const u64 start = read_globaltimer();
         while (load_counter<which>(counters) < target) {
-            if (read_globaltimer() - start > u64(timeout_ms) * 1000000u) __assertfail(name, "layer/sync.cuh", 0u, "wait_for", 1);
+            if (read_globaltimer() - start > u64(timeout_ms) * 1000000u)
+                __assertfail(name, "layer/sync.cuh", 0u, "wait_for", 1);
         }
     }
 }
 
-// A barrier of the warps that compute; a warp that only asks for weights is in none.
+// Named barrier 1: all consumer warps. Producer warps are in no barrier of the block.
 template <typename C>
 __device__ __forceinline__ void block_sync() {
     named_barrier_sync_aligned<1, C::block_threads>();
 }
 
-// By the warps that compute, first of all that touches memory but weights: the launch before this one is done, the next may start
-// where a block has left.
+// By the consumer warps, before all that touches memory but weights. Under PDL: the launch before this one is done, and
+// the next may start where a block has left.
 template <typename C>
 __device__ __forceinline__ void begin() {
     if constexpr (C::dependent) {
@@ -76,7 +78,7 @@ __device__ __forceinline__ void wait_for(const u32* counters, u32 target, const 
     block_sync<C>();
 }
 
-// Counts this block out; true in every thread of the last one.
+// Counts this block in; true in every thread of the last of `blocks` to arrive.
 template <typename C>
 __device__ __forceinline__ bool arrive_last(u32* counter, u32 blocks, u32* flag) {
     block_sync<C>();

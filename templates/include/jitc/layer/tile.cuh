@@ -1,15 +1,15 @@
 // Invariant: acc += W * x for 16 rows of NVFP4 weights and up to eight tokens, with every product exact: a weight is
-// code * scale as f16 (times code_rest's reciprocal), an activation is f16 after a power of two of the row, or part of a row, that
-// a warp's sums are over; sums are the tensor core's f32. The order of the sums is fixed by the shape, so the same inputs give the
-// same bits.
+// code * scale as f16 (times code_rest's reciprocal), an activation is f16 after a power of two of the row, or part of
+// a row, that a warp's sums are over; sums are the tensor core's f32. The order of the sums is fixed by the shape, so
+// the same inputs give the same bits.
 //
-// Lane t of a quad holds weights 16t..16t+15 of a run of 64: one scale group. Four of them, in the order 0 2 | 1 3, are its
-// part of one mma; activations are stored in that order.
+// Lane t of a quad holds weights 16t..16t+15 of a run of 64: one scale group. Four of them, in the order 0 2 | 1 3, are
+// its part of one mma; activations are stored in that order.
 //
-// With one token or two most of the eight columns would be idle. They hold a scale group each instead: with one token column n has
-// the activations of group n of two runs of 64, with two those of group n / 2 of a run of token n mod 2. So the accumulators
-// are the groups' sums and are multiplied by the groups' scales afterwards, a few products for sixteen rows instead of one for
-// every weight. With more tokens a weight meets its scale before the product.
+// With one token or two most of the eight columns would be idle. They hold a scale group each instead: with one token
+// column n has the activations of group n of two runs of 64, with two those of group n / 2 of a run of token n mod 2.
+// So the accumulators are the groups' sums and are multiplied by the groups' scales afterwards, a few products for
+// sixteen rows instead of one for every weight. With more tokens a weight meets its scale before the product.
 #pragma once
 
 #include <jitc/layer/block_ring.cuh>
@@ -19,8 +19,8 @@
 namespace jitc {
 namespace layer {
 
-// A product of two codes' decodes carries 2^-14 of each; a code times its scale is a multiple of 2^-24 of at most six bits,
-// so f16 holds it exactly, as a subnormal if need be.
+// A product of two codes' decodes carries 2^-14 of each; a code times its scale is a multiple of 2^-24 of at most six
+// bits, so f16 holds it exactly, as a subnormal if need be.
 constexpr float code_rest = 0x1p14f;
 
 // Byte t of a word of scales as an f16 pair; `pick` is scale_pick(t).
@@ -84,7 +84,9 @@ __device__ __forceinline__ bool holds(u32 g, u32 t) {
 }
 // And of which token.
 template <u32 tokens>
-__device__ __forceinline__ u32 held_token(u32 g) { return tokens <= 2u ? g % tokens : g; }
+__device__ __forceinline__ u32 held_token(u32 g) {
+    return tokens <= 2u ? g % tokens : g;
+}
 
 // From rows of f16, permuted: run `at` of a row.
 template <u32 tokens>
@@ -108,8 +110,8 @@ __device__ __forceinline__ Column column_f16(const u8* x, u32 pitch, u32 at, u32
 
 // All columns of a part, of `count` runs from `from` on.
 template <u32 tokens, typename Sh>
-__device__ __forceinline__ void columns_f16(Column (&column)[columns_of<tokens, Sh::size>], const u8* x, u32 pitch, u32 from,
-                                            u32 count, u32 lane) {
+__device__ __forceinline__ void columns_f16(Column (&column)[columns_of<tokens, Sh::size>], const u8* x, u32 pitch,
+                                            u32 from, u32 count, u32 lane) {
     if constexpr (tokens == 1u) {
         const u32 odd = lane >> 4;
 #pragma unroll
@@ -127,8 +129,8 @@ __device__ __forceinline__ void columns_f16(Column (&column)[columns_of<tokens, 
 
 // From rows of codes and scales, of more tokens than one.
 template <u32 tokens>
-__device__ __forceinline__ Column column_fp4(const u8* codes, u32 pitch, const u8* scales, u32 scale_pitch, u32 at, u32 lane,
-                                             u32 pick) {
+__device__ __forceinline__ Column column_fp4(const u8* codes, u32 pitch, const u8* scales, u32 scale_pitch, u32 at,
+                                             u32 lane, u32 pick) {
     Column c = {};
     const u32 g = lane >> 2, t = lane & 3u;
     if (holds<tokens>(g, t)) {
@@ -142,18 +144,30 @@ __device__ __forceinline__ Column column_fp4(const u8* codes, u32 pitch, const u
 }
 
 // The same from rows of codes and scales.
+// \param column       where they go to
+// \param codes        E2M1 codes in shared memory, `pitch` bytes a token
+// \param pitch        bytes
+// \param scales       their scales, `scale_pitch` bytes a token
+// \param scale_pitch  bytes
+// \param from         first run of 64
+// \param count        runs that exist
+// \param lane         the thread in its warp
+// \param pick         scale_pick of the lane
 template <u32 tokens, typename Sh>
 __device__ __forceinline__ void columns_fp4(Column (&column)[columns_of<tokens, Sh::size>], const u8* codes, u32 pitch,
-                                            const u8* scales, u32 scale_pitch, u32 from, u32 count, u32 lane, u32 pick) {
+                                            const u8* scales, u32 scale_pitch, u32 from, u32 count, u32 lane,
+                                            u32 pick) {
     if constexpr (tokens == 1u) {
-        // Every lane decodes; where it holds nothing its scale is zero. A lane that has no second run decodes the first.
+        // Every lane decodes; where it holds nothing its scale is zero. A lane that has no second run decodes the
+        // first.
         const u32 g = lane >> 2, t = lane & 3u, odd = g >> 2;
 #pragma unroll
         for (u32 c = 0; c < Sh::size; c += 2) {
             const bool second = c + 1u < Sh::size && (c + 1u < Sh::least || c + 1u < count);
             const u32 at = from + c + (second ? odd : 0u);
             const uint2 w = *reinterpret_cast<const uint2*>(codes + at * 32u + t * 8u);
-            const u32 s = holds<1u>(g, t) && (second || odd == 0u) ? *reinterpret_cast<const u32*>(scales + at * 4u) : 0u;
+            const u32 s =
+                holds<1u>(g, t) && (second || odd == 0u) ? *reinterpret_cast<const u32*>(scales + at * 4u) : 0u;
             decode16(w, column[c / 2u].pair);
             scale16(scale_pair(s, pick), column[c / 2u].pair);
         }
@@ -167,7 +181,8 @@ __device__ __forceinline__ void columns_fp4(Column (&column)[columns_of<tokens, 
     }
 }
 
-// A lane's sums for 16 rows: with one token or two those of rows g and g + 8 over its groups, else the accumulators themselves.
+// A lane's sums for 16 rows: with one token or two those of rows g and g + 8 over its groups, else the accumulators
+// themselves.
 template <u32 tokens>
 struct RowSums {
     float of[4] = {};
@@ -199,7 +214,8 @@ template <typename F>
 __device__ __forceinline__ void each_sum(const RowSums<2u>& s, u32 lane, F&& put) {
 #pragma unroll
     for (u32 token = 0; token < 2; ++token) {
-        each_sum(RowSums<1u>{s.low[token], s.high[token]}, lane, [&](u32 row, u32, float value) { put(row, token, value); });
+        each_sum(RowSums<1u>{s.low[token], s.high[token]}, lane,
+                 [&](u32 row, u32, float value) { put(row, token, value); });
     }
 }
 template <u32 tokens, typename F>
@@ -230,12 +246,14 @@ __device__ __forceinline__ void group_chunk(const StageView& stage, u32 chunk, c
     if constexpr (full) stage_codes<L>(stage, chunk, true, b);
 #pragma unroll
     for (u32 i = 0; i < 4; ++i) {
-        mma_m16n8k16_f16(acc, a[2u * i], b[2u * i], a[2u * i + 1u], b[2u * i + 1u], x.pair[2u * i], x.pair[2u * i + 1u]);
+        mma_m16n8k16_f16(acc, a[2u * i], b[2u * i], a[2u * i + 1u], b[2u * i + 1u], x.pair[2u * i],
+                         x.pair[2u * i + 1u]);
     }
 }
 
 template <typename L, bool full>
-__device__ __forceinline__ void tile_chunk(const StageView& stage, u32 chunk, const Column& x, float (&acc)[4], u32 pick) {
+__device__ __forceinline__ void tile_chunk(const StageView& stage, u32 chunk, const Column& x, float (&acc)[4],
+                                           u32 pick) {
     const u8* scale = stage.scales + chunk * L::scale_step;
     u32 a[8], b[8] = {};
     stage_codes<L>(stage, chunk, false, a);
@@ -247,22 +265,28 @@ __device__ __forceinline__ void tile_chunk(const StageView& stage, u32 chunk, co
     // One chain of sums: two hide no more latency than other warps do, and cost the registers of another stage's loads.
 #pragma unroll
     for (u32 i = 0; i < 4; ++i) {
-        mma_m16n8k16_f16(acc, a[2u * i], b[2u * i], a[2u * i + 1u], b[2u * i + 1u], x.pair[2u * i], x.pair[2u * i + 1u]);
+        mma_m16n8k16_f16(acc, a[2u * i], b[2u * i], a[2u * i + 1u], b[2u * i + 1u], x.pair[2u * i],
+                         x.pair[2u * i + 1u]);
     }
 }
 
 // One stage: `least` runs for certain, up to `size`.
+// \param stage   the stage
+// \param column  activations of its runs
+// \param count   runs that exist
+// \param sums    the lane's sums, added to
 template <typename L, bool full, u32 least, u32 size>
-__device__ __forceinline__ void tile_stage(const StageView& stage, const Column* column, u32 count, RowSums<1u>& sums, u32) {
+__device__ __forceinline__ void tile_stage(const StageView& stage, const Column* column, u32 count, RowSums<1u>& sums,
+                                           u32) {
     const u32 t = threadIdx.x & 3u;
 #pragma unroll
     for (u32 c = 0; c < size; c += 2) {
         const bool second = c + 1u < size && (c + 1u < least || c + 1u < count);
         float acc[4] = {};
         if (c < least || c < count) group_chunk<L, full>(stage, c, column[c / 2u], acc);
-        // Either run's weights meet both runs' activations. Lane (g, t) has groups 2t and 2t + 1 of the eight, the first run's or
-        // the second's, and keeps the products of these. Where the second run is missing they are zeros, and the scales that they
-        // meet are the first run's.
+        // Either run's weights meet both runs' activations. Lane (g, t) has groups 2t and 2t + 1 of the eight, the
+        // first run's or the second's, and keeps the products of these. Where the second run is missing they are zeros,
+        // and the scales that they meet are the first run's.
         if (second) {
             float other[4] = {};
             group_chunk<L, full>(stage, c + 1u, column[c / 2u], other);
@@ -282,7 +306,8 @@ __device__ __forceinline__ void tile_stage(const StageView& stage, const Column*
     }
 }
 template <typename L, bool full, u32 least, u32 size>
-__device__ __forceinline__ void tile_stage(const StageView& stage, const Column* column, u32 count, RowSums<2u>& sums, u32) {
+__device__ __forceinline__ void tile_stage(const StageView& stage, const Column* column, u32 count, RowSums<2u>& sums,
+                                           u32) {
     const u32 t = threadIdx.x & 3u;
 #pragma unroll
     for (u32 c = 0; c < size; ++c) {
@@ -302,8 +327,8 @@ __device__ __forceinline__ void tile_stage(const StageView& stage, const Column*
     }
 }
 template <typename L, bool full, u32 least, u32 size, u32 tokens>
-__device__ __forceinline__ void tile_stage(const StageView& stage, const Column* column, u32 count, RowSums<tokens>& sums,
-                                           u32 pick) {
+__device__ __forceinline__ void tile_stage(const StageView& stage, const Column* column, u32 count,
+                                           RowSums<tokens>& sums, u32 pick) {
 #pragma unroll
     for (u32 c = 0; c < size; ++c) {
         if (c < least || c < count) tile_chunk<L, full>(stage, c, column[c], sums.of, pick);
@@ -317,9 +342,11 @@ __device__ __forceinline__ void row_tiles(R& ring, const Column (&column)[column
 #pragma unroll
     for (u32 tile = 0; tile < L::row_tiles; ++tile) {
         if (L::rows % 16u != 0 && tile + 1u == L::row_tiles) {
-            tile_stage<L, false, Sh::least, Sh::size>(ring.template consumer_wait<1u>(before, length), column, count, sums[tile], pick);
+            tile_stage<L, false, Sh::least, Sh::size>(ring.template consumer_wait<1u>(before, length), column, count,
+                                                      sums[tile], pick);
         } else {
-            tile_stage<L, true, Sh::least, Sh::size>(ring.template consumer_wait<2u>(before, length), column, count, sums[tile], pick);
+            tile_stage<L, true, Sh::least, Sh::size>(ring.template consumer_wait<2u>(before, length), column, count,
+                                                     sums[tile], pick);
         }
         ring.template consumer_release<now>();
     }

@@ -1,5 +1,5 @@
-// Invariant: what every phase of the decode layer agrees on: the launch's arguments, the shape, and how shared memory is
-// cut. Sizes are worked out here once; the family's TOML repeats them for the host and is checked by assertion.
+// Invariant: what every phase of the decode layer agrees on: the launch's arguments, the shape, and how shared memory
+// is laid out. Sizes are worked out here once; the family's TOML repeats them for the host and is checked by assertion.
 #pragma once
 
 #include <jitc/ptx/special_register.cuh>
@@ -12,47 +12,47 @@ enum class LayerGeometry { spread, original };
 
 namespace layer {
 
-// The arguments of every entry point, one parameter. Every field fills eight bytes, so that the host can write it as a plain
-// list of 64-bit values.
+// The arguments of every entry point, one parameter. Every field fills eight bytes, so that the host can write it as a
+// plain list of 64-bit values.
 struct Params {
     // Read only.
-    const u16* query;            // [nat, q_heads, D] bf16
-    const u8* kv_cache;          // [pages, 2, page_size, kv_heads, D] e4m3
-    const int* page_table;       // [nat, max_pages]
-    const int* seq_lens;         // [nat]
-    const u16* gate;             // [nat, K] bf16, read only where output_gate
-    const u8* wo_weight;         // [H, K/2]
-    const u8* wo_scales;         // swizzled
-    const float* wo_global;      // one
-    const u16* hidden_in;        // [nat, H] bf16, read only where input_norm
-    const u16* residual_in;      // [nat, H] bf16
-    const u16* input_gamma;      // [H] bf16, read only where input_norm
-    const u16* post_gamma;       // [H] bf16
-    const u8* gate_weight;       // [I, H/2]
+    const u16* query;        // [nat, q_heads, D] bf16
+    const u8* kv_cache;      // [pages, 2, page_size, kv_heads, D] e4m3
+    const int* page_table;   // [nat, max_pages]
+    const int* seq_lens;     // [nat]
+    const u16* gate;         // [nat, K] bf16, read only where output_gate
+    const u8* wo_weight;     // [H, K/2]
+    const u8* wo_scales;     // swizzled
+    const float* wo_global;  // one
+    const u16* hidden_in;    // [nat, H] bf16, read only where input_norm
+    const u16* residual_in;  // [nat, H] bf16
+    const u16* input_gamma;  // [H] bf16, read only where input_norm
+    const u16* post_gamma;   // [H] bf16
+    const u8* gate_weight;   // [I, H/2]
     const u8* gate_scales;
-    const u8* up_weight;         // [I, H/2]
+    const u8* up_weight;  // [I, H/2]
     const u8* up_scales;
-    const u8* down_weight;       // [H, I/2]
+    const u8* down_weight;  // [H, I/2]
     const u8* down_scales;
     // Results.
-    u16* attn_input;             // [nat, H] bf16, written only where input_norm
-    u16* attn_output;            // [nat, H] bf16: the MLP's input
-    u16* residual_output;        // [nat, H] bf16
-    u16* mlp_output;             // [nat, H] bf16
-    float* wo_output;            // [nat, slots, H]: partials; slot 0 ends as the gathered sum
+    u16* attn_input;       // [nat, H] bf16, written only where input_norm
+    u16* attn_output;      // [nat, H] bf16: the MLP's input
+    u16* residual_output;  // [nat, H] bf16
+    u16* mlp_output;       // [nat, H] bf16
+    float* wo_output;      // [nat, slots, H]: partials; slot 0 ends as the gathered sum
     // Workspace.
-    u16* attn_rows;              // [nat, K] bf16: attention's result
-    float* attn_partials;        // one record a unit of work
-    float* summed;               // [nat, H]: residual + W_O, not rounded
-    u16* inter;                  // [nat, I] bf16, may be null: the MLP's middle before quantisation
-    u8* inter_codes;             // [nat, I/2]
-    u8* inter_scales;            // [nat, I/16]
-    float* mlp_partials;         // [nat, slice_ctas, H], original geometry
-    u32* counters;               // zero before the first launch
+    u16* attn_rows;        // [nat, K] bf16: attention's result
+    float* attn_partials;  // one record a unit of work
+    float* summed;         // [nat, H]: residual + W_O, not rounded
+    u16* inter;            // [nat, I] bf16, may be null: the MLP's middle before quantization
+    u8* inter_codes;       // [nat, I/2]
+    u8* inter_scales;      // [nat, I/16]
+    float* mlp_partials;   // [nat, slice_ctas, H], original geometry
+    u32* counters;         // zero before the first launch
     u64* region_timing;
     // Numbers.
-    u64 kv_page_stride;          // bytes from page to page
-    u64 kv_half_stride;          // bytes from K to V
+    u64 kv_page_stride;  // bytes from page to page
+    u64 kv_half_stride;  // bytes from K to V
     alignas(8) float softmax_scale;
     alignas(8) float k_scale;
     alignas(8) float v_scale;
@@ -64,8 +64,8 @@ struct Params {
 };
 static_assert(sizeof(Params) == 42 * 8, "the host writes 42 values");
 
-// The thread's number, read anew wherever this stands: threadIdx.x, read once, and what follows from it would be kept in registers
-// through phases that have none to spare.
+// The thread's number, read anew wherever this stands: threadIdx.x, read once, and what follows from it would be kept
+// in registers through phases that have none to spare.
 __device__ __forceinline__ u32 thread_index() { return read_tid_x(); }
 
 // The block's number, likewise.
@@ -85,7 +85,7 @@ struct Dims {
     // Warps that share 16 positions in attention, each with its part of D: registers are scarce in large blocks.
     static constexpr u32 share = threads >= 512u && D >= 128u ? 2u : 1u;
     static constexpr u32 teams = warps / share;
-    static constexpr u32 frag = D * 8u;                  // floats of one octet's output
+    static constexpr u32 frag = D * 8u;  // floats of one octet's output
     static constexpr u32 unit_floats = octets * (frag + 16u);
 
     static_assert(H % 128u == 0 && I % 64u == 0, "whole scale tiles");
@@ -96,8 +96,8 @@ struct Dims {
     static_assert(threads % 32u == 0 && warps >= 2u && teams % 2u == 0, "an even number of teams");
 };
 
-// Rows of several tokens are read side by side, a share of the block's warps each: as many as leave a thread at most six pieces of
-// eight elements.
+// Rows of several tokens are read side by side, a share of the block's warps each: as many as leave a thread at most
+// six pieces of eight elements.
 template <typename C, u32 pieces>
 struct TokenShare {
     using N = Dims<C>;
@@ -115,7 +115,7 @@ template <typename C>
 struct Layout {
     using N = Dims<C>;
     __host__ __device__ static constexpr u32 max(u32 a, u32 b) { return a > b ? a : b; }
-    static constexpr u32 rows = C::cta_rows;             // rows of H that a block owns
+    static constexpr u32 rows = C::cta_rows;  // rows of H that a block owns
     static constexpr u32 row_tiles = ceil_div(rows, 16u);
     static constexpr u32 slots = N::S::slots;
     static constexpr u32 slot_len = N::S::k_head / N::S::split;
@@ -139,15 +139,15 @@ struct Layout {
     static constexpr u32 wo_sum_bytes = (mma ? pieces : slots) * rows * N::tokens * 4u;
     static constexpr u32 fc2_sum_bytes = N::warps * row_tiles * 16u * N::tokens * 4u;
     static constexpr u32 sum_bytes = round_up(max(wo_sum_bytes, fc2_sum_bytes), 128u);
-    // Softmax statistics (to 1024), then queries as fragments and what their scales leave, or block reductions and scales of
-    // activations.
+    // Softmax statistics (to 1024), then queries as fragments and what their scales leave, or block reductions and
+    // scales of activations.
     static constexpr u32 small_bytes = 1024u + (N::D * 16u > 1024u ? N::D * 16u : 1024u) + 128u;
 
     // A stage: 16 rows of `stage_chunks` runs of 64 weights, and their scale words. Packed: twice eight rows.
     static constexpr u32 chunks = C::stage_chunks;
     static constexpr bool packed = C::weight_layout == WeightLayout::packed64;
-    static constexpr u32 pitch = (chunks * 32u) % 128u == 32u || (chunks * 32u) % 128u == 96u ? chunks * 32u
-                                                                                             : chunks * 32u + 32u;
+    static constexpr u32 pitch =
+        (chunks * 32u) % 128u == 32u || (chunks * 32u) % 128u == 96u ? chunks * 32u : chunks * 32u + 32u;
     static constexpr u32 stage_bytes = packed ? chunks * 576u : 16u * pitch + chunks * 64u;
     static constexpr u32 code_step = packed ? 256u : 32u, scale_step = packed ? 32u : 64u;  // from run to run
     static constexpr u32 warp_ring = C::stages * stage_bytes;

@@ -1,4 +1,4 @@
-// Invariant: every block cuts attention into the same units, from seq_lens alone.
+// Invariant: every block splits attention into the same units, from seq_lens alone.
 #pragma once
 
 #include <jitc/layer/types.cuh>
@@ -6,7 +6,7 @@
 namespace jitc {
 namespace layer {
 
-// How the positions of all tokens are cut into units: the same in every block, worked out from seq_lens alone.
+// How the positions of all tokens are split into units (split-K over the sequence).
 struct WorkPartition {
     u32 run;    // positions of a unit, a multiple of 16 * teams
     u32 units;  // of all tokens and heads

@@ -1,6 +1,6 @@
-// Invariant: a block owns `cta_rows` neighbouring rows of H with all of their slots. Partials are those of wo_chain.cuh bit
-// for bit in the exact modes; the sum of the slots is taken in slot order from zero; residual + sum stays in f32 for the
-// norm and is rounded once for residual_output. Slot 0 of wo_output ends as the sum.
+// Invariant: a block owns `cta_rows` neighbouring rows of H with all of their slots. Partials are those of wo/chain.cuh
+// bit for bit in the exact modes; the sum of the slots is taken in slot order from zero; residual + sum stays in f32
+// for the norm and is rounded once for residual_output. Slot 0 of wo_output ends as the sum.
 #pragma once
 
 #include <jitc/layer/attention.cuh>
@@ -18,12 +18,12 @@ struct Chains {
     using S = typename N::S;
     static constexpr bool staged = L::slot_len % 64u == 0;
     static constexpr u32 rows_each = ceil_div(L::rows, N::warps);
-    static constexpr u32 pitch = S::row_bytes + 16u;                // an odd number of 16-byte pieces
+    static constexpr u32 pitch = S::row_bytes + 16u;  // an odd number of 16-byte pieces
     static constexpr u32 scale_pitch = N::K / 16u + 4u;
     static constexpr u32 most = L::warp_ring / (pitch + scale_pitch);  // rows that fit into the warp's ring
     static constexpr u32 pass_rows = rows_each < most ? rows_each : (most == 0 ? 1u : most);
     static constexpr u32 passes = ceil_div(rows_each, pass_rows);
-    static constexpr u32 lanes = S::slots < 32u ? S::slots : 32u;   // of a row
+    static constexpr u32 lanes = S::slots < 32u ? S::slots : 32u;  // of a row
     static constexpr u32 slot_rounds = ceil_div(S::slots, 32u);
     static constexpr u32 row_groups = 32u / lanes;
     static constexpr u32 lane_rows = ceil_div(pass_rows, row_groups);
@@ -42,7 +42,8 @@ struct Chains {
             for (u32 i = 0; i < pieces; i += 32u) {
                 if (i + lane < pieces) cp_async_cg_16(ring + r * pitch + (i + lane) * 16u, weights + i * 16u);
             }
-            const u8* from = p.wo_scales + u64(row >> 7) * words * 512u + (row & 31u) * 16u + ((row >> 5) & 3u) * 4u + lane * 512u;
+            const u8* from =
+                p.wo_scales + u64(row >> 7) * words * 512u + (row & 31u) * 16u + ((row >> 5) & 3u) * 4u + lane * 512u;
 #pragma unroll 8
             for (u32 i = 0; i < words; i += 32u) {
                 if (i + lane < words) cp_async_ca_4(scales + r * scale_pitch + (i + lane) * 4u, from + i * 512u);
@@ -50,7 +51,9 @@ struct Chains {
         }
         cp_async_commit_group();
     }
-    __device__ static u32 row_at(u32 local) { return block_index() * L::rows + thread_index() / 32u * rows_each + local; }
+    __device__ static u32 row_at(u32 local) {
+        return block_index() * L::rows + thread_index() / 32u * rows_each + local;
+    }
     __device__ static u32 row_end() {
         const u32 warp_end = block_index() * L::rows + (thread_index() / 32u + 1u) * rows_each;
         const u32 block_end = (block_index() + 1u) * L::rows;
@@ -59,18 +62,26 @@ struct Chains {
     }
 };
 
-// `weights` and `scales` are offsets into the warp's ring, one a row.
+// The chains of one lane over one run of 64 weights.
+// \param ring     the warp's ring
+// \param weights  offsets into it, one a row
+// \param scales   likewise
+// \param chunk    number of the run in the slot
+// \param x        the run's activations of the first token
+// \param rest     the global scale times pair_rest
+// \param acc      the chains, [row][token]
 template <typename C, u32 tokens>
 __device__ __forceinline__ void chain_run(const u8* ring, const u32 (&weights)[Chains<C>::lane_rows],
-                                          const u32 (&scales)[Chains<C>::lane_rows], u32 chunk, const float* x, float rest,
-                                          float (&acc)[Chains<C>::lane_rows][tokens]) {
+                                          const u32 (&scales)[Chains<C>::lane_rows], u32 chunk, const float* x,
+                                          float rest, float (&acc)[Chains<C>::lane_rows][tokens]) {
     using Ch = Chains<C>;
     using L = Layout<C>;
     constexpr u32 rows = Ch::lane_rows;
     constexpr u32 token_floats = L::slots * L::slot_floats;
     E4m3x4 scale[rows];
 #pragma unroll
-    for (u32 j = 0; j < rows; ++j) scale[j] = e4m3x4_to_f16(*reinterpret_cast<const u32*>(ring + scales[j] + chunk * 4u));
+    for (u32 j = 0; j < rows; ++j)
+        scale[j] = e4m3x4_to_f16(*reinterpret_cast<const u32*>(ring + scales[j] + chunk * 4u));
 #pragma unroll
     for (u32 half = 0; half < 2; ++half) {
         u32 words[rows][4];
@@ -104,12 +115,15 @@ __device__ __forceinline__ void chain_run(const u8* ring, const u32 (&weights)[C
                 const u32 s = scale[j].pair[half * 2u + i / 2u];
 #pragma unroll
                 for (u32 q = 0; q < 2; ++q) {
-                    const float2 e = cvt_f32x2_f16x2(mul_f16x2(d.even[q], s)), o = cvt_f32x2_f16x2(mul_f16x2(d.odd[q], s));
-                    const float w[4] = {__fmul_rn(e.x, rest), __fmul_rn(o.x, rest), __fmul_rn(e.y, rest), __fmul_rn(o.y, rest)};
+                    const float2 e = cvt_f32x2_f16x2(mul_f16x2(d.even[q], s)),
+                                 o = cvt_f32x2_f16x2(mul_f16x2(d.odd[q], s));
+                    const float w[4] = {__fmul_rn(e.x, rest), __fmul_rn(o.x, rest), __fmul_rn(e.y, rest),
+                                        __fmul_rn(o.y, rest)};
 #pragma unroll
                     for (u32 t = 0; t < tokens; ++t) {
 #pragma unroll
-                        for (u32 n = 0; n < 4; ++n) acc[j][t] = chain_step<C::accumulate>(w[n], v[t][4u * q + n], acc[j][t]);
+                        for (u32 n = 0; n < 4; ++n)
+                            acc[j][t] = chain_step<C::accumulate>(w[n], v[t][4u * q + n], acc[j][t]);
                     }
                 }
             }
@@ -118,9 +132,17 @@ __device__ __forceinline__ void chain_run(const u8* ring, const u32 (&weights)[C
 }
 
 // Chains of one token sub-tile for the rows of one pass, into sums[slot][row][token].
+// \param p              the launch's arguments
+// \param ring           the warp's ring, with the weights of the pass
+// \param x              activations as floats, [token][slot]
+// \param sums           the block's sums
+// \param global         the global scale
+// \param pass           which of the warp's rows
+// \param first_token    first token of the sub-tile
+// \param token_in_tile  its number in the tile
 template <typename C>
-__device__ __forceinline__ void chains_of_pass(const Params& p, const u8* ring, const float* x, float* sums, float global,
-                                               u32 pass, u32 first_token, u32 token_in_tile) {
+__device__ __forceinline__ void chains_of_pass(const Params& p, const u8* ring, const float* x, float* sums,
+                                               float global, u32 pass, u32 first_token, u32 token_in_tile) {
     using Ch = Chains<C>;
     using L = Layout<C>;
     using N = Dims<C>;
@@ -158,8 +180,8 @@ __device__ __forceinline__ void chains_of_pass(const Params& p, const u8* ring, 
                 for (u32 t = 0; t < tokens; ++t) {
                     const bool live = local < Ch::rows_each && row < Ch::row_end() && first_token + t < p.nat;
                     if (live) {
-                        acc[j][t] = chain_scalar<C>(p.attn_rows + u64(first_token + t) * N::K, p.wo_weight, p.wo_scales, global,
-                                                    row, N::S::slot_begin(slot), N::S::slot_end(slot));
+                        acc[j][t] = chain_scalar<C>(p.attn_rows + u64(first_token + t) * N::K, p.wo_weight, p.wo_scales,
+                                                    global, row, N::S::slot_begin(slot), N::S::slot_end(slot));
                     }
                 }
             }
@@ -171,13 +193,20 @@ __device__ __forceinline__ void chains_of_pass(const Params& p, const u8* ring, 
             const u32 r = Ch::row_at(local) - blockIdx.x * L::rows;
 #pragma unroll
             for (u32 t = 0; t < tokens; ++t) {
-                if (token_in_tile + t < N::tokens) sums[(slot * L::rows + r) * N::tokens + token_in_tile + t] = acc[j][t];
+                if (token_in_tile + t < N::tokens)
+                    sums[(slot * L::rows + r) * N::tokens + token_in_tile + t] = acc[j][t];
             }
         }
     }
 }
 
-// Exact modes, one tile of tokens. The first pass of the first tile is on its way already.
+// Exact modes, one tile of tokens. The first pass of the first tile is in flight already.
+// \param p            the launch's arguments
+// \param x_shared     room for the activations
+// \param sums         the block's sums, [slot][row][token]
+// \param warp_ring    the warp's ring
+// \param global       the global scale
+// \param first_token  first of the tokens of this pass
 template <typename C>
 __device__ __forceinline__ void wo_exact(const Params& p, u8* x_shared, float* sums, u8* warp_ring, float global,
                                          u32 first_token) {
@@ -203,11 +232,13 @@ __device__ __forceinline__ void wo_exact(const Params& p, u8* x_shared, float* s
                     const u32 token = i / pieces, k = i % pieces * 4u;
                     uint2 v = make_uint2(0u, 0u);
                     if (first_token + t + token < p.nat) {
-                        v = __ldcg(reinterpret_cast<const uint2*>(p.attn_rows + u64(first_token + t + token) * N::K + k));
+                        v = __ldcg(
+                            reinterpret_cast<const uint2*>(p.attn_rows + u64(first_token + t + token) * N::K + k));
                     }
                     float* to = x + (token * L::slots + k / L::slot_len) * L::slot_floats + k % L::slot_len;
-                    *reinterpret_cast<float4*>(to) = make_float4(__uint_as_float(v.x << 16), __uint_as_float(v.x & 0xffff0000u),
-                                                                 __uint_as_float(v.y << 16), __uint_as_float(v.y & 0xffff0000u));
+                    *reinterpret_cast<float4*>(to) =
+                        make_float4(__uint_as_float(v.x << 16), __uint_as_float(v.x & 0xffff0000u),
+                                    __uint_as_float(v.y << 16), __uint_as_float(v.y & 0xffff0000u));
                 }
                 block_sync<C>();
                 cp_async_wait_group<0>();
@@ -219,8 +250,8 @@ __device__ __forceinline__ void wo_exact(const Params& p, u8* x_shared, float* s
     block_sync<C>();
 }
 
-// What a thread adds to the sums that it finishes: asked for before the products, since whatever the weights of FC1 queue before
-// takes a microsecond.
+// What a thread adds to the sums that it finishes: loaded before the products, since behind the weights of FC1 in the
+// queue it would take a microsecond.
 template <typename C>
 struct Residual {
     using N = Dims<C>;
@@ -233,14 +264,20 @@ struct Residual {
             const u32 i = j * N::threads + thread_index(), row = blockIdx.x * Layout<C>::rows + i % Layout<C>::rows;
             const u32 token = first_token + i / Layout<C>::rows;
             value[j] = 0.0f;
-            if (i < items && row < N::H && token < p.nat) value[j] = bf16_to_f32(__ldg(p.residual_in + u64(token) * N::H + row));
+            if (i < items && row < N::H && token < p.nat)
+                value[j] = bf16_to_f32(__ldg(p.residual_in + u64(token) * N::H + row));
         }
     }
 };
 
 // Partials out, slots summed in order, residual added.
+// \param p            the launch's arguments
+// \param sums         the block's sums
+// \param first_token  first of the tokens of this pass
+// \param residual     what the thread adds
 template <typename C>
-__device__ __forceinline__ void wo_finish(const Params& p, const float* sums, u32 first_token, const Residual<C>& residual) {
+__device__ __forceinline__ void wo_finish(const Params& p, const float* sums, u32 first_token,
+                                          const Residual<C>& residual) {
     using N = Dims<C>;
     using L = Layout<C>;
     const u32 thread = thread_index(), first_row = blockIdx.x * L::rows;
@@ -253,7 +290,8 @@ __device__ __forceinline__ void wo_finish(const Params& p, const float* sums, u3
         return sum;
     };
     for (u32 i = thread; i < (L::slots - 1u) * items; i += N::threads) {
-        const u32 slot = 1u + i / items, t = i % items / L::rows, r = i % L::rows, row = first_row + r, token = first_token + t;
+        const u32 slot = 1u + i / items, t = i % items / L::rows, r = i % L::rows, row = first_row + r,
+                  token = first_token + t;
         if (row < N::H && token < p.nat) p.wo_output[(u64(token) * L::slots + slot) * N::H + row] = partial(slot, r, t);
     }
 #pragma unroll

@@ -1,5 +1,5 @@
-// Invariant: W_O on tensor cores: sums[piece][row][token], a piece being a slot or an equal part of one; a piece's runs meet the
-// tensor cores in ascending k. Activations are f16 after a power of two, which the sums take back.
+// Invariant: W_O on tensor cores: sums[piece][row][token], a piece being a slot or an equal part of one; a piece's runs
+// meet the tensor cores in ascending k. Activations are f16 after a power of two, whose inverse descales the sums.
 #pragma once
 
 #include <jitc/layer/tile.cuh>
@@ -24,9 +24,16 @@ __device__ __forceinline__ float share_max(float x, float* scratch) {
     return x;
 }
 
-// Rows of bf16 to permuted f16, every token with a power of two of its own; its inverse goes to `inv_scale`.
+// Rows of bf16 to permuted f16, every token with a power of two of its own.
+// \param rows         bf16 [nat, K]
+// \param x            where they go to, k_pitch bytes a token
+// \param inv_scale    the inverse of each token's power of two, written
+// \param scratch      a float a warp
+// \param first_token  first of the tokens of this pass
+// \param nat          tokens of the launch
 template <typename C>
-__device__ __forceinline__ void load_rows_f16(const u16* rows, u8* x, float* inv_scale, float* scratch, u32 first_token, u32 nat) {
+__device__ __forceinline__ void load_rows_f16(const u16* rows, u8* x, float* inv_scale, float* scratch, u32 first_token,
+                                              u32 nat) {
     using N = Dims<C>;
     using L = Layout<C>;
     constexpr u32 pieces = N::K / 8u;
@@ -41,7 +48,8 @@ __device__ __forceinline__ void load_rows_f16(const u16* rows, u8* x, float* inv
         for (u32 i = 0; i < Share::each; ++i) {
             const u32 piece = i * Share::threads + thread;
             v[i] = make_uint4(0u, 0u, 0u, 0u);
-            if (live && piece < pieces) v[i] = __ldcg(reinterpret_cast<const uint4*>(rows + u64(first_token + t) * N::K) + piece);
+            if (live && piece < pieces)
+                v[i] = __ldcg(reinterpret_cast<const uint4*>(rows + u64(first_token + t) * N::K) + piece);
             const u32 w[4] = {v[i].x, v[i].y, v[i].z, v[i].w};
 #pragma unroll
             for (u32 j = 0; j < 4; ++j) {
@@ -64,8 +72,12 @@ __device__ __forceinline__ void load_rows_f16(const u16* rows, u8* x, float* inv
     block_sync<C>();
 }
 
-// One token: the activations of this warp's pieces to permuted f16, with a power of two of their own, whose inverse goes to `inv_scale`.
-// No other warp reads them, so none waits for another. Of several tokens a block's warps take a share each: that is faster.
+// One token: the activations of this warp's pieces to permuted f16, with a power of two of their own. No other warp
+// reads them, so none waits for another. With several tokens a block's warps take a share each: that is faster.
+// \param p          the launch's arguments
+// \param x          where they go to
+// \param inv_scale  the warp's: the inverse of its power of two, written
+// \param token      the token
 template <typename C>
 __device__ __forceinline__ void load_pieces_f16(const Params& p, u8* x, float* inv_scale, u32 token) {
     using N = Dims<C>;
@@ -98,8 +110,13 @@ __device__ __forceinline__ void load_pieces_f16(const Params& p, u8* x, float* i
     __syncwarp();
 }
 
-// The block's rows by all of K, 16 a stage: a warp's pieces lie side by side. Runs of a piece meet the tensor cores in the same
-// order as from a warp's own ring, so the bits are the same.
+// The block's rows by all of K, 16 a stage: a warp's pieces lie side by side. Runs of a piece meet the tensor cores in
+// the same order as from a warp's own ring, so the bits are the same.
+// \param x     activations, permuted f16
+// \param ring  the block's ring, at W_O's stages
+// \param lane  the thread in its warp
+// \param pick  scale_pick of the lane
+// \param put   put(sums, piece, first row, one past the last row)
 template <typename C, typename R, typename F>
 __device__ __forceinline__ void wo_units(const u8* x, R& ring, u32 lane, u32 pick, F&& put) {
     using N = Dims<C>;
@@ -112,7 +129,8 @@ __device__ __forceinline__ void wo_units(const u8* x, R& ring, u32 lane, u32 pic
 #pragma unroll 1
     for (u32 tile = 0; tile < R::wo_tiles; ++tile) {
         const bool half = R::wo_eights == 1u || (L::rows % 16u != 0 && tile + 1u == L::row_tiles);
-        StageView stage = half ? ring.template consumer_wait<1u>(Sh::begin(piece), runs) : ring.template consumer_wait<2u>(Sh::begin(piece), runs);
+        StageView stage = half ? ring.template consumer_wait<1u>(Sh::begin(piece), runs)
+                               : ring.template consumer_wait<2u>(Sh::begin(piece), runs);
 #pragma unroll 1
         for (u32 i = 0; i < own; ++i) {
             RowSums<N::tokens> sum;
@@ -135,9 +153,16 @@ __device__ __forceinline__ void wo_units(const u8* x, R& ring, u32 lane, u32 pic
     }
 }
 
-// Tensor-core mode, one tile of tokens: sums[piece][row][token].
+// Tensor-core mode, one tile of tokens.
+// \param p          the launch's arguments
+// \param x          activations, permuted f16
+// \param inv_scale  the inverse of their powers of two, a token each
+// \param sums       [piece][row][token], written
+// \param ring       the ring of weights, at W_O's stages
+// \param global     the global scale
 template <typename C, typename R>
-__device__ __forceinline__ void wo_mma(const Params& p, const u8* x, const float* inv_scale, float* sums, R& ring, float global) {
+__device__ __forceinline__ void wo_mma(const Params& p, const u8* x, const float* inv_scale, float* sums, R& ring,
+                                       float global) {
     using N = Dims<C>;
     using L = Layout<C>;
     using W = Walk<C>;

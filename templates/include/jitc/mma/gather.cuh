@@ -1,6 +1,6 @@
-// Invariant: an output is 0, plus slot 0, plus slot 1, and so on; a slot is its parts, first to last, times the power of
-// two that operands leave and the global scale. An output that is not finite is worked out again as the exact fma chain of
-// its slots.
+// Invariant: an output is 0, plus slot 0, plus slot 1, and so on; a slot is its parts, first to last, times the power
+// of two that operands leave and the global scale. An output that is not finite is worked out again as the exact fma
+// chain of its slots.
 #pragma once
 
 #include <jitc/mma/rows.cuh>
@@ -35,7 +35,15 @@ __device__ __noinline__ float part_scalar(const u16* x_row, const u8* weight, co
 __device__ __forceinline__ void store_result(float* to, float v) { *to = v; }
 __device__ __forceinline__ void store_result(u16* to, float v) { *to = cvt_bf16(v); }
 
-// Gathers the parts, behind a block barrier. partials, [nat, slots, rows], may be null.
+// Gathers the parts, behind a block barrier: each output element by one thread.
+// \param x, weight, scales  as in mma_rows, for sums that are not finite
+// \param global       the global scale
+// \param shared       where mma_rows left its sums
+// \param partials     [nat, slots, rows], or null
+// \param output       [nat, rows]
+// \param block        number of the block's rows
+// \param first_token  first of the tokens of this pass
+// \param nat          tokens of the launch
 template <typename C, u32 slot_parts, typename Out>
 __device__ __forceinline__ void mma_gather(const u16* x, const u8* weight, const u8* scales, float global,
                                            const u8* shared, float* partials, Out* output, u32 block, u32 first_token,
@@ -52,7 +60,7 @@ __device__ __forceinline__ void mma_gather(const u16* x, const u8* weight, const
             return __fadd_rn(v.x, v.y);
         }
     };
-    // Opaque, or addresses would be worked out before the first weights are asked for.
+    // Opaque, or addresses would be worked out before the first weights are loaded.
     const u32 thread = opaque(threadIdx.x);
 #pragma unroll 1
     for (u32 i = thread; i < items; i += L::threads) {

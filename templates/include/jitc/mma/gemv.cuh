@@ -1,4 +1,5 @@
-// Invariant: out = W x per token, the parts of mma_rows.cuh summed first to last; bits depend on the shape and part_len.
+// Invariant: out = W x per token, the parts of mma/rows.cuh summed first to last; bits depend on the shape and
+// part_len.
 #pragma once
 
 #include <jitc/mma/gather.cuh>

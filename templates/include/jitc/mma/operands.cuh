@@ -1,6 +1,6 @@
-// Invariant: every operand is exact. A code enters the tensor core as code times scale in bf16: a code's bits as a bf16 are
-// its value times 2^-126, a scale is brought to 2^118 times itself, and of their product, 2^-8 times the weight, six bits
-// are significant. Activations enter as they are. Products are exact in f32.
+// Invariant: every operand is exact. A code enters the tensor core as code times scale in bf16: a code's bits as a bf16
+// are its value times 2^-126, a scale is brought to 2^118 times itself, and of their product, 2^-8 times the weight,
+// six bits are significant. Activations enter as they are. Products are exact in f32.
 #pragma once
 
 #include <jitc/nvfp4/bf16.cuh>
@@ -29,8 +29,8 @@ __device__ __forceinline__ XPairs x_in_pairs(uint4 x) {
 // What the powers of two of a code and of a raised activation leave.
 constexpr float weight_rest_after_dot = 0x1p26f;
 
-// A fence that no launch runs into (and that would do no harm): loads stay on their side of it. Without it the assembler
-// puts the loads of a whole tile off to the tile's end, where registers are fewest, and the memory waits.
+// A fence that no launch runs into (and that would do no harm): loads stay on their side of it. Without it the
+// assembler puts the loads of a whole tile off to the tile's end, where registers are fewest, and the memory waits.
 __device__ __forceinline__ void keep_loads_here(bool never) {
     if (never) membar_gl();
 }

@@ -1,17 +1,18 @@
-// Invariant: sums of a part depend on the shape and part_len alone, never on which warp or block works it out, nor on how
-// many tokens share a decode. A part is part_len consecutive k of a row. A piece is 128 k (64 bytes); lane t of a quad owns
-// groups 2t and 2t + 1 of every piece. A part is four sums, of the even and the odd groups of its lower lanes (0 and 1) and
-// of its upper ones. Each starts at +0 and takes its groups in ascending k, eight products a step: of two lanes the codes
-// 0, 1, 4 and 5 of eight, then 2, 3, 6 and 7; how a step rounds is the tensor core's. The part is
-// (even + odd of the lower lanes) + (even + odd of the upper ones).
+// Invariant: sums of a part depend on the shape and part_len alone, never on which warp or block works it out, nor on
+// how many tokens share a decode. A part is part_len consecutive k of a row. A piece is 128 k (64 bytes); lane t of a
+// quad owns groups 2t and 2t + 1 of every piece. A part is four sums, of the even and the odd groups of its lower lanes
+// (0 and 1) and of its upper ones. Each starts at +0 and takes its groups in ascending k, eight products a step: of two
+// lanes the codes 0, 1, 4 and 5 of eight, then 2, 3, 6 and 7; how a step rounds is the tensor core's. The part is (even
+// + odd of the lower lanes) + (even + odd of the upper ones).
 //
-// The weight is operand A with a row a lane quad, scale included. In B, column 4u + i holds token i of the activations of
-// lanes 2u and 2u + 1, and zeros for the others: so a part may end in the middle of a piece, and four tokens cost one.
+// The weight is operand A with a row a lane quad, scale included. In B, column 4u + i holds token i of the activations
+// of lanes 2u and 2u + 1, and zeros for the others: so a part may end in the middle of a piece, and four tokens cost
+// one.
 //
 // A warp owns a range of k for all rows of its block, 16 rows (a tile) at a time, a last tile perhaps of 8.
 // Weights as checkpoints have them: rows come in units of four (m, m+32, m+64, m+96), which share the 16 scale bytes of
-// four groups. Packed: a block is a run of rows, and eight rows by a piece are 512 bytes in the order of the lanes, their
-// scales 64 bytes.
+// four groups. Packed: a block is a run of rows, and eight rows by a piece are 512 bytes in the order of the lanes,
+// their scales 64 bytes.
 #pragma once
 
 #include <jitc/mma/operands.cuh>
@@ -24,8 +25,8 @@ namespace jitc {
 
 constexpr u32 piece_len = 128;
 
-// C: rows, k_total, part_len, k_warps, rows_per_cta, tokens, ring (pieces a lane has in flight), dependent (programmatic
-// dependent launch), packed.
+// C: rows, k_total, part_len, k_warps, rows_per_cta, tokens, ring (pieces that a lane has in flight), dependent
+// (launched with PDL), packed.
 template <typename C>
 struct MmaRows {
     static constexpr u32 rows = C::rows;
@@ -34,10 +35,11 @@ struct MmaRows {
     static constexpr u32 scale_tiles = k_total / 64;
     static constexpr u32 all_pieces = k_total / piece_len;
     static constexpr u32 tokens = C::tokens;
-    static constexpr bool scale_after_dot = tokens <= 2;            // scales after the dot
-    static constexpr u32 columns = scale_after_dot ? 2 : 4;         // tokens a multiplication
+    static constexpr bool scale_after_dot = tokens <= 2;     // descale the dot, not the weights
+    static constexpr u32 columns = scale_after_dot ? 2 : 4;  // tokens per multiplication
     static constexpr u32 sets = ceil_div(tokens, columns);
-    static constexpr u32 part_sums = scale_after_dot ? 4 : 2;       // of a part and token, one for each of a row's lanes or two
+    static constexpr u32 part_sums =
+        scale_after_dot ? 4 : 2;  // of a part and token, one for each of a row's lanes or two
     static constexpr u32 range_len = k_total / C::k_warps;
     static constexpr u32 pieces = range_len / piece_len;  // of a row, a warp's
     static constexpr u32 ring = C::ring;
@@ -77,7 +79,8 @@ struct MmaRows {
         } else {
             const u32 q = i / units, in = i % units, unit = block * units + in, tile = in / 4u;
             row = unit >= all_units ? rows : (unit >> 5) * 128u + q * 32u + (unit & 31u);
-            local = tile * 16u + (half_tile && tile == tiles ? in % 4u * 4u + q : (q & 1u) * 8u + in % 4u * 2u + (q >> 1));
+            local =
+                tile * 16u + (half_tile && tile == tiles ? in % 4u * 4u + q : (q & 1u) * 8u + in % 4u * 2u + (q >> 1));
         }
     }
 };
@@ -118,7 +121,8 @@ struct MmaLane {
         }
     }
 
-    // Tile L::tiles is the half one; tiles past it are not there.
+    // Where tile `i` of the block begins for this lane. Tile L::tiles is the half one; tiles past it are not there.
+    // \param i  number of the tile in the block
     __device__ __forceinline__ MmaFrom tile(u32 i) const {
         MmaFrom f;
         f.full = i < L::tiles;
@@ -161,7 +165,7 @@ struct MmaLane {
         return f;
     }
 
-    // Asks for piece j.
+    // Issues the loads of piece j of a tile into slot `slot` of the ring.
     __device__ __forceinline__ static void load(MmaRing<L::ring>& r, u32 slot, const MmaFrom& f, u32 j) {
         ld_global_no_allocate_if(r.weight[slot][0], f.weight + j * step, f.any);
         ld_global_no_allocate_if(r.weight[slot][1], f.weight + f.second + j * step, f.full);
@@ -174,8 +178,11 @@ struct MmaLane {
     }
 };
 
-// Adds one piece to a lane's sums: two rows (one in a half tile) by tokens. x(q, n) is the activations of eight k from
-// 8q of the lane's and tokens from 4n.
+// Adds one piece to a lane's sums: two rows (one in a half tile) by tokens.
+// \param weight       the lane's 32 codes of rows g and g + 8
+// \param scale_bytes  their four scales, E4M3: two groups of row g, then of row g + 8
+// \param x            x(q, n): activations of eight k from 8q of the lane's, tokens from 4n
+// \param sum          accumulators, [even and odd groups][tokens from 4n]
 template <typename C, bool half, typename X>
 __device__ __forceinline__ void mma_piece(const uint4 (&weight)[2], u32 scale_bytes, X x,
                                           Mma4 (&sum)[2][MmaRows<C>::sets]) {
@@ -226,8 +233,8 @@ __device__ __forceinline__ void mma_piece(const uint4 (&weight)[2], u32 scale_by
     }
 }
 
-// Activations of a warp's range on their way to shared memory, there in the order of pieces, runs of eight within a lane's
-// 32, lanes. A lane holds `mine` runs of eight.
+// Activations of a warp's range on their way to shared memory, there in the order of pieces, runs of eight within a
+// lane's 32, lanes. A lane holds `mine` runs of eight.
 template <typename C>
 struct MmaStage {
     using L = MmaRows<C>;
@@ -261,7 +268,15 @@ struct MmaStage {
 };
 
 // Sums of all parts of a warp's range, for all of its rows, into sums[part][token][row of the block]. Starts with the
-// activations and the loads of the first pieces. Returns the global scale, asked for in good time.
+// activations and the loads of the first pieces. Returns the global scale, loaded early enough to be there when needed.
+// \param x             activations, bf16 [nat, k_total]
+// \param weight        codes, plain or packed
+// \param scales        E4M3 scales, swizzled or packed
+// \param global_scale  one float
+// \param shared        the block's dynamic shared memory, MmaRows<C>::bytes
+// \param block         number of the block's rows
+// \param first_token   first of the C::tokens tokens of this pass
+// \param nat           tokens of the launch
 template <typename C>
 __device__ __forceinline__ float mma_rows(const u16* x, const u8* weight, const u8* scales, const float* global_scale,
                                           u8* shared, u32 block, u32 first_token, u32 nat) {
@@ -332,13 +347,14 @@ __device__ __forceinline__ float mma_rows(const u16* x, const u8* weight, const 
 #pragma unroll
     for (u32 n = 0; n < L::sets; ++n) b[n][0] = b[n][1] = make_uint4(0u, 0u, 0u, 0u);
     const u32 x_at = shared_address(shared) + column * L::token_bytes + k_warp * L::range_len * 2u + t * 16u;
-    // Which scale bytes of a plain weight are the lane's: of a full tile, two of either row; of a half tile, two of its one.
+    // Which scale bytes of a plain weight are the lane's: of a full tile, two of either row; of a half tile, two of its
+    // one.
     u32 full_bytes = C::packed ? 0x5410u : (t & 1u) ? 0x7632u : 0x5410u;
     u32 half_bytes = C::packed ? 0x5410u : ((t & 1u) ? 0x3232u : 0x1010u) + ((g & 1u) ? 0x4444u : 0u);
     opaque(full_bytes, half_bytes);
 
-    // Value 2r + i is row g + 8r. Scales in the weights: [even and odd groups][tokens from 4n], token 2 (t mod 2) + i, the
-    // lanes of half t / 2. Scales after the dot: [0][0], token i, lane t.
+    // Value 2r + i is row g + 8r. Scales in the weights: [even and odd groups][tokens from 4n], token 2 (t mod 2) + i,
+    // the lanes of half t / 2. Scales after the dot: [0][0], token i, lane t.
     Mma4 sum[2][L::sets];
     // Where they go to; opaque like the above.
     const u32 first = k_warp * L::parts_of_warp * L::tokens + (L::scale_after_dot ? 0u : (t & 1u) * 2u);
@@ -371,7 +387,8 @@ __device__ __forceinline__ float mma_rows(const u16* x, const u8* weight, const 
         const u32 part = (2u * j + 1u) / L::part_halves;  // of the upper lanes
         if (split_here) put(is_half, tile, part - 1u, t >= 2u);
         const uint2 s = r.scale[slot];
-        const u32 bytes = C::packed ? (is_half ? s.x : s.x | s.y << 16) : __byte_perm(s.x, s.y, is_half ? half_bytes : full_bytes);
+        const u32 bytes =
+            C::packed ? (is_half ? s.x : s.x | s.y << 16) : __byte_perm(s.x, s.y, is_half ? half_bytes : full_bytes);
         auto activations = [&](u32 q, u32 n) {
             if constexpr (L::x_held) {
                 return held[j][q];
@@ -395,11 +412,11 @@ __device__ __forceinline__ float mma_rows(const u16* x, const u8* weight, const 
     };
 #pragma unroll
     for (u32 n = 0; n < L::sets; ++n) sum[0][n] = sum[1][n] = Mma4{{0.0f, 0.0f, 0.0f, 0.0f}};
-    // A turn of the inner loop that is less than a tile is as long as the ring, and asks for pieces of one tile.
+    // A turn of the inner loop that is less than a tile is as long as the ring, and loads pieces of one tile.
     constexpr bool in_turns = L::run < L::pieces;
     static_assert(!in_turns || L::run == L::ring, "a turn is a tile or the ring");
-    // While a tile is worked on, the one ring_tiles ahead of it is asked for, or its own rest if the ring is shorter.
-    // The number of turns is hidden: unrolled, the compiler would put loads off until they are used.
+    // Software pipeline: while a tile is worked on, the one ring_tiles ahead of it is loaded, or its own rest if the
+    // ring is shorter. The number of turns is hidden: unrolled, the compiler would put loads off until they are used.
     const bool never = nat == 0xffffffffu;
     const u32 turns = opaque(L::tiles / L::ring_tiles);
     MmaFrom here = lane.tile(0);

@@ -1,5 +1,5 @@
-// Invariant: every decode here is exact. A code's bits as a bf16 are its value times 2^-126, a scale is brought to 2^118
-// times itself, and of their product, 2^-8 times the weight, six bits are significant.
+// Invariant: every decode here is exact. A code's bits as a bf16 are its value times 2^-126, a scale is brought to
+// 2^118 times itself, and of their product, 2^-8 times the weight, six bits are significant.
 #pragma once
 
 #include <jitc/nvfp4/decode.cuh>
@@ -8,8 +8,8 @@
 namespace jitc {
 
 // Decoding: eight codes of one word as four bf16 pairs, each value times 2^-126; pair p holds codes p and p + 4.
-// packed: see packed_pairs. plain: two codes a byte, as checkpoints have them. One multiplication moves sign and magnitude to
-// their places.
+// packed: see packed_pairs. plain: two codes a byte, as checkpoints have them. One multiplication moves sign and
+// magnitude to their places.
 template <bool packed>
 __device__ __forceinline__ void fp4x8_to_bf16_pairs(u32 word, u32 (&pair)[4]) {
     constexpr u32 sign = 0x80008000u, magnitude = 0x01c001c0u;

@@ -18,7 +18,8 @@ __device__ __forceinline__ u64 scale_offset(u32 row, u32 group, u32 tiles) {
 }
 
 // A code of a packed weight (reference::packed), and where its scale is: eight rows by 128 k are 512 bytes, lane
-// 4 (row mod 8) + t of a warp has 32 k; of a half word, bits 8..6, 2..0, 5..3, 12..10 hold magnitudes, 15, 9, 13, 14 signs.
+// 4 (row mod 8) + t of a warp has 32 k; of a half word, bits 8..6, 2..0, 5..3, 12..10 hold magnitudes, 15, 9, 13, 14
+// signs.
 struct PackedCode {
     u32 code;
     u64 scale_at;
@@ -48,8 +49,8 @@ __device__ __forceinline__ float e4m3_to_f32(u32 byte) {
     return __fmul_rn(__uint_as_float(bits), 0x1p120f);
 }
 
-// Bytes 1 and 3 of a word of E4M3 as an f16 pair, each value times 2^-8: exponent and fraction moved to their place, subnormals
-// included.
+// Bytes 1 and 3 of a word of E4M3 as an f16 pair, each value times 2^-8: exponent and fraction moved to their place,
+// subnormals included.
 __device__ __forceinline__ u32 e4m3_odd_to_f16(u32 word) { return ((word >> 1) & 0x3f803f80u) | (word & 0x80008000u); }
 
 // Four bytes of E4M3 as two f16 pairs, bytes 0 and 1, 2 and 3.

@@ -1,16 +1,16 @@
-// Invariant: what is written is what the library's packer (reference::packed) writes, byte for byte, and unpacking gives the
-// plain weight back; padding of swizzled scales comes back as zeros.
+// Invariant: what is written is what the library's packer (reference::packed) writes, byte for byte, and unpacking
+// gives the plain weight back; padding of swizzled scales comes back as zeros.
 //
-// A block is eight rows by block_len; lane 4 (row mod 8) + t of a warp owns a quarter of its row of the block, words of eight
-// k. A word holds four pairs of k, one of a pair in either half.
+// A block is eight rows by block_len; lane 4 (row mod 8) + t of a warp owns a quarter of its row of the block, words of
+// eight k. A word holds four pairs of k, one of a pair in either half.
 #pragma once
 
 #include <jitc/nvfp4/packed.cuh>
 
 namespace jitc {
 
-// What a set bit of a pair's codes changes in the word: the low half's four bits, lowest first, then the high half's; and the
-// kernel's pairs, with signs in bit 15 of a half word and magnitudes from bit `magnitude` on.
+// What a set bit of a pair's codes changes in the word: the low half's four bits, lowest first, then the high half's;
+// and the kernel's pairs, with signs in bit 15 of a half word and magnitudes from bit `magnitude` on.
 struct PairWords {
     u32 bit[8];
 };
@@ -26,7 +26,7 @@ struct Packing;
 template <>
 struct Packing<WeightLayout::packed> {
     static constexpr u32 block_len = 128, magnitude = 6;
-    __device__ static constexpr u32 low(u32 pair) { return pair; }             // which of the word's eight k
+    __device__ static constexpr u32 low(u32 pair) { return pair; }  // which of the word's eight k
     __device__ static constexpr u32 high(u32 pair) { return pair + 4u; }
     __device__ static constexpr PairWords words(u32 pair) {
         return pair == 0u   ? plain_words(6u, 15u)
@@ -80,6 +80,11 @@ __device__ __forceinline__ u64 packed_place(u32 row, u32 at, u32 blocks, u32 eac
     return ((u64(row >> 3) * blocks + at / each) * 8u + (row & 7u)) * each + at % each;
 }
 
+// Packs, or with C::unpack unpacks, one weight of C::rows by C::k.
+// \param codes       E2M1 codes to read, eight a word
+// \param scales      E4M3 scales to read
+// \param out_codes   codes to write, every word of them
+// \param out_scales  scales to write, padding included
 template <typename C>
 __device__ __forceinline__ void pack(const u32* codes, const u8* scales, u32* out_codes, u8* out_scales) {
     using P = Packing<C::weight_layout>;

@@ -1,6 +1,6 @@
-// Invariant: FP4 requantisation exactly as the table of the reference: scale = E4M3(peak / 6 with IEEE division, at least
-// 1e-12), round to nearest even, saturating; code = E2M1(value / decoded scale with IEEE division), ties to even, sign kept.
-// The same bits on every architecture: no conversion instruction is used.
+// Invariant: FP4 requantization exactly as the table of the reference: scale = E4M3(peak / 6 with IEEE division, at
+// least 1e-12), round to nearest even, saturating; code = E2M1(value / decoded scale with IEEE division), ties to even,
+// sign kept. The same bits on every architecture: no conversion instruction is used.
 #pragma once
 
 #include <jitc/nvfp4/decode.cuh>
@@ -22,14 +22,14 @@ __device__ __forceinline__ u32 block_scale(float peak) { return e4m3_code(fmaxf(
 __device__ __forceinline__ u32 fp4_code(float value, float scale) {
     const float q = __fdiv_rn(value, scale), m = fabsf(q);
     if (q != q) return 7u;
-    const u32 code = m <= 0.25f ? 0u
-                     : m < 0.75f ? 1u
+    const u32 code = m <= 0.25f   ? 0u
+                     : m < 0.75f  ? 1u
                      : m <= 1.25f ? 2u
-                     : m < 1.75f ? 3u
-                     : m <= 2.5f ? 4u
-                     : m < 3.5f ? 5u
-                     : m <= 5.0f ? 6u
-                                 : 7u;
+                     : m < 1.75f  ? 3u
+                     : m <= 2.5f  ? 4u
+                     : m < 3.5f   ? 5u
+                     : m <= 5.0f  ? 6u
+                                  : 7u;
     return code | (__float_as_uint(q) >> 28 & 8u);
 }
 

@@ -5,8 +5,8 @@
 
 namespace jitc {
 
-/// PTX fma.rn.bf16x2 with -0 added: the product of two pairs, exact where the factors are chosen so; subnormals count in
-/// full.
+/// PTX fma.rn.bf16x2 with -0 added: the product of two pairs, exact where the factors are chosen so; subnormals count
+/// in full.
 __device__ __forceinline__ u32 mul_bf16x2(u32 a, u32 b) {
     u32 d;
     asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(0x80008000u));

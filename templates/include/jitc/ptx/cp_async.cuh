@@ -48,8 +48,8 @@ __device__ __forceinline__ void cp_async_bulk(void* dst, const void* src, u32 by
     u64 policy;
     asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
     asm volatile(
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(
-            shared_address(dst)),
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::
+            "r"(shared_address(dst)),
         "l"(src), "r"(bytes), "r"(shared_address(bar)), "l"(policy)
         : "memory");
 #endif

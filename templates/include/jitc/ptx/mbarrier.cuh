@@ -1,5 +1,5 @@
-// Invariant: mbarriers in shared memory, by which consumers learn that a bulk copy has arrived. Before compute capability
-// 9.0 there are none and these do nothing: their callers then copy by cp.async (has_bulk_copy).
+// Invariant: mbarriers in shared memory, by which consumers learn that a bulk copy has arrived. Before compute
+// capability 9.0 there are none and these do nothing: their callers then copy by cp.async (has_bulk_copy).
 #pragma once
 
 #include <jitc/ptx/address.cuh>

@@ -1,5 +1,5 @@
-// Invariant: what blocks tell each other through global memory, with the ordering in the instruction's name. `offset`, in
-// bytes, is the instruction's own: as an address of its own it would take registers.
+// Invariant: what blocks tell each other through global memory, with the ordering in the instruction's name. `offset`,
+// in bytes, is the instruction's own: as an address of its own it would take registers.
 #pragma once
 
 #include <jitc/types.cuh>

@@ -14,7 +14,8 @@ struct Mma4 {
 /// first in the low half.
 __device__ __forceinline__ void mma_m16n8k16_bf16(Mma4& d, u32 a0, u32 a1, u32 a2, u32 a3, u64 b) {
     asm("{ .reg .b32 l, h;\n\tmov.b64 {l, h}, %8;\n\t"
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {l, h}, {%0, %1, %2, %3}; }"
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {l, h}, {%0, %1, %2, %3}; }"
         : "+f"(d.v[0]), "+f"(d.v[1]), "+f"(d.v[2]), "+f"(d.v[3])
         : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b));
 }

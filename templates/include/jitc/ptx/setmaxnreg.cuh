@@ -1,5 +1,5 @@
-// Invariant: registers of a thread move between groups of four warps; a block has no more than it was launched with, and a
-// warp that asks for more waits for ever.
+// Invariant: registers of a thread move between groups of four warps; a block has no more than it was launched with,
+// and a warp that asks for more waits for ever.
 #pragma once
 
 #include <jitc/types.cuh>

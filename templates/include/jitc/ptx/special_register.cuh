@@ -1,5 +1,5 @@
-// Invariant: special registers, read anew wherever the call stands: what the compiler reads once it keeps in a register,
-// through phases that have none to spare.
+// Invariant: special registers, read anew wherever the call stands: what the compiler reads once it keeps in a
+// register, through phases that have none to spare.
 #pragma once
 
 #include <jitc/types.cuh>

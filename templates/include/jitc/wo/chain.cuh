@@ -1,5 +1,6 @@
-// Invariant: the one place that says what a slot's chain is. a starts at +0 and takes k in ascending order;
-// w = (code * scale) * global, rounded once after each product; then one rounding (fma) or two (mul_add) a step.
+// Invariant: the one place that says what a slot's chain is; a slot is one part of the split-K sum. a starts at +0 and
+// takes k in ascending order; w = (code * scale) * global, rounded once after each product; then one rounding (fma) or
+// two (mul_add) a step.
 #pragma once
 
 #include <jitc/nvfp4/decode.cuh>

@@ -1,5 +1,6 @@
-// Invariant: every decode here is exact for every finite scale, -0 included: a weight comes out as code times scale times 2^-8
-// as a float, and the caller's global scale takes the 2^8. `pair` of a scale is the scale in both halves of a register.
+// Invariant: every decode here is exact for every finite scale, -0 included: a weight comes out as code times scale
+// times 2^-8 as a float, and the caller's global scale takes the 2^8. `pair` of a scale is the scale in both halves of
+// a register.
 #pragma once
 
 #include <jitc/nvfp4/bf16.cuh>

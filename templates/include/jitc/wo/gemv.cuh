@@ -1,5 +1,5 @@
 // Invariant: output = the slots' partials summed in slot order, whatever the geometry; partials hold the chains of
-// wo_chain.cuh bit for bit, in mma mode the sums of mma_rows.cuh. Which body runs is decided at compile time.
+// wo/chain.cuh bit for bit, in mma mode the sums of mma/rows.cuh. Which body runs is decided at compile time.
 #pragma once
 
 #include <jitc/region.cuh>
@@ -9,6 +9,15 @@
 
 namespace jitc {
 
+// \param attn           activations, bf16 [nat, k_total]
+// \param weight         codes, plain or packed
+// \param scales         E4M3 scales, swizzled or packed
+// \param global_scale   one float
+// \param partials       [nat, slots, hidden]
+// \param output         [nat, hidden]
+// \param counters       grid barriers of the original geometry, zero
+// \param region_timing  the region buffer, null without regions
+// \param nat            tokens of the launch
 template <typename C>
 __device__ __forceinline__ void wo_gemv(const u16* attn, const u8* weight, const u8* scales, const float* global_scale,
                                         float* partials, float* output, u32* counters, u64* region_timing, u32 nat) {

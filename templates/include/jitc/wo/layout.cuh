@@ -1,10 +1,10 @@
-// Invariant: where a tile's weights, scales, activations and sums lie in shared memory, which rows and slots a thread has,
-// and which copies bring them. A layout changes no bit.
+// Invariant: where a tile's weights, scales, activations and sums lie in shared memory, which rows and slots a thread
+// has, and which copies bring them. A layout changes no bit.
 //
-// A tile's rows form groups, each with a barrier of its own. As checkpoints have them, rows come in units of four: rows m,
-// m+32, m+64, m+96 of a 128-row block share the 16 scale bytes of four groups, so a tile is a run of units and its scales are
-// whole 16-byte pieces. Unit u holds rows (u/32)*128 + 32q + u%32. Packed, a tile is a run of rows by eight: eight rows by
-// 128 k are 512 bytes, 64 a row, their scales 64 bytes.
+// A tile's rows form groups, each with a barrier of its own. As checkpoints have them, rows come in units of four: rows
+// m, m+32, m+64, m+96 of a 128-row block share the 16 scale bytes of four groups, so a tile is a run of units and its
+// scales are whole 16-byte pieces. Unit u holds rows (u/32)*128 + 32q + u%32. Packed, a tile is a run of rows by eight:
+// eight rows by 128 k are 512 bytes, 64 a row, their scales 64 bytes.
 #pragma once
 
 #include <jitc/ptx/cp_async.cuh>
@@ -19,9 +19,9 @@ template <typename C, u32 weight_bytes>
 struct TileParts {
     using S = Shape<C>;
     static constexpr u32 tile = C::rows_per_cta;
-    static constexpr u32 rows = C::row_chains;        // chains a thread runs side by side
-    static constexpr u32 lanes = tile / rows;         // threads a slot takes
-    static constexpr u32 workers = C::block_threads - 32u;  // the last warp asks for the weights
+    static constexpr u32 rows = C::row_chains;              // chains a thread runs side by side
+    static constexpr u32 lanes = tile / rows;               // threads a slot takes
+    static constexpr u32 workers = C::block_threads - 32u;  // the last warp is the producer
     static constexpr u32 slot_chunks = S::k_head / S::split / chunk_len;
     static constexpr u32 groups = C::row_groups;
     static constexpr u32 group_lanes = lanes / groups;  // of one slot in one group
@@ -37,8 +37,8 @@ struct TileParts {
     static_assert(lanes % groups == 0, "every group has the same number of rows");
     static_assert(rows == 1 || rows == 2 || rows == 4, "tile shape");
 
-    // The group that is asked for in place `i`. Where a group is one warp, the schedulers that hold a warp more than the
-    // others get theirs first.
+    // The group whose copies are issued in place `i`. Where a group is one warp, the schedulers that hold a warp more
+    // than the others get theirs first.
     __device__ static u32 group_in_place(u32 i) {
         constexpr u32 extra = groups % 4u, deep = (groups + 3u) / 4u;
         if constexpr (extra == 0u || group_lanes * S::slots != 32u) {
@@ -59,7 +59,7 @@ struct TileCopy {
 
 // As checkpoints have them. A row is a copy, since shorter ones cost as much each.
 template <typename C>
-struct PlainTile : TileParts<C, C::rows_per_cta * (Shape<C>::row_bytes + 16u)> {
+struct PlainTile : TileParts<C, C::rows_per_cta*(Shape<C>::row_bytes + 16u)> {
     using S = Shape<C>;
     // An odd number of 16-byte pieces: neighbours miss each other's banks.
     static constexpr u32 pitch = S::row_bytes + 16u;
@@ -118,8 +118,8 @@ struct PlainTile : TileParts<C, C::rows_per_cta * (Shape<C>::row_bytes + 16u)> {
         }
     }
 
-    // Starts the copies of the tile's scales, by all who compute. They go first: every thread needs some, and behind the
-    // weights they would come last.
+    // Starts the copies of the tile's scales, by all who compute. They go first: every thread needs some, and behind
+    // the weights they would come last.
     __device__ static void copy_scales(u8* shared, const u8* scales, u32 block) {
         constexpr u32 all_units = ceil_div(S::hidden, 128u) * 32u;
         constexpr u32 tiles = S::k_total / chunk_len;
@@ -127,11 +127,11 @@ struct PlainTile : TileParts<C, C::rows_per_cta * (Shape<C>::row_bytes + 16u)> {
             u32 tile = i / units, local = i % units, unit = block * units + local;
             if (unit < all_units) {
                 cp_async_cg_16(shared + P::scales_at + i * 16u,
-                             scales + (u64(unit >> 5) * tiles + tile) * 512u + (unit & 31u) * 16u);
+                               scales + (u64(unit >> 5) * tiles + tile) * 512u + (unit & 31u) * 16u);
             }
         }
     }
-    // The i-th copy of weights in the order in which they are asked for, group by group.
+    // The i-th copy of weights in the order of issue, group by group.
     static constexpr u32 copies = P::tile, copy_bytes = S::row_bytes;
     __device__ static TileCopy copy(u32 i, u32 block) {
         u32 group = P::group_in_place(i / (P::group_lanes * P::rows)), in_group = i % (P::group_lanes * P::rows);
@@ -141,16 +141,15 @@ struct PlainTile : TileParts<C, C::rows_per_cta * (Shape<C>::row_bytes + 16u)> {
     }
 };
 
-// Packed. Eight rows come in a few copies, each of whole slots, and each 16 bytes further than the one before ends: so eight
-// neighbouring threads, two rows of four such segments, read different banks.
+// Packed. Eight rows come in a few copies, each of whole slots, and each 16 bytes further than the one before ends: so
+// eight neighbouring threads, two rows of four such segments, read different banks.
 __host__ __device__ constexpr u32 packed_segments(u32 slots, u32 k_total) {
     return slots % 4u == 0u && k_total % 512u == 0u ? 4u : slots % 2u == 0u && k_total % 256u == 0u ? 2u : 1u;
 }
 
 template <typename C>
-struct PackedTile
-    : TileParts<C, C::rows_per_cta * Shape<C>::row_bytes +
-                       C::rows_per_cta / 8u * packed_segments(Shape<C>::slots, Shape<C>::k_total) * 16u> {
+struct PackedTile : TileParts<C, C::rows_per_cta * Shape<C>::row_bytes +
+                                     C::rows_per_cta / 8u * packed_segments(Shape<C>::slots, Shape<C>::k_total) * 16u> {
     using S = Shape<C>;
     static constexpr u32 segments = packed_segments(S::slots, S::k_total);
     static constexpr u32 eights = C::rows_per_cta / 8u;
@@ -183,10 +182,10 @@ struct PackedTile
         __device__ Walk(u8* shared, uint2 it) {
             const u32 eight = it.y / lane_rows, row = it.y % lane_rows, segment = it.x / segment_slots;
             const u32 first = it.x % segment_slots * P::slot_chunks;
-            weights = shared + P::weights_at + (eight * segments + segment) * pitch + first / 2u * 512u + first % 2u * 32u +
-                      row * 64u;
-            scales = shared + P::scales_at + eight * eight_scales + segment * (eight_scales / segments) + first / 2u * 64u +
-                     first % 2u * 4u + row * 8u;
+            weights = shared + P::weights_at + (eight * segments + segment) * pitch + first / 2u * 512u +
+                      first % 2u * 32u + row * 64u;
+            scales = shared + P::scales_at + eight * eight_scales + segment * (eight_scales / segments) +
+                     first / 2u * 64u + first % 2u * 4u + row * 8u;
             step = first % 2u == 0u ? 4u : 60u;
         }
         __device__ __forceinline__ void next() {

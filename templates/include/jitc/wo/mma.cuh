@@ -1,6 +1,6 @@
-// Invariant: partials are the sums of mma_rows.cuh over the slots' ranges, output their sum in slot order; neither
-// depends on tiling, warps, layout or the number of blocks. A block owns rows with all of their slots, so the gather stays
-// in it.
+// Invariant: partials are the sums of mma/rows.cuh over the slots' ranges, output their sum in slot order; neither
+// depends on tiling, warps, layout or the number of blocks. A block owns rows with all of their slots, so the gather
+// stays in it.
 #pragma once
 
 #include <jitc/mma/gather.cuh>

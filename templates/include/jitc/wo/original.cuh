@@ -9,7 +9,14 @@
 
 namespace jitc {
 
-// One row's chain with 8-byte weight loads; the activations lie in shared memory from `begin` on.
+// One row's chain with 8-byte weight loads.
+// \param attn    activations as floats in shared memory; the first is that of k = `begin`
+// \param weight  plain codes
+// \param scales  swizzled E4M3 scales
+// \param rest    the global scale times pair_rest
+// \param row     the row
+// \param begin   first k of the chain, a multiple of 16
+// \param end     one past the last
 template <typename C>
 __device__ __forceinline__ float chain_by_groups(const float* attn, const u8* weight, const u8* scales, float rest,
                                                  u32 row, u32 begin, u32 end) {
@@ -38,6 +45,14 @@ __device__ __forceinline__ float chain_by_groups(const float* attn, const u8* we
     return a;
 }
 
+// \param attn          activations, bf16 [nat, k_total]
+// \param weight        plain codes
+// \param scales        swizzled E4M3 scales
+// \param global_scale  one float
+// \param partials      [nat, slots, hidden]
+// \param output        [nat, hidden]
+// \param counters      a grid barrier a token, zero
+// \param timer         the kernel's regions
 template <typename C>
 __device__ __forceinline__ void wo_original(const u16* attn, const u8* weight, const u8* scales,
                                             const float* global_scale, float* partials, float* output, u32* counters,
@@ -54,7 +69,8 @@ __device__ __forceinline__ void wo_original(const u16* attn, const u8* weight, c
         if constexpr (S::k_head % (group_len * S::split) == 0) {
             __shared__ __align__(16) float attn_floats[S::k_head / S::split];
             timer.enter(region::phase1_wo_stage{});
-            for (u32 k = begin + threadIdx.x; k < end; k += C::block_threads) attn_floats[k - begin] = bf16_to_f32(x[k]);
+            for (u32 k = begin + threadIdx.x; k < end; k += C::block_threads)
+                attn_floats[k - begin] = bf16_to_f32(x[k]);
             __syncthreads();
             timer.exit(region::phase1_wo_stage{});
             timer.enter(region::phase1_wo_gemv{});
@@ -66,8 +82,7 @@ __device__ __forceinline__ void wo_original(const u16* attn, const u8* weight, c
                 }
             } else {
                 for (u32 row = threadIdx.x; row < S::hidden; row += C::block_threads) {
-                    mine[u64(slot) * S::hidden + row] =
-                        chain_scalar<C>(x, weight, scales, global, row, begin, end);
+                    mine[u64(slot) * S::hidden + row] = chain_scalar<C>(x, weight, scales, global, row, begin, end);
                 }
             }
         } else {

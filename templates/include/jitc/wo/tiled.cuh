@@ -1,8 +1,8 @@
 // Invariant: a block owns a tile of rows with all of their slots, so the ordered gather stays inside the block: no
 // counter, no other block. Every thread owns `rows` chains of one slot.
 //
-// Weights travel a row, or a few slots of eight rows, a copy. Groups of rows are asked for in order; the threads of a group
-// wait for it alone, so that early groups compute while late ones travel.
+// Weights travel a row, or a few slots of eight rows, a copy. The copies of groups of rows are issued in order; the
+// threads of a group wait for it alone, so that early groups compute while late ones travel.
 #pragma once
 
 #include <jitc/ptx/mbarrier.cuh>
@@ -14,6 +14,11 @@
 namespace jitc {
 
 // The chains of one thread over one chunk of 64 weights. `folded`: the activations hold the global scale already.
+// \param weights  the thread's first row of the chunk in shared memory
+// \param scales   likewise
+// \param attn     the chunk's activations of the first token
+// \param global   the global scale times pair_rest
+// \param acc      the chains, [row][token]
 template <typename C, bool folded>
 __device__ __forceinline__ void tiled_chunk(const u8* weights, const u8* scales, const float* attn, float global,
                                             float (&acc)[C::row_chains][C::tokens]) {
@@ -73,8 +78,8 @@ __device__ __forceinline__ void tiled_slot(typename TiledLayout<C>::Walk walk, c
     }
 }
 
-// Asks for the tile's weights, group by group. Where there are bulk copies this is all that the block's last warp does:
-// whoever asks is held up as long as the memory is, so nobody who computes should.
+// Issues the copies of the tile's weights, group by group. Where there are bulk copies this is all that the block's
+// last warp, the producer, does: whoever issues is held up as long as the memory is, so no consumer should.
 template <typename C>
 __device__ __forceinline__ void tiled_weights(u8* shared, const u8* weight) {
     using L = TiledLayout<C>;
@@ -134,10 +139,9 @@ struct AttnPieces {
         u32 token = piece / row_pieces, k = piece % row_pieces * 4u;
         float* to = reinterpret_cast<float*>(shared + L::attn_at) +
                     (token * S::slots + L::x_place(k / slot_len)) * L::slot_floats + k % slot_len;
-        *reinterpret_cast<float4*>(to) = make_float4(__fmul_rn(__uint_as_float(v.x << 16), factor),
-                                                     __fmul_rn(__uint_as_float(v.x & 0xffff0000u), factor),
-                                                     __fmul_rn(__uint_as_float(v.y << 16), factor),
-                                                     __fmul_rn(__uint_as_float(v.y & 0xffff0000u), factor));
+        *reinterpret_cast<float4*>(to) = make_float4(
+            __fmul_rn(__uint_as_float(v.x << 16), factor), __fmul_rn(__uint_as_float(v.x & 0xffff0000u), factor),
+            __fmul_rn(__uint_as_float(v.y << 16), factor), __fmul_rn(__uint_as_float(v.y & 0xffff0000u), factor));
     }
     // All of a token tile; whether any of them is far from one.
     __device__ static bool fill(u8* shared, const u16* attn, u32 first_token, u32 nat, float factor) {
@@ -168,6 +172,15 @@ __device__ __forceinline__ void tiled_gather(const float* sums, float* output, u
     }
 }
 
+// Producer and consumers of one tile of rows: the last warp issues copies, all others run chains.
+// \param attn          activations, bf16 [nat, k_total]
+// \param weight        codes, plain or packed
+// \param scales        E4M3 scales, swizzled or packed
+// \param global_scale  one float
+// \param partials      [nat, slots, hidden]
+// \param output        [nat, hidden]
+// \param nat           tokens of the launch
+// \param timer         the kernel's regions
 template <typename C>
 __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, const u8* scales, const float* global_scale,
                                          float* partials, float* output, u32 nat, RegionTimer<C>& timer) {
@@ -219,8 +232,7 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
     timer.exit(region::phase1_wo_stage{});
     for (u32 first_token = 0; first_token < nat; first_token += C::tokens) {
         if (first_token != 0u) {
-            far = named_barrier_any<1, L::workers>(
-                A::fill(shared, attn, first_token, nat, factor));
+            far = named_barrier_any<1, L::workers>(A::fill(shared, attn, first_token, nat, factor));
         }
         bool folds = global_folds(global);
         if (far && folds) {
@@ -244,7 +256,8 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
             }
             if (plain) {
                 const typename L::Walk walk(shared, it);
-                const float* x = reinterpret_cast<const float*>(shared + L::attn_at) + L::x_place(slot) * L::slot_floats;
+                const float* x =
+                    reinterpret_cast<const float*>(shared + L::attn_at) + L::x_place(slot) * L::slot_floats;
                 if constexpr (has_bulk_copy) mbarrier_wait_parity(bars + group, 0u);
                 if (folds) {
                     tiled_slot<C, true>(walk, x, rest, acc);
@@ -256,8 +269,8 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
                     u32 row = L::global_row(blockIdx.x, L::local(l, j));
                     for (u32 t = 0; t < C::tokens; ++t) {
                         if (row >= S::hidden || first_token + t >= nat) continue;
-                        float a = chain_scalar<C, C::packed>(attn + u64(first_token + t) * S::k_total, weight, scales, global,
-                                                             row, S::slot_begin(slot), S::slot_end(slot));
+                        float a = chain_scalar<C, C::packed>(attn + u64(first_token + t) * S::k_total, weight, scales,
+                                                             global, row, S::slot_begin(slot), S::slot_end(slot));
                         // Selected by comparison: a register array takes no run-time index.
 #pragma unroll
                         for (u32 jj = 0; jj < L::rows; ++jj) {
@@ -293,7 +306,8 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
     }
 }
 
-// The same block structure without any alignment: scalar chains, and only the sums in shared memory.
+// The same block structure without any alignment: scalar chains, and only the sums in shared memory. Arguments as of
+// wo_tiled.
 template <typename C>
 __device__ __forceinline__ void wo_tiled_scalar(const u16* attn, const u8* weight, const u8* scales,
                                                 const float* global_scale, float* partials, float* output, u32 nat) {
