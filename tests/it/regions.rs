@@ -97,6 +97,22 @@ fn code(cubin: &[u8]) -> Vec<u8> {
     section.data().expect("bytes").to_vec()
 }
 
+/// A header without comments, and its argument lists on one line each.
+fn code_of(header: &str) -> String {
+    let comment = |line: &&str| !line.trim_start().starts_with("//");
+    let mut joined = String::new();
+    for line in header.lines().filter(comment) {
+        let (gap, line) = match joined.chars().last() {
+            Some(',') => (" ", line.trim_start()),
+            Some('(') => ("", line.trim_start()),
+            _ => ("\n", line),
+        };
+        joined.push_str(gap);
+        joined.push_str(line);
+    }
+    joined + "\n"
+}
+
 /// The source without a trace of timing.
 fn without_timing(source: &str) -> String {
     let timing = ["timer.", "RegionTimer<Config> ", "RegionTimer<C> ", "RegionSum<"];
@@ -143,12 +159,8 @@ fn the_wo_gemv_without_regions_is_the_very_code_of_one_without_instrumentation()
     let below = plain.path().join("include/jitc/wo");
     fs_err::create_dir_all(&below).expect("folder");
     for name in ["gemv.cuh", "original.cuh", "tiled.cuh"] {
-        let source = fs_err::read_to_string(headers.join(name)).expect("header");
+        let source = code_of(&fs_err::read_to_string(headers.join(name)).expect("header"));
         let stripped = without_timing(&source)
-            .replace(
-                ",\n                                            RegionTimer<C>& timer)",
-                ")",
-            )
             .replace(", RegionTimer<C>& timer)", ")")
             .replace(", nat, timer)", ", nat)")
             .replace(", counters, timer)", ", counters)");
@@ -177,7 +189,7 @@ fn the_layer_without_regions_has_the_instructions_of_one_without_instrumentation
     fs_err::create_dir_all(&below).expect("folder");
     let headers = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/include/jitc/layer");
     for name in ["persistent.cuh", "original.cuh"] {
-        let mut source = fs_err::read_to_string(headers.join(name)).expect("header");
+        let mut source = code_of(&fs_err::read_to_string(headers.join(name)).expect("header"));
         for condition in [
             "if constexpr (!own) ",
             "if constexpr (entered) ",
@@ -283,8 +295,9 @@ fn roles(geometry: &Geometry) -> String {
         ("waits_for_rows", Active::WoConsumers),
     ];
     let space = format!("of_{slice_ctas}_{num_k_tiles}_{wo_split}_{num_kv_heads}");
-    let mut text =
-        format!("namespace {space} {{\nusing R = jitc::layer::OriginalRoles<{wo_split}u, {num_kv_heads}u>;\n");
+    let mut text = format!(
+        "namespace {space} {{\nusing R = jitc::layer::OriginalRoles<{wo_split}u, {num_kv_heads}u>;\n"
+    );
     for (role, active) in asked {
         let _ = write!(
             text,
