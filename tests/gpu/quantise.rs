@@ -28,7 +28,7 @@ block = "threads"
 "#;
 
 const SOURCE: &str = r#"
-#include <jitc/beta/quantise.cuh>
+#include <jitc/nvfp4/quantize.cuh>
 
 extern "C" __global__ void __launch_bounds__({{ threads }})
 requantise(const unsigned short* x, unsigned char* codes, unsigned char* scales, unsigned blocks) {
@@ -40,11 +40,11 @@ requantise(const unsigned short* x, unsigned char* codes, unsigned char* scales,
         values[i] = bf16_to_f32(x[at * 16 + i]);
         peak = fmaxf(peak, fabsf(values[i]));
     }
-    const u32 scale = beta::block_scale(peak);
+    const u32 scale = block_scale(peak);
     scales[at] = u8(scale);
     for (int i = 0; i < 8; ++i) {
-        const u32 even = beta::fp4_code(values[2 * i], e4m3_to_f32(scale));
-        const u32 odd = beta::fp4_code(values[2 * i + 1], e4m3_to_f32(scale));
+        const u32 even = fp4_code(values[2 * i], e4m3_to_f32(scale));
+        const u32 odd = fp4_code(values[2 * i + 1], e4m3_to_f32(scale));
         codes[at * 8 + i] = u8(even | odd << 4);
     }
 }

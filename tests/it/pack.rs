@@ -13,7 +13,7 @@ const SHIM: &str = r"
 #define __forceinline__ inline
 struct Index { unsigned x; };
 static const Index blockIdx{0}, threadIdx{0}, blockDim{1}, gridDim{1};
-#include <jitc/pack.cuh>
+#include <jitc/nvfp4/pack.cuh>
 #include <cstdio>
 #include <cstdlib>
 #include <vector>

@@ -97,6 +97,22 @@ fn code(cubin: &[u8]) -> Vec<u8> {
     section.data().expect("bytes").to_vec()
 }
 
+/// A header without comments, and its argument lists on one line each.
+fn code_of(header: &str) -> String {
+    let comment = |line: &&str| !line.trim_start().starts_with("//");
+    let mut joined = String::new();
+    for line in header.lines().filter(comment) {
+        let (gap, line) = match joined.chars().last() {
+            Some(',') => (" ", line.trim_start()),
+            Some('(') => ("", line.trim_start()),
+            _ => ("\n", line),
+        };
+        joined.push_str(gap);
+        joined.push_str(line);
+    }
+    joined + "\n"
+}
+
 /// The source without a trace of timing.
 fn without_timing(source: &str) -> String {
     let timing = ["timer.", "RegionTimer<Config> ", "RegionTimer<C> ", "RegionSum<"];
@@ -139,16 +155,12 @@ fn the_wo_gemv_without_regions_is_the_very_code_of_one_without_instrumentation()
         tempfile::tempdir().expect("tempdir"),
         tempfile::tempdir().expect("tempdir"),
     );
-    let headers = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/include/jitc");
-    let below = plain.path().join("include/jitc");
+    let headers = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/include/jitc/wo");
+    let below = plain.path().join("include/jitc/wo");
     fs_err::create_dir_all(&below).expect("folder");
-    for name in ["wo_gemv.cuh", "wo_original.cuh", "wo_tiled.cuh"] {
-        let source = fs_err::read_to_string(headers.join(name)).expect("header");
+    for name in ["gemv.cuh", "original.cuh", "tiled.cuh"] {
+        let source = code_of(&fs_err::read_to_string(headers.join(name)).expect("header"));
         let stripped = without_timing(&source)
-            .replace(
-                ",\n                                            RegionTimer<C>& timer)",
-                ")",
-            )
             .replace(", RegionTimer<C>& timer)", ")")
             .replace(", nat, timer)", ", nat)")
             .replace(", counters, timer)", ", counters)");
@@ -173,11 +185,11 @@ fn the_wo_gemv_without_regions_is_the_very_code_of_one_without_instrumentation()
 #[test]
 fn the_layer_without_regions_has_the_instructions_of_one_without_instrumentation() {
     let plain = tempfile::tempdir().expect("tempdir");
-    let below = plain.path().join("include/jitc/beta");
+    let below = plain.path().join("include/jitc/layer");
     fs_err::create_dir_all(&below).expect("folder");
-    let headers = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/include/jitc/beta");
-    for name in ["spread.cuh", "original.cuh"] {
-        let mut source = fs_err::read_to_string(headers.join(name)).expect("header");
+    let headers = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/include/jitc/layer");
+    for name in ["persistent.cuh", "original.cuh"] {
+        let mut source = code_of(&fs_err::read_to_string(headers.join(name)).expect("header"));
         for condition in [
             "if constexpr (!own) ",
             "if constexpr (entered) ",
@@ -283,8 +295,9 @@ fn roles(geometry: &Geometry) -> String {
         ("waits_for_rows", Active::WoConsumers),
     ];
     let space = format!("of_{slice_ctas}_{num_k_tiles}_{wo_split}_{num_kv_heads}");
-    let mut text =
-        format!("namespace {space} {{\nusing R = jitc::beta::OriginalRoles<{wo_split}u, {num_kv_heads}u>;\n");
+    let mut text = format!(
+        "namespace {space} {{\nusing R = jitc::layer::OriginalRoles<{wo_split}u, {num_kv_heads}u>;\n"
+    );
     for (role, active) in asked {
         let _ = write!(
             text,
@@ -303,7 +316,7 @@ fn roles(geometry: &Geometry) -> String {
 
 #[test]
 fn masks_are_the_roles_that_the_kernel_of_the_originals_geometry_gives_its_blocks() {
-    let mut source = "#include <jitc/region.cuh>\n#include <jitc/beta/roles.cuh>\n".to_owned();
+    let mut source = "#include <jitc/region.cuh>\n#include <jitc/layer/roles.cuh>\n".to_owned();
     for (slice_ctas, num_k_tiles) in [(8, 8), (16, 8), (32, 8), (8, 4)] {
         for wo_split in [1, 2, 4, 8] {
             for num_kv_heads in [1, 2, 4] {
@@ -331,7 +344,7 @@ fn masks_are_the_roles_that_the_kernel_of_the_originals_geometry_gives_its_block
         String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     assert!(!output.status.success() && said.contains("owns_slot"), "{said}");
     // The kernel asks them and nothing else.
-    let kernel = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/include/jitc/beta/original.cuh");
+    let kernel = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/include/jitc/layer/original.cuh");
     let kernel = fs_err::read_to_string(kernel).expect("header");
     for role in ["norms_input", "owns_slot", "waits_for_rows"] {
         assert!(kernel.contains(&format!("Roles::{role}(bx, by)")), "{role}");

@@ -73,8 +73,8 @@ static unsigned bf16_product(unsigned a, unsigned b) {
     if (double(float(exact)) != exact || (bits & 0xffffu) != 0) exit(4);
     return bits >> 16;
 }
-#include <jitc/wo_decode.cuh>
-#include <jitc/wo_layout.cuh>
+#include <jitc/wo/decode.cuh>
+#include <jitc/wo/layout.cuh>
 using namespace jitc;
 template <unsigned KV, unsigned SPLIT, unsigned TILE, unsigned CHAINS, unsigned GROUPS, bool P>
 struct Config {
@@ -158,28 +158,26 @@ fn a_thread_of_the_exact_modes_decodes_the_very_weights_of_its_slots_in_either_l
     let dir = tempfile::tempdir().expect("tempdir");
     let headers = headers();
     let own = dir.path().join("jitc");
-    fs_err::create_dir(&own).expect("folder");
+    fs_err::create_dir_all(own.join("ptx")).expect("folder");
     let bf16 = " return bf16_product(a & 0xffffu, b & 0xffffu) | bf16_product(a >> 16, b >> 16) << 16;";
     let f16 = " return half_product(a, b) | half_product(a >> 16, b >> 16) << 16;";
-    let mma = [
+    let arithmetic = [
         ("u32 mul_bf16x2(", bf16),
+        ("u32 mul_f16x2(", f16),
         ("u32 low_twice(", " return (pair & 0xffffu) * 0x10001u;"),
         ("u32 high_twice(", " return (pair >> 16) * 0x10001u;"),
     ];
-    for_the_host(&headers, &own, "mma.cuh", &mma);
-    let nvfp4 = [
-        ("u32 mul_f16x2(", f16),
-        (
-            "float2 widen_f16x2(",
-            " return {from_f16(pair & 0xffffu), from_f16(pair >> 16)};",
-        ),
-    ];
-    for_the_host(&headers, &own, "nvfp4.cuh", &nvfp4);
+    for_the_host(&headers, &own, "ptx/arithmetic.cuh", &arithmetic);
+    let cvt = [(
+        "float2 cvt_f32x2_f16x2(",
+        " return {from_f16(pair & 0xffffu), from_f16(pair >> 16)};",
+    )];
+    for_the_host(&headers, &own, "ptx/cvt.cuh", &cvt);
     for_the_host(
         &headers,
         &own,
-        "copy.cuh",
-        &[("void copy16_async(", " memcpy(dst, src, 16);")],
+        "ptx/cp_async.cuh",
+        &[("void cp_async_cg_16(", " memcpy(dst, src, 16);")],
     );
     let Some(program) = built(dir.path(), SHIM) else {
         return;

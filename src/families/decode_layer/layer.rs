@@ -26,7 +26,7 @@ pub struct Layer {
 }
 
 /// Threads that compute in a block whose warps share registers out, and registers a
-/// thread that it has to be launched with: as in `beta/block_ring.cuh`.
+/// thread that it has to be launched with: as in `layer/block_ring.cuh`.
 const SHARING_THREADS: u32 = 512;
 const LAUNCH_REGISTERS: u32 = 96;
 

@@ -100,7 +100,7 @@ pub struct Workspace {
 
 /// Counters of the whole grid, 128 bytes apart; those of tokens come behind them.
 const GRID_COUNTERS: usize = 3 * 32;
-/// `codes_done` of `sync.cuh`, which a launch leaves as it is, and the next clears.
+/// `codes_done` of `layer/sync.cuh`, which a launch leaves as it is, and the next clears.
 pub(super) const CODES_COUNTER: usize = 32;
 
 /// Counters of a token: one a head, or those of the original geometry.

@@ -6,9 +6,8 @@
 // The buffer, 64-bit words: a row a block (linear block index, x fastest) of region_count pairs (entry, exit); then a
 // word a block with its multiprocessor; then the table's identity.
 //
-//     RegionTimer<C> timer(region_timing);                  // first thing in the kernel; C has num_regions, tick_source, tick_thread
-//     timer.enter(region::phase1_wo_gemv{});
-//     timer.exit(region::phase1_wo_gemv{});
+//     RegionTimer<C> timer(region_timing);                  // first thing in the kernel; C has num_regions,
+//     tick_source, tick_thread timer.enter(region::phase1_wo_gemv{}); timer.exit(region::phase1_wo_gemv{});
 //
 // and for a region of a loop that another region sums:
 //
@@ -16,8 +15,8 @@
 //     for (...) { timer.enter(region::phase3_3a_fc1_silu{}, fc1); ...; timer.exit(region::phase3_3a_fc1_silu{}, fc1); }
 //     timer.sum(region::phase3_3a_fc1_silu_per_call{}, fc1);
 //
-// A region may begin in one kernel and end in the next of the same stream, where nothing else shares the buffer: that is the
-// wait at a kernel's boundary. It needs globaltimer, since the block's next multiprocessor may be another one.
+// A region may begin in one kernel and end in the next of the same stream, where nothing else shares the buffer: that
+// is the wait at a kernel's boundary. It needs globaltimer, since the block's next multiprocessor may be another one.
 //
 // A thread other than 0 reads dynamic shared memory after a region of class barrier_wait: the kernel has to have some.
 //
@@ -25,8 +24,9 @@
 // barrier: put them where that thread passes, and put the block barrier inside or outside the region as is meant.
 #pragma once
 
+#include <jitc/ptx/ld_st.cuh>
+#include <jitc/ptx/special_register.cuh>
 #include <jitc/region_table.cuh>
-#include <jitc/types.cuh>
 
 namespace jitc {
 
@@ -36,13 +36,11 @@ enum class TickSource { globaltimer, clock64 };
 
 template <TickSource source>
 __device__ __forceinline__ u64 read_ticks() {
-    u64 t;
     if constexpr (source == TickSource::globaltimer) {
-        asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t)::"memory");
+        return read_globaltimer_ordered();
     } else {
-        asm volatile("mov.u64 %0, %%clock64;" : "=l"(t)::"memory");
+        return read_clock64_ordered();
     }
-    return t;
 }
 
 // The running sum of a loop's region: exits less entries. Two registers of the thread that reads.
@@ -57,15 +55,24 @@ struct RegionSum<C, true> {
 template <typename C, bool on = (C::num_regions != 0u)>
 struct RegionTimer {
     __device__ __forceinline__ explicit RegionTimer(u64*, bool = true) {}
-    template <typename R> __device__ __forceinline__ void enter_at_start(R) {}
-    template <typename R> __device__ __forceinline__ void enter_at_start(R, RegionSum<C>&) {}
-    template <typename R> __device__ __forceinline__ void enter(R) {}
-    template <typename R> __device__ __forceinline__ void exit(R) {}
-    template <typename R> __device__ __forceinline__ void enter(R, RegionSum<C>&) {}
-    template <typename R> __device__ __forceinline__ void exit(R, RegionSum<C>&) {}
-    template <typename R> __device__ __forceinline__ void sum(R, const RegionSum<C>&) {}
-    template <typename R> __device__ __forceinline__ void leave_kernel(R) {}
-    template <typename R> __device__ __forceinline__ void come_from_kernel(R) {}
+    template <typename R>
+    __device__ __forceinline__ void enter_at_start(R) {}
+    template <typename R>
+    __device__ __forceinline__ void enter_at_start(R, RegionSum<C>&) {}
+    template <typename R>
+    __device__ __forceinline__ void enter(R) {}
+    template <typename R>
+    __device__ __forceinline__ void exit(R) {}
+    template <typename R>
+    __device__ __forceinline__ void enter(R, RegionSum<C>&) {}
+    template <typename R>
+    __device__ __forceinline__ void exit(R, RegionSum<C>&) {}
+    template <typename R>
+    __device__ __forceinline__ void sum(R, const RegionSum<C>&) {}
+    template <typename R>
+    __device__ __forceinline__ void leave_kernel(R) {}
+    template <typename R>
+    __device__ __forceinline__ void come_from_kernel(R) {}
     __device__ __forceinline__ void join() {}
 };
 
@@ -86,37 +93,39 @@ struct RegionTimer<C, true> {
             __syncwarp();
         }
         if (threadIdx.x == C::tick_thread) {
-            u32 sm;
-            asm volatile("mov.u32 %0, %%smid;" : "=r"(sm));
             u64* after = buffer + ctas * (2u * region_count);
-            after[cta] = sm;
+            after[cta] = read_smid();
             if (cta == 0u) after[ctas] = region_identity;
         }
     }
     // The block's number, worked out anew for every tick: kernels with regions have no register to spare.
     __device__ __forceinline__ static u64 block() {
         u32 x, y, z;
-        asm volatile("mov.u32 %0, %%ctaid.x; mov.u32 %1, %%ctaid.y; mov.u32 %2, %%ctaid.z;" : "=r"(x), "=r"(y), "=r"(z));
+        read_ctaid(x, y, z);
         return (u64(z) * gridDim.y + y) * gridDim.x + x;
     }
     // Its row.
     __device__ __forceinline__ u64* row() const { return buffer + block() * (2u * region_count); }
     // From the kernel's first instruction on, the zeroing of the rows included.
-    template <typename R> __device__ __forceinline__ void enter_at_start(R) {
+    template <typename R>
+    __device__ __forceinline__ void enter_at_start(R) {
         if constexpr (R::id != region_absent) {
             if (threadIdx.x == C::tick_thread) row()[2u * R::id] = start;
         }
     }
-    template <typename R> __device__ __forceinline__ void enter_at_start(R r, RegionSum<C>& sum) {
+    template <typename R>
+    __device__ __forceinline__ void enter_at_start(R r, RegionSum<C>& sum) {
         enter_at_start(r);
         sum.total -= start;
     }
-    template <typename R> __device__ __forceinline__ void enter(R) {
+    template <typename R>
+    __device__ __forceinline__ void enter(R) {
         if constexpr (R::id != region_absent) {
             if (threadIdx.x == C::tick_thread) row()[2u * R::id] = read_ticks<C::tick_source>();
         }
     }
-    template <typename R> __device__ __forceinline__ void exit(R) {
+    template <typename R>
+    __device__ __forceinline__ void exit(R) {
         if constexpr (R::id != region_absent) {
             if (threadIdx.x == C::tick_thread) {
                 if constexpr (R::waits && C::tick_thread != 0u) settle();
@@ -124,18 +133,15 @@ struct RegionTimer<C, true> {
             }
         }
     }
-    // A block barrier holds a warp only at the next instruction that needs it to be complete, and reading the clock needs
-    // nothing: a thread that reads shared memory first (any; the start of the dynamic) reads the clock after the wait.
-    // Thread 0 is the one that polls, and comes to the barrier last.
+    // A block barrier holds a warp only at the next instruction that needs it to be complete, and reading the clock
+    // needs nothing: a thread that reads shared memory first (any; the start of the dynamic) reads the clock after the
+    // wait. Thread 0 is the one that polls, and comes to the barrier last.
     __device__ __forceinline__ static void settle() {
         extern __shared__ unsigned char jitc_settle[];
-        u32 read;
-        asm volatile("ld.volatile.shared.u32 %0, [%1];"
-                     : "=r"(read)
-                     : "r"(u32(__cvta_generic_to_shared(jitc_settle)))
-                     : "memory");
+        ld_volatile_shared(shared_address(jitc_settle));
     }
-    template <typename R> __device__ __forceinline__ void enter(R, RegionSum<C>& sum) {
+    template <typename R>
+    __device__ __forceinline__ void enter(R, RegionSum<C>& sum) {
         if constexpr (R::id != region_absent) {
             if (threadIdx.x == C::tick_thread) {
                 const u64 t = read_ticks<C::tick_source>();
@@ -144,7 +150,8 @@ struct RegionTimer<C, true> {
             }
         }
     }
-    template <typename R> __device__ __forceinline__ void exit(R, RegionSum<C>& sum) {
+    template <typename R>
+    __device__ __forceinline__ void exit(R, RegionSum<C>& sum) {
         if constexpr (R::id != region_absent) {
             if (threadIdx.x == C::tick_thread) {
                 const u64 t = read_ticks<C::tick_source>();
@@ -154,10 +161,12 @@ struct RegionTimer<C, true> {
         }
     }
     // As enter and exit, for a region that spans two kernels.
-    template <typename R> __device__ __forceinline__ void leave_kernel(R r) {
+    template <typename R>
+    __device__ __forceinline__ void leave_kernel(R r) {
         if constexpr (C::tick_source == TickSource::globaltimer) enter(r);
     }
-    template <typename R> __device__ __forceinline__ void come_from_kernel(R) {
+    template <typename R>
+    __device__ __forceinline__ void come_from_kernel(R) {
         if constexpr (C::tick_source == TickSource::globaltimer && R::id != region_absent) {
             if (threadIdx.x == C::tick_thread) row()[2u * R::id + 1u] = start;
         }
@@ -165,7 +174,8 @@ struct RegionTimer<C, true> {
     // Waits for the block, so that what follows is the block's time and not one thread's. Only with regions.
     __device__ __forceinline__ void join() { __syncthreads(); }
     // Entry 0 and exit the sum, so that the difference is the sum.
-    template <typename R> __device__ __forceinline__ void sum(R, const RegionSum<C>& sum) {
+    template <typename R>
+    __device__ __forceinline__ void sum(R, const RegionSum<C>& sum) {
         if constexpr (R::id != region_absent) {
             if (threadIdx.x == C::tick_thread) row()[2u * R::id + 1u] = sum.total;
         }

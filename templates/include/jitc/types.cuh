@@ -15,9 +15,13 @@ using u32 = unsigned int;
 using u64 = unsigned long long;
 
 template <typename T>
-__host__ __device__ constexpr T ceil_div(T a, T b) { return (a + b - 1) / b; }
+__host__ __device__ constexpr T ceil_div(T a, T b) {
+    return (a + b - 1) / b;
+}
 
 template <typename T>
-__host__ __device__ constexpr T round_up(T a, T b) { return ceil_div(a, b) * b; }
+__host__ __device__ constexpr T round_up(T a, T b) {
+    return ceil_div(a, b) * b;
+}
 
 }  // namespace jitc

@@ -13,6 +13,15 @@ use crate::engine::request::target::Arch;
 use crate::engine::request::tera_strict::Expressions;
 use crate::engine::suggest::did_you_mean;
 
+/// A file of a family, as it was read.
+#[derive(Debug, Clone)]
+pub struct TemplateFile {
+    /// Its path below the folder that it was read from, for messages.
+    pub path: String,
+    /// All of it.
+    pub text: String,
+}
+
 /// A kernel template with everything that may vary in it.
 #[derive(Debug)]
 pub struct Family {
@@ -154,15 +163,16 @@ struct FamilyFile {
 }
 
 impl Family {
-    /// Parses and checks a family.
-    pub fn parse(name: &str, toml: &str, source: &str) -> Result<Self, TemplateError> {
-        let toml_name = format!("{name}.toml");
+    /// Parses and checks a family: its declarations and its source.
+    pub fn parse(name: &str, toml: &TemplateFile, source: &TemplateFile) -> Result<Self, TemplateError> {
         let in_toml = |reason: String| TemplateError::Declaration {
-            file: toml_name.clone(),
+            file: toml.path.clone(),
             reason,
         };
-        let file: FamilyFile = toml::from_str(toml).map_err(|e| {
-            let line = e.span().map_or(1, |s| toml[..s.start].lines().count().max(1));
+        let file: FamilyFile = toml::from_str(&toml.text).map_err(|e| {
+            let line = e
+                .span()
+                .map_or(1, |s| toml.text[..s.start].lines().count().max(1));
             in_toml(format!("line {line}: {}", e.message()))
         })?;
         let constants: IndexMap<String, Constant> = file
@@ -230,7 +240,7 @@ impl Family {
                 }
             }
         }
-        check_source(name, source, &known, &mut expressions)?;
+        check_source(&source_name(name), toml, source, &known, &mut expressions)?;
         Ok(Self {
             name: name.to_owned(),
             summary: file.summary,
@@ -241,7 +251,7 @@ impl Family {
             constraints: file.constraints,
             presets,
             entries: file.entries,
-            source: source.to_owned(),
+            source: source.text.clone(),
             expressions,
         })
     }
@@ -253,10 +263,10 @@ impl Family {
             .is_none_or(|oldest| arch.number() >= oldest.number())
     }
 
-    /// The source's name, as the compiler's messages show it.
+    /// The source's name, as the compiler knows it, wherever the file stands.
     #[must_use]
     pub fn source_name(&self) -> String {
-        format!("{}.cu.tera", self.name)
+        source_name(&self.name)
     }
 
     /// The preset of this name.
@@ -319,19 +329,23 @@ impl Family {
     }
 }
 
+fn source_name(family: &str) -> String {
+    format!("{family}.cu.tera")
+}
+
 fn check_source(
-    name: &str,
-    source: &str,
+    id: &str,
+    toml: &TemplateFile,
+    source: &TemplateFile,
     known: &BTreeSet<String>,
     expressions: &mut Expressions,
 ) -> Result<(), TemplateError> {
-    let file = format!("{name}.cu.tera");
     let error = |reason: String| TemplateError::Declaration {
-        file: file.clone(),
+        file: source.path.clone(),
         reason,
     };
-    let used = expressions.add(&file, source).map_err(error)?;
-    if let Some(what) = expressions.beyond_substitution(&file) {
+    let used = expressions.add(id, &source.text).map_err(error)?;
+    if let Some(what) = expressions.beyond_substitution(id) {
         return Err(error(format!(
             "has {what}: a source holds typed constexprs as {{{{ name }}}} and includes, algorithms live in headers"
         )));
@@ -340,12 +354,14 @@ fn check_source(
         return Ok(());
     };
     let line = source
+        .text
         .lines()
         .position(|l| l.contains(stray.as_str()))
         .map_or(1, |i| i + 1);
     let hint = did_you_mean(stray, known.iter().map(String::as_str));
     Err(error(format!(
-        "line {line} uses `{stray}`, which {name}.toml does not declare{hint}"
+        "line {line} uses `{stray}`, which {} does not declare{hint}",
+        toml.path
     )))
 }
 

@@ -11,7 +11,7 @@ mod includes;
 mod registry;
 
 pub use constants::{Constant, Legal};
-pub use family::{Constraint, Derived, Entry, Family, Size};
+pub use family::{Constraint, Derived, Entry, Family, Size, TemplateFile};
 pub(crate) use includes::{included, name_in_full};
 pub use registry::Registry;
 

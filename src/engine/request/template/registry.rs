@@ -1,100 +1,127 @@
 //! All families at hand: the embedded ones, and those of a folder over them.
+//!
+//! Invariant: where a family's two files stand changes neither its source nor its
+//! key. Files are known by one name each, whatever the layout they came in, and the
+//! place that a person can open is kept beside it for messages.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use include_dir::{Dir, include_dir};
 
+use super::family::TemplateFile;
 use super::{Family, TemplateError, name_in_full};
 use crate::engine::request::regions;
 use crate::engine::suggest::did_you_mean;
 
 static EMBEDDED: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/templates");
 
+/// Where the embedded files stand in this project, for messages.
+const EMBEDDED_ROOT: &str = "templates";
+
 /// Families by name, and the headers that they may include.
 #[derive(Debug)]
 pub struct Registry {
     families: BTreeMap<String, Arc<Family>>,
     headers: Arc<BTreeMap<String, Arc<str>>>,
-    folder: Option<PathBuf>,
-    /// Relative paths of what `folder` gave.
-    from_folder: BTreeSet<String>,
+    /// By the name that the compiler knows: where a person finds the file.
+    places: BTreeMap<String, PathBuf>,
+}
+
+/// What a file of a templates folder is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Role {
+    /// By the name under which sources include it.
+    Header(String),
+    /// A family's declarations.
+    Declarations(String),
+    /// A family's source.
+    Source(String),
+}
+
+/// A file as it was read, and where a person finds it.
+#[derive(Debug)]
+struct Found {
+    file: TemplateFile,
+    place: PathBuf,
 }
 
 impl Registry {
     /// The families embedded in the program and, over them, those of `folder`:
-    /// `<family>.toml` with `<family>.cu.tera`, headers below `include/`.
+    /// `<family>/family.toml` with `<family>/kernel.cu.tera`, or `<family>.toml` with
+    /// `<family>.cu.tera`; headers below `include/`. A family in both layouts is an
+    /// error.
     pub fn load(folder: Option<&Path>) -> Result<Self, TemplateError> {
-        let mut files = BTreeMap::new();
-        embedded(&EMBEDDED, &mut files);
-        let mut theirs = BTreeMap::new();
+        let mut embedded = BTreeMap::new();
+        read_embedded(&EMBEDDED, &mut embedded);
+        let mut files = by_role(Path::new(EMBEDDED_ROOT), embedded)?;
         if let Some(folder) = folder {
+            let mut theirs = BTreeMap::new();
             for entry in fs_err::read_dir(folder)? {
-                on_disk(folder, &entry?.path(), &mut theirs)?;
+                read_folder(folder, &entry?.path(), &mut theirs)?;
             }
+            files.extend(by_role(folder, theirs)?);
         }
-        let from_folder = theirs.keys().cloned().collect();
-        files.extend(theirs);
-        Ok(Self {
-            folder: folder.map(Path::to_path_buf),
-            from_folder,
-            ..Self::from_files(&files)?
-        })
+        Self::from_roles(files)
     }
 
-    /// Families from texts by relative path.
+    /// Families from texts by relative path, in either layout.
     pub fn from_files(files: &BTreeMap<String, String>) -> Result<Self, TemplateError> {
-        let headers: BTreeMap<&str, &str> = files
-            .iter()
-            .filter_map(|(path, text)| Some((path.strip_prefix("include/")?, text.as_str())))
-            .collect();
-        let known = |name: &str| headers.contains_key(name) || name == regions::HEADER;
-        let headers = headers
-            .iter()
-            .map(|(name, text)| ((*name).to_owned(), Arc::from(name_in_full(name, text, known))))
-            .collect();
-        let mut families = BTreeMap::new();
-        for (path, toml) in files {
-            let Some(name) = path.strip_suffix(".toml").filter(|n| !n.contains('/')) else {
-                continue;
-            };
-            let source = files
-                .get(&format!("{name}.cu.tera"))
-                .ok_or_else(|| TemplateError::Declaration {
-                    file: path.clone(),
-                    reason: format!("there is no {name}.cu.tera beside it"),
-                })?;
-            families.insert(name.to_owned(), Arc::new(Family::parse(name, toml, source)?));
+        Self::from_roles(by_role(Path::new(EMBEDDED_ROOT), files.clone())?)
+    }
+
+    fn from_roles(files: BTreeMap<Role, Found>) -> Result<Self, TemplateError> {
+        let (mut families, mut headers) = (BTreeMap::new(), BTreeMap::new());
+        let known =
+            |name: &str| name == regions::HEADER || files.contains_key(&Role::Header(name.to_owned()));
+        for (role, Found { file, .. }) in &files {
+            match role {
+                Role::Header(name) => {
+                    let text = name_in_full(name, &file.text, known);
+                    headers.insert(name.clone(), Arc::from(text));
+                }
+                Role::Declarations(name) => {
+                    let source = files
+                        .get(&Role::Source(name.clone()))
+                        .ok_or_else(|| no_source(name, file))?;
+                    families.insert(name.clone(), Arc::new(Family::parse(name, file, &source.file)?));
+                }
+                Role::Source(_) => {}
+            }
         }
+        let places = files
+            .into_iter()
+            .filter_map(|(role, found)| {
+                let name = match role {
+                    Role::Header(name) => name,
+                    Role::Source(name) => families.get(&name)?.source_name(),
+                    Role::Declarations(_) => return None,
+                };
+                Some((name, found.place))
+            })
+            .collect();
         Ok(Self {
             families,
             headers: Arc::new(headers),
-            folder: None,
-            from_folder: BTreeSet::new(),
+            places,
         })
     }
 
     /// Whether the compiler may call a file so: a header, or a family's source.
     #[must_use]
     pub fn has_file(&self, name: &str) -> bool {
-        let family = name.strip_suffix(".cu.tera");
-        self.headers.contains_key(name) || family.is_some_and(|f| self.families.contains_key(f))
+        self.places.contains_key(name)
     }
 
     /// Where a person finds the file that the compiler calls `name`: below the
     /// folder that it was read from, else in this project's `templates/`.
     #[must_use]
     pub fn place_of(&self, name: &str) -> PathBuf {
-        let below = if self.headers.contains_key(name) {
-            format!("include/{name}")
-        } else {
-            name.to_owned()
-        };
-        match &self.folder {
-            Some(folder) if self.from_folder.contains(&below) => folder.join(below),
-            _ => Path::new("templates").join(below),
-        }
+        self.places
+            .get(name)
+            .cloned()
+            .unwrap_or_else(|| Path::new(EMBEDDED_ROOT).join(name))
     }
 
     /// The family of this name.
@@ -121,19 +148,72 @@ impl Registry {
     }
 }
 
-fn embedded(dir: &Dir<'_>, files: &mut BTreeMap<String, String>) {
+/// What the file at a relative path is; nothing, if no family needs it.
+fn role_of(path: &str) -> Option<Role> {
+    if let Some(name) = path.strip_prefix("include/") {
+        return Some(Role::Header(name.to_owned()));
+    }
+    match path.split_once('/') {
+        Some((family, "family.toml")) => Some(Role::Declarations(family.to_owned())),
+        Some((family, "kernel.cu.tera")) => Some(Role::Source(family.to_owned())),
+        Some(_) => None,
+        None => {
+            let source = path.strip_suffix(".cu.tera").map(|n| Role::Source(n.to_owned()));
+            source.or_else(|| {
+                let name = path.strip_suffix(".toml")?;
+                Some(Role::Declarations(name.to_owned()))
+            })
+        }
+    }
+}
+
+/// The files of one folder by what they are. One file in two layouts is an error: which
+/// of them was meant nobody could tell.
+fn by_role(root: &Path, files: BTreeMap<String, String>) -> Result<BTreeMap<Role, Found>, TemplateError> {
+    let mut found: BTreeMap<Role, Found> = BTreeMap::new();
+    for (path, text) in files {
+        let Some(role) = role_of(&path) else { continue };
+        let place = root.join(&path);
+        let file = TemplateFile { path, text };
+        if let Some(other) = found.get(&role) {
+            return Err(TemplateError::Declaration {
+                reason: format!(
+                    "the same family is in {} as well: keep one of them",
+                    other.file.path
+                ),
+                file: file.path,
+            });
+        }
+        found.insert(role, Found { file, place });
+    }
+    Ok(found)
+}
+
+fn no_source(family: &str, declarations: &TemplateFile) -> TemplateError {
+    let source = if declarations.path.contains('/') {
+        "kernel.cu.tera".to_owned()
+    } else {
+        format!("{family}.cu.tera")
+    };
+    TemplateError::Declaration {
+        file: declarations.path.clone(),
+        reason: format!("there is no {source} beside it"),
+    }
+}
+
+fn read_embedded(dir: &Dir<'_>, files: &mut BTreeMap<String, String>) {
     for file in dir.files() {
         if let (Some(path), Some(text)) = (file.path().to_str(), file.contents_utf8()) {
             files.insert(path.to_owned(), text.to_owned());
         }
     }
-    dir.dirs().for_each(|dir| embedded(dir, files));
+    dir.dirs().for_each(|dir| read_embedded(dir, files));
 }
 
-fn on_disk(root: &Path, path: &Path, files: &mut BTreeMap<String, String>) -> Result<(), TemplateError> {
+fn read_folder(root: &Path, path: &Path, files: &mut BTreeMap<String, String>) -> Result<(), TemplateError> {
     if path.is_dir() {
         for entry in fs_err::read_dir(path)? {
-            on_disk(root, &entry?.path(), files)?;
+            read_folder(root, &entry?.path(), files)?;
         }
         return Ok(());
     }
@@ -147,4 +227,85 @@ fn on_disk(root: &Path, path: &Path, files: &mut BTreeMap<String, String>) -> Re
         files.insert(name.to_owned(), fs_err::read_to_string(path)?);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOML: &str = "summary = 's'\n[constants]\n[[entries]]\nname = 'k'\ngrid = [1, 1, 1]\nblock = 32\n";
+    const SOURCE: &str = "extern \"C\" __global__ void k() {}\n";
+
+    fn files(all: &[(&str, &str)]) -> BTreeMap<String, String> {
+        all.iter()
+            .map(|(path, text)| ((*path).to_owned(), (*text).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn a_family_is_the_same_in_a_folder_of_its_own_and_beside_others() {
+        for (toml, source) in [
+            ("k.toml", "k.cu.tera"),
+            ("k/family.toml", "k/kernel.cu.tera"),
+            ("k.toml", "k/kernel.cu.tera"),
+        ] {
+            let registry = Registry::from_files(&files(&[(toml, TOML), (source, SOURCE)])).expect(toml);
+            let family = registry.get("k").expect("family");
+            assert_eq!(family.source_name(), "k.cu.tera", "the compiler's name for it");
+            assert_eq!(
+                registry.place_of("k.cu.tera"),
+                Path::new("templates").join(source)
+            );
+        }
+    }
+
+    #[test]
+    fn a_family_in_both_layouts_is_an_error_that_names_both_files() {
+        let both = files(&[
+            ("k.toml", TOML),
+            ("k.cu.tera", SOURCE),
+            ("k/family.toml", TOML),
+            ("k/kernel.cu.tera", SOURCE),
+        ]);
+        let error = Registry::from_files(&both).expect_err("refused").to_string();
+        assert_eq!(
+            error,
+            "k/kernel.cu.tera: the same family is in k.cu.tera as well: keep one of them"
+        );
+    }
+
+    #[test]
+    fn a_folder_overrides_an_embedded_family_in_either_layout() {
+        for source in ["stream.cu.tera", "stream/kernel.cu.tera"] {
+            let dir = tempfile::tempdir().expect("tempdir");
+            let path = dir.path().join(source);
+            fs_err::create_dir_all(path.parent().expect("folder")).expect("made");
+            fs_err::write(&path, "// own\n").expect("written");
+            let registry = Registry::load(Some(dir.path())).expect("registry");
+            assert_eq!(registry.get("stream").expect("family").source, "// own\n");
+            assert_eq!(registry.place_of("stream.cu.tera"), path);
+            assert_eq!(
+                registry.place_of("jitc/stream.cuh"),
+                Path::new("templates/include/jitc/stream.cuh")
+            );
+        }
+    }
+
+    #[test]
+    fn messages_name_the_files_as_they_are_called() {
+        let without = files(&[("k/family.toml", TOML)]);
+        let error = Registry::from_files(&without).expect_err("no source").to_string();
+        assert_eq!(error, "k/family.toml: there is no kernel.cu.tera beside it");
+        let undeclared = files(&[
+            ("k/family.toml", TOML),
+            ("k/kernel.cu.tera", "int x = {{ n }};\n"),
+        ]);
+        let error = Registry::from_files(&undeclared)
+            .expect_err("undeclared")
+            .to_string();
+        assert!(
+            error.starts_with("k/kernel.cu.tera: line 1 uses `n`, which k/family.toml does not declare"),
+            "{error}"
+        );
+    }
 }

@@ -1,0 +1,45 @@
+// Invariant: output = the slots' partials summed in slot order, whatever the geometry; partials hold the chains of
+// wo/chain.cuh bit for bit, in mma mode the sums of mma/rows.cuh. Which body runs is decided at compile time.
+#pragma once
+
+#include <jitc/region.cuh>
+#include <jitc/wo/mma.cuh>
+#include <jitc/wo/original.cuh>
+#include <jitc/wo/tiled.cuh>
+
+namespace jitc {
+
+// \param attn           activations, bf16 [nat, k_total]
+// \param weight         codes, plain or packed
+// \param scales         E4M3 scales, swizzled or packed
+// \param global_scale   one float
+// \param partials       [nat, slots, hidden]
+// \param output         [nat, hidden]
+// \param counters       grid barriers of the original geometry, zero
+// \param region_timing  the region buffer, null without regions
+// \param nat            tokens of the launch
+template <typename C>
+__device__ __forceinline__ void wo_gemv(const u16* attn, const u8* weight, const u8* scales, const float* global_scale,
+                                        float* partials, float* output, u32* counters, u64* region_timing, u32 nat) {
+    RegionTimer<C> timer(region_timing);
+    if constexpr (C::geometry == Geometry::original) {
+        wo_original<C>(attn, weight, scales, global_scale, partials, output, counters, timer);
+    } else if (blockIdx.z != 0u) {
+        // The grid has a layer a token for the original's sake; one layer keeps its weights and walks all tokens.
+    } else {
+        if constexpr (C::staged && !C::by_mma) {
+            wo_tiled<C>(attn, weight, scales, global_scale, partials, output, nat, timer);
+            return;
+        }
+        timer.enter_at_start(region::phase1_wo_gemv{});
+        if constexpr (C::by_mma) {
+            wo_mma<C>(attn, weight, scales, global_scale, partials, output, nat);
+        } else {
+            wo_tiled_scalar<C>(attn, weight, scales, global_scale, partials, output, nat);
+        }
+        timer.join();
+        timer.exit(region::phase1_wo_gemv{});
+    }
+}
+
+}  // namespace jitc
