@@ -2,6 +2,7 @@
 //! `JITC_REQUIRE_GPU=1` turns a skip into a failure.
 
 mod layer;
+mod library;
 mod pack;
 mod quantise;
 
