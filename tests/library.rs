@@ -5,7 +5,8 @@ use std::path::Path;
 
 use jitc::engine::config::{Config, Environment, FlagConstant, Flags};
 use jitc::engine::jit::Jit;
-use jitc::families::{BUILT_IN, gemv, harness, wo_gemv};
+use jitc::families::decode_layer::dispatch::{self, Kind, Policy, Problem, Target};
+use jitc::families::{BUILT_IN, decode_layer, gemv, harness, wo_gemv};
 use jitc::measure::MeasureError;
 use jitc::measure::harness::{Event, Options, Session, Verb, Verdict};
 
@@ -125,4 +126,81 @@ fn a_verb_that_is_not_offered_says_so_by_name() {
     let harness = harness(gemv::FAMILY).expect("harness");
     let error = harness.tune(session, &mut |_| {}).expect_err("refused");
     assert_eq!(error.to_string(), "gemv: tune is not offered for it");
+}
+
+#[test]
+fn requests_of_the_layer_are_validated_before_a_gpu_is_looked_for() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let options = |name: &str, value: &str| Options::of(decode_layer::verify::FLAGS).set(name, value);
+    let verify = |options: &Options| {
+        let request = decode_layer::verify::VerifyRequest::new(decode_layer::ORDINARY, options);
+        request.expect_err("refused").to_string()
+    };
+    assert_eq!(
+        verify(&options("soak", "0")),
+        "--soak: `0`: expected a whole number from 1"
+    );
+    assert_eq!(
+        verify(&options("streams", "2")),
+        "--streams: of use with --soak alone"
+    );
+    let many = options("soak", "10").set("streams", "65");
+    assert_eq!(verify(&many), "--streams: `65`: expected a number from 1 to 64");
+
+    let never = jit(dir.path(), &[("num_regions", "20")]);
+    let options = Options::of(decode_layer::bench::FLAGS);
+    let request = decode_layer::bench::LayerBenchRequest::new(&options).expect("request");
+    assert_eq!(request.nats, [1, 2, 4, 8]);
+    let error = decode_layer::bench::bench(&never, &request, &mut |_| {}).expect_err("refused");
+    assert!(error.to_string().starts_with("num_regions: a layer"), "{error}");
+}
+
+#[test]
+fn a_layers_candidates_are_listed_through_the_library() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let jit = jit(dir.path(), &[]);
+    let options = Options::of(decode_layer::tune::FLAGS)
+        .set("dry-run", "")
+        .add("space", "wo_split=4,8")
+        .add("space", "num_ctas=132");
+    let family = decode_layer::COOPERATIVE;
+    let request = decode_layer::tune::TuneRequest::new(&jit, family, &options).expect("request");
+    let mut splits = Vec::new();
+    let told = decode_layer::tune::tune(&jit, &request, &mut |event| {
+        if let Event::Object(object) = event {
+            splits.push(object["constants"]["wo_split"].clone());
+        }
+    });
+    assert_eq!(told.expect("listed"), Verdict::Good);
+    assert_eq!(splits, ["4", "8"]);
+}
+
+#[test]
+fn dispatch_names_a_gpu_that_need_not_be_here_or_says_that_there_is_none() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let jit = jit(dir.path(), &[]);
+    let unknown = Target::named("h2000").err().expect("refused").to_string();
+    assert!(
+        unknown.starts_with("device `h2000`: expected an ordinal or one of a100"),
+        "{unknown}"
+    );
+    if !gpu_is_here() {
+        let absent = Target::named("0").err().expect("refused");
+        assert!(matches!(absent, MeasureError::Device(_)), "{absent}");
+    }
+    let policy = Policy::of(jit.config(), Some("lite"), Some("3,7"), 8).expect("policy");
+    assert_eq!(policy.path, dispatch::Path::Lite);
+    let variants = [Kind::Coop, Kind::Lite].map(|kind| dispatch::Variant {
+        kind,
+        tokens: 1,
+        blocks: 132,
+        per_token: false,
+        capacity: 132,
+    });
+    let step = Problem {
+        nat: 1,
+        layer: 7,
+        decode_only: true,
+    };
+    assert_eq!(dispatch::select(&variants, &policy, &step).variant, Some(1));
 }
