@@ -129,7 +129,7 @@ pub fn preimage(
 ) -> Preimage {
     Preimage::new(&KeyInputs {
         family: &spec.family.name,
-        entries: spec.family.entries.iter().map(|e| e.name.as_str()).collect(),
+        entries: spec.entries().map(|e| e.name.as_str()).collect(),
         constants: spec
             .constants
             .iter()
