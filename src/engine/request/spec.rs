@@ -266,6 +266,15 @@ impl KernelSpec {
         self.entries.iter().map(|index| &self.family.entries[*index])
     }
 
+    /// The name under which its regions are known: the family's, or the former one that
+    /// stands for these constants, so that what a kernel writes into a buffer, and what
+    /// earlier buffers hold, stays as it was.
+    #[must_use]
+    pub fn region_name(&self) -> &str {
+        let former = self.family.former_name_of(&self.constants);
+        former.map_or(&self.family.name, |former| &former.name)
+    }
+
     /// Constants that differ from their defaults, for people: `wo_split=8`, or
     /// `defaults`.
     #[must_use]

@@ -5,6 +5,7 @@
 
 pub mod bench;
 mod copies;
+mod config;
 mod dims;
 pub mod dispatch;
 mod error;
@@ -19,6 +20,9 @@ pub mod verify;
 mod weights;
 mod workspace;
 
+pub use config::{
+    Accumulate, FAMILY, Launch, LayerConfig, LayerGeometry, WeightLayout, both_launches, with_launch,
+};
 pub use dims::{LayerDims, Packed};
 pub use error::WorkspaceError;
 pub use harness::{BENCH, HARNESS};

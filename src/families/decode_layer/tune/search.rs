@@ -118,7 +118,7 @@ pub fn tune(jit: &Jit, request: &TuneRequest<'_>, sink: &mut Sink<'_>) -> Result
             continue;
         };
         // Read again: another process may have tuned something else meanwhile.
-        let mut record = Record::load(&path);
+        let mut record = Record::load(&path, jit.registry());
         record.put(winner);
         record.save(&path)?;
     }
