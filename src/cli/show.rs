@@ -120,7 +120,7 @@ pub(super) fn families(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             ));
         }
         for former in &family.former_names {
-            output::line(format!("  former name {}: {}", former.name, former.meaning()));
+            output::line(format!("  former name {}: {}", former.name, former.meaning));
         }
         for constraint in &family.constraints {
             output::line(format!(

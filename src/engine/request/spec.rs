@@ -430,7 +430,7 @@ fn fix(named: &NamedFamily, assigned: &mut Assigned) -> Result<(), SpecError> {
                     value: other.to_string(),
                     origin: origin.clone(),
                     name: former.name.clone(),
-                    meaning: former.meaning(),
+                    meaning: former.meaning.clone(),
                 });
             }
             _ => assigned.insert(name.clone(), (value.clone(), Source::FormerName(former.name.clone()))),

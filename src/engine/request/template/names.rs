@@ -35,18 +35,10 @@ pub struct FormerName {
     pub name: String,
     /// Constants that the name fixes, with their values.
     pub constants: BTreeMap<String, Value>,
+    /// What it stands for, for people: `launch = separate`.
+    pub meaning: String,
     /// Whether somebody who uses it was told.
     told: AtomicBool,
-}
-
-impl FormerName {
-    /// The constants that it fixes, for people: `launch = separate`.
-    #[must_use]
-    pub fn meaning(&self) -> String {
-        let set = self.constants.iter();
-        let set: Vec<String> = set.map(|(name, value)| format!("{name} = {value}")).collect();
-        set.join(", ")
-    }
 }
 
 /// A family as somebody named it: by its own name, or by a former one, which fixes
@@ -89,7 +81,7 @@ impl NamedFamily {
                 "`{}` is the former name of `{}` with {}",
                 former.name,
                 self.family.name,
-                former.meaning()
+                former.meaning
             );
         }
     }
@@ -195,16 +187,25 @@ impl PresetFile {
 #[serde(deny_unknown_fields)]
 pub(super) struct FormerNameFile {
     name: String,
-    #[serde(default)]
     set: BTreeMap<String, toml::Value>,
+    /// Constants that a family of this name did not have: they keep their defaults.
+    #[serde(default)]
+    without: Vec<String>,
 }
 
 impl FormerNameFile {
     pub(super) fn check(self, constants: &IndexMap<String, Constant>) -> Result<FormerName, String> {
-        let set = values(&format!("former name `{}`", self.name), self.set, constants)?;
+        let what = format!("former name `{}`", self.name);
+        let mut set = values(&what, self.set, constants)?;
+        let meaning: Vec<String> = set.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+        for name in self.without {
+            let constant = constants.get(&name).ok_or_else(|| unknown(&what, &name, constants))?;
+            set.entry(name).or_insert_with(|| constant.default.clone());
+        }
         Ok(FormerName {
             name: self.name,
             constants: set,
+            meaning: meaning.join(", "),
             told: AtomicBool::new(false),
         })
     }
@@ -218,10 +219,7 @@ fn values(
     let mut checked = BTreeMap::new();
     for (name, value) in set {
         let at = |e: String| format!("{what}: constant `{name}`: {e}");
-        let Some(constant) = constants.get(&name) else {
-            let hint = did_you_mean(&name, constants.keys().map(String::as_str));
-            return Err(at(format!("nobody declares it{hint}")));
-        };
+        let constant = constants.get(&name).ok_or_else(|| unknown(what, &name, constants))?;
         let text = match &value {
             toml::Value::String(text) => text.clone(),
             other => other.to_string(),
@@ -229,4 +227,9 @@ fn values(
         checked.insert(name.clone(), constant.legal.parse(&text).map_err(at)?);
     }
     Ok(checked)
+}
+
+fn unknown(what: &str, name: &str, constants: &IndexMap<String, Constant>) -> String {
+    let hint = did_you_mean(name, constants.keys().map(String::as_str));
+    format!("{what}: constant `{name}`: nobody declares it{hint}")
 }
