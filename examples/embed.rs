@@ -39,8 +39,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let jit = Jit::new(config()?)?;
     let (mut specs, mut variants) = (Vec::new(), Vec::new());
     // What `jitc tune` found on this GPU, else the rule.
-    let record =
-        (jit.config().cache_dir()).map_or_else(Record::default, |dir| Record::load(&Record::path(&dir), jit.registry()));
+    let record = (jit.config().cache_dir()).map_or_else(Record::default, |dir| {
+        Record::load(&Record::path(&dir), jit.registry())
+    });
     for name in ["beta_coop", "beta_lite"] {
         for tokens in [1, 4] {
             let asked = KernelSpec::new(jit.registry().get(name)?, [("wo_split", "8")], arch)?;

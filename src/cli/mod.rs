@@ -165,7 +165,10 @@ fn specs(jit: &Jit, named: &[String]) -> Result<Vec<KernelSpec>, Error> {
             .map(NamedFamily::from)
             .collect()
     } else {
-        named.iter().map(|n| registry.named(n)).collect::<Result<_, _>>()?
+        named
+            .iter()
+            .map(|n| registry.named(n))
+            .collect::<Result<_, _>>()?
     };
     let of: Vec<&str> = families.iter().map(|f| f.family().name.as_str()).collect();
     args::constants_of(jit, &of)?;

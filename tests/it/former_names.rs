@@ -27,7 +27,10 @@ fn a_former_name_is_the_family_with_what_the_name_stood_for_and_one_line_says_so
     let dir = tempfile::tempdir().expect("tempdir");
     for (former, launch) in [("beta_coop", "cooperative"), ("beta_lite", "separate")] {
         let (old, said) = key(dir.path(), &[former, "--wo-split", "8"]);
-        let (new, silent) = key(dir.path(), &["decode_layer", "--launch", launch, "--wo-split", "8"]);
+        let (new, silent) = key(
+            dir.path(),
+            &["decode_layer", "--launch", launch, "--wo-split", "8"],
+        );
         assert_eq!(old, new, "{former}");
         let line = format!("`{former}` is the former name of `decode_layer` with launch = {launch}");
         assert_eq!(said.matches(&line).count(), 1, "{said}");
@@ -73,7 +76,9 @@ fn a_matrix_finds_families_by_former_names_and_by_globs_over_them() {
         let matrix = Matrix::parse(&text).expect("matrix");
         let expansion = matrix.expand(&registry, &[arch]).expect("expanded");
         let specs = expansion.specs.iter();
-        specs.map(|s| format!("{} {}", s.family.name, s.variant())).collect()
+        specs
+            .map(|s| format!("{} {}", s.family.name, s.variant()))
+            .collect()
     };
     let cooperative = "decode_layer wo_split=8".to_owned();
     let separate = "decode_layer launch=separate wo_split=8".to_owned();
@@ -131,7 +136,8 @@ const TUNED: &str = r#"{
 }"#;
 
 /// Constants that `beta_coop` had, and `beta_lite` had not.
-const COOPERATIVE_ONLY: &str = r#""geometry": "spread", "slice_ctas": "8", "tile_k": "640", "tile_s": "64", "timeout_ms": "0","#;
+const COOPERATIVE_ONLY: &str =
+    r#""geometry": "spread", "slice_ctas": "8", "tile_k": "640", "tile_s": "64", "timeout_ms": "0","#;
 
 #[test]
 fn a_winner_tuned_under_a_former_name_is_still_found_so_the_bits_do_not_change() {

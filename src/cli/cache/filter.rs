@@ -166,7 +166,8 @@ pub(super) fn split(jit: &Jit, filter: &Filter) -> (Vec<Row>, Vec<Row>) {
             Err(error) => output::note(format!("{}: {error}", tier.name())),
         }
     }
-    rows.into_iter().partition(|row| filter.admits(row, now, jit.registry()))
+    rows.into_iter()
+        .partition(|row| filter.admits(row, now, jit.registry()))
 }
 
 /// The flags of an order.

@@ -399,7 +399,10 @@ fn preset<'a>(family: &'a Family, config: &Config) -> Result<Option<&'a Preset>,
 
 /// Sets what a preset says where nobody said otherwise.
 fn apply(family: &Family, preset: &Preset, assigned: &mut Assigned) -> Result<(), SpecError> {
-    let constants = assigned.iter().map(|(n, (v, _))| (n.clone(), v.clone())).collect();
+    let constants = assigned
+        .iter()
+        .map(|(n, (v, _))| (n.clone(), v.clone()))
+        .collect();
     let holds = family.preset_holds(preset, &constants);
     let holds = holds.map_err(|reason| SpecError::Derived {
         family: family.name.clone(),
@@ -433,7 +436,10 @@ fn fix(named: &NamedFamily, assigned: &mut Assigned) -> Result<(), SpecError> {
                     meaning: former.meaning.clone(),
                 });
             }
-            _ => assigned.insert(name.clone(), (value.clone(), Source::FormerName(former.name.clone()))),
+            _ => assigned.insert(
+                name.clone(),
+                (value.clone(), Source::FormerName(former.name.clone())),
+            ),
         };
     }
     Ok(())

@@ -138,9 +138,9 @@ fn round_up(args: &HashMap<String, tera::Value>) -> tera::Result<tera::Value> {
         (Some(a), Some(b)) if b > 0 => a.checked_next_multiple_of(b),
         _ => None,
     };
-    rounded.map(Into::into).ok_or_else(|| {
-        tera::Error::msg("round_up(a=.., b=..) takes two whole numbers, b at least 1")
-    })
+    rounded
+        .map(Into::into)
+        .ok_or_else(|| tera::Error::msg("round_up(a=.., b=..) takes two whole numbers, b at least 1"))
 }
 
 /// `max(a=.., b=.., ..)`: the largest of its arguments, whatever they are called.
@@ -156,6 +156,8 @@ fn max(args: &HashMap<String, tera::Value>) -> tera::Result<tera::Value> {
 fn pick(args: &HashMap<String, tera::Value>) -> tera::Result<tera::Value> {
     match (args.get("cond"), args.get("a"), args.get("b")) {
         (Some(tera::Value::Bool(cond)), Some(a), Some(b)) => Ok(if *cond { a } else { b }.clone()),
-        _ => Err(tera::Error::msg("pick(cond=.., a=.., b=..) takes a condition and two values")),
+        _ => Err(tera::Error::msg(
+            "pick(cond=.., a=.., b=..) takes a condition and two values",
+        )),
     }
 }

@@ -168,11 +168,7 @@ impl Layer {
 /// Of packed weights, warps that only ask for them hand registers on to those that
 /// compute, out of what the block was launched with: a kernel with fewer would wait
 /// for ever.
-fn enough_registers(
-    config: &LayerConfig,
-    arch: Arch,
-    kernel: &LoadedKernel,
-) -> Result<(), WorkspaceError> {
+fn enough_registers(config: &LayerConfig, arch: Arch, kernel: &LoadedKernel) -> Result<(), WorkspaceError> {
     let shares = arch.is_specific() && [90, 100, 103].contains(&arch.number());
     if !shares || config.block_threads != SHARING_THREADS {
         return Ok(());

@@ -66,7 +66,9 @@ impl Problem {
             return;
         };
         for (name, value) in &former.constants {
-            self.constants.entry(name.clone()).or_insert_with(|| value.to_string());
+            self.constants
+                .entry(name.clone())
+                .or_insert_with(|| value.to_string());
         }
         self.family.clone_from(&family.name);
     }

@@ -198,7 +198,9 @@ impl Family {
             add(constraint_id(index), &what, &condition(&constraint.rule), &known)?;
         }
         if file.entries.is_empty() {
-            return Err(in_toml("no entry point: expected at least one [[entries]]".into()));
+            return Err(in_toml(
+                "no entry point: expected at least one [[entries]]".into(),
+            ));
         }
         for (index, entry) in file.entries.iter().enumerate() {
             if let Some(when) = &entry.when {

@@ -197,9 +197,14 @@ impl FormerNameFile {
     pub(super) fn check(self, constants: &IndexMap<String, Constant>) -> Result<FormerName, String> {
         let what = format!("former name `{}`", self.name);
         let mut set = values(&what, self.set, constants)?;
-        let meaning: Vec<String> = set.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+        let meaning: Vec<String> = set
+            .iter()
+            .map(|(name, value)| format!("{name} = {value}"))
+            .collect();
         for name in self.without {
-            let constant = constants.get(&name).ok_or_else(|| unknown(&what, &name, constants))?;
+            let constant = constants
+                .get(&name)
+                .ok_or_else(|| unknown(&what, &name, constants))?;
             set.entry(name).or_insert_with(|| constant.default.clone());
         }
         Ok(FormerName {
@@ -219,7 +224,9 @@ fn values(
     let mut checked = BTreeMap::new();
     for (name, value) in set {
         let at = |e: String| format!("{what}: constant `{name}`: {e}");
-        let constant = constants.get(&name).ok_or_else(|| unknown(what, &name, constants))?;
+        let constant = constants
+            .get(&name)
+            .ok_or_else(|| unknown(what, &name, constants))?;
         let text = match &value {
             toml::Value::String(text) => text.clone(),
             other => other.to_string(),
