@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use indexmap::IndexMap;
 use serde::Deserialize;
 
-use super::{Family, Registry, TemplateError};
 use super::constants::Constant;
+use super::{Family, Registry, TemplateError};
 use crate::engine::request::constant::Value;
 use crate::engine::suggest::did_you_mean;
 
