@@ -3,10 +3,14 @@
 //! Invariant: a [`LayerConfig`] is of a spec of the family, and the one place that looks
 //! the constants of a spec up by their names.
 
+use super::WorkspaceError;
+use super::reference::{LayerShape, ScaleLayout};
+use crate::engine::jit::{Error, Jit};
 use crate::engine::request::constant::Value;
 use crate::engine::request::spec::{KernelSpec, SpecError};
-use crate::families::decode_layer::WorkspaceError;
-use crate::families::decode_layer::reference::{LayerShape, ScaleLayout};
+use crate::engine::request::target::Arch;
+use crate::engine::request::template::Registry;
+use crate::measure::MeasureError;
 
 /// The family's name.
 pub const FAMILY: &str = "decode_layer";
@@ -215,19 +219,64 @@ pub fn with_launch(spec: &KernelSpec, launch: Launch) -> Result<KernelSpec, Spec
     spec.with(set.iter().map(|(name, value)| (*name, value.as_str())))
 }
 
-/// Each of these specs and, where nobody chose a `launch`, the same layer launched
-/// otherwise: cooperative ones first, each once.
-pub fn both_launches(specs: Vec<KernelSpec>) -> Result<Vec<KernelSpec>, SpecError> {
-    let mut all = specs;
-    let separate = (all.iter())
+/// Every spec that the settings ask for; where they do not choose a `launch`, each
+/// launched in both ways, cooperative ones first.
+pub fn asked_launches(jit: &Jit, arch: Arch) -> Result<Vec<KernelSpec>, Error> {
+    let family = jit.registry().get(FAMILY)?;
+    let mut specs = KernelSpec::expand(family, jit.config(), &[arch])?;
+    let chosen = (family.constants.get("launch"))
+        .is_some_and(|launch| jit.config().constant(&launch.name, &launch.variables).is_some());
+    if !chosen {
+        specs = both_launches(specs)?;
+    }
+    Ok(specs)
+}
+
+/// Each of these specs and the same launched separately, each once.
+fn both_launches(mut specs: Vec<KernelSpec>) -> Result<Vec<KernelSpec>, SpecError> {
+    let separate = (specs.iter())
         .map(|spec| with_launch(spec, Launch::Separate))
         .collect::<Result<Vec<_>, _>>()?;
     for spec in separate {
-        if all.iter().all(|other| other.id() != spec.id()) {
-            all.push(spec);
+        if specs.iter().all(|other| other.id() != spec.id()) {
+            specs.push(spec);
         }
     }
-    Ok(all)
+    Ok(specs)
+}
+
+/// The launches that a name of the family means: a former name one of them, its present
+/// name the one in `launch`, else both.
+///
+/// # Errors
+/// A name of another family, and a `launch` that there is not or that the name contradicts.
+pub fn launches(registry: &Registry, name: &str, launch: Option<&str>) -> Result<Vec<Launch>, MeasureError> {
+    let named = registry.named(name).map_err(Error::from)?;
+    let of = |text: &str| Launch::ALL.into_iter().find(|launch| launch.name() == text);
+    let asked = match launch {
+        None => None,
+        Some(text) => Some(of(text).ok_or_else(|| {
+            MeasureError::Request(format!("--launch: `{text}`: expected cooperative or separate"))
+        })?),
+    };
+    let Some(former) = named.former_name() else {
+        return Ok(asked.map_or_else(|| Launch::ALL.to_vec(), |launch| vec![launch]));
+    };
+    let stands = former
+        .constants
+        .get("launch")
+        .and_then(Value::as_name)
+        .and_then(of);
+    match (stands, asked) {
+        (Some(launch), None) => Ok(vec![launch]),
+        (Some(launch), Some(asked)) if launch == asked => Ok(vec![launch]),
+        _ => Err(MeasureError::Request(format!(
+            "--launch contradicts `{}`, the former name of `{}` with {}",
+            former.name,
+            named.family().name,
+            former.meaning
+        ))),
+    }
 }
 
 #[cfg(test)]
@@ -277,5 +326,26 @@ mod tests {
         let variants: Vec<String> = both.iter().map(KernelSpec::variant).collect();
         assert_eq!(variants.len(), 3, "{variants:?}");
         assert_eq!(variants[2], "launch=separate wo_split=4");
+    }
+
+    #[test]
+    fn a_name_of_the_family_means_one_launch_or_both() {
+        let registry = Registry::load(None).expect("families");
+        let of = |name, launch| launches(&registry, name, launch).map_err(|e| e.to_string());
+        assert_eq!(of(FAMILY, None), Ok(Launch::ALL.to_vec()));
+        assert_eq!(of(FAMILY, Some("separate")), Ok(vec![Launch::Separate]));
+        assert_eq!(of("beta_coop", None), Ok(vec![Launch::Cooperative]));
+        assert_eq!(of("beta_lite", Some("separate")), Ok(vec![Launch::Separate]));
+        assert_eq!(
+            of("beta_lite", Some("cooperative")),
+            Err(
+                "--launch contradicts `beta_lite`, the former name of `decode_layer` with launch = separate"
+                    .into()
+            )
+        );
+        assert_eq!(
+            of(FAMILY, Some("both")),
+            Err("--launch: `both`: expected cooperative or separate".into())
+        );
     }
 }
