@@ -17,12 +17,11 @@ test:
 gpu:
     JITC_REQUIRE_GPU=1 cargo test --locked --test gpu
     cargo run --release --locked -- verify
-    cargo run --release --locked -- verify beta_coop
-    cargo run --release --locked -- verify beta_lite
+    cargo run --release --locked -- verify decode_layer
 
 # Random launches of the decode layer on four streams, each held to the bit.
 soak launches="100000":
-    cargo run --release --locked -- verify beta_coop --soak {{launches}} --streams 4
+    cargo run --release --locked -- verify decode_layer --launch cooperative --soak {{launches}} --streams 4
 
 # Times of the host's side: cache, keys, a cold warm.
 bench:

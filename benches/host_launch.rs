@@ -20,7 +20,9 @@ use jitc::engine::request::target::Arch;
 use jitc::engine::run::device::Context;
 use jitc::engine::run::launch::{Arguments, Order, launch_grid};
 use jitc::families::decode_layer::reference::{Kv, LayerInputs, LayerShape, Lengths};
-use jitc::families::decode_layer::{BoundLayer, Layer, LayerProblem, LayerWeights, Room, VALUES};
+use jitc::families::decode_layer::{
+    BoundLayer, FAMILY, Launch, Layer, LayerProblem, LayerWeights, Room, VALUES,
+};
 
 const BATCHES: usize = 401;
 const BATCH: u32 = 64;
@@ -45,13 +47,14 @@ fn main() {
     println!("{}: nanoseconds of the host a call", context.device().name);
     let config = Config::load(Flags::default(), Environment::capture(), Path::new(".")).expect("settings");
     let jit = Jit::new(config).expect("families");
-    for family in ["beta_coop", "beta_lite"] {
-        one(&jit, &context, family);
+    for launch in Launch::ALL {
+        one(&jit, &context, launch.name());
     }
 }
 
-fn one(jit: &Jit, context: &Context, family: &str) {
+fn one(jit: &Jit, context: &Context, launch: &str) {
     let set = [
+        ("launch", launch),
         ("hidden", "256"),
         ("intermediate", "320"),
         ("num_q_heads", "4"),
@@ -61,7 +64,7 @@ fn one(jit: &Jit, context: &Context, family: &str) {
         ("num_ctas", "6"),
     ];
     let arch = Arch::of_device(context.device().major, context.device().minor);
-    let spec = KernelSpec::new(jit.registry().get(family).expect("family"), set, arch).expect("legal");
+    let spec = KernelSpec::new(jit.registry().get(FAMILY).expect("family"), set, arch).expect("legal");
     let layer = Layer::new(&spec, jit.load(&spec, context).expect("loaded")).expect("a layer");
     let stream = context.cuda().new_stream().expect("stream");
     let inputs = LayerInputs::random(&SHAPE, &Lengths(vec![17]), Kv::Random, 1);
@@ -109,7 +112,7 @@ fn one(jit: &Jit, context: &Context, family: &str) {
     let driver = quantiles[0][1].min(quantiles[1][1]);
     for ((name, _), [low, median, high]) in ways.iter().zip(&quantiles) {
         println!(
-            "{family:<10} {name:<26} median {median:7.0}  quartiles {low:7.0} {high:7.0}  {:+6.1} %",
+            "{launch:<11} {name:<26} median {median:7.0}  quartiles {low:7.0} {high:7.0}  {:+6.1} %",
             (*median / driver - 1.0) * 100.0
         );
     }

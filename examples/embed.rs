@@ -22,7 +22,9 @@ use jitc::families::decode_layer::dispatch::Problem;
 use jitc::families::decode_layer::dispatch::Variant;
 use jitc::families::decode_layer::dispatch::select;
 use jitc::families::decode_layer::tune::lay_out;
-use jitc::families::decode_layer::{Dtype, Layer, LayerDims, LayerScales, LayerTensors, Tensor, Workspace};
+use jitc::families::decode_layer::{
+    Dtype, FAMILY, Launch, Layer, LayerDims, LayerScales, LayerTensors, Tensor, Workspace,
+};
 use jitc::measure::tune::Record;
 
 const MAX_TOKENS: usize = 8;
@@ -39,11 +41,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let jit = Jit::new(config()?)?;
     let (mut specs, mut variants) = (Vec::new(), Vec::new());
     // What `jitc tune` found on this GPU, else the rule.
-    let record =
-        (jit.config().cache_dir()).map_or_else(Record::default, |dir| Record::load(&Record::path(&dir)));
-    for name in ["beta_coop", "beta_lite"] {
+    let record = (jit.config().cache_dir()).map_or_else(Record::default, |dir| {
+        Record::load(&Record::path(&dir), jit.registry())
+    });
+    for launch in Launch::ALL {
         for tokens in [1, 4] {
-            let asked = KernelSpec::new(jit.registry().get(name)?, [("wo_split", "8")], arch)?;
+            let set = [("launch", launch.name()), ("wo_split", "8")];
+            let asked = KernelSpec::new(jit.registry().get(FAMILY)?, set, arch)?;
             specs.push(lay_out(&record, &device, &asked, tokens, &["wo_split"])?.0);
         }
     }

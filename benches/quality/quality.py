@@ -133,11 +133,11 @@ class Driver:
 
 
 class Kernel:
-    """beta_coop of one variant over buffers of its own."""
+    """The layer of one variant over buffers of its own."""
 
     def __init__(self, driver, jitc, cache, accumulate, split, layers, prompt, most):
         self.name = f"{accumulate}, split {split}"
-        command = [jitc, "warm", "beta_coop", "--wo-split", str(split), "--accumulate", accumulate, "--arch", "sm_90a",
+        command = [jitc, "warm", "decode_layer", "--wo-split", str(split), "--accumulate", accumulate, "--arch", "sm_90a",
                    "--cache-dir", cache, "--json"]
         key = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[0])["key"]
         shown = json.loads(subprocess.run([jitc, "cache", "show", key, "--json", "--cache-dir", cache], check=True,
@@ -147,7 +147,7 @@ class Kernel:
         self.function, module = ctypes.c_void_p(), ctypes.c_void_p()
         image = (Path(shown["folder"]) / "kernel.cubin").read_bytes()
         driver.check(driver.lib.cuModuleLoadData(ctypes.byref(module), image), "cuModuleLoadData")
-        driver.check(driver.lib.cuModuleGetFunction(ctypes.byref(self.function), module, b"beta_coop"), "cuModuleGetFunction")
+        driver.check(driver.lib.cuModuleGetFunction(ctypes.byref(self.function), module, b"decode_layer"), "cuModuleGetFunction")
         self.ctas = shown["manifest"]["constants"]["num_ctas"]
         source = (Path(shown["folder"]) / "kernel.cu").read_text()
         self.shared = int(re.search(r"shared_bytes = (\d+)", source).group(1))

@@ -10,7 +10,7 @@ use crate::engine::jit::Jit;
 use crate::engine::request::constant::Value;
 use crate::engine::request::template::Registry;
 use crate::engine::run::occupancy::KNOWN_DEVICES;
-use crate::families::decode_layer::FAMILIES;
+use crate::families::decode_layer::FAMILY;
 use crate::families::decode_layer::dispatch::{
     Candidate, Explanation, Kind, Policy, Problem, Target, explain,
 };
@@ -66,7 +66,7 @@ pub(super) fn command(registry: &Registry) -> Command {
 }
 
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
-    args::constants_of(jit, &FAMILIES)?;
+    args::constants_of(jit, &[FAMILY])?;
     let text = |name: &str| matches.get_one::<String>(name).map(String::as_str);
     let number = |name: &str| matches.get_one::<u32>(name).copied();
     let max_tokens = number("max-tokens").unwrap_or(64);

@@ -11,7 +11,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use super::{Answer, args, output};
 use crate::engine::jit::Jit;
 use crate::engine::request::template::Registry;
-use crate::families::{BUILT_IN, harness};
+use crate::families::{BUILT_IN, harness_of};
 use crate::measure::MeasureError;
 use crate::measure::harness::{Event, Flag, Harness, Options, Session, Verb, Verdict};
 
@@ -29,7 +29,13 @@ fn about(verb: Verb) -> (&'static str, &'static str) {
 /// The command of a verb: the families that offer it, and all of their flags.
 pub(super) fn command(verb: Verb, registry: &Registry) -> Command {
     let (about, default) = about(verb);
-    let names: Vec<&'static str> = offering(verb).flat_map(|h| h.names().iter().copied()).collect();
+    let mut names: Vec<String> = Vec::new();
+    for name in offering(verb).flat_map(|h| h.names().iter().copied()) {
+        names.push(name.to_owned());
+        // Former names are accepted, too.
+        let family = registry.get(name).ok().into_iter();
+        names.extend(family.flat_map(|f| f.former_names.iter().map(|f| f.name.clone())));
+    }
     let lines: Vec<String> = offering(verb)
         .map(|h| format!("{}: {}", h.names().join(", "), h.about()))
         .collect();
@@ -51,7 +57,7 @@ pub(super) fn command(verb: Verb, registry: &Registry) -> Command {
 /// Runs a verb of the family that was named.
 pub(super) fn run(verb: Verb, jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     let name = matches.get_one::<String>("family").map_or("", String::as_str);
-    let Some(harness) = harness(name) else {
+    let Some(harness) = harness_of(jit.registry(), name) else {
         return Err(MeasureError::Request(format!(
             "{name}: no family of this name is measured"
         )));

@@ -23,7 +23,7 @@ use crate::engine::config::{Config, ConfigError, Environment, Flags};
 use crate::engine::jit::{Error, Jit};
 use crate::engine::request::spec::{KernelSpec, parse_archs};
 use crate::engine::request::target::Arch;
-use crate::engine::request::template::Registry;
+use crate::engine::request::template::{NamedFamily, Registry};
 use crate::measure::MeasureError;
 use crate::measure::harness::Verb as Measured;
 
@@ -157,29 +157,33 @@ fn logging(config: &Config, verbose: u8, quiet: bool) {
 /// every family that declares all the constants given on the command line.
 fn specs(jit: &Jit, named: &[String]) -> Result<Vec<KernelSpec>, Error> {
     let registry = jit.registry();
-    let families: Vec<_> = if named.is_empty() {
+    let families: Vec<NamedFamily> = if named.is_empty() {
         let wanted = jit.config().flag_constants();
         registry
             .families()
             .filter(|f| wanted.iter().all(|c| f.constants.contains_key(&c.name)))
+            .map(NamedFamily::from)
             .collect()
     } else {
-        named.iter().map(|n| registry.get(n)).collect::<Result<_, _>>()?
+        named
+            .iter()
+            .map(|n| registry.named(n))
+            .collect::<Result<_, _>>()?
     };
-    let of: Vec<&str> = families.iter().map(|f| f.name.as_str()).collect();
+    let of: Vec<&str> = families.iter().map(|f| f.family().name.as_str()).collect();
     args::constants_of(jit, &of)?;
     let named = jit.config().arch().map(|s| parse_archs(&s)).transpose()?;
     let mut specs = Vec::new();
-    for family in families {
+    for named_family in &families {
         let archs = match &named {
             Some(archs) => archs.clone(),
             // Nobody asked for these: what a family cannot do is left out.
             None => default_archs()
                 .into_iter()
-                .filter(|arch| family.does(*arch))
+                .filter(|arch| named_family.family().does(*arch))
                 .collect(),
         };
-        specs.extend(KernelSpec::expand(family, jit.config(), &archs)?);
+        specs.extend(KernelSpec::expand(named_family, jit.config(), &archs)?);
     }
     Ok(specs)
 }

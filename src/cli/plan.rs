@@ -153,10 +153,10 @@ fn matrix(jit: &Jit, path: &Path) -> Result<(Vec<KernelSpec>, usize), Error> {
 fn traced(jit: &Jit, path: &Path) -> Result<Vec<KernelSpec>, Error> {
     let mut specs = Vec::new();
     for line in read_trace(path).map_err(Error::Trace)? {
-        let family = jit.registry().get(&line.family)?;
+        let family = jit.registry().named(&line.family)?;
         let texts = line.texts();
         let set = texts.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        specs.push(KernelSpec::new(family, set, line.arch)?);
+        specs.push(KernelSpec::new(&family, set, line.arch)?);
     }
     Ok(specs)
 }

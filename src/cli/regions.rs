@@ -129,7 +129,7 @@ fn runs(
     if let Some(splits) = matches.get_many::<u32>("synthetic") {
         if let Some(family) = &bare.family {
             return Ok(Err(format!(
-                "--family {family}: --synthetic draws beta_coop alone"
+                "--family {family}: --synthetic draws decode_layer alone"
             )));
         }
         let mut runs = Vec::new();
@@ -170,7 +170,7 @@ fn runs(
 /// A family's launches by regions, on this GPU.
 fn live_runs(jit: &Jit, name: &str, tokens: u32) -> Result<Vec<LiveRun>, MeasureError> {
     let offered = |name: &str| {
-        let harness = families::harness(name);
+        let harness = families::harness_of(jit.registry(), name);
         harness.filter(|h| h.flags(Verb::Regions).is_some())
     };
     let Some(harness) = offered(name) else {

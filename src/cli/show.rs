@@ -1,13 +1,14 @@
 //! `jitc render`, `jitc key`, `jitc families`: what would be compiled.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{ArgMatches, Command};
 use serde_json::json;
 
 use super::{Answer, args, output};
 use crate::engine::jit::Jit;
-use crate::engine::request::template::Registry;
+use crate::engine::request::template::{Family, Registry};
 
 pub(super) fn render_command(registry: &Registry) -> Command {
     let render = Command::new("render").about("Print the rendered source");
@@ -60,11 +61,16 @@ pub(super) fn key(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
 pub(super) fn families(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     let registry = jit.registry();
     let named = args::families(matches);
-    let families: Vec<_> = if named.is_empty() {
-        registry.families().collect()
+    let mut families: Vec<Arc<Family>> = if named.is_empty() {
+        registry.families().cloned().collect()
     } else {
-        named.iter().map(|n| registry.get(n)).collect::<Result<_, _>>()?
+        let named = named.iter().map(|n| registry.named(n));
+        named
+            .map(|named| named.map(|n| Arc::clone(n.family())))
+            .collect::<Result<_, _>>()?
     };
+    // Two former names may be one family's.
+    families.dedup_by(|a, b| a.name == b.name);
     for family in families {
         if json {
             let constants: Vec<_> = family
@@ -77,6 +83,7 @@ pub(super) fn families(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
                 .collect();
             output::json(
                 &json!({"family": family.name, "summary": family.summary, "constants": constants,
+                "former_names": family.former_names.iter().map(|f| &f.name).collect::<Vec<_>>(),
                 "entries": family.entries.iter().map(|e| &e.name).collect::<Vec<_>>()}),
             );
             continue;
@@ -104,12 +111,16 @@ pub(super) fn families(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
                 .iter()
                 .map(|(name, value)| format!("{name}={value}"))
                 .collect();
+            let when = (preset.when.as_ref()).map_or(String::new(), |when| format!(", where {when}"));
             output::line(format!(
-                "  preset {}: {} ({})",
+                "  preset {}: {} ({}{when})",
                 preset.name,
                 set.join(" "),
                 preset.help
             ));
+        }
+        for former in &family.former_names {
+            output::line(format!("  former name {}: {}", former.name, former.meaning));
         }
         for constraint in &family.constraints {
             output::line(format!(

@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn variants_that_no_gpu_of_their_arch_can_load_are_said_a_line_an_arch() {
         let registry = Registry::load(None).expect("families");
-        let family = registry.get("beta_coop").expect("family");
+        let family = registry.get("decode_layer").expect("family");
         let spec = |arch: &str, set: &[(&str, &str)]| {
             KernelSpec::new(family, set.iter().copied(), arch.parse().expect("arch")).expect("legal")
         };
@@ -323,7 +323,7 @@ mod tests {
         let most = specs[0].shared_mem_bytes().max(specs[1].shared_mem_bytes());
         assert!(
             lines[0].starts_with(&format!(
-                "note: beta_coop: 2 of these take up to {most} bytes of shared memory a block, and sm_89 has 101376"
+                "note: decode_layer: 2 of these take up to {most} bytes of shared memory a block, and sm_89 has 101376"
             )),
             "{}",
             lines[0]

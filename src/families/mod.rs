@@ -13,6 +13,7 @@ pub mod gemv;
 pub mod nvfp4;
 pub mod wo_gemv;
 
+use crate::engine::request::template::Registry;
 use crate::measure::harness::Harness;
 
 pub use config::ConstantError;
@@ -29,4 +30,11 @@ pub const BUILT_IN: &[&dyn Harness] = &[
 #[must_use]
 pub fn harness(name: &str) -> Option<&'static dyn Harness> {
     BUILT_IN.iter().copied().find(|h| h.names().contains(&name))
+}
+
+/// The harness of a name as people and files write it: a family's, or one that it had.
+#[must_use]
+pub fn harness_of(registry: &Registry, name: &str) -> Option<&'static dyn Harness> {
+    let family = registry.formerly(name).map(|(family, _)| family.name.as_str());
+    harness(family.unwrap_or(name))
 }

@@ -126,7 +126,9 @@ impl<'a> BenchSession<'a> {
         let cache_dir = jit.config().cache_dir();
         Ok(Self {
             context: Context::new(0)?,
-            record: cache_dir.map_or_else(Record::default, |dir| Record::load(&Record::path(&dir))),
+            record: cache_dir.map_or_else(Record::default, |dir| {
+                Record::load(&Record::path(&dir), jit.registry())
+            }),
             plan: options.plan,
             seed: options.seed,
             jit,

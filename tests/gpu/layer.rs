@@ -12,7 +12,8 @@ use jitc::engine::run::device::{self, Context};
 use jitc::engine::run::launch::LaunchError;
 use jitc::families::decode_layer::reference::{Kv, LayerInputs, LayerShape, Lengths};
 use jitc::families::decode_layer::{
-    Dtype, Layer, LayerProblem, LayerTensors, LayerWeights, Room, Tensor, WorkspaceError, Written,
+    Dtype, FAMILY, Launch, Layer, LayerProblem, LayerTensors, LayerWeights, Room, Tensor, WorkspaceError,
+    Written,
 };
 
 use super::{arch_of, gpu, jit, say};
@@ -32,7 +33,7 @@ const ROOM: Room = Room {
     pages: 40,
 };
 
-fn spec(jit: &Jit, context: &Context, family: &str, more: &[(&str, &str)]) -> KernelSpec {
+fn spec(jit: &Jit, context: &Context, launch: &str, more: &[(&str, &str)]) -> KernelSpec {
     let set = [
         ("hidden", "256"),
         ("intermediate", "320"),
@@ -42,17 +43,18 @@ fn spec(jit: &Jit, context: &Context, family: &str, more: &[(&str, &str)]) -> Ke
         ("page_size", "16"),
         ("wo_split", "2"),
         ("num_ctas", "6"),
+        ("launch", launch),
     ];
     let all = set
         .iter()
         .filter(|(name, _)| more.iter().all(|(own, _)| own != name))
         .chain(more);
-    let family = jit.registry().get(family).expect("family");
+    let family = jit.registry().get(FAMILY).expect("family");
     KernelSpec::new(family, all.copied(), arch_of(context)).expect("legal")
 }
 
-fn layer(jit: &Jit, context: &Context, family: &str, more: &[(&str, &str)]) -> Layer {
-    let spec = spec(jit, context, family, more);
+fn layer(jit: &Jit, context: &Context, launch: &str, more: &[(&str, &str)]) -> Layer {
+    let spec = spec(jit, context, launch, more);
     Layer::new(&spec, jit.load(&spec, context).expect("loaded")).expect("a layer")
 }
 
@@ -85,7 +87,7 @@ fn pages_beyond_four_gigabytes_of_cache_are_where_they_are() {
     let dir = tempfile::tempdir().expect("tempdir");
     let jit = jit(dir.path());
     let stream = context.cuda().new_stream().expect("stream");
-    let layer = layer(&jit, &context, "beta_coop", &[]);
+    let layer = layer(&jit, &context, "cooperative", &[]);
     let step = &steps()[1];
     let expected = eager(&mut problem(&stream, &layer, step), &layer, step);
     let page = 2 * SHAPE.page_size * SHAPE.num_kv_heads * SHAPE.head_dim;
@@ -114,8 +116,8 @@ fn a_captured_layer_replayed_over_changing_inputs_writes_what_eager_launches_wri
     let dir = tempfile::tempdir().expect("tempdir");
     let jit = jit(dir.path());
     let steps = steps();
-    for family in ["beta_coop", "beta_lite"] {
-        let layer = layer(&jit, &context, family, &[]);
+    for launch in Launch::ALL {
+        let layer = layer(&jit, &context, launch.name(), &[]);
         let stream = context.cuda().new_stream().expect("stream");
         let mut problem = problem(&stream, &layer, &steps[0]);
         let expected: Vec<Written> = steps.iter().map(|s| eager(&mut problem, &layer, s)).collect();
@@ -133,42 +135,45 @@ fn a_captured_layer_replayed_over_changing_inputs_writes_what_eager_launches_wri
             problem.poison().expect("poisoned");
             graph.launch().expect("replayed");
             let written = problem.read(3, SLOTS).expect("read");
-            assert!(written == expected[at], "{family}: replay {replay} of step {at}");
+            assert!(
+                written == expected[at],
+                "{launch:?}: replay {replay} of step {at}"
+            );
         }
     }
 }
 
 /// Small enough for every tool of compute-sanitizer.
 #[test]
-fn lite_and_coop_write_the_same_bits_in_every_mode_and_geometries_the_same_results() {
+fn separate_and_cooperative_launches_write_the_same_bits_in_every_mode_and_geometries_the_same_results() {
     let Some(context) = gpu() else { return };
     let dir = tempfile::tempdir().expect("tempdir");
     let jit = jit(dir.path());
     let stream = context.cuda().new_stream().expect("stream");
     let step = &steps().swap_remove(1).pack();
-    let run = |family: &str, more: &[(&str, &str)]| {
-        let layer = layer(&jit, &context, family, more);
+    let run = |launch: &str, more: &[(&str, &str)]| {
+        let layer = layer(&jit, &context, launch, more);
         let mut problem = problem(&stream, &layer, step);
         eager(&mut problem, &layer, step)
     };
-    let exact = run("beta_coop", &[]);
-    assert!(exact == run("beta_lite", &[]));
+    let exact = run("cooperative", &[]);
+    assert!(exact == run("separate", &[]));
     let tensor = [("accumulate", "mma"), ("tokens", "4")];
-    assert!(run("beta_coop", &tensor) == run("beta_lite", &tensor));
+    assert!(run("cooperative", &tensor) == run("separate", &tensor));
     // Packed weights: chains read W_O as it is, so its bits are the same.
     let packed = [("weight_layout", "packed64")];
-    let chains = run("beta_coop", &packed);
-    assert!(chains == run("beta_lite", &packed));
+    let chains = run("cooperative", &packed);
+    assert!(chains == run("separate", &packed));
     assert!(chains.wo_output == exact.wo_output && chains.residual_output == exact.residual_output);
     let packed = [packed[0], ("accumulate", "mma"), ("tokens", "4")];
-    let together = run("beta_coop", &packed);
-    assert!(together == run("beta_lite", &packed));
+    let together = run("cooperative", &packed);
+    assert!(together == run("separate", &packed));
     // Launches that begin before the one ahead of them is done.
     let early = [packed[0], packed[1], packed[2], ("dependent", "true")];
-    assert!(together == run("beta_coop", &early));
-    assert!(together == run("beta_lite", &early));
+    assert!(together == run("cooperative", &early));
+    assert!(together == run("separate", &early));
     let original = run(
-        "beta_coop",
+        "cooperative",
         &[("geometry", "original"), ("tile_k", "64"), ("slice_ctas", "3")],
     );
     // Attention is cut otherwise, so its last bits may differ.
@@ -188,7 +193,7 @@ fn layers_in_flight_on_several_streams_write_what_one_stream_writes() {
     let dir = tempfile::tempdir().expect("tempdir");
     let jit = jit(dir.path());
     let steps = steps();
-    let layer = layer(&jit, &context, "beta_coop", &[]);
+    let layer = layer(&jit, &context, "cooperative", &[]);
     let stream = context.cuda().new_stream().expect("stream");
     let mut alone = problem(&stream, &layer, &steps[0]);
     let expected: Vec<Written> = steps.iter().map(|s| eager(&mut alone, &layer, s)).collect();
@@ -243,7 +248,7 @@ fn child_that_waits_too_long() {
     let context = gpu().expect("a GPU");
     let dir = tempfile::tempdir().expect("tempdir");
     let jit = jit(dir.path());
-    let layer = layer(&jit, &context, "beta_coop", &[("timeout_ms", "200")]);
+    let layer = layer(&jit, &context, "cooperative", &[("timeout_ms", "200")]);
     let stream = context.cuda().new_stream().expect("stream");
     let steps = steps();
     let mut problem = problem(&stream, &layer, &steps[0]);
@@ -265,7 +270,7 @@ fn a_layer_over_the_gpus_capacity_is_refused_before_its_launch() {
     let steps = steps();
     let stream = context.cuda().new_stream().expect("stream");
     let many = [("num_ctas", "1024"), ("num_threads", "512")];
-    let wide = layer(&jit, &context, "beta_coop", &many);
+    let wide = layer(&jit, &context, "cooperative", &many);
     let problem = problem(&stream, &wide, &steps[0]);
     let bound = problem.bind(&wide).expect("bound");
     // SAFETY: refused on the host.
@@ -280,7 +285,7 @@ fn a_layer_over_the_gpus_capacity_is_refused_before_its_launch() {
     );
     // The original's grid grows with the tokens, and so does what is refused.
     let original = [("geometry", "original"), ("tile_k", "64"), ("slice_ctas", "128")];
-    let spec = spec(&jit, &context, "beta_coop", &original);
+    let spec = spec(&jit, &context, "cooperative", &original);
     let kernel = jit.load(&spec, &context).expect("loaded");
     let entry = &kernel.entries()[0];
     let [x, y, _] = entry.grid(1);
@@ -295,7 +300,7 @@ fn tokens_over_the_workspace_and_a_workspace_for_a_smaller_layer_are_refused() {
     let jit = jit(dir.path());
     let steps = steps();
     let stream = context.cuda().new_stream().expect("stream");
-    let small = layer(&jit, &context, "beta_coop", &[]);
+    let small = layer(&jit, &context, "cooperative", &[]);
     let problem = problem(&stream, &small, &steps[0]);
     let bound = problem.bind(&small).expect("bound");
     for nat in [0, 4] {
@@ -307,7 +312,7 @@ fn tokens_over_the_workspace_and_a_workspace_for_a_smaller_layer_are_refused() {
         );
     }
     let error = problem
-        .bind(&layer(&jit, &context, "beta_coop", &[("wo_split", "8")]))
+        .bind(&layer(&jit, &context, "cooperative", &[("wo_split", "8")]))
         .expect_err("more slots");
     assert_eq!(
         error.to_string(),
@@ -328,7 +333,7 @@ fn a_wrong_tensor_is_refused_by_its_name() {
     let jit = jit(dir.path());
     let stream = context.cuda().new_stream().expect("stream");
     let gated = [("output_gate", "true"), ("input_norm", "true")];
-    let layer = layer(&jit, &context, "beta_coop", &gated);
+    let layer = layer(&jit, &context, "cooperative", &gated);
     let weights = Arc::new(LayerWeights::new(&stream, &steps()[0]).expect("weights"));
     let problem = LayerProblem::new(&stream, layer.dims(), ROOM, &weights, false).expect("memory");
     let wrong: [(&str, Spoil); 9] = [
@@ -353,7 +358,7 @@ fn a_wrong_tensor_is_refused_by_its_name() {
         let start = format!("tensor `{name}`: expected ");
         assert!(error.to_string().starts_with(&start), "{error}");
     }
-    let timed = self::layer(&jit, &context, "beta_coop", &[("num_regions", "13")]);
+    let timed = self::layer(&jit, &context, "cooperative", &[("num_regions", "13")]);
     let error = problem.bind(&timed).expect_err("no buffer for the times");
     assert_eq!(
         error.to_string(),
@@ -372,13 +377,13 @@ fn two_contexts_of_one_gpu_keep_their_modules_apart() {
     let mut all = Vec::new();
     for context in [&context, &other, &context] {
         context.bind().expect("current");
-        let layer = layer(&jit, context, "beta_coop", &[]);
+        let layer = layer(&jit, context, "cooperative", &[]);
         let stream = context.cuda().new_stream().expect("stream");
         let mut problem = problem(&stream, &layer, &steps[1]);
         all.push(eager(&mut problem, &layer, &steps[1]));
     }
     assert!(all[0] == all[1] && all[1] == all[2]);
-    let spec = spec(&jit, &context, "beta_coop", &[]);
+    let spec = spec(&jit, &context, "cooperative", &[]);
     let [one, two, again] =
         [&context, &other, &context].map(|context| jit.load(&spec, context).expect("loaded"));
     assert!(!Arc::ptr_eq(&one, &two));
@@ -402,7 +407,7 @@ fn two_gpus_in_one_process_write_the_same_bits_side_by_side() {
     let mut lanes = Vec::new();
     for ordinal in [0, 1] {
         let context = Context::new(ordinal).expect("a GPU");
-        let layer = layer(&jit, &context, "beta_coop", &[]);
+        let layer = layer(&jit, &context, "cooperative", &[]);
         let stream = context.cuda().new_stream().expect("stream");
         let mut problem = problem(&stream, &layer, &steps[1]);
         problem.put(&steps[1]).expect("put");

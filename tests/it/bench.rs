@@ -81,9 +81,9 @@ fn bench_without_a_gpu_says_so() {
         "bench layer --weight-layout packed64 --accumulate mma --wo-split 1 --nat 1,2 --path coop,lite",
         "bench layer --preset h200-packed-batch8 --nat 8",
         "tune wo_gemv --accumulate mma --weight-layout packed",
-        "tune beta_coop --weight-layout packed64 --accumulate mma",
-        "regions --live beta_coop --weight-layout packed64 --accumulate mma",
-        "verify beta_lite --soak 10",
+        "tune decode_layer --weight-layout packed64 --accumulate mma",
+        "regions --live decode_layer --weight-layout packed64 --accumulate mma",
+        "verify decode_layer --launch separate --soak 10",
         "dispatch --weight-layout packed64 --accumulate mma",
     ] {
         jitc(dir.path())
@@ -161,12 +161,12 @@ fn tune_refuses_what_it_could_not_try() {
             "`3` is not legal: expected one of 1, 2, 4, 8",
         ),
         (["--space", "stages=32"], "no candidate is legal"),
-        (["--seed", "1"], "--seed: beta_coop does not take it"),
+        (["--seed", "1"], "--seed: decode_layer does not take it"),
         (["--context", "0"], "expected a whole number from 1"),
         (["--rows", "8"], "unknown constant `rows` (flag --rows)"),
     ] {
         jitc(dir.path())
-            .args(["tune", "beta_coop", "--dry-run"])
+            .args(["tune", "decode_layer", "--dry-run"])
             .args(args)
             .assert()
             .code(2)

@@ -4,7 +4,7 @@ use jitc::engine::request::spec::KernelSpec;
 use jitc::engine::request::target::Arch;
 use jitc::engine::request::template::Registry;
 use jitc::engine::run::occupancy::known_device;
-use jitc::families::decode_layer::LayerDims;
+use jitc::families::decode_layer::{FAMILY, LayerDims};
 use jitc::measure::tune::Gpu;
 use jitc::measure::tune::Problem;
 use jitc::measure::tune::Record;
@@ -12,7 +12,7 @@ use jitc::measure::tune::Winner;
 
 use crate::cli::{events, jitc, succeeded};
 
-const FAMILIES: [&str; 2] = ["beta_coop", "beta_lite"];
+const LAUNCHES: [&str; 2] = ["cooperative", "separate"];
 
 /// What each preset is for: a GPU that `dispatch` knows, and further archs.
 const PRESETS: [(&str, &str, &[&str]); 8] = [
@@ -29,8 +29,8 @@ const PRESETS: [(&str, &str, &[&str]); 8] = [
 #[test]
 fn every_preset_is_a_kernel_whose_shared_memory_fits_its_gpus() {
     let registry = Registry::load(None).expect("registry");
-    for name in FAMILIES {
-        let family = registry.get(name).expect("family");
+    let family = registry.get(FAMILY).expect("family");
+    for name in LAUNCHES {
         // The original's grids are checked below.
         let declared: Vec<&str> = (family.presets.iter())
             .filter(|preset| preset.constants.contains_key("num_ctas"))
@@ -53,7 +53,7 @@ fn every_preset_is_a_kernel_whose_shared_memory_fits_its_gpus() {
                 let most = if preset == "h200-packed-batch8" { "4" } else { "8" };
                 for (split, mode) in [("1", "fma"), (most, "fma"), ("1", "mma"), (most, "mma")] {
                     let set = texts.iter().map(|(n, v)| (n.as_str(), v.as_str()));
-                    let set = set.chain([("wo_split", split), ("accumulate", mode)]);
+                    let set = set.chain([("launch", name), ("wo_split", split), ("accumulate", mode)]);
                     let spec = KernelSpec::new(family, set, arch).expect("kernel");
                     assert!(
                         Some(spec.derived["shared_bytes"]) <= arch.shared_mem_per_block(),
@@ -73,7 +73,7 @@ fn every_preset_is_a_kernel_whose_shared_memory_fits_its_gpus() {
 #[test]
 fn the_originals_presets_are_its_grids() {
     let registry = Registry::load(None).expect("registry");
-    let family = registry.get("beta_coop").expect("family");
+    let family = registry.get(FAMILY).expect("family");
     let arch: Arch = "sm_121a".parse().expect("arch");
     for (name, grid) in [
         ("decode-mini", [8, 8]),
@@ -101,7 +101,7 @@ fn a_preset_yields_to_a_flag_and_an_unknown_one_is_one_clear_line() {
     let dir = tempfile::tempdir().expect("tempdir");
     let render = |args: &[&str]| {
         let output = jitc(dir.path())
-            .args(["render", "beta_coop", "--arch", "sm_90a"])
+            .args(["render", "decode_layer", "--arch", "sm_90a"])
             .args(args)
             .output()
             .expect("ran");
@@ -116,21 +116,21 @@ fn a_preset_yields_to_a_flag_and_an_unknown_one_is_one_clear_line() {
     let (_, error) = render(&["--preset", "b201"]);
     let line = error.lines().next().unwrap_or_default();
     assert!(
-        line.starts_with("error: beta_coop: preset (flag --preset): there is no `b201` (did you mean `b200`?); there are: h200"),
+        line.starts_with("error: decode_layer: preset (flag --preset): there is no `b201` (did you mean `b200`?); there are: h200"),
         "{error}"
     );
 }
 
 #[test]
-fn the_originals_variable_names_a_preset_for_both_families() {
+fn the_originals_variable_names_a_preset_for_both_launches() {
     let dir = tempfile::tempdir().expect("tempdir");
-    for (family, words) in [
-        ("beta_coop", "LayerGeometry::original"),
-        ("beta_lite", "num_ctas = 132u"),
+    for (launch, words) in [
+        ("cooperative", "LayerGeometry::original"),
+        ("separate", "LayerGeometry::spread"),
     ] {
         jitc(dir.path())
             .env("CUTE_MLP_TILE", "decode-mini")
-            .args(["render", family, "--arch", "sm_90a"])
+            .args(["render", FAMILY, "--launch", launch, "--arch", "sm_90a"])
             .assert()
             .success()
             .stdout(predicates::str::contains(words));
@@ -192,7 +192,7 @@ fn the_layer_compiles_without_spills() {
         ),
     ] {
         let output = jitc(dir.path())
-            .args(["warm", "beta_coop", "--wo-split", "8", "--json"])
+            .args(["warm", "decode_layer", "--wo-split", "8", "--json"])
             .args(args)
             .output()
             .expect("ran");
@@ -212,7 +212,15 @@ fn kernels_that_share_registers_out_have_them_whatever_the_layer() {
     let dir = tempfile::tempdir().expect("tempdir");
     let small = "--hidden 256 --intermediate 128 --num-q-heads 4 --num-kv-heads 1 --head-dim 64 --num-ctas 4";
     let output = jitc(dir.path())
-        .args(["warm", "beta_coop", "beta_lite", "--arch", "sm_90a,sm_100a", "-q"])
+        .args([
+            "warm",
+            "decode_layer",
+            "--launch",
+            "cooperative,separate",
+            "--arch",
+            "sm_90a,sm_100a",
+            "-q",
+        ])
         .args(["--weight-layout", "packed64", "--accumulate", "mma"])
         .args(small.split(' '))
         .output()
@@ -226,7 +234,7 @@ fn kernels_that_share_registers_out_have_them_whatever_the_layer() {
     for row in events(&rows) {
         for entry in row["resources"].as_array().expect("list") {
             let name = entry["entry"].as_str().expect("name");
-            if !["beta_lite_attention", "beta_lite_merge"].contains(&name) {
+            if !["decode_layer_attention", "decode_layer_merge"].contains(&name) {
                 assert_eq!(entry["registers"], 96, "{name}");
                 seen += 1;
             }
@@ -322,7 +330,7 @@ fn the_split_is_what_was_set_else_what_was_tuned_else_by_rule() {
     let shape: Vec<(String, &str)> = shape.collect();
     let set = shape.iter().map(|(name, value)| (name.as_str(), *value));
     let arch: Arch = "sm_90a".parse().expect("arch");
-    let spec = KernelSpec::new(registry.get("beta_coop").expect("family"), set, arch).expect("legal");
+    let spec = KernelSpec::new(registry.get(FAMILY).expect("family"), set, arch).expect("legal");
     let mut record = Record::default();
     for (tokens, split) in [(1, "4"), (4, "1")] {
         record.put(Winner {
@@ -345,7 +353,7 @@ fn tuning_a_layer_lists_its_candidates_without_a_gpu() {
     let dir = tempfile::tempdir().expect("tempdir");
     let list = |args: &[&str]| {
         let output = jitc(dir.path())
-            .args(["tune", "beta_coop", "--dry-run", "--json"])
+            .args(["tune", "decode_layer", "--dry-run", "--json"])
             .args(args)
             .output()
             .expect("ran");
@@ -359,7 +367,7 @@ fn tuning_a_layer_lists_its_candidates_without_a_gpu() {
     );
     // A list that would fix what is tuned fixes nothing.
     jitc(dir.path())
-        .args(["tune", "beta_coop", "--dry-run", "--wo-split", "1,8"])
+        .args(["tune", "decode_layer", "--dry-run", "--wo-split", "1,8"])
         .assert()
         .code(2)
         .stderr(predicates::str::contains(

@@ -11,6 +11,8 @@ mod cache_quiet;
 mod cache_store;
 mod cache_support;
 mod cli;
+mod conditions;
+mod former_names;
 mod host_code;
 mod interrupt;
 mod key;

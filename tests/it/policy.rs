@@ -205,3 +205,32 @@ fn a_listener_is_told_of_every_step_in_order() {
     assert_eq!((counters.built, counters.hits, counters.memory_hits), (3, 1, 1));
     assert_eq!((counters.healed, counters.pruned), (1, 1));
 }
+
+#[test]
+fn a_receipt_of_a_familys_former_name_is_refused_with_that_reason() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let layer = |jit: &Jit| {
+        let family = jit.registry().get("decode_layer").expect("family");
+        let arch = "sm_90a".parse().expect("an arch");
+        KernelSpec::new(family, [("launch", "separate")], arch).expect("a spec")
+    };
+    let (jit, _) = counted(builder(dir.path(), &[]));
+    let prepared = jit.prepare(&layer(&jit)).expect("prepared");
+    let mut receipt = Receipt::new(Vec::new());
+    receipt.add(jit.cache(), &prepared.request, &prepared.fetched.provenance);
+    // As it was written before: another name, and so another key.
+    let text = String::from_utf8(receipt.to_bytes()).expect("text");
+    let key = prepared.request.key().hex();
+    let old = text
+        .replace(&key, &"0".repeat(64))
+        .replace("decode_layer", "beta_lite");
+    let receipt = Receipt::from_bytes(old.as_bytes()).expect("a receipt");
+    let (jit, count) = counted(builder(dir.path(), &[]).require_receipt(receipt));
+    let error = jit.prepare(&layer(&jit)).expect_err("refused").to_string();
+    let reason = format!(
+        "{key} is not in the receipt, which was written when the family was called `beta_lite`: \
+         write a new one with `jitc warm --receipt`"
+    );
+    assert!(error.ends_with(&reason), "{error}");
+    assert_eq!(count.load(Ordering::Relaxed), 0);
+}

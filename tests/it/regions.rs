@@ -217,7 +217,7 @@ fn the_layer_without_regions_has_the_instructions_of_one_without_instrumentation
         let built = |args: &[&str]| {
             let cache = tempfile::tempdir().expect("tempdir");
             let output = jitc(cache.path())
-                .args(["warm", "beta_coop", "--arch", "sm_90a", "--geometry", geometry])
+                .args(["warm", "decode_layer", "--arch", "sm_90a", "--geometry", geometry])
                 .args(args)
                 .output()
                 .expect("ran");
@@ -360,13 +360,13 @@ fn every_set_of_regions_compiles_in_every_family_and_geometry() {
     let cache = tempfile::tempdir().expect("tempdir");
     for args in [
         &[
-            "beta_coop",
+            "decode_layer",
             "--num-regions",
             "13",
             "--geometry",
             "spread,original",
         ][..],
-        &["beta_lite", "--num-regions", "13"],
+        &["decode_layer", "--launch", "separate", "--num-regions", "13"],
         &["wo_gemv", "--num-regions", "4", "--geometry", "original,tiled"],
     ] {
         let output = jitc(cache.path())

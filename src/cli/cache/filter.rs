@@ -11,7 +11,9 @@ use crate::cli::output;
 use crate::engine::cache::{Record, Summary, TierName};
 use crate::engine::config::{parse_age, parse_bytes};
 use crate::engine::jit::Jit;
+use crate::engine::request::constant;
 use crate::engine::request::matrix::matches_glob;
+use crate::engine::request::template::Registry;
 
 /// An entry of a tier.
 pub(super) struct Row {
@@ -96,14 +98,14 @@ impl Filter {
         }
     }
 
-    fn admits(&self, row: &Row, now_ms: u64) -> bool {
+    fn admits(&self, row: &Row, now_ms: u64, registry: &Registry) -> bool {
         let any = |globs: &[String], text: &str| {
             globs.is_empty() || globs.iter().any(|glob| matches_glob(glob, text))
         };
         let unused = Duration::from_millis(now_ms.saturating_sub(row.record.used_unix_ms));
         let says = match &row.record.summary {
             Ok(summary) => {
-                any(&self.families, &summary.family)
+                (any(&self.families, &summary.family) || self.formerly(summary, registry))
                     && any(&self.archs, &summary.arch.to_string())
                     && self.constants.iter().all(|(n, glob)| has(summary, n, glob))
             }
@@ -115,6 +117,22 @@ impl Filter {
             && self.max_size.is_none_or(|most| row.record.bytes <= most)
             && self.older_than.is_none_or(|age| unused > age)
             && self.newer_than.is_none_or(|age| unused <= age)
+    }
+}
+
+impl Filter {
+    /// Whether it is meant by a former name, which stands for some of its constants.
+    fn formerly(&self, summary: &Summary, registry: &Registry) -> bool {
+        let Ok(family) = registry.get(&summary.family) else {
+            return false;
+        };
+        family.former_names.iter().any(|former| {
+            let stands = |(name, value): (&String, &constant::Value)| {
+                summary.constants.get(name) == Some(&value.to_json())
+            };
+            self.families.iter().any(|glob| matches_glob(glob, &former.name))
+                && former.constants.iter().all(stands)
+        })
     }
 }
 
@@ -148,7 +166,8 @@ pub(super) fn split(jit: &Jit, filter: &Filter) -> (Vec<Row>, Vec<Row>) {
             Err(error) => output::note(format!("{}: {error}", tier.name())),
         }
     }
-    rows.into_iter().partition(|row| filter.admits(row, now))
+    rows.into_iter()
+        .partition(|row| filter.admits(row, now, jit.registry()))
 }
 
 /// The flags of an order.

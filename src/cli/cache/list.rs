@@ -97,7 +97,9 @@ fn object(row: &Row) -> serde_json::Value {
 /// The constants that differ from the family's defaults; all, if the family is
 /// not known here.
 fn variant(jit: &Jit, summary: &Summary) -> String {
-    let family = jit.registry().get(&summary.family).ok();
+    let registry = jit.registry();
+    let family = registry.get(&summary.family).ok();
+    let family = family.or_else(|| registry.formerly(&summary.family).map(|(family, _)| family));
     let differs = |name: &str, value: &serde_json::Value| {
         let known = family.and_then(|f| f.constants.get(name));
         known.is_none_or(|constant| constant.default.to_json() != *value)

@@ -15,7 +15,8 @@
 //!   options, arch, NVRTC and builtins identity, `NVRTC_*_FLAGS` in force.
 //! * 2: the same fields. `--no-source-include` is among the options, and a quoted include
 //!   of a header beside the including one is named in full: an entry of version 1 may hold
-//!   what once lay in somebody's working folder.
+//!   what once lay in somebody's working folder. Of a family's entry points those are
+//!   covered that the spec has (`when`); a family that was renamed has other keys.
 
 use std::fmt;
 use std::str::FromStr;

@@ -129,7 +129,7 @@ pub fn preimage(
 ) -> Preimage {
     Preimage::new(&KeyInputs {
         family: &spec.family.name,
-        entries: spec.family.entries.iter().map(|e| e.name.as_str()).collect(),
+        entries: spec.entries().map(|e| e.name.as_str()).collect(),
         constants: spec
             .constants
             .iter()
@@ -151,7 +151,7 @@ fn region_table(spec: &KernelSpec) -> Result<String, TableError> {
         Some(Value::U32(count)) => *count,
         _ => 0,
     };
-    regions::header(&spec.family.name, count)
+    regions::header(spec.region_name(), count)
 }
 
 fn closure(source: &str, headers: &BTreeMap<String, Arc<str>>, table: &Arc<str>) -> Vec<(String, Arc<str>)> {

@@ -26,6 +26,8 @@ pub enum Source {
     },
     /// A preset, which whoever named it asked for.
     Preset(String),
+    /// A former name of a family, which stands for it.
+    FormerName(String),
     /// Set by the program that embeds the library.
     Api,
     /// Nobody wrote it: the declared default.
@@ -42,6 +44,7 @@ impl fmt::Display for Source {
             }
             Self::ConfigFile { path, line } => write!(f, "{}, line {line}", path.display()),
             Self::Preset(name) => write!(f, "preset {name}"),
+            Self::FormerName(name) => write!(f, "the name {name}"),
             Self::Api => f.write_str("the embedding program"),
             Self::Default => f.write_str("default"),
         }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Error;
 use super::trace::Trace;
 use crate::engine::build::request::CompileRequest;
-use crate::engine::cache::{Cache, Fetched, Receipt, ReceiptError};
+use crate::engine::cache::{Cache, Drift, Fetched, Receipt, ReceiptError};
 use crate::engine::config::{Config, MissPolicy};
 use crate::engine::request::spec::KernelSpec;
 
@@ -51,7 +51,7 @@ impl Policy {
         if let Some(receipt) = self.receipt()? {
             let listed = cache.lookup_listed(request.key(), &receipt);
             return listed.map(Some).map_err(|drift| Error::Drift {
-                drift,
+                drift: explained(drift, spec, &receipt),
                 variant: variant(spec),
                 arch: spec.arch,
             });
@@ -106,6 +106,18 @@ impl Policy {
         let templates = self.templates.iter();
         words.extend(templates.map(|folder| format!("--templates {}", folder.display())));
         words.join(" ")
+    }
+}
+
+/// A key that is missing because the family had another name is said to be so.
+fn explained(drift: Drift, spec: &KernelSpec, receipt: &Receipt) -> Drift {
+    let former = (spec.family.former_name_of(&spec.constants)).map(|former| former.name.as_str());
+    match (drift, receipt.names_one_of(former)) {
+        (Drift::NotListed(key), Some(former)) => Drift::FormerName {
+            key,
+            former: former.to_owned(),
+        },
+        (drift, _) => drift,
     }
 }
 

@@ -5,14 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use serde::Deserialize;
 
 use crate::engine::request::constant::Value;
 use crate::engine::request::spec::{KernelSpec, SpecError};
 use crate::engine::request::target::Arch;
-use crate::engine::request::template::{Family, Legal, Registry};
+use crate::engine::request::template::{Family, Legal, NamedFamily, Registry};
 
 /// Why a matrix cannot be expanded.
 #[derive(Debug, thiserror::Error)]
@@ -117,12 +116,12 @@ impl Matrix {
 
 impl Block {
     fn expand(&self, registry: &Registry, archs: &[Arch], out: &mut Expansion) -> Result<(), String> {
-        let mut families: Vec<&Arc<Family>> = Vec::new();
+        let mut families: Vec<NamedFamily> = Vec::new();
         for glob in self.families.texts() {
-            let before = families.len();
-            let wanted = registry.families().filter(|f| matches_glob(&glob, &f.name));
+            let wanted = registry.fitting(|name| matches_glob(&glob, name));
+            let none = wanted.is_empty();
             families.extend(wanted);
-            if families.len() == before {
+            if none {
                 let known: Vec<_> = registry.families().map(|f| f.name.as_str()).collect();
                 return Err(format!(
                     "no family is called `{glob}`: there are {}",
@@ -135,13 +134,13 @@ impl Block {
             None => archs.to_vec(),
         };
         for name in self.constants.keys() {
-            if !families.iter().any(|f| f.constants.contains_key(name)) {
+            if !families.iter().any(|f| f.family().constants.contains_key(name)) {
                 return Err(format!("none of its families declares a constant `{name}`"));
             }
         }
         let before = out.specs.len();
-        for family in families {
-            for set in self.product(family)? {
+        for family in &families {
+            for set in self.product(family.family())? {
                 let set: Vec<_> = set.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
                 for arch in &archs {
                     match KernelSpec::new(family, set.iter().copied(), *arch) {

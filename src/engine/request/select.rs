@@ -25,12 +25,15 @@ impl Registry {
     /// Refuses constants of the command line that none of these families declares, and
     /// those of the config file that no family at all declares.
     pub fn check_constants(&self, names: &[&str], config: &Config) -> Result<(), SelectError> {
-        let families: Vec<&Arc<Family>> = names.iter().map(|n| self.get(n)).collect::<Result<_, _>>()?;
+        let families: Vec<Arc<Family>> = names
+            .iter()
+            .map(|n| self.named(n).map(|named| Arc::clone(named.family())))
+            .collect::<Result<_, _>>()?;
         check_names(self.families(), config)?;
         let declared = |name: &String| families.iter().any(|f| f.constants.contains_key(name));
         // The file's constants may be other families'.
         if !config.flag_constants().iter().all(|c| declared(&c.name)) {
-            check_names(families, config)?;
+            check_names(&families, config)?;
         }
         Ok(())
     }

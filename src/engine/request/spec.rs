@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::engine::config::{Config, Setting, Source};
 use crate::engine::request::constant::Value;
 use crate::engine::request::target::Arch;
-use crate::engine::request::template::{Family, Size};
+use crate::engine::request::template::{Entry, Family, NamedFamily, Preset, Size};
 use crate::engine::suggest::did_you_mean;
 
 /// Why a request is no kernel.
@@ -80,6 +80,24 @@ pub enum SpecError {
         /// What was wrong and what there is.
         reason: String,
     },
+    /// A constant that says otherwise than the former name of the family.
+    #[error(
+        "{family}: {constant} = {value} ({origin}) contradicts `{name}`, the former name of `{family}` with {meaning}"
+    )]
+    FormerName {
+        /// The family.
+        family: String,
+        /// The constant.
+        constant: String,
+        /// What was asked for.
+        value: String,
+        /// Where it was written.
+        origin: Source,
+        /// The former name.
+        name: String,
+        /// What that stands for.
+        meaning: String,
+    },
     /// An arch that is none.
     #[error("arch ({origin}): {reason}")]
     Arch {
@@ -101,6 +119,8 @@ pub struct KernelSpec {
     pub derived: BTreeMap<String, u32>,
     /// What it is compiled for.
     pub arch: Arch,
+    /// Indices of its entry points among the family's.
+    entries: Vec<usize>,
     id: SpecId,
 }
 
@@ -115,15 +135,18 @@ type Assigned = BTreeMap<String, (Value, Source)>;
 impl KernelSpec {
     /// A spec from texts, the rest at its defaults. For embedding programs.
     pub fn new<'a>(
-        family: &Arc<Family>,
+        family: impl Into<NamedFamily>,
         set: impl IntoIterator<Item = (&'a str, &'a str)>,
         arch: Arch,
     ) -> Result<Self, SpecError> {
+        let named = family.into();
+        let family = named.family();
         let mut assigned = defaults(family);
         for (name, text) in set {
             let value = parse(family, name, text, &Source::Api)?;
             assigned.insert(name.to_owned(), (value, Source::Api));
         }
+        fix(&named, &mut assigned)?;
         Self::validate(family, &assigned, arch)
     }
 
@@ -141,8 +164,15 @@ impl KernelSpec {
     /// Every spec that the settings ask for: the product of all lists. Constants
     /// that this family does not declare are left to other families; see
     /// [`check_names`].
-    pub fn expand(family: &Arc<Family>, config: &Config, archs: &[Arch]) -> Result<Vec<Self>, SpecError> {
-        let mut product = vec![with_preset(family, config)?];
+    pub fn expand(
+        family: impl Into<NamedFamily>,
+        config: &Config,
+        archs: &[Arch],
+    ) -> Result<Vec<Self>, SpecError> {
+        let named = family.into();
+        let family = named.family();
+        let preset = preset(family, config)?;
+        let mut product = vec![defaults(family)];
         for constant in family.constants.values() {
             let Some(Setting { value, source }) = config.constant(&constant.name, &constant.variables) else {
                 continue;
@@ -159,9 +189,13 @@ impl KernelSpec {
             product = next;
         }
         let mut specs = Vec::new();
-        for assigned in &product {
+        for mut assigned in product {
+            fix(&named, &mut assigned)?;
+            if let Some(preset) = preset {
+                apply(family, preset, &mut assigned)?;
+            }
             for arch in archs {
-                specs.push(Self::validate(family, assigned, *arch)?);
+                specs.push(Self::validate(family, &assigned, *arch)?);
             }
         }
         Ok(specs)
@@ -209,7 +243,9 @@ impl KernelSpec {
                 because: broken.because.clone(),
             });
         }
+        let entries = family.entries_for(&constants, &derived).map_err(in_family)?;
         Ok(Self {
+            entries,
             id: identity(family, &constants, arch),
             family: Arc::clone(family),
             constants,
@@ -222,6 +258,21 @@ impl KernelSpec {
     #[must_use]
     pub fn id(&self) -> SpecId {
         self.id
+    }
+
+    /// Its entry points, in declared order, at least one: those of its family whose
+    /// condition holds.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().map(|index| &self.family.entries[*index])
+    }
+
+    /// The name under which its regions are known: the family's, or the former one that
+    /// stands for these constants, so that what a kernel writes into a buffer, and what
+    /// earlier buffers hold, stays as it was.
+    #[must_use]
+    pub fn region_name(&self) -> &str {
+        let former = self.family.former_name_of(&self.constants);
+        former.map_or(&self.family.name, |former| &former.name)
     }
 
     /// Constants that differ from their defaults, for people: `wo_split=8`, or
@@ -255,8 +306,7 @@ impl KernelSpec {
     /// The most dynamic shared memory that a block of one of its entry points takes, bytes.
     #[must_use]
     pub fn shared_mem_bytes(&self) -> u32 {
-        let entries = self.family.entries.iter();
-        let sizes = entries.filter_map(|entry| self.size(&entry.shared_mem_bytes));
+        let sizes = (self.entries()).filter_map(|entry| self.size(&entry.shared_mem_bytes));
         sizes.max().unwrap_or(0)
     }
 
@@ -326,12 +376,10 @@ fn identity(family: &Family, constants: &BTreeMap<String, Value>, arch: Arch) ->
     SpecId(hash.finalize().into())
 }
 
-/// Defaults, and the preset that was named over them. A family without presets
-/// leaves the name to others.
-fn with_preset(family: &Family, config: &Config) -> Result<Assigned, SpecError> {
-    let mut assigned = defaults(family);
+/// The preset that was named. A family without presets leaves the name to others.
+fn preset<'a>(family: &'a Family, config: &Config) -> Result<Option<&'a Preset>, SpecError> {
     let Some(setting) = config.preset().filter(|_| !family.presets.is_empty()) else {
-        return Ok(assigned);
+        return Ok(None);
     };
     let Some(preset) = family.preset(&setting.value) else {
         let names: Vec<&str> = family.presets.iter().map(|p| p.name.as_str()).collect();
@@ -346,10 +394,55 @@ fn with_preset(family: &Family, config: &Config) -> Result<Assigned, SpecError> 
             ),
         });
     };
-    for (name, value) in &preset.constants {
-        assigned.insert(name.clone(), (value.clone(), Source::Preset(preset.name.clone())));
+    Ok(Some(preset))
+}
+
+/// Sets what a preset says where nobody said otherwise.
+fn apply(family: &Family, preset: &Preset, assigned: &mut Assigned) -> Result<(), SpecError> {
+    let constants = assigned
+        .iter()
+        .map(|(n, (v, _))| (n.clone(), v.clone()))
+        .collect();
+    let holds = family.preset_holds(preset, &constants);
+    let holds = holds.map_err(|reason| SpecError::Derived {
+        family: family.name.clone(),
+        reason,
+    })?;
+    if !holds {
+        return Ok(());
     }
-    Ok(assigned)
+    for (name, value) in &preset.constants {
+        if let Some(slot @ (_, Source::Default)) = assigned.get_mut(name) {
+            *slot = (value.clone(), Source::Preset(preset.name.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// Sets what a former name stands for; a constant that was set otherwise contradicts it.
+fn fix(named: &NamedFamily, assigned: &mut Assigned) -> Result<(), SpecError> {
+    let Some(former) = named.former_name() else {
+        return Ok(());
+    };
+    for (name, value) in &former.constants {
+        match assigned.get(name) {
+            Some((other, origin)) if *origin != Source::Default && other != value => {
+                return Err(SpecError::FormerName {
+                    family: named.family().name.clone(),
+                    constant: name.clone(),
+                    value: other.to_string(),
+                    origin: origin.clone(),
+                    name: former.name.clone(),
+                    meaning: former.meaning.clone(),
+                });
+            }
+            _ => assigned.insert(
+                name.clone(),
+                (value.clone(), Source::FormerName(former.name.clone())),
+            ),
+        };
+    }
+    Ok(())
 }
 
 fn defaults(family: &Family) -> Assigned {

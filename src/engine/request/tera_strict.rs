@@ -86,6 +86,9 @@ impl Expressions {
         let mut tera = Tera::default();
         tera.autoescape_on(Vec::new());
         tera.register_function("ceil_div", ceil_div);
+        tera.register_function("round_up", round_up);
+        tera.register_function("max", max);
+        tera.register_function("pick", pick);
         Self(tera)
     }
 
@@ -124,6 +127,37 @@ fn ceil_div(args: &HashMap<String, tera::Value>) -> tera::Result<tera::Value> {
         (Some(a), Some(b)) if b > 0 => Ok(a.div_ceil(b).into()),
         _ => Err(tera::Error::msg(
             "ceil_div(a=.., b=..) takes two whole numbers, b at least 1",
+        )),
+    }
+}
+
+/// `round_up(a=.., b=..)`: the least multiple of `b` that is not below `a`.
+fn round_up(args: &HashMap<String, tera::Value>) -> tera::Result<tera::Value> {
+    let get = |name: &str| args.get(name).and_then(tera::Value::as_u64);
+    let rounded = match (get("a"), get("b")) {
+        (Some(a), Some(b)) if b > 0 => a.checked_next_multiple_of(b),
+        _ => None,
+    };
+    rounded
+        .map(Into::into)
+        .ok_or_else(|| tera::Error::msg("round_up(a=.., b=..) takes two whole numbers, b at least 1"))
+}
+
+/// `max(a=.., b=.., ..)`: the largest of its arguments, whatever they are called.
+fn max(args: &HashMap<String, tera::Value>) -> tera::Result<tera::Value> {
+    let numbers: Option<Vec<u64>> = args.values().map(tera::Value::as_u64).collect();
+    let largest = numbers.and_then(|numbers| numbers.into_iter().max());
+    largest
+        .map(Into::into)
+        .ok_or_else(|| tera::Error::msg("max(a=.., b=.., ..) takes whole numbers, at least one"))
+}
+
+/// `pick(cond=.., a=.., b=..)`: `a` where the condition holds, else `b`.
+fn pick(args: &HashMap<String, tera::Value>) -> tera::Result<tera::Value> {
+    match (args.get("cond"), args.get("a"), args.get("b")) {
+        (Some(tera::Value::Bool(cond)), Some(a), Some(b)) => Ok(if *cond { a } else { b }.clone()),
+        _ => Err(tera::Error::msg(
+            "pick(cond=.., a=.., b=..) takes a condition and two values",
         )),
     }
 }

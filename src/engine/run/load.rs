@@ -156,7 +156,7 @@ impl LoadedKernel {
             entries: Vec::new(),
             context: context.clone(),
         };
-        for entry in &spec.family.entries {
+        for entry in spec.entries() {
             let point = loaded.entry_point(spec, entry)?;
             loaded.entries.push(point);
         }

@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 use cudarc::driver::sys;
 
-use super::WorkspaceError;
+use super::{Accumulate, LayerConfig, LayerGeometry, WeightLayout, WorkspaceError};
 use crate::engine::request::spec::KernelSpec;
 use crate::families::decode_layer::reference::{Kv, LayerInputs, LayerShape, Lengths, ScaleLayout};
 
@@ -43,49 +43,9 @@ pub struct LayerDims {
 }
 
 impl LayerDims {
-    /// The sizes of a spec of `beta_coop` or `beta_lite`.
+    /// The sizes of a spec of the decode layer.
     pub fn of(spec: &KernelSpec) -> Result<Self, WorkspaceError> {
-        let family = || WorkspaceError::Family(spec.family.name.clone());
-        let number = |name: &str| {
-            let value = spec
-                .constants
-                .get(name)
-                .and_then(crate::engine::request::constant::Value::as_u32);
-            value.map(|n| n as usize).ok_or_else(family)
-        };
-        let named = |name: &str| {
-            (spec.constants.get(name)).and_then(crate::engine::request::constant::Value::as_name)
-        };
-        let flag = |name: &str| match spec.constants.get(name) {
-            Some(crate::engine::request::constant::Value::Bool(flag)) => Ok(*flag),
-            _ => Err(family()),
-        };
-        Ok(Self {
-            shape: LayerShape {
-                hidden: number("hidden")?,
-                intermediate: number("intermediate")?,
-                num_q_heads: number("num_q_heads")?,
-                num_kv_heads: number("num_kv_heads")?,
-                head_dim: number("head_dim")?,
-                page_size: number("page_size")?,
-            },
-            slots: number("num_kv_heads")? * number("wo_split")?,
-            num_ctas: number("num_ctas")?,
-            slice_ctas: match named("geometry") {
-                Some("original") => number("slice_ctas")?,
-                _ => 0,
-            },
-            output_gate: flag("output_gate")?,
-            input_norm: flag("input_norm")?,
-            swizzled: named("scale_layout") != Some("linear"),
-            packed: match (named("weight_layout"), named("accumulate")) {
-                (Some("packed64"), Some("mma")) => Packed::All,
-                (Some("packed64"), _) => Packed::Mlp,
-                _ => Packed::None,
-            },
-            // Not every family has regions.
-            num_regions: number("num_regions").unwrap_or(0),
-        })
+        LayerConfig::try_from(spec).map(|config| Self::from(&config))
     }
 
     /// A kernel with regions stores to its buffer whether there is one or not.
@@ -126,6 +86,29 @@ impl LayerDims {
     pub(super) fn partial_floats(&self, tokens: usize) -> usize {
         let octets = (self.num_q_heads / self.num_kv_heads).div_ceil(8);
         (self.num_ctas + tokens * self.num_kv_heads) * octets * (8 * self.head_dim + 16)
+    }
+}
+
+impl From<&LayerConfig> for LayerDims {
+    fn from(config: &LayerConfig) -> Self {
+        Self {
+            shape: config.shape,
+            slots: config.shape.num_kv_heads * config.wo_split as usize,
+            num_ctas: config.num_ctas as usize,
+            slice_ctas: match config.geometry {
+                LayerGeometry::Original => config.slice_ctas as usize,
+                LayerGeometry::Spread => 0,
+            },
+            output_gate: config.output_gate,
+            input_norm: config.input_norm,
+            swizzled: config.scale_layout == ScaleLayout::Swizzled,
+            packed: match (config.weight_layout, config.accumulate) {
+                (WeightLayout::Packed64, Accumulate::Mma) => Packed::All,
+                (WeightLayout::Packed64, _) => Packed::Mlp,
+                (WeightLayout::Nvfp4, _) => Packed::None,
+            },
+            num_regions: config.num_regions as usize,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::engine::run::launch::LaunchError;
 #[non_exhaustive]
 pub enum WorkspaceError {
     /// The spec is of another family.
-    #[error("`{0}` is no decode layer: expected beta_coop or beta_lite")]
+    #[error("`{0}` is not a decode layer: expected decode_layer")]
     Family(String),
     /// A tensor is not what the layer takes.
     #[error("tensor `{name}`: expected {expected}, got {found}")]

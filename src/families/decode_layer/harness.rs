@@ -5,7 +5,7 @@
 use super::bench::{self, LayerBenchRequest};
 use super::tune::{self, TuneRequest};
 use super::verify::{self, VerifyRequest};
-use super::{FAMILIES, regions};
+use super::{FAMILY, regions};
 use crate::measure::MeasureError;
 use crate::measure::harness::{Flag, Harness, Session, Sink, Verb, Verdict};
 use crate::measure::region::live::LiveRun;
@@ -23,7 +23,7 @@ struct LayerBench;
 
 impl Harness for DecodeLayer {
     fn names(&self) -> &'static [&'static str] {
-        &FAMILIES
+        &[FAMILY]
     }
 
     fn about(&self) -> &'static str {
@@ -40,7 +40,7 @@ impl Harness for DecodeLayer {
     }
 
     fn verify(&self, session: Session<'_>, sink: &mut Sink<'_>) -> Result<Verdict, MeasureError> {
-        let request = VerifyRequest::new(session.name, session.options)?;
+        let request = VerifyRequest::new(session.jit.registry(), session.name, session.options)?;
         verify::verify(session.jit, &request, sink)
     }
 
@@ -64,7 +64,7 @@ impl Harness for LayerBench {
     }
 
     fn about(&self) -> &'static str {
-        "beta_coop, beta_lite and separate kernels side by side"
+        "the decode layer in one launch, in separate ones, and as kernels of their own, side by side"
     }
 
     fn flags(&self, verb: Verb) -> Option<&'static [Flag]> {

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use cudarc::driver::{CudaStream, DevicePtr, sys};
 
 use crate::engine::request::spec::KernelSpec;
+use crate::engine::request::target::Arch;
 use crate::engine::run::launch::{Arguments, Order, launch_grid};
 use crate::engine::run::load::{EntryPoint, LoadedKernel};
 
 use super::tensor::{check, maybe, scale_bytes};
-use super::{Dtype, LayerDims, LayerScales, LayerTensors, Packed, Workspace, WorkspaceError};
+use super::{Dtype, LayerConfig, LayerDims, LayerScales, LayerTensors, Packed, Workspace, WorkspaceError};
 
 /// A layer's kernel with its sizes.
 #[derive(Debug, Clone)]
@@ -46,13 +47,14 @@ pub struct BoundLayer {
 }
 
 impl Layer {
-    /// A loaded kernel of `beta_coop` or `beta_lite`, and its spec.
+    /// A loaded kernel of the decode layer, and its spec.
     pub fn new(spec: &KernelSpec, kernel: Arc<LoadedKernel>) -> Result<Self, WorkspaceError> {
-        enough_registers(spec, &kernel)?;
-        let early = spec.number("dependent") == Some(1) && spec.arch.number() >= 90;
+        let config = LayerConfig::try_from(spec)?;
+        enough_registers(&config, spec.arch, &kernel)?;
+        let early = config.dependent && spec.arch.number() >= 90;
         Ok(Self {
             kernel,
-            dims: LayerDims::of(spec)?,
+            dims: LayerDims::from(&config),
             order: if early { Order::Programmatic } else { Order::Serial },
         })
     }
@@ -166,9 +168,9 @@ impl Layer {
 /// Of packed weights, warps that only ask for them hand registers on to those that
 /// compute, out of what the block was launched with: a kernel with fewer would wait
 /// for ever.
-fn enough_registers(spec: &KernelSpec, kernel: &LoadedKernel) -> Result<(), WorkspaceError> {
-    let shares = spec.arch.is_specific() && [90, 100, 103].contains(&spec.arch.number());
-    if !shares || spec.number("block_threads") != Some(SHARING_THREADS) {
+fn enough_registers(config: &LayerConfig, arch: Arch, kernel: &LoadedKernel) -> Result<(), WorkspaceError> {
+    let shares = arch.is_specific() && [90, 100, 103].contains(&arch.number());
+    if !shares || config.block_threads != SHARING_THREADS {
         return Ok(());
     }
     let sharing = |entry: &&EntryPoint| entry.block_threads > SHARING_THREADS;
@@ -197,7 +199,7 @@ impl BoundLayer {
     }
 
     /// Launches the layer for the first `nat` tokens: one cooperative launch, or
-    /// the kernels of `beta_lite` in order.
+    /// the separate ones in order.
     ///
     /// # Safety
     ///
@@ -217,7 +219,7 @@ impl BoundLayer {
     }
 
     /// Launches only these of the layer's kernels, in order: for measurements of a
-    /// part of `beta_lite`.
+    /// part of separate launches.
     ///
     /// # Panics
     ///

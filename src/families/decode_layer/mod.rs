@@ -4,6 +4,7 @@
 //! but the number of tokens.
 
 pub mod bench;
+mod config;
 mod copies;
 mod dims;
 pub mod dispatch;
@@ -19,6 +20,10 @@ pub mod verify;
 mod weights;
 mod workspace;
 
+pub use config::{
+    Accumulate, FAMILY, Launch, LayerConfig, LayerGeometry, WeightLayout, asked_launches, launches,
+    with_launch,
+};
 pub use dims::{LayerDims, Packed};
 pub use error::WorkspaceError;
 pub use harness::{BENCH, HARNESS};
@@ -27,12 +32,3 @@ pub use problem::{LayerProblem, Room, Written};
 pub use tensor::{Dtype, Tensor};
 pub use weights::LayerWeights;
 pub use workspace::{LayerScales, LayerTensors, Workspace};
-
-/// The layer as one cooperative launch.
-pub const COOPERATIVE: &str = "beta_coop";
-
-/// The layer as ordinary launches, with the same bits.
-pub const ORDINARY: &str = "beta_lite";
-
-/// Both.
-pub const FAMILIES: [&str; 2] = [COOPERATIVE, ORDINARY];

@@ -46,7 +46,7 @@ fn one(jit: &Jit, context: &Context, spec: &KernelSpec, nat: u32) -> Result<Live
     let layer_on = Layer::new(&on, jit.load(&on, context)?)?;
     let off_kernel = jit.load(&off, context)?;
     let layer_off = Layer::new(&off, Arc::clone(&off_kernel))?;
-    let table = Table::of(&on.family.name, count)?;
+    let table = Table::of(on.region_name(), count)?;
     let geometry = geometry(&on, &off_kernel, nat as usize);
     let dims = layer_on.dims();
     let inputs = dims.inputs(&vec![CONTEXT; nat as usize], Kv::Random, 4242);

@@ -56,16 +56,16 @@ pub struct LiveRun {
 /// Constants that the family does not declare, and values that it forbids.
 pub fn requested(jit: &Jit, family: &str, here: Option<Arch>) -> Result<Vec<KernelSpec>, MeasureError> {
     jit.registry().check_constants(&[family], jit.config())?;
-    let family = jit.registry().get(family)?;
+    let family = jit.registry().named(family)?;
     let named = jit.config().arch().map(|setting| parse_archs(&setting));
     let archs = named.transpose()?.unwrap_or_else(|| match here {
         Some(arch) => vec![arch],
         None => Arch::DEFAULTS
             .into_iter()
-            .filter(|arch| family.does(*arch))
+            .filter(|arch| family.family().does(*arch))
             .collect(),
     });
-    Ok(KernelSpec::expand(family, jit.config(), &archs)?)
+    Ok(KernelSpec::expand(&family, jit.config(), &archs)?)
 }
 
 /// Times a variant without regions and with them, launch by launch in turn, each behind
@@ -153,7 +153,7 @@ pub fn buffer(
     count: u32,
     geometry: Geometry,
 ) -> Result<(CudaSlice<u64>, sys::CUdeviceptr), MeasureError> {
-    let table = Table::of(&spec.family.name, count)?;
+    let table = Table::of(spec.region_name(), count)?;
     let mut words = stream.alloc_zeros::<u64>(geometry.words(&table))?;
     let (address, _) = words.device_ptr_mut(stream);
     let buffer = RegionBuffer {
@@ -161,7 +161,7 @@ pub fn buffer(
         geometry,
         address,
     };
-    let timing = argument(Some(&buffer), &spec.family.name, count, &geometry)?;
+    let timing = argument(Some(&buffer), spec.region_name(), count, &geometry)?;
     Ok((words, timing))
 }
 

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::request::template::Registry;
 use crate::engine::run::device::Device;
 
 pub use record::{Record, Winner};
@@ -57,6 +58,21 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// Calls a family by its present name: a former one stands for constants too, which
+    /// a problem of that name does not have. What is not renamed would no longer be found,
+    /// and a decode layer's tuned `wo_split`, and with it its bits, would change.
+    fn rename(&mut self, registry: &Registry) {
+        let Some((family, former)) = registry.formerly(&self.family) else {
+            return;
+        };
+        for (name, value) in &former.constants {
+            self.constants
+                .entry(name.clone())
+                .or_insert_with(|| value.to_string());
+        }
+        self.family.clone_from(&family.name);
+    }
+
     /// A constant of the problem as a number; `None` where it is absent or is not one.
     #[must_use]
     pub fn number(&self, name: &str) -> Option<u32> {
@@ -191,14 +207,16 @@ mod tests {
     fn a_record_survives_its_file_and_a_broken_file_is_an_empty_record() {
         let dir = tempfile::tempdir().expect("tempdir");
         let path = Record::path(dir.path());
-        assert_eq!(Record::load(&path), Record::default());
+        let registry = Registry::load(None).expect("families");
+        assert_eq!(Record::load(&path, &registry), Record::default());
         let mut record = Record::default();
         record.put(winner(rows("24")));
         record.save(&path).expect("saved");
-        assert!(Record::load(&path).find(&gpu(132), &problem(8, 1)).is_some());
+        let read = Record::load(&path, &registry);
+        assert!(read.find(&gpu(132), &problem(8, 1)).is_some());
         fs_err::write(&path, "{\"format\": 99, \"winners\": []}").expect("written");
-        assert_eq!(Record::load(&path), Record::default());
+        assert_eq!(Record::load(&path, &registry), Record::default());
         fs_err::write(&path, "half a rec").expect("written");
-        assert_eq!(Record::load(&path), Record::default());
+        assert_eq!(Record::load(&path, &registry), Record::default());
     }
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Geometry, Gpu, Problem};
+use crate::engine::request::template::Registry;
 
 /// Of the record's file; another format is no record.
 const FORMAT: u32 = 1;
@@ -42,10 +43,18 @@ impl Record {
         cache_dir.join("tuned.json")
     }
 
-    /// Reads a record. A missing one is empty; one that cannot be understood is
-    /// empty too, with a warning: it only ever saves time.
+    /// Reads a record, families by the names that they have now. A missing one is
+    /// empty; one that cannot be understood is empty too, with a warning.
     #[must_use]
-    pub fn load(path: &Path) -> Self {
+    pub fn load(path: &Path, registry: &Registry) -> Self {
+        let mut record = Self::read(path);
+        for winner in &mut record.winners {
+            winner.problem.rename(registry);
+        }
+        record
+    }
+
+    fn read(path: &Path) -> Self {
         let text = match fs_err::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Self::default(),

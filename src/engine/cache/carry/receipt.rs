@@ -82,6 +82,18 @@ pub enum Drift {
     /// A key that the receipt does not list.
     #[error("{0} is not in the receipt")]
     NotListed(CacheKey),
+    /// A key that the receipt does not list, as it was written when the family had another
+    /// name, which is in every key.
+    #[error(
+        "{key} is not in the receipt, which was written when the family was called `{former}`: write a new one \
+         with `jitc warm --receipt`"
+    )]
+    FormerName {
+        /// The key.
+        key: CacheKey,
+        /// The name that the receipt has.
+        former: String,
+    },
     /// A key that the receipt lists without an entry.
     #[error("{0} has no entry in the receipt: it failed or was not kept")]
     NotKept(CacheKey),
@@ -103,7 +115,11 @@ impl Drift {
     #[must_use]
     pub fn key(&self) -> &CacheKey {
         match self {
-            Self::NotListed(key) | Self::NotKept(key) | Self::Missing(key) | Self::File { key, .. } => key,
+            Self::NotListed(key)
+            | Self::NotKept(key)
+            | Self::Missing(key)
+            | Self::FormerName { key, .. }
+            | Self::File { key, .. } => key,
         }
     }
 
@@ -172,6 +188,12 @@ impl Receipt {
             return Err(ReceiptError::Format(receipt.format));
         }
         Ok(receipt)
+    }
+
+    /// The first of these names that a line of it has for its family.
+    pub(crate) fn names_one_of<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+        let mut names = names.into_iter();
+        names.find(|name| self.entries.values().any(|line| line.family == *name))
     }
 
     /// Whether an entry is, byte for byte, what the receipt lists.

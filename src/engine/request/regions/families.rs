@@ -87,15 +87,16 @@ const WO: [Region; 4] = [
 
 type Sets = &'static [&'static [Region]];
 
-const FAMILIES: [(&str, Sets); 3] = [
+const FAMILIES: [(&str, Sets); 4] = [
     ("beta_coop", &[&LAYER_13, &LAYER_20, &LAYER_21]),
     ("beta_lite", &[&LAYER_13, &LAYER_20, &LAYER_21]),
+    ("decode_layer", &[&LAYER_13, &LAYER_20, &LAYER_21]),
     ("wo_gemv", &[&WO]),
 ];
 
 /// The families that have tables; a bare buffer belongs to the first that has as
 /// many regions.
-pub(super) fn names() -> [&'static str; 3] {
+pub(super) fn names() -> [&'static str; 4] {
     FAMILIES.map(|(name, _)| name)
 }
 

@@ -8,6 +8,7 @@ use tera::Context;
 
 use super::TemplateError;
 use super::constants::{Constant, ConstantFile};
+use super::names::{FormerName, FormerNameFile, Preset, PresetFile};
 use crate::engine::request::constant::Value;
 use crate::engine::request::target::Arch;
 use crate::engine::request::tera_strict::Expressions;
@@ -41,7 +42,9 @@ pub struct Family {
     pub constraints: Vec<Constraint>,
     /// Named sets of constants.
     pub presets: Vec<Preset>,
-    /// Entry points.
+    /// Names that it had, still accepted.
+    pub former_names: Vec<FormerName>,
+    /// Entry points, of which a spec has those whose condition holds.
     pub entries: Vec<Entry>,
     /// The source before rendering.
     pub source: String,
@@ -68,54 +71,15 @@ pub struct Constraint {
     pub because: String,
 }
 
-/// A named set of constants: each holds where nobody set that constant otherwise.
-#[derive(Debug)]
-pub struct Preset {
-    /// Its name, `h200`.
-    pub name: String,
-    /// One line of help.
-    pub help: String,
-    /// Constants and their values.
-    pub constants: BTreeMap<String, Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PresetFile {
-    name: String,
-    help: String,
-    set: BTreeMap<String, toml::Value>,
-}
-
-impl PresetFile {
-    fn check(self, constants: &IndexMap<String, Constant>) -> Result<Preset, String> {
-        let mut set = BTreeMap::new();
-        for (name, value) in self.set {
-            let at = |e: String| format!("preset `{}`: constant `{name}`: {e}", self.name);
-            let Some(constant) = constants.get(&name) else {
-                let hint = did_you_mean(&name, constants.keys().map(String::as_str));
-                return Err(at(format!("nobody declares it{hint}")));
-            };
-            let text = match &value {
-                toml::Value::String(text) => text.clone(),
-                other => other.to_string(),
-            };
-            set.insert(name.clone(), constant.legal.parse(&text).map_err(at)?);
-        }
-        Ok(Preset {
-            name: self.name,
-            help: self.help,
-            constants: set,
-        })
-    }
-}
-
 /// An entry point and its launch geometry.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
     /// The `extern "C"` name.
     pub name: String,
+    /// A Tera expression over constants and derived constants: specs for which it is
+    /// false do not have this entry point.
+    pub when: Option<String>,
     /// Blocks in x, y, z.
     pub grid: [Size; 3],
     /// Threads a block.
@@ -159,6 +123,8 @@ struct FamilyFile {
     constraints: Vec<Constraint>,
     #[serde(default)]
     presets: Vec<PresetFile>,
+    #[serde(default)]
+    former_names: Vec<FormerNameFile>,
     entries: Vec<Entry>,
 }
 
@@ -191,6 +157,11 @@ impl Family {
             .into_iter()
             .map(|preset| preset.check(&constants).map_err(in_toml))
             .collect::<Result<_, TemplateError>>()?;
+        let former_names: Vec<FormerName> = file
+            .former_names
+            .into_iter()
+            .map(|former| former.check(&constants).map_err(in_toml))
+            .collect::<Result<_, TemplateError>>()?;
 
         let mut known: BTreeSet<String> = constants.keys().cloned().collect();
         let mut expressions = Expressions::new();
@@ -208,6 +179,13 @@ impl Family {
                 None => Ok(()),
             }
         };
+        // What a preset depends on is known before anything is worked out.
+        for preset in &presets {
+            if let Some(when) = &preset.when {
+                let what = format!("preset `{}`", preset.name);
+                add(preset_id(&preset.name), &what, &condition(when), &known)?;
+            }
+        }
         for derived in &file.derived {
             let what = format!("derived `{}`", derived.name);
             add(derived_id(&derived.name), &what, &body_of(&derived.value), &known)?;
@@ -216,15 +194,19 @@ impl Family {
             }
         }
         for (index, constraint) in file.constraints.iter().enumerate() {
-            let body = format!("{{% if {} %}}1{{% else %}}0{{% endif %}}", constraint.rule);
-            add(
-                constraint_id(index),
-                &format!("constraint `{}`", constraint.rule),
-                &body,
-                &known,
-            )?;
+            let what = format!("constraint `{}`", constraint.rule);
+            add(constraint_id(index), &what, &condition(&constraint.rule), &known)?;
         }
-        for entry in &file.entries {
+        if file.entries.is_empty() {
+            return Err(in_toml(
+                "no entry point: expected at least one [[entries]]".into(),
+            ));
+        }
+        for (index, entry) in file.entries.iter().enumerate() {
+            if let Some(when) = &entry.when {
+                let what = format!("entry `{}`: when", entry.name);
+                add(entry_id(index), &what, &condition(when), &known)?;
+            }
             let rest = [&entry.block, &entry.shared_mem_bytes, &entry.cooperative];
             let grid = entry.grid.iter().map(|s| (s, true));
             for (size, in_grid) in grid.chain(rest.into_iter().map(|s| (s, false))) {
@@ -250,6 +232,7 @@ impl Family {
             derived: file.derived,
             constraints: file.constraints,
             presets,
+            former_names,
             entries: file.entries,
             source: source.text.clone(),
             expressions,
@@ -273,6 +256,61 @@ impl Family {
     #[must_use]
     pub fn preset(&self, name: &str) -> Option<&Preset> {
         self.presets.iter().find(|p| p.name == name)
+    }
+
+    /// Whether a preset's condition holds for these constants; a preset without one
+    /// always holds.
+    pub(crate) fn preset_holds(
+        &self,
+        preset: &Preset,
+        constants: &BTreeMap<String, Value>,
+    ) -> Result<bool, String> {
+        if preset.when.is_none() {
+            return Ok(true);
+        }
+        let held = (self.expressions).evaluate(&preset_id(&preset.name), &plain_context(constants));
+        held.map(|text| text == "1")
+            .map_err(|e| format!("preset `{}`: when: {e}", preset.name))
+    }
+
+    /// The former name that stands for these constants, if one does.
+    #[must_use]
+    pub fn former_name_of(&self, constants: &BTreeMap<String, Value>) -> Option<&FormerName> {
+        let says = |former: &&FormerName| {
+            (former.constants.iter()).all(|(name, value)| constants.get(name) == Some(value))
+        };
+        self.former_names.iter().find(says)
+    }
+
+    /// Which of the entry points there are for these constants: indices into
+    /// [`entries`](Self::entries), at least one.
+    pub(crate) fn entries_for(
+        &self,
+        constants: &BTreeMap<String, Value>,
+        derived: &BTreeMap<String, u32>,
+    ) -> Result<Vec<usize>, String> {
+        let context = full_context(constants, derived);
+        let mut there = Vec::new();
+        for (index, entry) in self.entries.iter().enumerate() {
+            let holds = match &entry.when {
+                None => true,
+                Some(when) => {
+                    let held = self.expressions.evaluate(&entry_id(index), &context);
+                    held.map_err(|e| format!("entry `{}`: when = {when}: {e}", entry.name))? == "1"
+                }
+            };
+            if holds {
+                there.push(index);
+            }
+        }
+        if there.is_empty() {
+            let conditions: Vec<&str> = self.entries.iter().filter_map(|e| e.when.as_deref()).collect();
+            return Err(format!(
+                "no entry point is left: none of these conditions holds: {}",
+                conditions.join("; ")
+            ));
+        }
+        Ok(there)
     }
 
     /// Works out the derived constants.
@@ -307,10 +345,7 @@ impl Family {
         constants: &BTreeMap<String, Value>,
         derived: &BTreeMap<String, u32>,
     ) -> Result<Option<&Constraint>, String> {
-        let mut context = plain_context(constants);
-        for (name, value) in derived {
-            context.insert(name, value);
-        }
+        let context = full_context(constants, derived);
         for (index, constraint) in self.constraints.iter().enumerate() {
             if self.expressions.evaluate(&constraint_id(index), &context)? != "1" {
                 return Ok(Some(constraint));
@@ -374,6 +409,20 @@ fn plain_context(constants: &BTreeMap<String, Value>) -> Context {
     context
 }
 
+/// The same with derived constants.
+fn full_context(constants: &BTreeMap<String, Value>, derived: &BTreeMap<String, u32>) -> Context {
+    let mut context = plain_context(constants);
+    for (name, value) in derived {
+        context.insert(name, value);
+    }
+    context
+}
+
+/// A template that renders a condition as `1` or `0`.
+fn condition(rule: &str) -> String {
+    format!("{{% if {rule} %}}1{{% else %}}0{{% endif %}}")
+}
+
 fn body_of(expression: &str) -> String {
     if expression.contains("{%") {
         expression.to_owned()
@@ -388,4 +437,12 @@ fn derived_id(name: &str) -> String {
 
 fn constraint_id(index: usize) -> String {
     format!("constraint {index}")
+}
+
+fn entry_id(index: usize) -> String {
+    format!("entry {index}")
+}
+
+fn preset_id(name: &str) -> String {
+    format!("preset {name}")
 }

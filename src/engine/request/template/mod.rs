@@ -8,11 +8,13 @@
 mod constants;
 mod family;
 mod includes;
+mod names;
 mod registry;
 
 pub use constants::{Constant, Legal};
 pub use family::{Constraint, Derived, Entry, Family, Size, TemplateFile};
 pub(crate) use includes::{included, name_in_full};
+pub use names::{FormerName, NamedFamily, Preset};
 pub use registry::Registry;
 
 /// What is wrong with a family, or with asking for one.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use include_dir::{Dir, include_dir};
 
 use super::family::TemplateFile;
+use super::names::check_former_names;
 use super::{Family, TemplateError, name_in_full};
 use crate::engine::request::regions;
 use crate::engine::suggest::did_you_mean;
@@ -90,6 +91,7 @@ impl Registry {
                 Role::Source(_) => {}
             }
         }
+        check_former_names(&families)?;
         let places = files
             .into_iter()
             .filter_map(|(role, found)| {
@@ -124,7 +126,7 @@ impl Registry {
             .unwrap_or_else(|| Path::new(EMBEDDED_ROOT).join(name))
     }
 
-    /// The family of this name.
+    /// The family of this name, as it is called now.
     pub fn get(&self, name: &str) -> Result<&Arc<Family>, TemplateError> {
         self.families
             .get(name)

@@ -35,7 +35,7 @@ pub(super) struct At {
 pub(super) struct Bits {
     /// Of two launches.
     pub(super) repeat: Option<bool>,
-    /// With `beta_lite`.
+    /// With separate launches.
     pub(super) as_lite: Option<bool>,
 }
 
@@ -48,7 +48,7 @@ impl Bits {
         if self.repeat == Some(false) {
             Some("a second launch wrote other bits")
         } else if self.as_lite == Some(false) {
-            Some("other bits than beta_lite's")
+            Some("other bits than separate launches'")
         } else {
             None
         }
@@ -88,10 +88,10 @@ pub(super) fn config(path: Path, at: &At, seed: u64, kernels: &[Value]) -> Value
 
 /// `correctness_gate_layer.json`.
 pub(super) fn gate(passes: bool, gate: &Gate, bits: Bits, judged: &KernelSpec, path: Path) -> Value {
-    json!({"passes": passes, "kind": "AUTHORITATIVE", "ref_function": "verify beta_coop",
+    json!({"passes": passes, "kind": "AUTHORITATIVE", "ref_function": "verify decode_layer",
         "judged": judged.variant(), "positions": GATE_LENGTH, "tokens": judged.number("tokens"),
         "stages": gate.stages(), "same_bits_in_a_second_launch": bits.repeat,
-        "same_bits_as_beta_lite": bits.as_lite,
+        "same_bits_as_separate_launches": bits.as_lite,
         "left_out": (path == Path::Separate).then_some("wo_gemv and gemv: `jitc verify` is what holds them")})
 }
 
@@ -111,7 +111,7 @@ mod tests {
         );
         assert_eq!(
             bits(Some(true), Some(false)).wrong(),
-            Some("other bits than beta_lite's")
+            Some("other bits than separate launches'")
         );
     }
 }

@@ -43,7 +43,7 @@ pub(super) fn tell(run: &Run, sink: &mut Sink<'_>) -> Value {
     if run.request.paths.contains(&Path::Separate) {
         sink(Event::Line(
             "separate: attention, W_O, gate_up and down as kernels of their own, without norm, activation and \
-             requantisation; its gate is that of beta_lite"
+             requantisation; its gate is that of separate launches"
                 .into(),
         ));
     }
@@ -164,7 +164,7 @@ mod tests {
     fn point(nat: usize, split: &str, us: Option<f64>) -> Point {
         let registry = crate::engine::request::template::Registry::load(None).expect("families");
         let family = registry
-            .get(crate::families::decode_layer::COOPERATIVE)
+            .get(crate::families::decode_layer::FAMILY)
             .expect("family");
         let arch = "sm_90a".parse().expect("arch");
         Point {

@@ -2,13 +2,10 @@
 //!
 //! Invariant: all variants of a run are of one shape.
 
-use std::sync::Arc;
-
-use super::super::{COOPERATIVE, LayerDims, ORDINARY, Packed, tune};
+use super::super::{FAMILY, Launch, LayerDims, Packed, tune, with_launch};
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
-use crate::engine::request::template::Family;
 use crate::measure::MeasureError;
 use crate::measure::bench::BenchOptions;
 use crate::measure::harness::{Flag, Options};
@@ -30,7 +27,7 @@ pub(super) const PATH: Flag = Flag::new(
     "path",
     "LIST",
     Some("coop,lite,separate"),
-    "Of the layer: beta_coop, beta_lite, and attention, W_O, gate_up and down as kernels of their own",
+    "Of the layer: one cooperative launch, separate launches, and attention, W_O, gate_up and down as kernels of their own",
 );
 
 /// One way to run the layer.
@@ -119,33 +116,34 @@ pub(super) fn variants(
     nats: &[usize],
     here: Option<Arch>,
 ) -> Result<(Vec<Variant>, LayerDims), MeasureError> {
-    let specs = requested(jit, COOPERATIVE, here)?;
+    let mut specs: Vec<KernelSpec> = Vec::new();
+    for spec in requested(jit, FAMILY, here)? {
+        // `--path` says how it is launched.
+        let spec = with_launch(&spec, Launch::Cooperative)?;
+        if specs.iter().all(|other| other.id() != spec.id()) {
+            specs.push(spec);
+        }
+    }
     let dims = max_dims(&specs)?;
-    let tokens = &jit.registry().get(COOPERATIVE)?.constants["tokens"];
+    let tokens = &jit.registry().get(FAMILY)?.constants["tokens"];
     let chosen = jit.config().constant("tokens", &tokens.variables).is_some();
-    let lite = jit.registry().get(ORDINARY)?;
     let mut variants = Vec::new();
     for nat in nats {
         for spec in &specs {
             variants.push(Variant {
                 nat: *nat,
-                coop: with_tokens(spec, &spec.family, *nat, chosen)?,
-                lite: with_tokens(spec, lite, *nat, chosen)?,
+                coop: with_tokens(spec, *nat, chosen)?,
+                lite: with_tokens(&with_launch(spec, Launch::Separate)?, *nat, chosen)?,
             });
         }
     }
     Ok((variants, dims))
 }
 
-/// The variant in this family, for so many tokens: unless it was chosen, by itself or
+/// The variant for so many tokens: unless it was chosen, by itself or
 /// with a preset, `tokens` is what shares a pass by rule; eight on tensor cores with
 /// packed weights, where they fit.
-fn with_tokens(
-    spec: &KernelSpec,
-    family: &Arc<Family>,
-    nat: usize,
-    chosen: bool,
-) -> Result<KernelSpec, MeasureError> {
+fn with_tokens(spec: &KernelSpec, nat: usize, chosen: bool) -> Result<KernelSpec, MeasureError> {
     let is_default = |name: &str| spec.constants[name] == spec.family.constants[name].default;
     let nat = u32::try_from(nat).unwrap_or(u32::MAX);
     let laid = |eight: bool| {
@@ -153,7 +151,6 @@ fn with_tokens(
         let texts: Vec<(&str, String)> = spec
             .constants
             .iter()
-            .filter(|(name, _)| family.constants.contains_key(name.as_str()))
             .map(|(name, value)| {
                 let free = !chosen && is_default(name);
                 let text = match (name.as_str(), short_ring) {
@@ -165,7 +162,7 @@ fn with_tokens(
             })
             .collect();
         let set = texts.iter().map(|(name, text)| (*name, text.as_str()));
-        KernelSpec::new(family, set, spec.arch)
+        spec.with(set)
     };
     if LayerDims::of(spec)?.packed == Packed::All
         && let Ok(eight) = laid(true)
@@ -179,14 +176,14 @@ fn with_tokens(
 fn max_dims(specs: &[KernelSpec]) -> Result<LayerDims, MeasureError> {
     if specs.iter().any(|spec| spec.number("num_regions") > Some(0)) {
         return Err(MeasureError::Request(
-            "num_regions: a layer is timed without regions; `jitc regions --live beta_coop` is for them"
+            "num_regions: a layer is timed without regions; `jitc regions --live decode_layer` is for them"
                 .into(),
         ));
     }
     let all: Vec<LayerDims> = specs.iter().map(LayerDims::of).collect::<Result<_, _>>()?;
     let Some(mut most) = all.first().copied() else {
         return Err(MeasureError::Request(
-            "no variant of beta_coop fits this GPU".into(),
+            "no variant of decode_layer fits this GPU".into(),
         ));
     };
     for dims in &all {
@@ -211,11 +208,11 @@ mod tests {
     #[test]
     fn packed_weights_on_tensor_cores_have_eight_tokens_a_pass_where_they_fit() {
         let registry = crate::engine::request::template::Registry::load(None).expect("families");
-        let family = registry.get(COOPERATIVE).expect("family");
+        let family = registry.get(FAMILY).expect("family");
         let tokens = |set: &[(&str, &str)], nat, chosen| {
             let arch = "sm_90a".parse().expect("arch");
             let spec = KernelSpec::new(family, set.iter().copied(), arch).expect("legal");
-            let laid = with_tokens(&spec, family, nat, chosen).expect("laid");
+            let laid = with_tokens(&spec, nat, chosen).expect("laid");
             laid.number("tokens").expect("tokens")
         };
         let (packed, mma) = (("weight_layout", "packed64"), ("accumulate", "mma"));

@@ -1,4 +1,4 @@
-//! The layer as kernels of their own, one after another: attention as `beta_lite` has
+//! The layer as kernels of their own, one after another: attention as separate launches have
 //! it, `wo_gemv`, and `gemv` for gate and up together and for down. Norm, activation
 //! and requantisation are left out, so a complete layer of separate kernels takes longer.
 //!
@@ -22,7 +22,7 @@ use crate::measure::bench::BenchSession;
 use crate::measure::timing::{Plan, sample};
 use crate::measure::tune::{Geometry, Problem, choose};
 
-/// Kernels of `beta_lite` that are attention.
+/// Kernels of separate launches that are attention.
 const ATTENTION: std::ops::Range<usize> = 0..2;
 
 /// Codes and scales of `W_O`, of gate and up, of down.

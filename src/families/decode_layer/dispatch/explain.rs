@@ -10,8 +10,8 @@ use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
 use crate::engine::run::device::{Context, Device};
 use crate::engine::run::occupancy::{KNOWN_DEVICES, capacity, known_device};
-use crate::families::decode_layer::FAMILIES;
 use crate::families::decode_layer::tune::{lay_out, set_geometry};
+use crate::families::decode_layer::{FAMILY, asked_launches};
 use crate::measure::MeasureError;
 use crate::measure::tune::{Origin, Record};
 
@@ -142,23 +142,22 @@ fn candidates(jit: &Jit, target: &Target, nat: u32) -> Result<Vec<Candidate>, Me
     let device = &target.device;
     let arch = Arch::of_device(device.major, device.minor);
     let record = jit.config().cache_dir();
-    let record = record.map_or_else(Record::default, |dir| Record::load(&Record::path(&dir)));
+    let record = record.map_or_else(Record::default, |dir| {
+        Record::load(&Record::path(&dir), jit.registry())
+    });
+    let set = set_geometry(jit.config(), jit.registry().get(FAMILY)?);
     let mut all = Vec::new();
-    for name in FAMILIES {
-        let family = jit.registry().get(name)?;
-        let set = set_geometry(jit.config(), family);
-        for asked in KernelSpec::expand(family, jit.config(), &[arch])? {
-            let (spec, origin) = lay_out(&record, device, &asked, nat, &set)?;
-            let registers = jit.prepare(&spec)?.fetched.artifact.registers();
-            let resident = target.resident(jit, &spec, registers)?;
-            if let Some(variant) = Variant::of(&spec, resident) {
-                all.push(Candidate {
-                    spec,
-                    origin,
-                    variant,
-                    registers,
-                });
-            }
+    for asked in asked_launches(jit, arch)? {
+        let (spec, origin) = lay_out(&record, device, &asked, nat, &set)?;
+        let registers = jit.prepare(&spec)?.fetched.artifact.registers();
+        let resident = target.resident(jit, &spec, registers)?;
+        if let Some(variant) = Variant::of(&spec, resident) {
+            all.push(Candidate {
+                spec,
+                origin,
+                variant,
+                registers,
+            });
         }
     }
     Ok(all)

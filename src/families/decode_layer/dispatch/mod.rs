@@ -11,9 +11,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::engine::request::constant::Value;
+use super::{Launch, LayerConfig, LayerGeometry};
 use crate::engine::request::spec::KernelSpec;
-use crate::families::decode_layer::{COOPERATIVE, ORDINARY};
 
 pub use explain::{Candidate, Explanation, Target, explain};
 pub use policy::{Layers, Path, Policy};
@@ -55,26 +54,20 @@ pub struct Variant {
 }
 
 impl Variant {
-    /// A variant of `beta_coop` or `beta_lite`; nothing of another family. Of the
+    /// A variant of the decode layer; nothing of another family. Of the
     /// capacity: [`crate::engine::run::load::EntryPoint::capacity`] where the GPU is, else
     /// [`capacity`](crate::engine::run::occupancy::capacity).
     #[must_use]
     pub fn of(spec: &KernelSpec, capacity: u32) -> Option<Self> {
-        let kind = match spec.family.name.as_str() {
-            COOPERATIVE => Kind::Coop,
-            ORDINARY => Kind::Lite,
-            _ => return None,
-        };
-        let blocks = match kind {
-            Kind::Coop => spec.number("grid_x")? * spec.number("grid_y")?,
-            Kind::Lite => spec.number("num_ctas")?,
-        };
-        let geometry = spec.constants.get("geometry").and_then(Value::as_name);
+        let config = LayerConfig::try_from(spec).ok()?;
         Some(Self {
-            kind,
-            tokens: spec.number("tokens")?,
-            blocks,
-            per_token: geometry == Some("original"),
+            kind: match config.launch {
+                Launch::Cooperative => Kind::Coop,
+                Launch::Separate => Kind::Lite,
+            },
+            tokens: config.tokens,
+            blocks: config.blocks,
+            per_token: config.geometry == LayerGeometry::Original,
             capacity,
         })
     }

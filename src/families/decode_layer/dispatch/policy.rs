@@ -23,8 +23,8 @@ impl FromStr for Path {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.to_ascii_lowercase().as_str() {
             "auto" => Ok(Self::Auto),
-            "coop" => Ok(Self::Coop),
-            "lite" => Ok(Self::Lite),
+            "coop" | "cooperative" => Ok(Self::Coop),
+            "lite" | "separate" => Ok(Self::Lite),
             _ => Err(format!("path `{text}`: expected auto, coop or lite")),
         }
     }

@@ -136,8 +136,8 @@ pub fn lay_out(
     geometry.retain(|name, _| !set.contains(&name.as_str()));
     loop {
         let laid = asked.with(geometry.iter().map(|(n, v)| (n.as_str(), v.as_str())));
-        let shared = laid.as_ref().ok().and_then(|spec| spec.number("shared_bytes"));
-        let fits = shared.is_some_and(|bytes| bytes <= device.shared_mem_per_block);
+        let shared = laid.as_ref().map(KernelSpec::shared_mem_bytes);
+        let fits = shared.is_ok_and(|bytes| bytes <= device.shared_mem_per_block);
         let tokens = geometry.get("tokens").and_then(|n| n.parse::<u32>().ok());
         match tokens {
             Some(tokens) if !fits && tokens > 1 => {
@@ -167,6 +167,7 @@ pub fn set_geometry(config: &Config, family: &Family) -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::families::decode_layer::FAMILY;
     use crate::measure::tune::Winner;
 
     fn gpu(sm_count: u32) -> Gpu {
@@ -186,7 +187,7 @@ mod tests {
             ("num_kv_heads", 4),
         ];
         Problem {
-            family: "beta_coop".into(),
+            family: FAMILY.into(),
             constants: constants.map(|(n, v)| (n.into(), v.to_string())).into(),
             tokens,
         }
@@ -218,7 +219,7 @@ mod tests {
             let layouts = ["nvfp4", "packed64"];
             let cases = [("fma", 1), ("fma", 4), ("mma", 1), ("mma", 8)];
             for (layout, (mode, nat)) in layouts.into_iter().flat_map(|l| cases.map(|c| (l, c))) {
-                let family = registry.get("beta_coop").expect("family");
+                let family = registry.get(FAMILY).expect("family");
                 let set = [("accumulate", mode), ("weight_layout", layout)];
                 let asked = KernelSpec::new(family, set, arch).expect("legal");
                 let (spec, origin) =

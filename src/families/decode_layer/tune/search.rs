@@ -48,7 +48,7 @@ pub const FLAGS: &[Flag] = &[
 /// What is to be tuned; which problems, the settings of the [`Jit`] say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TuneRequest<'a> {
-    /// One of [`FAMILIES`](super::super::FAMILIES).
+    /// A name of the family; a former one stands for a `launch`.
     pub family: &'a str,
     /// Values to try in place of the declared ones.
     pub space: Space,
@@ -65,7 +65,7 @@ impl<'a> TuneRequest<'a> {
     pub fn new(jit: &Jit, family: &'a str, options: &Options) -> Result<Self, MeasureError> {
         Ok(Self {
             family,
-            space: read_space(jit.registry().get(family)?, options.all("space"))?,
+            space: read_space(jit.registry().named(family)?.family(), options.all("space"))?,
             dry_run: options.is_given("dry-run"),
             context: options.count("context")?.unwrap_or(4096),
             samples: options.count("launches")?.unwrap_or(50),
@@ -118,7 +118,7 @@ pub fn tune(jit: &Jit, request: &TuneRequest<'_>, sink: &mut Sink<'_>) -> Result
             continue;
         };
         // Read again: another process may have tuned something else meanwhile.
-        let mut record = Record::load(&path);
+        let mut record = Record::load(&path, jit.registry());
         record.put(winner);
         record.save(&path)?;
     }
@@ -128,10 +128,10 @@ pub fn tune(jit: &Jit, request: &TuneRequest<'_>, sink: &mut Sink<'_>) -> Result
 /// What is worked out, once for every number of tokens: `--tokens` is those of a
 /// launch; the constant of that name is what is tuned.
 fn problems(jit: &Jit, device: &Device, family: &str) -> Result<Vec<(KernelSpec, Problem)>, MeasureError> {
-    let family = jit.registry().get(family)?;
+    let family = jit.registry().named(family)?;
     let arch = Arch::of_device(device.major, device.minor);
     let mut problems: Vec<(KernelSpec, Problem)> = Vec::new();
-    for spec in KernelSpec::expand(family, jit.config(), &[arch])? {
+    for spec in KernelSpec::expand(&family, jit.config(), &[arch])? {
         for tokens in tokens(jit.config())? {
             let problem = Problem::of_layer(&spec, tokens);
             match problems.iter().find(|(_, other)| *other == problem) {

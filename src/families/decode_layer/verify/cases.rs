@@ -1,6 +1,6 @@
 //! What verifying runs of the decode layer.
 
-use super::super::COOPERATIVE;
+use super::super::Launch;
 use super::super::reference::Kv;
 
 /// One variant over one set of inputs.
@@ -38,12 +38,12 @@ impl Cases {
     }
 }
 
-pub(super) fn cases(family: &str, quick: bool) -> Vec<Case> {
+pub(super) fn cases(launch: Launch, quick: bool) -> Vec<Case> {
     let mut all = Cases::default();
     small_cases(&mut all);
     packed_cases(&mut all);
     head_cases(&mut all);
-    if family == COOPERATIVE {
+    if launch == Launch::Cooperative {
         original_cases(&mut all, quick);
     }
     if !quick {
@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn the_cases_hold_every_boundary_and_every_grouping_of_heads() {
-        let all = cases(COOPERATIVE, false);
+        let all = cases(Launch::Cooperative, false);
         for tokens in [1, 2, 3, 4, 8] {
             assert!(all.iter().any(|c| c.lengths.len() == tokens), "{tokens} tokens");
         }
@@ -319,13 +319,15 @@ mod tests {
     #[test]
     fn every_case_is_a_legal_kernel_of_its_family() {
         let registry = crate::engine::request::template::Registry::load(None).expect("registry");
-        for name in crate::families::decode_layer::FAMILIES {
-            let family = registry.get(name).expect("family");
-            for case in cases(name, false) {
+        let family = registry.get(super::super::FAMILY).expect("family");
+        for launch in Launch::ALL {
+            for case in cases(launch, false) {
                 let numbers = case.shape.map(|n| n.to_string());
                 let names = super::super::SHAPE_NAMES.into_iter();
                 let shape = names.zip(numbers.iter().map(String::as_str));
-                let set = shape.chain(case.set.iter().copied());
+                let set = shape
+                    .chain(case.set.iter().copied())
+                    .chain([("launch", launch.name())]);
                 let arch = "sm_90a".parse().expect("arch");
                 if let Err(error) = crate::engine::request::spec::KernelSpec::new(family, set, arch) {
                     panic!("{:?}: {error}", case.shape);

@@ -14,10 +14,11 @@ use cudarc::driver::CudaStream;
 use serde_json::{Value, json};
 
 use super::reference::{self, Errors, LayerInputs, LayerShape, norm_f64};
-use super::{COOPERATIVE, Layer, LayerDims, ORDINARY, Written};
+use super::{FAMILY, Launch, Layer, LayerConfig, LayerDims, Written, launches, with_launch};
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
+use crate::engine::request::template::Registry;
 use crate::engine::run::device::Context;
 use crate::measure::MeasureError;
 use crate::measure::harness::{Event, Flag, Options, Sink, Verdict};
@@ -39,10 +40,16 @@ const SHAPE_NAMES: [&str; 6] = [
 pub const FLAGS: &[Flag] = &[
     Flag::switch("quick", "The small odd shapes only"),
     Flag::new(
+        "launch",
+        "NAME",
+        None,
+        "Of the decode layer: cooperative or separate [default: both]",
+    ),
+    Flag::new(
         "soak",
         "LAUNCHES",
         None,
-        "Of beta_coop and beta_lite: this many random launches instead, and replays of a graph",
+        "Of the decode layer: this many random launches instead, and replays of a graph",
     ),
     Flag::new(
         "streams",
@@ -63,10 +70,10 @@ pub struct Soak {
 }
 
 /// What is to be verified.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct VerifyRequest<'a> {
-    /// One of [`FAMILIES`](super::FAMILIES).
-    pub family: &'a str,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifyRequest {
+    /// How the layer is launched, one after another.
+    pub launches: Vec<Launch>,
     /// The small odd shapes alone; of a soak, the small shape.
     pub quick: bool,
     /// Launches instead of the cases.
@@ -75,20 +82,20 @@ pub struct VerifyRequest<'a> {
     pub device: u32,
 }
 
-impl<'a> VerifyRequest<'a> {
-    /// Reads options; needs no GPU.
-    pub fn new(family: &'a str, options: &Options) -> Result<Self, MeasureError> {
-        let launches = options.count("soak")?;
-        if options.is_given("streams") && launches.is_none() {
+impl VerifyRequest {
+    /// Reads options of a name of the family; needs no GPU.
+    pub fn new(registry: &Registry, name: &str, options: &Options) -> Result<Self, MeasureError> {
+        let count = options.count("soak")?;
+        if options.is_given("streams") && count.is_none() {
             return Err(MeasureError::Request(
                 "--streams: of use with --soak alone".into(),
             ));
         }
         let streams = options.number("streams", 1..=64)?.unwrap_or(1);
         Ok(Self {
-            family,
+            launches: launches(registry, name, options.text("launch"))?,
             quick: options.is_given("quick"),
-            soak: launches.map(|launches| Soak { launches, streams }),
+            soak: count.map(|launches| Soak { launches, streams }),
             device: options.number("device", 0..=u32::MAX)?.unwrap_or(0),
         })
     }
@@ -96,39 +103,41 @@ impl<'a> VerifyRequest<'a> {
 
 /// Holds every stage of every case to its reference, or soaks. Tells a `stage` object a
 /// stage and a `summary`; of a soak, a `replays` and a `soak` object.
-pub fn verify(jit: &Jit, request: &VerifyRequest<'_>, sink: &mut Sink<'_>) -> Result<Verdict, MeasureError> {
-    jit.registry().get(request.family)?;
+pub fn verify(jit: &Jit, request: &VerifyRequest, sink: &mut Sink<'_>) -> Result<Verdict, MeasureError> {
+    jit.registry().get(FAMILY)?;
     let context = Context::new(request.device)?;
-    match request.soak {
-        Some(soak) => {
-            let differing = soak::run(jit, &context, request, soak, sink)?;
-            Ok(Verdict::of(differing))
-        }
-        None => all_cases(jit, &context, request, sink),
+    let mut wrong = 0;
+    for launch in request.launches.iter().copied() {
+        wrong += match request.soak {
+            Some(soak) => soak::run(jit, &context, launch, request.quick, soak, sink)?,
+            None => all_cases(jit, &context, launch, request.quick, sink)?,
+        };
     }
+    Ok(Verdict::of(wrong))
 }
 
 fn all_cases(
     jit: &Jit,
     context: &Context,
-    request: &VerifyRequest<'_>,
+    launch: Launch,
+    quick: bool,
     sink: &mut Sink<'_>,
-) -> Result<Verdict, MeasureError> {
-    let (family, started) = (request.family, Instant::now());
+) -> Result<usize, MeasureError> {
+    let (way, started) = (launch.name(), Instant::now());
     let stream = context.cuda().default_stream();
     let (mut count, mut wrong) = (0, 0);
-    prepare(jit, context, family, &cases(family, request.quick))?;
+    prepare(jit, context, launch, &cases(launch, quick))?;
     let titles = [
         "variant", "lengths", "inputs", "stage", "median", "p99", "max", "",
     ];
     let mut rows = vec![titles.map(str::to_owned).to_vec()];
-    for case in cases(family, request.quick) {
-        let spec = spec_of(jit, context, family, &case)?;
+    for case in cases(launch, quick) {
+        let spec = spec_of(jit, context, launch, &case)?;
         let stages = judge(jit, context, &stream, &spec, &case)?;
         count += 1;
         wrong += usize::from(stages.iter().any(|s| !s.good));
         for stage in &stages {
-            let mut value = json!({"event": "stage", "family": family, "variant": spec.variant(),
+            let mut value = json!({"event": "stage", "family": FAMILY, "launch": way, "variant": spec.variant(),
                 "lengths": case.lengths, "inputs": format!("{:?}", case.kv)});
             if let (Value::Object(all), Value::Object(own)) = (&mut value, stage.json()) {
                 all.extend(own);
@@ -142,15 +151,15 @@ fn all_cases(
     let seconds = started.elapsed().as_secs_f64();
     let device = &context.device().name;
     sink(Event::Object(
-        json!({"event": "summary", "family": family, "device": device, "cases": count,
+        json!({"event": "summary", "family": FAMILY, "launch": way, "device": device, "cases": count,
         "wrong": wrong, "elapsed_ms": seconds * 1e3}),
     ));
     sink(Event::Table(rows));
     sink(Event::Line(format!(
         "\nErrors are parts of the tolerance. Partials, sums, residual, codes and scales are held to the bit.\n\
-         {device}: {family}: {count} cases, {wrong} wrong, in {seconds:.1} s"
+         {device}: {FAMILY}, {way}: {count} cases, {wrong} wrong, in {seconds:.1} s"
     )));
-    Ok(Verdict::of(wrong))
+    Ok(wrong)
 }
 
 fn row(spec: &KernelSpec, case: &Case, stage: &Stage) -> Vec<String> {
@@ -211,24 +220,27 @@ pub(super) fn gate(
 }
 
 /// Compiles what the cache lacks, on all cores, before the GPU has to wait.
-fn prepare(jit: &Jit, context: &Context, family: &str, cases: &[Case]) -> Result<(), MeasureError> {
+fn prepare(jit: &Jit, context: &Context, launch: Launch, cases: &[Case]) -> Result<(), MeasureError> {
     let mut specs = Vec::new();
     for case in cases {
-        specs.push(spec_of(jit, context, family, case)?);
-        if family == ORDINARY {
-            specs.push(spec_of(jit, context, COOPERATIVE, case)?);
+        let spec = spec_of(jit, context, launch, case)?;
+        if launch == Launch::Separate {
+            specs.push(with_launch(&spec, Launch::Cooperative)?);
         }
+        specs.push(spec);
     }
     Ok(jit.prepare_each(specs.iter())?)
 }
 
-fn spec_of(jit: &Jit, context: &Context, family: &str, case: &Case) -> Result<KernelSpec, MeasureError> {
+fn spec_of(jit: &Jit, context: &Context, launch: Launch, case: &Case) -> Result<KernelSpec, MeasureError> {
     let device = context.device();
     let numbers = case.shape.map(|n| n.to_string());
     let shape = SHAPE_NAMES.into_iter().zip(numbers.iter().map(String::as_str));
-    let set = shape.chain(case.set.iter().copied());
+    let set = shape
+        .chain(case.set.iter().copied())
+        .chain([("launch", launch.name())]);
     let arch = Arch::of_device(device.major, device.minor);
-    Ok(KernelSpec::new(jit.registry().get(family)?, set, arch)?)
+    Ok(KernelSpec::new(jit.registry().get(FAMILY)?, set, arch)?)
 }
 
 fn judge(
@@ -290,13 +302,11 @@ fn judge(
         errors: None,
         detail: "has other bits".into(),
     });
-    if spec.family.name == ORDINARY {
-        let texts: Vec<(&String, String)> = spec.constants.iter().map(|(n, v)| (n, v.to_string())).collect();
-        let set = texts.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let coop = KernelSpec::new(jit.registry().get(COOPERATIVE)?, set, spec.arch)?;
+    if LayerConfig::try_from(spec)?.launch == Launch::Separate {
+        let coop = with_launch(spec, Launch::Cooperative)?;
         let coop = launched(jit, context, stream, &coop, &inputs)?;
         stages.push(Stage {
-            name: COOPERATIVE,
+            name: "one cooperative launch",
             good: first == coop,
             errors: None,
             detail: "has other bits".into(),

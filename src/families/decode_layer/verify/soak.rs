@@ -14,8 +14,10 @@ use cudarc::driver::{CudaSlice, CudaStream};
 use serde_json::json;
 
 use super::super::reference::{Kv, LayerInputs, LayerShape, Lengths};
-use super::super::{BoundLayer, Layer, LayerDims, LayerProblem, LayerWeights, Room, WorkspaceError, Written};
-use super::{SHAPE_NAMES, Soak, VerifyRequest, cases::MODEL, cases::SMALL};
+use super::super::{
+    BoundLayer, FAMILY, Launch, Layer, LayerDims, LayerProblem, LayerWeights, Room, WorkspaceError, Written,
+};
+use super::{SHAPE_NAMES, Soak, cases::MODEL, cases::SMALL};
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::{KernelSpec, SpecError};
 use crate::engine::request::target::Arch;
@@ -39,16 +41,17 @@ const REPLAYS: usize = 1000;
 pub(super) fn run(
     jit: &Jit,
     context: &Context,
-    request: &VerifyRequest<'_>,
+    launch: Launch,
+    quick: bool,
     soak: Soak,
     sink: &mut Sink<'_>,
 ) -> Result<usize, MeasureError> {
-    let layers = layers(jit, context, request)?;
+    let layers = layers(jit, context, launch, quick)?;
     let shape = layers[0].dims().shape;
     let mut rng = Rng::stream(2026, 1);
     let inputs: Vec<LayerInputs> = (0..SETS * soak.streams)
         .map(|set| {
-            let step = step(&shape, request.quick, &mut rng, 100 + set as u64);
+            let step = step(&shape, quick, &mut rng, 100 + set as u64);
             if set == 0 { step.pack() } else { step }
         })
         .collect();
@@ -66,7 +69,7 @@ pub(super) fn run(
         });
     let started = Instant::now();
     let bad = replays(&layers, &dims, room, &weights, &stream, &inputs)?;
-    say(sink, request.family, "replays", (REPLAYS, 1), bad, started);
+    say(sink, launch, "replays", (REPLAYS, 1), bad, started);
 
     let mut lanes = Vec::new();
     for own in inputs.chunks(SETS) {
@@ -96,34 +99,34 @@ pub(super) fn run(
     }
     let launches = each * soak.streams;
     let shape = (launches, soak.streams);
-    say(sink, request.family, "soak", shape, sum - bad, started);
+    say(sink, launch, "soak", shape, sum - bad, started);
     Ok(sum)
 }
 
 fn say(
     sink: &mut Sink<'_>,
-    family: &str,
+    launch: Launch,
     what: &str,
     (launches, streams): (usize, usize),
     differing: usize,
     since: Instant,
 ) {
-    let seconds = since.elapsed().as_secs_f64();
+    let (seconds, way) = (since.elapsed().as_secs_f64(), launch.name());
     sink(Event::Object(
-        json!({"event": what, "family": family, "launches": launches,
+        json!({"event": what, "family": FAMILY, "launch": way, "launches": launches,
         "streams": streams, "differing": differing, "elapsed_ms": seconds * 1e3}),
     ));
     sink(Event::Line(format!(
-        "{family}: {what}: {launches} launches on {streams} streams, {differing} with a differing bit, \
+        "{FAMILY}, {way}: {what}: {launches} launches on {streams} streams, {differing} with a differing bit, \
          in {seconds:.1} s"
     )));
 }
 
-fn layers(jit: &Jit, context: &Context, request: &VerifyRequest<'_>) -> Result<Vec<Layer>, MeasureError> {
+fn layers(jit: &Jit, context: &Context, launch: Launch, quick: bool) -> Result<Vec<Layer>, MeasureError> {
     let device = context.device();
     let arch = Arch::of_device(device.major, device.minor);
-    let family = jit.registry().get(request.family)?;
-    let specs = specs(family, request.quick, device.sm_count, arch)?;
+    let family = jit.registry().get(FAMILY)?;
+    let specs = specs(family, launch, quick, device.sm_count, arch)?;
     jit.prepare_each(specs.iter())?;
     specs
         .iter()
@@ -133,7 +136,13 @@ fn layers(jit: &Jit, context: &Context, request: &VerifyRequest<'_>) -> Result<V
 
 /// Every split, in the exact mode with a token a pass and on tensor cores with four;
 /// weights as checkpoints have them, and packed with launches that begin early.
-fn specs(family: &Arc<Family>, small: bool, blocks: u32, arch: Arch) -> Result<Vec<KernelSpec>, SpecError> {
+fn specs(
+    family: &Arc<Family>,
+    launch: Launch,
+    small: bool,
+    blocks: u32,
+    arch: Arch,
+) -> Result<Vec<KernelSpec>, SpecError> {
     let numbers = (if small { SMALL } else { MODEL }).map(|n| n.to_string());
     let blocks = if small { 6 } else { blocks }.to_string();
     let kinds = [("nvfp4", "false"), ("packed64", "true")];
@@ -145,6 +154,7 @@ fn specs(family: &Arc<Family>, small: bool, blocks: u32, arch: Arch) -> Result<V
             // A slot of the small shape is too short for tensor cores from split 4 on.
             let mode = if small { "fma" } else { mode };
             let own = [
+                ("launch", launch.name()),
                 ("wo_split", split),
                 ("accumulate", mode),
                 ("tokens", tokens),
@@ -347,15 +357,15 @@ mod tests {
     fn every_variant_of_the_soak_is_a_legal_kernel_of_its_family() {
         let registry = Registry::load(None).expect("registry");
         let arch: Arch = "sm_90a".parse().expect("arch");
-        for name in crate::families::decode_layer::FAMILIES {
-            let family = registry.get(name).expect("family");
+        let family = registry.get(FAMILY).expect("family");
+        for launch in Launch::ALL {
             for small in [true, false] {
-                let specs = specs(family, small, 132, arch).expect("legal");
+                let specs = specs(family, launch, small, 132, arch).expect("legal");
                 assert_eq!(specs.len(), 16);
                 let most = arch.shared_mem_per_block();
                 assert!(
                     specs.iter().all(|s| Some(s.derived["shared_bytes"]) <= most),
-                    "{name}"
+                    "{launch:?}"
                 );
             }
         }

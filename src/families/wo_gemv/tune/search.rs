@@ -157,7 +157,7 @@ pub fn tune(jit: &Jit, request: &TuneRequest, sink: &mut Sink<'_>) -> Result<Ver
             continue;
         };
         // Read again: another process may have tuned something else meanwhile.
-        let mut record = Record::load(&path);
+        let mut record = Record::load(&path, jit.registry());
         record.put(winner);
         record.save(&path)?;
     }

@@ -230,7 +230,7 @@ __device__ __forceinline__ void layer_persistent(const Params& p) {
 // The same phases as kernels of their own: nothing waits, so nothing has to be resident together. What the fused kernel
 // waits for is here the boundary of two kernels, and timed as that; a kernel's start is part of its first region.
 template <typename C>
-__device__ __forceinline__ void lite_attention(const Params& p) {
+__device__ __forceinline__ void separate_attention(const Params& p) {
     const Shared<C> s = shared_memory<C>();
     RegionTimer<C> timer(p.region_timing);
     timer.enter_at_start(region::prologue_pre_r0{});
@@ -250,7 +250,7 @@ __device__ __forceinline__ void lite_attention(const Params& p) {
 }
 
 template <typename C>
-__device__ __forceinline__ void lite_merge(const Params& p) {
+__device__ __forceinline__ void separate_merge(const Params& p) {
     const Shared<C> s = shared_memory<C>();
     RegionTimer<C> timer(p.region_timing, false);
     timer.enter_at_start(region::phase1_wo_post{});
@@ -267,7 +267,7 @@ __device__ __forceinline__ void lite_merge(const Params& p) {
 }
 
 template <typename C>
-__device__ __forceinline__ void lite_wo(const Params& p) {
+__device__ __forceinline__ void separate_wo(const Params& p) {
     using L = Layout<C>;
     const Shared<C> s = shared_memory<C>();
     if (producer_warp<C, L::mma, false, false>(p)) return;
@@ -287,7 +287,7 @@ __device__ __forceinline__ void lite_wo(const Params& p) {
 }
 
 template <typename C>
-__device__ __forceinline__ void lite_fc1(const Params& p) {
+__device__ __forceinline__ void separate_fc1(const Params& p) {
     const Shared<C> s = shared_memory<C>();
     if (producer_warp<C, false, true, false>(p)) return;
     RegionTimer<C> timer(p.region_timing, false);
@@ -301,7 +301,7 @@ __device__ __forceinline__ void lite_fc1(const Params& p) {
 }
 
 template <typename C>
-__device__ __forceinline__ void lite_fc2(const Params& p) {
+__device__ __forceinline__ void separate_fc2(const Params& p) {
     const Shared<C> s = shared_memory<C>();
     if (producer_warp<C, false, false, true>(p)) return;
     RegionTimer<C> timer(p.region_timing, false);

@@ -7,6 +7,7 @@
 
 namespace jitc {
 
+enum class Launch { cooperative, separate };
 enum class ScaleLayout { swizzled, linear };
 enum class LayerGeometry { spread, original };
 
