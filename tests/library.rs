@@ -5,6 +5,7 @@ use std::path::Path;
 
 use jitc::engine::config::{Config, Environment, FlagConstant, Flags};
 use jitc::engine::jit::Jit;
+use jitc::engine::request::template::Registry;
 use jitc::families::decode_layer::dispatch::{self, Kind, Policy, Problem, Target};
 use jitc::families::{BUILT_IN, decode_layer, gemv, harness, wo_gemv};
 use jitc::measure::MeasureError;
@@ -132,8 +133,9 @@ fn a_verb_that_is_not_offered_says_so_by_name() {
 fn requests_of_the_layer_are_validated_before_a_gpu_is_looked_for() {
     let dir = tempfile::tempdir().expect("tempdir");
     let options = |name: &str, value: &str| Options::of(decode_layer::verify::FLAGS).set(name, value);
+    let registry = Registry::load(None).expect("families");
     let verify = |options: &Options| {
-        let request = decode_layer::verify::VerifyRequest::new(decode_layer::ORDINARY, options);
+        let request = decode_layer::verify::VerifyRequest::new(&registry, "beta_lite", options);
         request.expect_err("refused").to_string()
     };
     assert_eq!(
@@ -163,7 +165,7 @@ fn a_layers_candidates_are_listed_through_the_library() {
         .set("dry-run", "")
         .add("space", "wo_split=4,8")
         .add("space", "num_ctas=132");
-    let family = decode_layer::COOPERATIVE;
+    let family = decode_layer::FAMILY;
     let request = decode_layer::tune::TuneRequest::new(&jit, family, &options).expect("request");
     let mut splits = Vec::new();
     let told = decode_layer::tune::tune(&jit, &request, &mut |event| {

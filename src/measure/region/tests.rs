@@ -338,7 +338,7 @@ fn a_file_of_another_shape_is_one_clear_line() {
     assert_eq!(refused(&[32, 13, 2]), "t.npy has 32 rows: the grid has 64 blocks");
     assert_eq!(
         refused(&[64, 11, 2]),
-        "t.npy: 11 regions: known are beta_coop 13, 20, 21; beta_lite 13, 20, 21; wo_gemv 4"
+        "t.npy: 11 regions: known are beta_coop 13, 20, 21; beta_lite 13, 20, 21; decode_layer 13, 20, 21; wo_gemv 4"
     );
     let other = read(&[64, 13, 2], Some(Table::of("beta_coop", 20).expect("table")));
     assert_eq!(

@@ -272,7 +272,7 @@ mod tests {
         let error = Registry::from_files(&both).expect_err("refused").to_string();
         assert_eq!(
             error,
-            "k/kernel.cu.tera: the same family is in k.cu.tera as well: keep one of them"
+            "k/family.toml: the same family is in k.toml as well: keep one of them"
         );
     }
 
