@@ -18,11 +18,10 @@ use jitc::engine::jit::Jit;
 use jitc::engine::request::spec::KernelSpec;
 use jitc::engine::request::target::Arch;
 use jitc::engine::run::device::Context;
-use jitc::engine::run::launch::{Arguments, Order, launch_grid};
+use jitc::engine::run::launch::{Order, launch_grid};
+use jitc::engine::run::packet::Passed;
 use jitc::families::decode_layer::reference::{Kv, LayerInputs, LayerShape, Lengths};
-use jitc::families::decode_layer::{
-    BoundLayer, FAMILY, Launch, Layer, LayerProblem, LayerWeights, Room, VALUES,
-};
+use jitc::families::decode_layer::{BoundLayer, FAMILY, Launch, Layer, LayerProblem, LayerWeights, Room};
 
 const BATCHES: usize = 401;
 const BATCH: u32 = 64;
@@ -75,7 +74,7 @@ fn one(jit: &Jit, context: &Context, launch: &str) {
     let bound = problem.bind(&layer).expect("bound");
     stream.synchronize().expect("ready");
 
-    let parameter = bound.parameter(1);
+    let parameter = bound.parameter(1).expect("room");
     let ways: [(&str, &dyn Fn()); 4] = [
         ("driver, cuLaunchKernel", &|| {
             raw(&bound, &parameter, &stream, Driver::Plain);
@@ -125,12 +124,12 @@ enum Driver {
 }
 
 /// The driver's calls and nothing else: handles, grids and parameters as they are.
-fn raw(bound: &BoundLayer, parameter: &Arguments<VALUES>, stream: &CudaStream, which: Driver) {
+fn raw(bound: &BoundLayer, parameter: &Passed, stream: &CudaStream, which: Driver) {
     // The driver only reads it.
-    let value: *mut c_void = std::ptr::from_ref(parameter).cast_mut().cast();
+    let value: *mut c_void = parameter.words().as_ptr().cast_mut().cast();
     let mut pointers = [value];
     for entry in bound.kernel().entries() {
-        let [x, y, z] = entry.grid(1);
+        let [x, y, z] = entry.grid(&[1]);
         let result = if which == Driver::Plain && entry.cooperative {
             // SAFETY: the function takes this one parameter, and its grid is resident.
             unsafe {
@@ -197,17 +196,19 @@ fn raw(bound: &BoundLayer, parameter: &Arguments<VALUES>, stream: &CudaStream, w
 
 fn grid(bound: &BoundLayer, stream: &CudaStream) {
     for entry in bound.kernel().entries() {
-        let mut parameter = bound.parameter(1);
-        // SAFETY: as in `raw`.
-        unsafe {
-            launch_grid(
-                entry,
-                entry.grid(1),
-                Order::Serial,
-                stream.cu_stream(),
-                &mut parameter,
-            )
-        }
-        .expect("launched");
+        let mut parameter = bound.parameter(1).expect("room");
+        let launched = parameter.pointers(|pointers| {
+            // SAFETY: as in `raw`.
+            unsafe {
+                launch_grid(
+                    entry,
+                    entry.grid(&[1]),
+                    Order::Serial,
+                    stream.cu_stream(),
+                    pointers,
+                )
+            }
+        });
+        launched.expect("launched");
     }
 }

@@ -12,6 +12,7 @@ mod pack;
 mod plan;
 mod regions;
 mod show;
+mod signature;
 mod warm;
 mod why;
 

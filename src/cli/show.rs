@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::{ArgMatches, Command};
 use serde_json::json;
 
-use super::{Answer, args, output};
+use super::{Answer, args, output, signature};
 use crate::engine::jit::Jit;
 use crate::engine::request::template::{Family, Registry};
 
@@ -22,7 +22,7 @@ pub(super) fn key_command(registry: &Registry) -> Command {
 
 pub(super) fn families_command(_: &Registry) -> Command {
     Command::new("families")
-        .about("List families, constants, legal values and defaults")
+        .about("List families: constants, legal values, defaults, entry points and what they take")
         .arg(args::family_names().help("Families; without one, all"))
 }
 
@@ -84,7 +84,7 @@ pub(super) fn families(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             output::json(
                 &json!({"family": family.name, "summary": family.summary, "constants": constants,
                 "former_names": family.former_names.iter().map(|f| &f.name).collect::<Vec<_>>(),
-                "entries": family.entries.iter().map(|e| &e.name).collect::<Vec<_>>()}),
+                "entries": family.entries.iter().map(signature::to_json).collect::<Vec<_>>()}),
             );
             continue;
         }
@@ -128,6 +128,7 @@ pub(super) fn families(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
                 constraint.rule, constraint.because
             ));
         }
+        signature::print(&family.entries);
         output::line("");
     }
     Ok(ExitCode::SUCCESS)

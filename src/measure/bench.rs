@@ -7,8 +7,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cudarc::driver::sys;
-
 use super::MeasureError;
 use super::harness::{Flag, Options};
 use super::timing::{Method, Plan, Summary, sample};
@@ -17,8 +15,8 @@ use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
 use crate::engine::run::device::Context;
-use crate::engine::run::launch::{Arguments, Order, launch};
 use crate::engine::run::load::LoadedKernel;
+use crate::engine::run::tensor::Tensor;
 
 /// How launches are timed.
 pub const METHOD: Flag = Flag::new(
@@ -161,30 +159,27 @@ impl<'a> BenchSession<'a> {
     }
 
     /// The floor: the median time, microseconds, that the streaming kernel takes to read
-    /// `bytes` bytes at one of these addresses after another.
+    /// one of these tensors after another, all of one length.
     ///
     /// # Errors
-    /// Those of making, launching and timing it.
+    /// Those of making, binding, launching and timing it.
     ///
     /// # Safety
-    /// Every address has `bytes` bytes of this context's memory, and `result` 4096, until
-    /// this returns.
-    pub unsafe fn floor(
-        &self,
-        plan: &Plan,
-        addresses: &[sys::CUdeviceptr],
-        bytes: u64,
-        result: sys::CUdeviceptr,
-    ) -> Result<f64, MeasureError> {
+    /// The memory of every tensor is alive until this returns, and nobody else writes it.
+    pub unsafe fn floor(&self, plan: &Plan, data: &[Tensor], result: Tensor) -> Result<f64, MeasureError> {
         let kernel = self.stream_kernel()?;
-        let entry = &kernel.entries()[0];
+        let bound = (data.iter())
+            .map(|data| {
+                (kernel.bind())
+                    .arg("data", *data)
+                    .arg("num_bytes", data.elements().unwrap_or(0) as u64)
+                    .arg("sink", result)
+                    .finish()
+            })
+            .collect::<Result<Vec<_>, _>>()?;
         let samples = sample(&self.context, plan, &mut |i, stream| {
-            let mut arguments = Arguments::<3>::new()
-                .pointer(addresses[i % addresses.len()])
-                .u64(bytes)
-                .pointer(result);
-            // SAFETY: the arguments are those of `stream`; the caller answers for the memory.
-            unsafe { launch(entry, 1, Order::Serial, stream, &mut arguments) }.map_err(MeasureError::from)
+            // SAFETY: the caller answers for the memory.
+            unsafe { bound[i % bound.len()].launch(&[], stream) }.map_err(MeasureError::from)
         })?;
         Ok(Summary::of(&samples).map_or(f64::NAN, |s| s.median))
     }

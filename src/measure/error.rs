@@ -5,6 +5,7 @@
 
 use crate::engine::jit;
 use crate::engine::request::regions::TableError;
+use crate::engine::run::bind_error::BindError;
 use crate::engine::run::device::DeviceError;
 use crate::engine::run::launch::LaunchError;
 use crate::measure::region::RegionError;
@@ -20,6 +21,9 @@ pub enum MeasureError {
     /// There is no GPU to measure on.
     #[error("measuring takes a GPU, and there is none to use: {0}")]
     Device(#[from] DeviceError),
+    /// Memory that a kernel does not take.
+    #[error(transparent)]
+    Bind(#[from] BindError),
     /// Launching.
     #[error(transparent)]
     Launch(#[from] LaunchError),

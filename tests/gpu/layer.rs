@@ -288,8 +288,8 @@ fn a_layer_over_the_gpus_capacity_is_refused_before_its_launch() {
     let spec = spec(&jit, &context, "cooperative", &original);
     let kernel = jit.load(&spec, &context).expect("loaded");
     let entry = &kernel.entries()[0];
-    let [x, y, _] = entry.grid(1);
-    assert_eq!([x, y], [128, 4]);
+    assert_eq!(entry.grid(&[1]), [128, 4, 1]);
+    assert_eq!(entry.grid(&[3]), [128, 4, 3]);
     assert_eq!(entry.capacity, entry.blocks_per_sm * context.device().sm_count);
 }
 
@@ -308,7 +308,7 @@ fn tokens_over_the_workspace_and_a_workspace_for_a_smaller_layer_are_refused() {
         let error = unsafe { problem.launch(&bound, nat) }.expect_err("refused");
         assert_eq!(
             error.to_string(),
-            format!("{nat} tokens: this layer was bound for 1 to 3")
+            format!("`decode_layer`: num_tokens = {nat}: it was bound for 1 to 3")
         );
     }
     let error = problem
@@ -316,7 +316,7 @@ fn tokens_over_the_workspace_and_a_workspace_for_a_smaller_layer_are_refused() {
         .expect_err("more slots");
     assert_eq!(
         error.to_string(),
-        "workspace: `wo_output` has 3072 elements, and this layer takes 12288: make it for the largest variant"
+        "decode_layer: `decode_layer`: parameter `wo_output`: expected f32 [3, 16, 256], 12288 elements, got 3072"
     );
 }
 
@@ -355,14 +355,14 @@ fn a_wrong_tensor_is_refused_by_its_name() {
         let mut tensors = problem.tensors(layer.dims());
         spoil(&mut tensors);
         let error = problem.bind_tensors(&layer, &tensors).expect_err(name);
-        let start = format!("tensor `{name}`: expected ");
+        let start = format!("decode_layer: `decode_layer`: parameter `{name}`: expected ");
         assert!(error.to_string().starts_with(&start), "{error}");
     }
     let timed = self::layer(&jit, &context, "cooperative", &[("num_regions", "13")]);
     let error = problem.bind(&timed).expect_err("no buffer for the times");
     assert_eq!(
         error.to_string(),
-        "tensor `region_timing`: expected a buffer for the spec's 13 regions, got none"
+        "decode_layer: `decode_layer`: parameter `region_timing`: expected u64[*], got null"
     );
 }
 

@@ -16,7 +16,7 @@ use jitc::engine::jit::{Error, Jit};
 use jitc::engine::request::spec::KernelSpec;
 use jitc::engine::request::target::Arch;
 use jitc::engine::run::device::Context;
-use jitc::engine::run::launch::{Arguments, LaunchError, Order, launch};
+use jitc::engine::run::launch::{LaunchError, Order, launch_grid};
 use jitc::engine::run::load::LoadError;
 use jitc::families::wo_gemv::problem::WoProblem;
 use jitc::families::wo_gemv::reference::WoInputs;
@@ -188,14 +188,14 @@ fn a_cooperative_grid_over_the_gpus_capacity_is_refused_before_the_launch() {
         .expect("loaded");
     let entry = &kernel.entries()[0];
     let stream = context.cuda().default_stream();
-    // SAFETY: refused on the host, so no argument is read.
+    // SAFETY: refused on the host, so no parameter is read.
     let refused = unsafe {
-        launch(
+        launch_grid(
             entry,
-            entry.capacity,
+            entry.grid(&[entry.capacity]),
             Order::Serial,
             stream.cu_stream(),
-            &mut Arguments::<9>::new(),
+            &mut [],
         )
     };
     let error = refused.expect_err("over capacity");

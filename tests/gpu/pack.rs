@@ -1,8 +1,7 @@
 //! The family `pack` against the library's packer, both ways, byte for byte.
 
-use cudarc::driver::DevicePtr;
 use jitc::engine::request::spec::KernelSpec;
-use jitc::engine::run::launch::{Arguments, Order, launch};
+use jitc::engine::run::tensor::{Dtype, Tensor};
 use jitc::families::nvfp4::packed::{PACKED, PACKED64, Weight};
 use jitc::families::nvfp4::swizzle;
 use jitc::measure::rng::Rng;
@@ -25,14 +24,15 @@ fn packing_on_the_gpu_is_the_librarys_and_unpacking_takes_it_back() {
             put(&vec![0xa5; out.codes.len()]),
             put(&vec![0xa5; out.scales.len()]),
         );
-        let mut arguments = Arguments::<4>::new()
-            .pointer(codes.device_ptr(&stream).0)
-            .pointer(scales.device_ptr(&stream).0)
-            .pointer(to_codes.device_ptr(&stream).0)
-            .pointer(to_scales.device_ptr(&stream).0);
-        let entry = &kernel.entries()[0];
-        // SAFETY: the arguments are those of `pack`, and the buffers are as long as the shape says.
-        unsafe { launch(entry, 1, Order::Serial, stream.cu_stream(), &mut arguments) }.expect("launched");
+        let bound = (kernel.bind())
+            .arg("codes", Tensor::all_of(&stream, &codes, Dtype::U8))
+            .arg("scales", Tensor::all_of(&stream, &scales, Dtype::E4m3))
+            .arg("out_codes", Tensor::all_of(&stream, &to_codes, Dtype::U8))
+            .arg("out_scales", Tensor::all_of(&stream, &to_scales, Dtype::E4m3))
+            .finish()
+            .expect("bound");
+        // SAFETY: the buffers are alive until the stream is waited for below.
+        unsafe { bound.launch(&[], stream.cu_stream()) }.expect("launched");
         let get = |slice| stream.clone_dtoh(slice).expect("read");
         let written = Weight {
             codes: get(&to_codes),

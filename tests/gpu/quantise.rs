@@ -1,12 +1,11 @@
 //! Requantisation to NVFP4 as the layer's kernels do it, against its table: every
 //! peak that a bf16 can be, with ties of both signs under each.
 
-use cudarc::driver::DevicePtr;
 use half::bf16;
 use jitc::engine::config::{Config, Environment, Flags};
 use jitc::engine::jit::Jit;
 use jitc::engine::request::spec::KernelSpec;
-use jitc::engine::run::launch::{Arguments, Order, launch};
+use jitc::engine::run::tensor::{Dtype, Tensor};
 use jitc::families::decode_layer::reference::quantise;
 use jitc::families::nvfp4::e4m3;
 use jitc::measure::rng::Rng;
@@ -25,6 +24,23 @@ help = "threads a block"
 name = "requantise"
 grid = [128, 1, 1]
 block = "threads"
+[[entries.parameters]]
+name = "x"
+type = "bf16"
+shape = ["blocks", 16]
+[[entries.parameters]]
+name = "codes"
+type = "e2m1x2"
+shape = ["blocks", 8]
+access = "out"
+[[entries.parameters]]
+name = "scales"
+type = "e4m3"
+shape = ["blocks"]
+access = "out"
+[[entries.parameters]]
+name = "blocks"
+type = "u32"
 "#;
 
 const SOURCE: &str = r#"
@@ -105,14 +121,16 @@ fn requantisation_is_its_table_for_every_peak_and_every_tie() {
     let x = stream.clone_htod(&bits).expect("put");
     let codes = stream.alloc_zeros::<u8>(count * 8).expect("memory");
     let scales = stream.alloc_zeros::<u8>(count).expect("memory");
-    let mut arguments = Arguments::<4>::new()
-        .pointer(x.device_ptr(&stream).0)
-        .pointer(codes.device_ptr(&stream).0)
-        .pointer(scales.device_ptr(&stream).0)
-        .u32(u32::try_from(count).expect("few"));
-    let entry = &kernel.entries()[0];
-    // SAFETY: the arguments are those of `requantise`, and the buffers hold `count` blocks.
-    unsafe { launch(entry, 1, Order::Serial, stream.cu_stream(), &mut arguments) }.expect("launched");
+    let blocks = u32::try_from(count).expect("few");
+    let bound = (kernel.bind())
+        .arg("x", Tensor::all_of(&stream, &x, Dtype::Bf16))
+        .arg("codes", Tensor::all_of(&stream, &codes, Dtype::U8))
+        .arg("scales", Tensor::all_of(&stream, &scales, Dtype::E4m3))
+        .arg("blocks", blocks)
+        .finish()
+        .expect("bound");
+    // SAFETY: the buffers are alive until the stream is waited for.
+    unsafe { bound.launch(&[], stream.cu_stream()) }.expect("launched");
     stream.synchronize().expect("done");
     let expected = quantise(&values);
     let scales = stream.clone_dtoh(&scales).expect("read");

@@ -1,5 +1,6 @@
 //! Integration tests, one binary.
 
+mod allocations;
 mod bench;
 mod cache_cli;
 mod cache_damage;
@@ -18,6 +19,7 @@ mod interrupt;
 mod key;
 mod layer;
 mod pack;
+mod parameters;
 mod policy;
 mod published;
 mod regions;

@@ -29,7 +29,8 @@ help = "the clock"
 
 [[entries]]
 name = "probe"
-grid = [8, 4, "nat"]
+sizes = ["num_tokens"]
+grid = [8, 4, "num_tokens"]
 block = 128
 "#;
 

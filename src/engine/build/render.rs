@@ -13,7 +13,7 @@ use crate::engine::request::constant::Value;
 use crate::engine::request::regions::{self, TableError};
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::ToolchainIdentity;
-use crate::engine::request::template::{Registry, included, name_in_full};
+use crate::engine::request::template::{PARAMS_HEADER, Registry, included, name_in_full};
 
 /// Why a spec could not be rendered.
 #[derive(Debug, thiserror::Error)]
@@ -104,10 +104,11 @@ pub fn render(registry: &Registry, spec: &KernelSpec) -> Result<RenderedSource, 
         file: name.clone(),
         reason,
     })?;
-    let known = |name: &str| registry.headers().contains_key(name) || name == regions::HEADER;
+    let mut made = BTreeMap::from([(regions::HEADER, Arc::from(region_table(spec)?))]);
+    made.extend(family.params_header.clone().map(|text| (PARAMS_HEADER, text)));
+    let known = |name: &str| registry.headers().contains_key(name) || made.contains_key(name);
     let source = name_in_full(&name, &source, known).into_owned();
-    let table = Arc::from(region_table(spec)?);
-    let headers = closure(&source, registry.headers(), &table);
+    let headers = closure(&source, registry.headers(), &made);
     let mut options = vec![format!("--gpu-architecture={}", spec.arch)];
     options.extend(family.options.iter().cloned());
     options.extend(OWN_OPTIONS.map(str::to_owned));
@@ -144,8 +145,8 @@ pub fn preimage(
     })
 }
 
-/// The region table's header for a spec. It is made from the table and stands in
-/// no folder; like any header, only sources that include it are given it.
+/// The region table's header for a spec. Like that of the parameters it is made, and
+/// stands in no folder; like any header, only sources that include it are given it.
 fn region_table(spec: &KernelSpec) -> Result<String, TableError> {
     let count = match spec.constants.get("num_regions") {
         Some(Value::U32(count)) => *count,
@@ -154,17 +155,16 @@ fn region_table(spec: &KernelSpec) -> Result<String, TableError> {
     regions::header(spec.region_name(), count)
 }
 
-fn closure(source: &str, headers: &BTreeMap<String, Arc<str>>, table: &Arc<str>) -> Vec<(String, Arc<str>)> {
+fn closure(
+    source: &str,
+    headers: &BTreeMap<String, Arc<str>>,
+    made: &BTreeMap<&str, Arc<str>>,
+) -> Vec<(String, Arc<str>)> {
     let mut found: BTreeMap<&str, &Arc<str>> = BTreeMap::new();
     let mut texts = vec![source];
     while let Some(text) = texts.pop() {
         for (name, _) in text.lines().filter_map(included) {
-            let text = if name == regions::HEADER {
-                Some(table)
-            } else {
-                headers.get(name)
-            };
-            if let Some(text) = text
+            if let Some(text) = made.get(name).or_else(|| headers.get(name))
                 && found.insert(name, text).is_none()
             {
                 texts.push(text);

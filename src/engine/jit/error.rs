@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::engine::build::compile::CompileError;
 use crate::engine::build::key::CacheKey;
+use crate::engine::build::parameter_info::ParameterError;
 use crate::engine::build::render::RenderError;
 use crate::engine::build::toolchain::ToolchainError;
 use crate::engine::cache::{CacheError, Drift, ReceiptError};
@@ -49,6 +50,9 @@ pub enum Error {
         /// `; rendered source: PATH`, or nothing.
         kept: String,
     },
+    /// The kernels take something else than their family declares.
+    #[error(transparent)]
+    Parameters(#[from] ParameterError),
     /// Loading into a context.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -137,7 +141,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Config(_) => ErrorKind::Config,
-            Self::Template(_) => ErrorKind::Template,
+            Self::Template(_) | Self::Parameters(_) => ErrorKind::Template,
             Self::Spec(_) | Self::Matrix { .. } | Self::Trace(_) => ErrorKind::Spec,
             Self::Render(_) => ErrorKind::Render,
             Self::Toolchain(_) => ErrorKind::Toolchain,

@@ -23,6 +23,7 @@ pub use prepare_all::{Jobs, Progress};
 pub use trace::{TraceLine, read_trace};
 
 use crate::engine::build::compile::{CompileError, Compiler, Nvrtc};
+use crate::engine::build::parameter_info::{self, ParameterError};
 use crate::engine::build::render::{RenderedSource, preimage, render};
 use crate::engine::build::request::{CompileRequest, RequestParts};
 use crate::engine::build::toolchain::{self, Toolchain, ToolchainError};
@@ -161,6 +162,7 @@ impl Jit {
                 let built = info_span!("compile").in_scope(|| compiler.compile(&rendered));
                 outside_us += micros(compiling);
                 let built = built.map_err(|source| self.compile_error(source, spec, &request))?;
+                check_parameters(spec, &built.cubin)?;
                 self.policy.compiled(spec, &request, built.compile_us);
                 Ok::<_, Error>(built)
             })
@@ -301,6 +303,15 @@ impl Jit {
                 |()| format!("; rendered source: {}", path.display()),
             ),
         }
+    }
+}
+
+/// What a compiled kernel takes is what its family declares. A cubin that cannot be
+/// read is for loading to refuse.
+fn check_parameters(spec: &KernelSpec, cubin: &[u8]) -> Result<(), ParameterError> {
+    match parameter_info::check(spec, cubin) {
+        Err(ParameterError::Unreadable { .. }) => Ok(()),
+        other => other,
     }
 }
 

@@ -3,9 +3,11 @@
 //! Invariant: a [`KernelSpec`](spec::KernelSpec) is validated; later rooms never check again.
 
 pub mod constant;
+pub mod dtype;
 pub mod matrix;
 pub mod regions;
 pub mod select;
+pub mod signature;
 pub mod spec;
 pub mod target;
 pub mod template;

@@ -310,7 +310,7 @@ impl KernelSpec {
         sizes.max().unwrap_or(0)
     }
 
-    /// A size of the launch geometry; `None` for the run-time parameter `nat`.
+    /// A size of the launch geometry; `None` where it names something that is not a number.
     #[must_use]
     pub fn size(&self, size: &Size) -> Option<u32> {
         match size {

@@ -34,6 +34,8 @@ pub struct Device {
     pub l2_bytes: u32,
     /// Whether cooperative launches are possible.
     pub cooperative: bool,
+    /// Whether kernels can read memory of the host's own allocator.
+    pub pageable_memory: bool,
 }
 
 /// Why there is no GPU.
@@ -127,6 +129,7 @@ fn describe(ordinal: i32) -> Result<Device, result::DriverError> {
         threads_per_sm: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR)?,
         l2_bytes: attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?,
         cooperative: attribute(Attribute::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH)? != 0,
+        pageable_memory: attribute(Attribute::CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS)? != 0,
     })
 }
 

@@ -1,7 +1,7 @@
 //! The launch itself, cooperative or not, on the caller's stream.
 //!
 //! Invariant: a launch allocates nothing, formats nothing, reads no environment
-//! and takes no lock; what could be checked once was checked when loading.
+//! and takes no lock; what could be checked once was checked when loading or binding.
 
 use std::ffi::{c_uint, c_void};
 
@@ -33,6 +33,28 @@ pub enum LaunchError {
         /// Blocks in x, y, z.
         grid: [u32; 3],
     },
+    /// A launch size of 0, or over what was bound.
+    #[error("`{entry}`: {size} = {asked}: it was bound for 1 to {most}")]
+    Size {
+        /// The entry point.
+        entry: String,
+        /// The launch size's name.
+        size: String,
+        /// Its value in the launch.
+        asked: u32,
+        /// The largest that was bound.
+        most: u32,
+    },
+    /// Another number of launch sizes.
+    #[error("`{entry}`: a launch gives {takes} launch sizes, not {given}")]
+    SizeCount {
+        /// The entry point.
+        entry: String,
+        /// Declared ones.
+        takes: usize,
+        /// Given ones.
+        given: usize,
+    },
     /// The driver said no.
     #[error("launching `{entry}`: the CUDA driver said {reason:?}")]
     Driver {
@@ -41,88 +63,6 @@ pub enum LaunchError {
         /// The driver's word.
         reason: result::DriverError,
     },
-}
-
-/// The values of a kernel's parameters, in order, without allocation.
-///
-/// `N` is the most that it holds. Every value gets a slot of 8 bytes, of which
-/// the driver reads as many as the parameter has.
-#[derive(Debug, Clone)]
-pub struct Arguments<const N: usize> {
-    values: [u64; N],
-    count: usize,
-}
-
-impl<const N: usize> Default for Arguments<N> {
-    fn default() -> Self {
-        Self {
-            values: [0; N],
-            count: 0,
-        }
-    }
-}
-
-impl<const N: usize> Arguments<N> {
-    /// No arguments yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// A device pointer; 0 is the null pointer.
-    ///
-    /// # Panics
-    ///
-    /// As all of these, with more than `N` values.
-    #[must_use]
-    pub fn pointer(self, address: sys::CUdeviceptr) -> Self {
-        self.push(address.to_le_bytes())
-    }
-
-    /// An `unsigned`.
-    #[must_use]
-    pub fn u32(self, value: u32) -> Self {
-        self.push(u64::from(value).to_le_bytes())
-    }
-
-    /// An `unsigned long long`.
-    #[must_use]
-    pub fn u64(self, value: u64) -> Self {
-        self.push(value.to_le_bytes())
-    }
-
-    /// A `float`.
-    #[must_use]
-    pub fn f32(self, value: f32) -> Self {
-        self.u32(value.to_bits())
-    }
-
-    /// The bytes of a parameter start at its lowest address: little-endian, as is
-    /// every machine that has CUDA.
-    fn push(mut self, bytes: [u8; 8]) -> Self {
-        assert!(self.count < N, "a kernel of more than {N} parameters");
-        self.values[self.count] = u64::from_le_bytes(bytes);
-        self.count += 1;
-        self
-    }
-
-    /// The values in order, each in the low bytes of its word.
-    #[must_use]
-    pub fn words(&self) -> &[u64] {
-        &self.values[..self.count]
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.count
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
-    }
 }
 
 /// How a launch relates to the one before it on the same stream.
@@ -136,36 +76,21 @@ pub enum Order {
     Programmatic,
 }
 
-/// Launches an entry point for `nat` tokens on a stream of its context.
+/// Launches an entry point with parameters as the driver takes them: a pointer to
+/// each. The checked way is to bind a kernel.
 ///
 /// # Safety
 ///
-/// The arguments are those of the entry point, in order and of its types; the
-/// memory they point at is of the sizes that the family's page gives and stays
-/// alive until the stream is done with it. The kernel's context is current on
-/// this thread (see [`crate::engine::run::device::Context::bind`]).
-pub unsafe fn launch<const N: usize>(
-    entry: &EntryPoint,
-    nat: u32,
-    order: Order,
-    stream: sys::CUstream,
-    arguments: &mut Arguments<N>,
-) -> Result<(), LaunchError> {
-    // SAFETY: as promised by the caller.
-    unsafe { launch_grid(entry, entry.grid(nat), order, stream, arguments) }
-}
-
-/// As [`launch`], with a grid of the caller's own.
-///
-/// # Safety
-///
-/// As of [`launch`]; and the kernel is right for this grid.
-pub unsafe fn launch_grid<const N: usize>(
+/// The pointers are to the entry point's parameters, in order and of its types; the
+/// memory that these point at is as large as the kernel takes it for and stays
+/// alive until the stream is done with it. The kernel is right for this grid, and its
+/// context is current on this thread (see [`crate::engine::run::device::Context::bind`]).
+pub unsafe fn launch_grid(
     entry: &EntryPoint,
     grid: [u32; 3],
     order: Order,
     stream: sys::CUstream,
-    arguments: &mut Arguments<N>,
+    pointers: &mut [*mut c_void],
 ) -> Result<(), LaunchError> {
     let blocks = grid
         .iter()
@@ -175,10 +100,6 @@ pub unsafe fn launch_grid<const N: usize>(
     }
     if entry.cooperative && blocks > u64::from(entry.capacity) {
         return Err(over_capacity(entry, blocks));
-    }
-    let mut pointers: [*mut c_void; N] = [std::ptr::null_mut(); N];
-    for (pointer, value) in pointers.iter_mut().zip(&mut arguments.values) {
-        *pointer = std::ptr::from_mut(value).cast();
     }
     let [x, y, z] = grid;
     let result = if entry.cooperative || order == Order::Programmatic {
@@ -272,26 +193,6 @@ fn driver_error(entry: &EntryPoint, reason: result::DriverError) -> LaunchError 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn arguments_keep_their_order_and_their_bytes() {
-        let arguments = Arguments::<4>::new()
-            .pointer(0x1234_5678_9abc)
-            .u32(7)
-            .f32(-0.5)
-            .u64(9);
-        assert_eq!(arguments.len(), 4);
-        assert_eq!(arguments.values[0], 0x1234_5678_9abc);
-        assert_eq!(arguments.values[1].to_le_bytes()[..4], 7_u32.to_le_bytes());
-        assert_eq!(arguments.values[2].to_le_bytes()[..4], (-0.5_f32).to_le_bytes());
-        assert_eq!(arguments.values[3], 9);
-    }
-
-    #[test]
-    #[should_panic(expected = "more than 1 parameters")]
-    fn a_value_too_many_is_refused() {
-        let _ = Arguments::<1>::new().u32(1).u32(2);
-    }
 
     #[test]
     fn a_launch_carries_just_the_attributes_it_needs() {

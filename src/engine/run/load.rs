@@ -10,6 +10,8 @@ use cudarc::driver::sys::CUfunction_attribute_enum as Attribute;
 use cudarc::driver::{result, sys};
 
 use crate::engine::build::artifact::Artifact;
+use crate::engine::build::parameter_info::{self, ParameterError};
+use crate::engine::request::signature::GridAxis;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::template::Entry;
 use crate::engine::run::device::{Context, DeviceError};
@@ -60,6 +62,19 @@ pub enum LoadError {
         /// The GPU's name.
         device: String,
     },
+    /// The cubin's kernels take something else than the family declares.
+    #[error(transparent)]
+    Parameters(#[from] ParameterError),
+    /// The grid does not come out.
+    #[error("{family}: `{entry}`: {reason}")]
+    Grid {
+        /// The family.
+        family: String,
+        /// The entry point.
+        entry: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// The context could not be made current.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -73,8 +88,7 @@ pub enum LoadError {
 pub struct EntryPoint {
     name: String,
     function: sys::CUfunction,
-    /// Blocks in x, y, z; `None` where it is the number of tokens.
-    grid: [Option<u32>; 3],
+    grid: [GridAxis; 3],
     /// Threads a block.
     pub block_threads: u32,
     /// Dynamic shared memory, bytes a block.
@@ -110,10 +124,10 @@ impl EntryPoint {
         self.function
     }
 
-    /// Blocks in x, y, z for `nat` tokens.
+    /// Blocks in x, y, z for these launch sizes, in declared order.
     #[must_use]
-    pub fn grid(&self, nat: u32) -> [u32; 3] {
-        self.grid.map(|blocks| blocks.unwrap_or(nat))
+    pub fn grid(&self, sizes: &[u32]) -> [u32; 3] {
+        self.grid.map(|axis| axis.blocks(sizes))
     }
 }
 
@@ -122,6 +136,7 @@ impl EntryPoint {
 pub struct LoadedKernel {
     module: sys::CUmodule,
     entries: Vec<EntryPoint>,
+    spec: KernelSpec,
     context: Context,
 }
 
@@ -154,8 +169,10 @@ impl LoadedKernel {
         let mut loaded = Self {
             module,
             entries: Vec::new(),
+            spec: spec.clone(),
             context: context.clone(),
         };
+        parameter_info::check(spec, &artifact.cubin)?;
         for entry in spec.entries() {
             let point = loaded.entry_point(spec, entry)?;
             loaded.entries.push(point);
@@ -173,6 +190,12 @@ impl LoadedKernel {
     #[must_use]
     pub fn entry(&self, name: &str) -> Option<&EntryPoint> {
         self.entries.iter().find(|e| e.name == name)
+    }
+
+    /// What was loaded.
+    #[must_use]
+    pub fn spec(&self) -> &KernelSpec {
+        &self.spec
     }
 
     /// Where it is loaded.
@@ -227,10 +250,17 @@ impl LoadedKernel {
         };
         counted.result().map_err(LoadError::Driver)?;
         let blocks_per_sm = blocks.unsigned_abs();
+        let axis = |at: usize| {
+            spec.axis(&entry.grid[at]).map_err(|reason| LoadError::Grid {
+                family: spec.family.name.clone(),
+                entry: entry.name.clone(),
+                reason,
+            })
+        };
         Ok(EntryPoint {
             name: entry.name.clone(),
             function,
-            grid: std::array::from_fn(|axis| spec.size(&entry.grid[axis])),
+            grid: [axis(0)?, axis(1)?, axis(2)?],
             block_threads,
             shared_mem_bytes,
             cooperative: size(&entry.cooperative) != 0,

@@ -1,8 +1,14 @@
 //! GPUs: finding them, loading kernels, launching them.
 //!
-//! Invariant: what can be checked once is checked when a kernel is loaded.
+//! Invariant: what can be checked once is checked when a kernel is loaded, or when
+//! its parameters are bound.
 
+pub mod arguments;
+pub mod bind;
+pub mod bind_error;
 pub mod device;
 pub mod launch;
 pub mod load;
 pub mod occupancy;
+pub mod packet;
+pub mod tensor;

@@ -43,6 +43,7 @@ pub fn known_device(name: &str) -> Option<Device> {
         threads_per_sm,
         l2_bytes: l2_mib << 20,
         cooperative: true,
+        pageable_memory: false,
     })
 }
 

@@ -2,8 +2,6 @@
 
 use std::ops::Deref;
 
-use cudarc::driver::sys;
-
 use super::{Accumulate, LayerConfig, LayerGeometry, WeightLayout, WorkspaceError};
 use crate::engine::request::spec::KernelSpec;
 use crate::families::decode_layer::reference::{Kv, LayerInputs, LayerShape, Lengths, ScaleLayout};
@@ -46,18 +44,6 @@ impl LayerDims {
     /// The sizes of a spec of the decode layer.
     pub fn of(spec: &KernelSpec) -> Result<Self, WorkspaceError> {
         LayerConfig::try_from(spec).map(|config| Self::from(&config))
-    }
-
-    /// A kernel with regions stores to its buffer whether there is one or not.
-    pub(super) fn check_timing(&self, region_timing: sys::CUdeviceptr) -> Result<(), WorkspaceError> {
-        if self.num_regions == 0 || region_timing != 0 {
-            return Ok(());
-        }
-        Err(WorkspaceError::Tensor {
-            name: "region_timing",
-            expected: format!("a buffer for the spec's {} regions", self.num_regions),
-            found: "none".into(),
-        })
     }
 
     /// How the scales of the MLP's matrices lie.

@@ -2,6 +2,7 @@
 
 use cudarc::driver::DriverError;
 
+use crate::engine::run::bind_error::BindError;
 use crate::engine::run::launch::LaunchError;
 
 /// Why a layer could not be set up or launched.
@@ -11,36 +12,9 @@ pub enum WorkspaceError {
     /// The spec is of another family.
     #[error("`{0}` is not a decode layer: expected decode_layer")]
     Family(String),
-    /// A tensor is not what the layer takes.
-    #[error("tensor `{name}`: expected {expected}, got {found}")]
-    Tensor {
-        /// Its name, as in [`LayerTensors`](super::LayerTensors).
-        name: &'static str,
-        /// What was expected.
-        expected: String,
-        /// What was given.
-        found: String,
-    },
-    /// The workspace was made for a smaller layer.
-    #[error(
-        "workspace: `{name}` has {found} elements, and this layer takes {least}: make it for the largest variant"
-    )]
-    Small {
-        /// Which part.
-        name: &'static str,
-        /// Its elements.
-        found: usize,
-        /// Elements that the layer takes.
-        least: usize,
-    },
-    /// More tokens than there is room for, or none.
-    #[error("{asked} tokens: this layer was bound for 1 to {room}")]
-    Tokens {
-        /// Tokens asked for.
-        asked: u32,
-        /// Tokens that there is room for.
-        room: u32,
-    },
+    /// The memory is not what the layer takes.
+    #[error(transparent)]
+    Bind(#[from] BindError),
     /// The kernel has too few registers to share out among its warps.
     #[error(
         "`{entry}` was compiled to {found} registers a thread, and its warps wait for ever with fewer than {least}: compile it \

@@ -8,15 +8,16 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::{CudaStream, DevicePtr, sys};
+use cudarc::driver::{CudaSlice, CudaStream, sys};
 
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
-use crate::engine::run::launch::{Arguments, Order, launch_grid};
+use crate::engine::run::bind::BoundKernel;
+use crate::engine::run::launch::Order;
 use crate::engine::run::load::{EntryPoint, LoadedKernel};
+use crate::engine::run::packet::Passed;
 
-use super::tensor::{check, maybe, scale_bytes};
-use super::{Dtype, LayerConfig, LayerDims, LayerScales, LayerTensors, Packed, Workspace, WorkspaceError};
+use super::{Dtype, LayerConfig, LayerDims, LayerScales, LayerTensors, Tensor, Workspace, WorkspaceError};
 
 /// A layer's kernel with its sizes.
 #[derive(Debug, Clone)]
@@ -31,20 +32,9 @@ pub struct Layer {
 const SHARING_THREADS: u32 = 512;
 const LAUNCH_REGISTERS: u32 = 96;
 
-/// Number of 64-bit values that the kernels' one parameter holds.
-pub const VALUES: usize = 42;
-
 /// A layer whose tensors were checked: ready to be launched again and again.
 #[derive(Debug, Clone)]
-pub struct BoundLayer {
-    kernel: Arc<LoadedKernel>,
-    arguments: Arguments<VALUES>,
-    max_tokens: u32,
-    /// `Programmatic` of a variant with `dependent = true`.
-    order: Order,
-    /// Whether the grid has a layer of blocks a token.
-    per_token: bool,
-}
+pub struct BoundLayer(BoundKernel);
 
 impl Layer {
     /// A loaded kernel of the decode layer, and its spec.
@@ -65,8 +55,8 @@ impl Layer {
         &self.dims
     }
 
-    /// Checks every tensor and fixes the arguments. `region_timing` is the address
-    /// of the timing buffer, 0 without one.
+    /// Checks every tensor against the family's declared parameters, and fixes the
+    /// arguments. `region_timing` is the address of the timing buffer, 0 without one.
     pub fn bind(
         &self,
         stream: &Arc<CudaStream>,
@@ -75,93 +65,60 @@ impl Layer {
         workspace: &Workspace,
         region_timing: sys::CUdeviceptr,
     ) -> Result<BoundLayer, WorkspaceError> {
-        let (dims, t) = (&self.dims, tensors);
-        let tokens = workspace.max_tokens;
-        workspace.check(dims)?;
-        dims.check_timing(region_timing)?;
-        let (hidden, inner, k) = (dims.hidden, dims.intermediate, dims.k());
+        let (dims, t, w) = (&self.dims, tensors, workspace);
+        let only = |wanted: bool, tensor: Option<Tensor>| tensor.filter(|_| wanted);
+        let middle = |m: &CudaSlice<u16>| Tensor::all_of(stream, m, Dtype::Bf16);
+        let f32s = |slice: &CudaSlice<f32>| Tensor::all_of(stream, slice, Dtype::F32);
         let max_pages = t.page_table.shape().get(1).copied().unwrap_or(0);
-        let pages = t.kv_cache.shape().first().copied().unwrap_or(0);
-        let row = |name, tensor, width| check(name, tensor, Dtype::Bf16, &[tokens, width]);
-        let normed = |name, tensor, shape: &[usize]| maybe(dims.input_norm, name, tensor, shape);
-        let weight = |name, tensor, rows, width| check(name, tensor, Dtype::U8, &[rows, width / 2]);
-        let padded = dims.swizzled && dims.packed == Packed::None;
-        let middle = workspace
-            .middle
-            .as_ref()
-            .map_or(0, |middle| middle.device_ptr(stream).0);
-        let mlp_partials = workspace
-            .mlp_partials
-            .as_ref()
-            .map_or(0, |partials| partials.device_ptr(stream).0);
-        let query_shape = [tokens, dims.num_q_heads, dims.head_dim];
-        let cache_shape = [pages, 2, dims.page_size, dims.num_kv_heads, dims.head_dim];
-        let half = dims.page_size * dims.num_kv_heads * dims.head_dim;
-        let arguments = Arguments::<VALUES>::new()
-            .pointer(check("query", &t.query, Dtype::Bf16, &query_shape)?)
-            .pointer(check("kv_cache", &t.kv_cache, Dtype::U8, &cache_shape)?)
-            .pointer(check(
-                "page_table",
-                &t.page_table,
-                Dtype::I32,
-                &[tokens, max_pages],
-            )?)
-            .pointer(check("seq_lens", &t.seq_lens, Dtype::I32, &[tokens])?)
-            .pointer(maybe(dims.output_gate, "gate", t.gate.as_ref(), &[tokens, k])?)
-            .pointer(weight("wo_weight", &t.wo_weight, hidden, k)?)
-            .pointer(scale_bytes(
-                "wo_scales",
-                &t.wo_scales,
-                hidden,
-                k,
-                dims.packed != Packed::All,
-            )?)
-            .pointer(check("wo_global_scale", &t.wo_global_scale, Dtype::F32, &[1])?)
-            .pointer(normed("hidden_in", t.hidden_in.as_ref(), &[tokens, hidden])?)
-            .pointer(row("residual_in", &t.residual_in, hidden)?)
-            .pointer(normed("input_gamma", t.input_gamma.as_ref(), &[hidden])?)
-            .pointer(check(
-                "post_attn_gamma",
-                &t.post_attn_gamma,
-                Dtype::Bf16,
-                &[hidden],
-            )?)
-            .pointer(weight("gate_weight", &t.gate_weight, inner, hidden)?)
-            .pointer(scale_bytes("gate_scales", &t.gate_scales, inner, hidden, padded)?)
-            .pointer(weight("up_weight", &t.up_weight, inner, hidden)?)
-            .pointer(scale_bytes("up_scales", &t.up_scales, inner, hidden, padded)?)
-            .pointer(weight("down_weight", &t.down_weight, hidden, inner)?)
-            .pointer(scale_bytes("down_scales", &t.down_scales, hidden, inner, padded)?)
-            .pointer(normed("attn_input", t.attn_input.as_ref(), &[tokens, hidden])?)
-            .pointer(row("attn_output", &t.attn_output, hidden)?)
-            .pointer(row("residual_output", &t.residual_output, hidden)?)
-            .pointer(row("mlp_output", &t.mlp_output, hidden)?)
-            .pointer(workspace.wo_output.device_ptr(stream).0)
-            .pointer(workspace.attn_rows.device_ptr(stream).0)
-            .pointer(workspace.partials.device_ptr(stream).0)
-            .pointer(workspace.summed.device_ptr(stream).0)
-            .pointer(middle)
-            .pointer(workspace.codes.device_ptr(stream).0)
-            .pointer(workspace.code_scales.device_ptr(stream).0)
-            .pointer(mlp_partials)
-            .pointer(workspace.counters.device_ptr(stream).0)
-            .pointer(region_timing)
-            .u64(2 * half as u64)
-            .u64(half as u64)
-            .f32(scales.softmax)
-            .f32(scales.k)
-            .f32(scales.v)
-            .f32(scales.rms_eps)
-            .f32(scales.gate_up)
-            .f32(scales.down)
-            .u32(u32::try_from(max_pages).unwrap_or(u32::MAX));
-        Ok(BoundLayer {
-            kernel: Arc::clone(&self.kernel),
-            arguments,
-            max_tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
-            order: self.order,
-            per_token: dims.slice_ctas > 0,
-        })
+        let half = (dims.page_size * dims.num_kv_heads * dims.head_dim) as u64;
+        let bound = (self.kernel.bind())
+            .order(self.order)
+            .size("num_tokens", u32::try_from(w.max_tokens).unwrap_or(u32::MAX))
+            .arg("query", t.query)
+            .arg("kv_cache", t.kv_cache)
+            .arg("page_table", t.page_table)
+            .arg("seq_lens", t.seq_lens)
+            .arg("gate", only(dims.output_gate, t.gate))
+            .arg("wo_weight", t.wo_weight)
+            .arg("wo_scales", t.wo_scales.flattened())
+            .arg("wo_global", t.wo_global_scale)
+            .arg("hidden_in", only(dims.input_norm, t.hidden_in))
+            .arg("residual_in", t.residual_in)
+            .arg("input_gamma", only(dims.input_norm, t.input_gamma))
+            .arg("post_gamma", t.post_attn_gamma)
+            .arg("gate_weight", t.gate_weight)
+            .arg("gate_scales", t.gate_scales.flattened())
+            .arg("up_weight", t.up_weight)
+            .arg("up_scales", t.up_scales.flattened())
+            .arg("down_weight", t.down_weight)
+            .arg("down_scales", t.down_scales.flattened())
+            .arg("attn_input", only(dims.input_norm, t.attn_input))
+            .arg("attn_output", t.attn_output)
+            .arg("residual_output", t.residual_output)
+            .arg("mlp_output", t.mlp_output)
+            .arg("wo_output", f32s(&w.wo_output))
+            .arg("attn_rows", Tensor::all_of(stream, &w.attn_rows, Dtype::Bf16))
+            .arg("attn_partials", f32s(&w.partials))
+            .arg("summed", f32s(&w.summed))
+            .arg("inter", w.middle.as_ref().map(middle))
+            .arg("inter_codes", Tensor::all_of(stream, &w.codes, Dtype::U8))
+            .arg(
+                "inter_scales",
+                Tensor::all_of(stream, &w.code_scales, Dtype::E4m3),
+            )
+            .arg("mlp_partials", w.mlp_partials.as_ref().map(f32s))
+            .arg("counters", Tensor::all_of(stream, &w.counters, Dtype::U32))
+            .arg("region_timing", Tensor::at(region_timing, Dtype::U64))
+            .arg("kv_page_stride", 2 * half)
+            .arg("kv_half_stride", half)
+            .arg("softmax_scale", scales.softmax)
+            .arg("k_scale", scales.k)
+            .arg("v_scale", scales.v)
+            .arg("rms_eps", scales.rms_eps)
+            .arg("gate_up_global", scales.gate_up)
+            .arg("down_global", scales.down)
+            .arg("max_pages", u32::try_from(max_pages).unwrap_or(u32::MAX));
+        Ok(BoundLayer(bound.finish()?))
     }
 }
 
@@ -188,17 +145,17 @@ impl BoundLayer {
     /// Its kernels, in the order of their launches.
     #[must_use]
     pub fn kernel(&self) -> &LoadedKernel {
-        &self.kernel
+        self.0.kernel()
     }
 
-    /// The one parameter that each of them takes by value, as words: for who
-    /// launches them in another way.
+    /// The one parameter that each of them takes by value: for who launches them in
+    /// another way. `None` for more tokens than there is room for, or none.
     #[must_use]
-    pub fn parameter(&self, nat: u32) -> Arguments<VALUES> {
-        self.arguments.clone().u32(nat)
+    pub fn parameter(&self, num_tokens: u32) -> Option<Passed> {
+        self.0.passed(&[num_tokens])
     }
 
-    /// Launches the layer for the first `nat` tokens: one cooperative launch, or
+    /// Launches the layer for the first `num_tokens` tokens: one cooperative launch, or
     /// the separate ones in order.
     ///
     /// # Safety
@@ -207,15 +164,10 @@ impl BoundLayer {
     /// them and used by no other launch meanwhile; lengths and pages lie inside
     /// the page table and the cache; the stream is of the kernel's context, which
     /// is current on this thread.
-    pub unsafe fn launch(&self, nat: u32, stream: sys::CUstream) -> Result<(), WorkspaceError> {
-        if nat == 0 || nat > self.max_tokens {
-            return Err(WorkspaceError::Tokens {
-                asked: nat,
-                room: self.max_tokens,
-            });
-        }
+    pub unsafe fn launch(&self, num_tokens: u32, stream: sys::CUstream) -> Result<(), WorkspaceError> {
         // SAFETY: the caller's promise.
-        unsafe { self.launch_entries(0..self.kernel.entries().len(), nat, stream) }
+        unsafe { self.0.launch(&[num_tokens], stream) }?;
+        Ok(())
     }
 
     /// Launches only these of the layer's kernels, in order: for measurements of a
@@ -232,18 +184,11 @@ impl BoundLayer {
     pub unsafe fn launch_entries(
         &self,
         which: std::ops::Range<usize>,
-        nat: u32,
+        num_tokens: u32,
         stream: sys::CUstream,
     ) -> Result<(), WorkspaceError> {
-        for entry in &self.kernel.entries()[which] {
-            // The kernels take one struct by value, whose fields are these values
-            // side by side; of the pointers to them the driver reads the first.
-            let mut arguments = self.parameter(nat);
-            let [x, y, z] = entry.grid(nat);
-            let grid = [x, y, if self.per_token { nat } else { z }];
-            // SAFETY: the caller's promise, and `bind` checked what can be checked.
-            unsafe { launch_grid(entry, grid, self.order, stream, &mut arguments) }?;
-        }
+        // SAFETY: the caller's promise.
+        unsafe { self.0.launch_entries(which, &[num_tokens], stream) }?;
         Ok(())
     }
 }

@@ -14,12 +14,12 @@ mod layer;
 mod problem;
 pub mod reference;
 pub mod regions;
-mod tensor;
 pub mod tune;
 pub mod verify;
 mod weights;
 mod workspace;
 
+pub use crate::engine::run::tensor::{Dtype, Tensor};
 pub use config::{
     Accumulate, FAMILY, Launch, LayerConfig, LayerGeometry, WeightLayout, asked_launches, launches,
     with_launch,
@@ -27,8 +27,7 @@ pub use config::{
 pub use dims::{LayerDims, Packed};
 pub use error::WorkspaceError;
 pub use harness::{BENCH, HARNESS};
-pub use layer::{BoundLayer, Layer, VALUES};
+pub use layer::{BoundLayer, Layer};
 pub use problem::{LayerProblem, Room, Written};
-pub use tensor::{Dtype, Tensor};
 pub use weights::LayerWeights;
 pub use workspace::{LayerScales, LayerTensors, Workspace};

@@ -131,24 +131,4 @@ impl Workspace {
             max_tokens,
         })
     }
-
-    /// Whether it was made for a layer as large as this one: one workspace may
-    /// serve several variants in turn, if it was made for the largest.
-    pub(super) fn check(&self, dims: &LayerDims) -> Result<(), WorkspaceError> {
-        let n = self.max_tokens;
-        let mlp_partials = self.mlp_partials.as_ref().map_or(0, CudaSlice::len);
-        for (name, found, least) in [
-            ("wo_output", self.wo_output.len(), n * dims.slots * dims.hidden),
-            ("attn_rows", self.attn_rows.len(), n * dims.k()),
-            ("summed", self.summed.len(), n * dims.hidden),
-            ("codes", self.codes.len(), n * dims.intermediate / 2),
-            ("attn_partials", self.partials.len(), dims.partial_floats(n)),
-            ("mlp_partials", mlp_partials, n * dims.slice_ctas * dims.hidden),
-        ] {
-            if found < least {
-                return Err(WorkspaceError::Small { name, found, least });
-            }
-        }
-        Ok(())
-    }
 }

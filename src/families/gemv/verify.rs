@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DevicePtrMut, result};
+use cudarc::driver::{CudaSlice, CudaStream, DevicePtrMut, result};
 use half::bf16;
 use serde_json::json;
 
@@ -17,8 +17,8 @@ use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
 use crate::engine::run::device::Context;
-use crate::engine::run::launch::{Arguments, Order, launch};
 use crate::engine::run::load::LoadedKernel;
+use crate::engine::run::tensor::{Dtype, Tensor};
 use crate::families::nvfp4::packed;
 use crate::families::wo_gemv::problem::ProblemError;
 use crate::families::wo_gemv::reference::mma::Accuracy;
@@ -221,7 +221,7 @@ impl DeviceInputs {
     /// Output `[nat, rows]` of one launch; a bf16 one widened.
     fn launch(
         &self,
-        kernel: &LoadedKernel,
+        kernel: &Arc<LoadedKernel>,
         config: &GemvConfig,
         nat: usize,
     ) -> Result<Vec<f32>, ProblemError> {
@@ -235,30 +235,22 @@ impl DeviceInputs {
             let (out, _written) = buffer.device_ptr_mut(stream);
             // SAFETY: the buffer has that many bytes.
             unsafe { result::memset_d8_async(out, 0xff, bytes, stream.cu_stream()) }?;
-            let (x, _x) = self.x.device_ptr(stream);
-            let (weight, _w) = weight.device_ptr(stream);
-            let (scales, _s) = scales.device_ptr(stream);
-            let (global_scale, _g) = self.global_scale.device_ptr(stream);
-            let nat = u32::try_from(nat).unwrap_or(u32::MAX);
-            let mut arguments = Arguments::<6>::new()
-                .pointer(x)
-                .pointer(weight)
-                .pointer(scales)
-                .pointer(global_scale)
-                .pointer(out)
-                .u32(nat);
-            // SAFETY: these are the parameters of the family's entry point, in order, and `new` put
-            // whole tensors of its shape there; the output has `nat` rows of its type.
-            unsafe {
-                launch(
-                    &kernel.entries()[0],
-                    nat,
-                    Order::Serial,
-                    stream.cu_stream(),
-                    &mut arguments,
-                )
-            }?;
         }
+        let dtype = if short { Dtype::Bf16 } else { Dtype::F32 };
+        let nat = u32::try_from(nat).unwrap_or(u32::MAX);
+        let bound = (kernel.bind())
+            .size("num_tokens", nat)
+            .arg("x", Tensor::all_of(stream, &self.x, Dtype::Bf16))
+            .arg("weight", Tensor::all_of(stream, weight, Dtype::U8))
+            .arg("scales", Tensor::all_of(stream, scales, Dtype::E4m3))
+            .arg(
+                "global_scale",
+                Tensor::all_of(stream, &self.global_scale, Dtype::F32),
+            )
+            .arg("output", Tensor::all_of(stream, &buffer, dtype))
+            .finish()?;
+        // SAFETY: the buffers are alive until the stream is waited for below.
+        unsafe { bound.launch(&[nat], stream.cu_stream()) }?;
         let halves = stream.clone_dtoh(&buffer)?;
         stream.synchronize()?;
         Ok(if short {

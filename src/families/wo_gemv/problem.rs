@@ -6,10 +6,13 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DriverError, result, sys};
+use cudarc::driver::{CudaSlice, CudaStream, DevicePtrMut, DriverError, result, sys};
 
-use crate::engine::run::launch::{Arguments, LaunchError, Order, launch};
-use crate::engine::run::load::{EntryPoint, LoadedKernel};
+use crate::engine::run::bind::BoundKernel;
+use crate::engine::run::bind_error::BindError;
+use crate::engine::run::launch::LaunchError;
+use crate::engine::run::load::LoadedKernel;
+use crate::engine::run::tensor::{Dtype, Tensor};
 use crate::families::wo_gemv::reference::WoInputs;
 use crate::families::wo_gemv::reference::WoOutput;
 use crate::families::wo_gemv::reference::WoShape;
@@ -21,6 +24,9 @@ pub enum ProblemError {
     /// The driver said no.
     #[error("the CUDA driver said {0:?}")]
     Driver(#[from] DriverError),
+    /// The memory is not what the kernel takes.
+    #[error(transparent)]
+    Bind(#[from] BindError),
     /// The launch did not happen.
     #[error(transparent)]
     Launch(#[from] LaunchError),
@@ -93,7 +99,12 @@ impl WoProblem {
     /// # Panics
     ///
     /// If `nat` tokens of `slots` slots are more than there is room for.
-    pub fn run(&mut self, kernel: &LoadedKernel, nat: usize, slots: usize) -> Result<WoOutput, ProblemError> {
+    pub fn run(
+        &mut self,
+        kernel: &Arc<LoadedKernel>,
+        nat: usize,
+        slots: usize,
+    ) -> Result<WoOutput, ProblemError> {
         self.run_timed(kernel, nat, slots, 0)
     }
 
@@ -104,7 +115,7 @@ impl WoProblem {
     /// As [`Self::run`].
     pub fn run_timed(
         &mut self,
-        kernel: &LoadedKernel,
+        kernel: &Arc<LoadedKernel>,
         nat: usize,
         slots: usize,
         region_timing: sys::CUdeviceptr,
@@ -113,7 +124,7 @@ impl WoProblem {
             nat <= self.nat && nat * slots * self.hidden <= self.partials.len(),
             "a problem set up for more than it is run with"
         );
-        let entry = &kernel.entries()[0];
+        let bound = self.bind(kernel, nat, region_timing)?;
         let mut partials = self.partials.slice_mut(..nat * slots * self.hidden);
         let mut output = self.output.slice_mut(..nat * self.hidden);
         for buffer in [&mut partials, &mut output] {
@@ -122,7 +133,7 @@ impl WoProblem {
             // SAFETY: the buffer has that many bytes. All bits set is a NaN.
             unsafe { result::memset_d8_async(address, 0xff, bytes, self.stream.cu_stream()) }?;
         }
-        self.launch(entry, nat, region_timing)?;
+        self.launch(&bound, nat)?;
         let out = WoOutput {
             partials: self
                 .stream
@@ -135,42 +146,43 @@ impl WoProblem {
         match counters.iter().position(|value| *value != 0) {
             None => Ok(out),
             Some(index) => Err(ProblemError::Counter {
-                entry: entry.name().to_owned(),
+                entry: kernel.entries()[0].name().to_owned(),
                 index,
                 value: counters[index],
             }),
         }
     }
 
-    /// Queues a launch and nothing else; see [`crate::measure::region::argument`] for the address.
-    pub fn launch(
-        &mut self,
-        entry: &EntryPoint,
+    /// Binds a kernel to this memory, for up to `nat` tokens; see
+    /// [`crate::measure::region::argument`] for the address.
+    pub fn bind(
+        &self,
+        kernel: &Arc<LoadedKernel>,
         nat: usize,
         region_timing: sys::CUdeviceptr,
-    ) -> Result<(), ProblemError> {
-        let stream = &self.stream;
-        let (attn, _a) = self.attn.device_ptr(stream);
-        let (weight, _w) = self.weight.device_ptr(stream);
-        let (scales, _s) = self.scales.device_ptr(stream);
-        let (global_scale, _g) = self.global_scale.device_ptr(stream);
-        let (partials, _p) = self.partials.device_ptr_mut(stream);
-        let (output, _o) = self.output.device_ptr_mut(stream);
-        let (counters, _c) = self.counters.device_ptr_mut(stream);
+    ) -> Result<BoundKernel, ProblemError> {
+        let s = &self.stream;
+        let bound = (kernel.bind())
+            .size("num_tokens", u32::try_from(nat).unwrap_or(u32::MAX))
+            .arg("attn", Tensor::all_of(s, &self.attn, Dtype::Bf16))
+            .arg("weight", Tensor::all_of(s, &self.weight, Dtype::U8))
+            .arg("scales", Tensor::all_of(s, &self.scales, Dtype::E4m3))
+            .arg("global_scale", Tensor::all_of(s, &self.global_scale, Dtype::F32))
+            .arg("partials", Tensor::all_of(s, &self.partials, Dtype::F32))
+            .arg("output", Tensor::all_of(s, &self.output, Dtype::F32))
+            .arg("counters", Tensor::all_of(s, &self.counters, Dtype::U32))
+            .arg("region_timing", Tensor::at(region_timing, Dtype::U64))
+            .finish()?;
+        Ok(bound)
+    }
+
+    /// Queues a launch of a kernel that was [bound](Self::bind) to this memory, and
+    /// nothing else.
+    pub fn launch(&mut self, bound: &BoundKernel, nat: usize) -> Result<(), ProblemError> {
         let nat = u32::try_from(nat).unwrap_or(u32::MAX);
-        let mut arguments = Arguments::<9>::new()
-            .pointer(attn)
-            .pointer(weight)
-            .pointer(scales)
-            .pointer(global_scale)
-            .pointer(partials)
-            .pointer(output)
-            .pointer(counters)
-            .pointer(region_timing)
-            .u32(nat);
-        // SAFETY: these are the parameters of the family's entry point, in order,
-        // and `new` gave each buffer the size that its page asks for.
-        unsafe { launch(entry, nat, Order::Serial, stream.cu_stream(), &mut arguments) }?;
+        // SAFETY: `bind` checked this problem's memory, which lives as long as its stream
+        // works on it.
+        unsafe { bound.launch(&[nat], self.stream.cu_stream()) }?;
         Ok(())
     }
 }

@@ -91,6 +91,10 @@ fn one(
     }
 
     let against = "equal to the reference in every bit";
+    let bound = [
+        problem.bind(&off_kernel, nat, 0)?,
+        problem.bind(&on_kernel, nat, timing)?,
+    ];
     let account = |words: &[u64]| Ticks::from_words(table, geometry, source(&on), words);
     measure(
         context,
@@ -99,13 +103,6 @@ fn one(
         &off,
         against,
         &account,
-        &mut |regions| {
-            let (kernel, timing) = if regions {
-                (&on_kernel, timing)
-            } else {
-                (&off_kernel, 0)
-            };
-            Ok(problem.launch(&kernel.entries()[0], nat, timing)?)
-        },
+        &mut |regions| Ok(problem.launch(&bound[usize::from(regions)], nat)?),
     )
 }

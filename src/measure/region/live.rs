@@ -205,13 +205,12 @@ fn number(spec: &KernelSpec, name: &str) -> u32 {
 #[must_use]
 pub fn geometry(spec: &KernelSpec, kernel: &LoadedKernel, nat: usize) -> Geometry {
     let tokens = u32::try_from(nat).unwrap_or(u32::MAX);
-    let [slice_ctas, num_k_tiles, num_seqs] = kernel.entries()[0].grid(tokens);
+    let [slice_ctas, num_k_tiles, num_seqs] = kernel.entries()[0].grid(&[tokens]);
     let original = spec.constants.get("geometry").and_then(Value::as_name) == Some("original");
     Geometry {
         slice_ctas,
         num_k_tiles,
-        // There a launch has a layer of blocks a token, whatever the entry point says of one.
-        num_seqs: if original { tokens } else { num_seqs },
+        num_seqs,
         wo_split: number(spec, "wo_split"),
         num_kv_heads: number(spec, "num_kv_heads"),
         layout: if original { Layout::Slots } else { Layout::Tiles },

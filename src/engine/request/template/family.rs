@@ -1,6 +1,7 @@
 //! One family: a TOML of declarations and a source beside it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 use serde::Deserialize;
@@ -8,7 +9,10 @@ use tera::Context;
 
 use super::TemplateError;
 use super::constants::{Constant, ConstantFile};
+use super::entry::{self, Entry, EntryFile, Shared};
 use super::names::{FormerName, FormerNameFile, Preset, PresetFile};
+use super::parameter_file::{ParameterFile, Scope};
+use super::parameters::ParameterList;
 use crate::engine::request::constant::Value;
 use crate::engine::request::target::Arch;
 use crate::engine::request::tera_strict::Expressions;
@@ -46,6 +50,10 @@ pub struct Family {
     pub former_names: Vec<FormerName>,
     /// Entry points, of which a spec has those whose condition holds.
     pub entries: Vec<Entry>,
+    /// The parameters of entry points that have no list of their own.
+    pub parameters: Option<Arc<ParameterList>>,
+    /// The header that declares the struct of its parameters, where one carries them.
+    pub params_header: Option<Arc<str>>,
     /// The source before rendering.
     pub source: String,
     expressions: Expressions,
@@ -71,44 +79,6 @@ pub struct Constraint {
     pub because: String,
 }
 
-/// An entry point and its launch geometry.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Entry {
-    /// The `extern "C"` name.
-    pub name: String,
-    /// A Tera expression over constants and derived constants: specs for which it is
-    /// false do not have this entry point.
-    pub when: Option<String>,
-    /// Blocks in x, y, z.
-    pub grid: [Size; 3],
-    /// Threads a block.
-    pub block: Size,
-    /// Dynamic shared memory, bytes.
-    #[serde(default = "nothing")]
-    pub shared_mem_bytes: Size,
-    /// Whether it must be launched cooperatively: 1 or 0.
-    #[serde(default = "nothing")]
-    pub cooperative: Size,
-}
-
-/// A number, or the name of a constant, a derived constant or, in a grid, the
-/// run-time parameter `nat`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
-pub enum Size {
-    /// As is.
-    Fixed(u32),
-    /// As is, for `cooperative`.
-    Flag(bool),
-    /// By name.
-    Named(String),
-}
-
-fn nothing() -> Size {
-    Size::Fixed(0)
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FamilyFile {
@@ -125,7 +95,11 @@ struct FamilyFile {
     presets: Vec<PresetFile>,
     #[serde(default)]
     former_names: Vec<FormerNameFile>,
-    entries: Vec<Entry>,
+    #[serde(default)]
+    sizes: Vec<String>,
+    parameter_struct: Option<String>,
+    parameters: Option<Vec<ParameterFile>>,
+    entries: Vec<EntryFile>,
 }
 
 impl Family {
@@ -202,26 +176,21 @@ impl Family {
                 "no entry point: expected at least one [[entries]]".into(),
             ));
         }
-        for (index, entry) in file.entries.iter().enumerate() {
-            if let Some(when) = &entry.when {
-                let what = format!("entry `{}`: when", entry.name);
-                add(entry_id(index), &what, &condition(when), &known)?;
-            }
-            let rest = [&entry.block, &entry.shared_mem_bytes, &entry.cooperative];
-            let grid = entry.grid.iter().map(|s| (s, true));
-            for (size, in_grid) in grid.chain(rest.into_iter().map(|s| (s, false))) {
-                if let Size::Named(n) = size
-                    && !known.contains(n)
-                    && !(in_grid && n == "nat")
-                {
-                    let hint = did_you_mean(n, known.iter().map(String::as_str));
-                    return Err(in_toml(format!(
-                        "entry `{}` uses `{n}`, which nobody declares{hint}",
-                        entry.name
-                    )));
-                }
-            }
-        }
+        let scope = Scope {
+            constants: &constants,
+            known: &known,
+            sizes: &[],
+        };
+        let shared = Shared {
+            sizes: file.sizes.clone(),
+            parameters: file.parameters,
+            parameter_struct: file.parameter_struct,
+        };
+        let (entries, parameters) =
+            entry::check_all(file.entries, shared, &scope, &mut expressions).map_err(in_toml)?;
+        let params_header = (parameters.as_ref())
+            .and_then(|list| list.header(name, &file.sizes))
+            .map(Arc::from);
         check_source(&source_name(name), toml, source, &known, &mut expressions)?;
         Ok(Self {
             name: name.to_owned(),
@@ -233,7 +202,9 @@ impl Family {
             constraints: file.constraints,
             presets,
             former_names,
-            entries: file.entries,
+            entries,
+            parameters,
+            params_header,
             source: source.text.clone(),
             expressions,
         })
@@ -295,7 +266,7 @@ impl Family {
             let holds = match &entry.when {
                 None => true,
                 Some(when) => {
-                    let held = self.expressions.evaluate(&entry_id(index), &context);
+                    let held = self.expressions.evaluate(&when.id, &context);
                     held.map_err(|e| format!("entry `{}`: when = {when}: {e}", entry.name))? == "1"
                 }
             };
@@ -304,7 +275,9 @@ impl Family {
             }
         }
         if there.is_empty() {
-            let conditions: Vec<&str> = self.entries.iter().filter_map(|e| e.when.as_deref()).collect();
+            let conditions: Vec<&str> = (self.entries.iter())
+                .filter_map(|e| Some(e.when.as_ref()?.text.as_str()))
+                .collect();
             return Err(format!(
                 "no entry point is left: none of these conditions holds: {}",
                 conditions.join("; ")
@@ -345,13 +318,28 @@ impl Family {
         constants: &BTreeMap<String, Value>,
         derived: &BTreeMap<String, u32>,
     ) -> Result<Option<&Constraint>, String> {
-        let context = full_context(constants, derived);
+        let none = BTreeMap::new();
         for (index, constraint) in self.constraints.iter().enumerate() {
-            if self.expressions.evaluate(&constraint_id(index), &context)? != "1" {
+            if self.evaluate(&constraint_id(index), constants, derived, &none)? != "1" {
                 return Ok(Some(constraint));
             }
         }
         Ok(None)
+    }
+
+    /// Evaluates an expression over constants, derived ones and further numbers.
+    pub(crate) fn evaluate(
+        &self,
+        id: &str,
+        constants: &BTreeMap<String, Value>,
+        derived: &BTreeMap<String, u32>,
+        more: &BTreeMap<String, u64>,
+    ) -> Result<String, String> {
+        let mut context = full_context(constants, derived);
+        for (name, value) in more {
+            context.insert(name, value);
+        }
+        self.expressions.evaluate(id, &context)
     }
 
     /// Renders the source with literals.
@@ -419,11 +407,11 @@ fn full_context(constants: &BTreeMap<String, Value>, derived: &BTreeMap<String, 
 }
 
 /// A template that renders a condition as `1` or `0`.
-fn condition(rule: &str) -> String {
+pub(super) fn condition(rule: &str) -> String {
     format!("{{% if {rule} %}}1{{% else %}}0{{% endif %}}")
 }
 
-fn body_of(expression: &str) -> String {
+pub(super) fn body_of(expression: &str) -> String {
     if expression.contains("{%") {
         expression.to_owned()
     } else {
@@ -437,10 +425,6 @@ fn derived_id(name: &str) -> String {
 
 fn constraint_id(index: usize) -> String {
     format!("constraint {index}")
-}
-
-fn entry_id(index: usize) -> String {
-    format!("entry {index}")
 }
 
 fn preset_id(name: &str) -> String {

@@ -6,15 +6,23 @@
 //! is read, not when somebody first needs it.
 
 mod constants;
+mod entry;
 mod family;
 mod includes;
 mod names;
+mod parameter_file;
+mod parameters;
 mod registry;
 
 pub use constants::{Constant, Legal};
-pub use family::{Constraint, Derived, Entry, Family, Size, TemplateFile};
+pub use entry::{Axis, Entry, Size};
+pub use family::{Constraint, Derived, Family, TemplateFile};
 pub(crate) use includes::{included, name_in_full};
 pub use names::{FormerName, NamedFamily, Preset};
+pub use parameters::{
+    Access, Dim, Element, MAX_PARAMETERS, MAX_SIZES, Optional, PARAMS_HEADER, Parameter, ParameterKind,
+    ParameterList, Place, Rule,
+};
 pub use registry::Registry;
 
 /// What is wrong with a family, or with asking for one.

@@ -12,7 +12,7 @@ use include_dir::{Dir, include_dir};
 
 use super::family::TemplateFile;
 use super::names::check_former_names;
-use super::{Family, TemplateError, name_in_full};
+use super::{Family, PARAMS_HEADER, TemplateError, name_in_full};
 use crate::engine::request::regions;
 use crate::engine::suggest::did_you_mean;
 
@@ -74,8 +74,8 @@ impl Registry {
 
     fn from_roles(files: BTreeMap<Role, Found>) -> Result<Self, TemplateError> {
         let (mut families, mut headers) = (BTreeMap::new(), BTreeMap::new());
-        let known =
-            |name: &str| name == regions::HEADER || files.contains_key(&Role::Header(name.to_owned()));
+        let made = [regions::HEADER, PARAMS_HEADER];
+        let known = |name: &str| made.contains(&name) || files.contains_key(&Role::Header(name.to_owned()));
         for (role, Found { file, .. }) in &files {
             match role {
                 Role::Header(name) => {

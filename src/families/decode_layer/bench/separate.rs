@@ -6,15 +6,17 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, sys};
+use cudarc::driver::{CudaSlice, CudaStream};
 
 use super::super::reference::LayerInputs;
 use super::super::{BoundLayer, LayerDims};
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
 use crate::engine::request::template::Family;
-use crate::engine::run::launch::{Arguments, LaunchError, Order, launch};
+use crate::engine::run::bind::BoundKernel;
+use crate::engine::run::bind_error::BindError;
 use crate::engine::run::load::LoadedKernel;
+use crate::engine::run::tensor::{Dtype, Tensor};
 use crate::families::gemv;
 use crate::families::wo_gemv::{self, tune::heuristic};
 use crate::measure::MeasureError;
@@ -132,13 +134,17 @@ impl Separate {
         kernels: &Kernels,
         nat: u32,
     ) -> Result<Vec<f64>, MeasureError> {
+        let bound = (self.copies.iter())
+            .map(|copy| self.bind(kernels, copy, nat))
+            .collect::<Result<Vec<_>, _>>()?;
         sample(&session.context, plan, &mut |i, stream| {
             // SAFETY: as in `copies::launch`.
             unsafe { attention[i % attention.len()].launch_entries(ATTENTION, nat, stream) }?;
-            let [w, g, o] = &self.copies[i % self.copies.len()];
-            self.launch_wo(&kernels.wo.1, w, nat, stream)?;
-            self.launch_gemv(&kernels.gate_up.1, g, nat, stream)?;
-            Ok(self.launch_gemv(&kernels.down.1, o, nat, stream)?)
+            for kernel in &bound[i % bound.len()] {
+                // SAFETY: these buffers are alive, and launches follow each other.
+                unsafe { kernel.launch(&[nat], stream) }?;
+            }
+            Ok(())
         })
     }
 
@@ -175,47 +181,28 @@ impl Separate {
         Ok(KernelSpec::new(family, set, session.arch())?)
     }
 
-    fn at<T>(&self, slice: &CudaSlice<T>) -> sys::CUdeviceptr {
-        slice.device_ptr(&self.stream).0
-    }
-
-    fn launch_wo(
-        &self,
-        kernel: &LoadedKernel,
-        (codes, scales): &(CudaSlice<u8>, CudaSlice<u8>),
-        nat: u32,
-        stream: sys::CUstream,
-    ) -> Result<(), LaunchError> {
-        let mut arguments = Arguments::<9>::new()
-            .pointer(self.at(&self.x))
-            .pointer(self.at(codes))
-            .pointer(self.at(scales))
-            .pointer(self.at(&self.global))
-            .pointer(self.at(&self.partials))
-            .pointer(self.at(&self.out))
-            .pointer(self.at(&self.counters))
-            .pointer(0)
-            .u32(nat);
-        // SAFETY: the arguments are those of `wo_gemv`, in buffers of at least its sizes.
-        unsafe { launch(&kernel.entries()[0], nat, Order::Serial, stream, &mut arguments) }
-    }
-
-    fn launch_gemv(
-        &self,
-        kernel: &LoadedKernel,
-        (codes, scales): &(CudaSlice<u8>, CudaSlice<u8>),
-        nat: u32,
-        stream: sys::CUstream,
-    ) -> Result<(), LaunchError> {
-        let mut arguments = Arguments::<6>::new()
-            .pointer(self.at(&self.x))
-            .pointer(self.at(codes))
-            .pointer(self.at(scales))
-            .pointer(self.at(&self.global))
-            .pointer(self.at(&self.out))
-            .u32(nat);
-        // SAFETY: the arguments are those of `gemv`, in buffers of at least its sizes.
-        unsafe { launch(&kernel.entries()[0], nat, Order::Serial, stream, &mut arguments) }
+    /// The three kernels over one copy of the weights.
+    fn bind(&self, kernels: &Kernels, copy: &Copy, nat: u32) -> Result<[BoundKernel; 3], BindError> {
+        let [wo, gate_up, down] = copy;
+        let s = &self.stream;
+        let common = |kernel: &Arc<LoadedKernel>, (codes, scales): &(CudaSlice<u8>, CudaSlice<u8>)| {
+            (kernel.bind())
+                .size("num_tokens", nat)
+                .arg("weight", Tensor::all_of(s, codes, Dtype::U8))
+                .arg("scales", Tensor::all_of(s, scales, Dtype::E4m3))
+                .arg("global_scale", Tensor::all_of(s, &self.global, Dtype::F32))
+                .arg("output", Tensor::all_of(s, &self.out, Dtype::F32))
+        };
+        let x = Tensor::all_of(s, &self.x, Dtype::Bf16);
+        let wo = common(&kernels.wo.1, wo)
+            .arg("attn", x)
+            .arg("partials", Tensor::all_of(s, &self.partials, Dtype::F32))
+            .arg("counters", Tensor::all_of(s, &self.counters, Dtype::U32));
+        Ok([
+            wo.finish()?,
+            common(&kernels.gate_up.1, gate_up).arg("x", x).finish()?,
+            common(&kernels.down.1, down).arg("x", x).finish()?,
+        ])
     }
 }
 

@@ -3,11 +3,12 @@
 //! Invariant: together they are many times the L2, so a launch finds nothing of its own
 //! there.
 
-use cudarc::driver::{CudaSlice, DevicePtr};
+use cudarc::driver::CudaSlice;
 
 use super::super::copies::{Copies, weight_bytes};
 use super::super::reference::LayerInputs;
 use super::super::{BoundLayer, Layer, LayerDims, WorkspaceError, Written};
+use crate::engine::run::tensor::{Dtype, Tensor};
 use crate::measure::MeasureError;
 use crate::measure::bench::BenchSession;
 use crate::measure::timing::Plan;
@@ -84,9 +85,10 @@ impl Sets {
         bytes: usize,
     ) -> Result<f64, MeasureError> {
         let own = session.context.cuda().default_stream();
-        let result = self.result.device_ptr(&own).0;
-        let from: Vec<_> = self.streamed.iter().map(|s| s.device_ptr(&own).0).collect();
-        // SAFETY: each buffer holds these bytes, and the result 4096; both outlive the call.
-        unsafe { session.floor(plan, &from, bytes as u64, result) }
+        let read = |from| Tensor::of(&own, from, Dtype::U8, &[bytes]);
+        let from: Vec<Tensor> = self.streamed.iter().map(read).collect();
+        let result = Tensor::all_of(&own, &self.result, Dtype::U32);
+        // SAFETY: these buffers outlive the call.
+        unsafe { session.floor(plan, &from, result) }
     }
 }

@@ -8,9 +8,12 @@ use std::sync::Arc;
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DriverError, sys};
 
 use super::super::reference::{WoInputs, WoOutput, WoShape};
+use crate::engine::run::bind::BoundKernel;
+use crate::engine::run::bind_error::BindError;
 use crate::engine::run::device::Context;
-use crate::engine::run::launch::{Arguments, LaunchError, Order, launch};
-use crate::engine::run::load::EntryPoint;
+use crate::engine::run::launch::{LaunchError, Order};
+use crate::engine::run::load::LoadedKernel;
+use crate::engine::run::tensor::{Dtype, Tensor};
 use crate::families::nvfp4::packed::PACKED;
 use crate::measure::MeasureError;
 use crate::measure::bench::BenchSession;
@@ -39,15 +42,11 @@ pub(super) struct Buffers {
     set_addresses: Vec<sys::CUdeviceptr>,
     weight_len: u64,
     set_len: u64,
-    attn: sys::CUdeviceptr,
+    attn: CudaSlice<u16>,
     global_scale: CudaSlice<f32>,
-    global_address: sys::CUdeviceptr,
     partials: CudaSlice<f32>,
-    partials_address: sys::CUdeviceptr,
     output: CudaSlice<f32>,
-    output_address: sys::CUdeviceptr,
-    counters: sys::CUdeviceptr,
-    _kept: (CudaSlice<u16>, CudaSlice<u32>),
+    counters: CudaSlice<u32>,
 }
 
 /// Where a slice lies. Everything here runs on one stream or after it was waited
@@ -107,15 +106,11 @@ impl Buffers {
             sets,
             weight_len: inputs.weight.len() as u64,
             set_len: set_len as u64,
-            attn: address(&attn, &stream),
-            global_address: address(&global_scale, &stream),
+            attn,
             global_scale,
-            partials_address: address(&partials, &stream),
             partials,
-            output_address: address(&output, &stream),
             output,
-            counters: address(&counters, &stream),
-            _kept: (attn, counters),
+            counters,
             shape: *shape,
             nat: inputs.nat,
             order: Order::Serial,
@@ -139,42 +134,54 @@ impl Buffers {
         self.stream.synchronize()
     }
 
-    /// One launch of a `wo_gemv` entry point over set `number` modulo their count.
-    pub(super) fn launch(
-        &self,
-        entry: &EntryPoint,
-        number: usize,
-        nat: u32,
-        stream: sys::CUstream,
-    ) -> Result<(), LaunchError> {
-        assert!(nat as usize <= self.nat, "buffers hold {} tokens", self.nat);
-        let set = self.set_addresses[number % self.set_addresses.len()];
-        let mut arguments = Arguments::<9>::new()
-            .pointer(self.attn)
-            .pointer(set)
-            .pointer(set + self.weight_len)
-            .pointer(self.global_address)
-            .pointer(self.partials_address)
-            .pointer(self.output_address)
-            .pointer(self.counters)
-            .pointer(0)
-            .u32(nat);
-        // SAFETY: the arguments are those of `wo_gemv`, and the buffers are of the
-        // sizes that its family's page gives for this shape and no more tokens.
-        unsafe { launch(entry, nat, self.order, stream, &mut arguments) }
+    /// A `wo_gemv` kernel bound to each set.
+    pub(super) fn bind(&self, kernel: &Arc<LoadedKernel>) -> Result<Vec<BoundKernel>, BindError> {
+        let s = &self.stream;
+        let (codes, scales) = (self.weight_len, self.set_len - self.weight_len);
+        let count = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let one = |set: &sys::CUdeviceptr| {
+            (kernel.bind())
+                .order(self.order)
+                .size("num_tokens", u32::try_from(self.nat).unwrap_or(u32::MAX))
+                .arg("attn", Tensor::all_of(s, &self.attn, Dtype::Bf16))
+                .arg("weight", Tensor::flat(*set, Dtype::U8, count(codes)))
+                .arg("scales", Tensor::flat(*set + codes, Dtype::E4m3, count(scales)))
+                .arg("global_scale", Tensor::all_of(s, &self.global_scale, Dtype::F32))
+                .arg("partials", Tensor::all_of(s, &self.partials, Dtype::F32))
+                .arg("output", Tensor::all_of(s, &self.output, Dtype::F32))
+                .arg("counters", Tensor::all_of(s, &self.counters, Dtype::U32))
+                .finish()
+        };
+        self.set_addresses.iter().map(one).collect()
     }
 
     /// Microseconds to read a set's bytes, the next set each launch.
     pub(super) fn floor(&self, session: &BenchSession<'_>, plan: &Plan) -> Result<f64, MeasureError> {
-        let sets = &self.set_addresses;
-        // SAFETY: every set has these bytes, and the counters 1024 words a token.
-        unsafe { session.floor(plan, sets, self.set_len, self.counters) }
+        let bytes = usize::try_from(self.set_len).unwrap_or(usize::MAX);
+        let read = |set: &sys::CUdeviceptr| Tensor::flat(*set, Dtype::U8, bytes);
+        let sets: Vec<Tensor> = self.set_addresses.iter().map(read).collect();
+        let result = Tensor::all_of(&self.stream, &self.counters, Dtype::U32);
+        // SAFETY: the sets and the counters outlive the call.
+        unsafe { session.floor(plan, &sets, result) }
+    }
+
+    /// One launch over set `number` modulo their count, of a kernel that was bound to
+    /// each, with its launch sizes.
+    pub(super) fn launch(
+        bound: &[BoundKernel],
+        number: usize,
+        sizes: &[u32],
+        stream: sys::CUstream,
+    ) -> Result<(), LaunchError> {
+        // SAFETY: the buffers are these, alive while the bench runs, and used by one
+        // launch after another.
+        unsafe { bound[number % bound.len()].launch(sizes, stream) }
     }
 
     /// Launches, the first set last, with outputs of NaN before it, and reads them.
     pub(super) fn run(
         &mut self,
-        entry: &EntryPoint,
+        bound: &[BoundKernel],
         shape: &WoShape,
         nat: u32,
     ) -> Result<WoOutput, MeasureError> {
@@ -191,7 +198,7 @@ impl Buffers {
             DISTINCT - 1
         };
         for number in (0..=before).rev() {
-            self.launch(entry, number, nat, self.stream.cu_stream())?;
+            Self::launch(bound, number, &[nat], self.stream.cu_stream())?;
         }
         self.stream.synchronize()?;
         let mut partials = self.stream.clone_dtoh(&self.partials)?;

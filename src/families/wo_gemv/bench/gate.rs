@@ -10,7 +10,7 @@ use super::super::config::Accumulate;
 use super::super::reference::{WoOutput, WoShape};
 use super::files;
 use super::session::Inputs;
-use crate::engine::run::load::EntryPoint;
+use crate::engine::run::bind::BoundKernel;
 use crate::measure::MeasureError;
 use crate::measure::compare::{Comparison, Drift, compare, drift, same_bits};
 use crate::measure::run_files::write_json;
@@ -35,13 +35,13 @@ impl Gate {
     /// Launches twice, and compares.
     pub(super) fn of(
         inputs: &mut Inputs,
-        entry: &EntryPoint,
+        bound: &[BoundKernel],
         shape: &WoShape,
         accumulate: Accumulate,
         tokens: u32,
     ) -> Result<Self, MeasureError> {
-        let mut actual: WoOutput = inputs.buffers.run(entry, shape, tokens)?;
-        let again = inputs.buffers.run(entry, shape, tokens)?;
+        let mut actual: WoOutput = inputs.buffers.run(bound, shape, tokens)?;
+        let again = inputs.buffers.run(bound, shape, tokens)?;
         let repeats =
             same_bits(&actual.partials, &again.partials) && same_bits(&actual.output, &again.output);
         if !repeats {

@@ -172,7 +172,6 @@ impl<'a> WoSession<'a> {
         let key = prepared.request.key().to_string();
         configured(Some((key.as_str(), prepared.fetched.provenance.label())))?;
         let kernel = self.session.jit.load(&spec, &self.session.context)?;
-        let entry = &kernel.entries()[0];
         let tokens = u32::try_from(nat).unwrap_or(u32::MAX);
 
         // Only a kernel that waits inside may start before the one ahead of it is done.
@@ -183,15 +182,15 @@ impl<'a> WoSession<'a> {
             Order::Serial
         });
         inputs.buffers.set_global_scale(gs)?;
-        let gate = Gate::of(inputs, entry, &shape, variant.accumulate, tokens)?;
+        let bound = inputs.buffers.bind(&kernel)?;
+        let gate = Gate::of(inputs, &bound, &shape, variant.accumulate, tokens)?;
         if let Some(dir) = &dir {
             gate.write(dir)?;
         }
         let mut summary = None;
         if gate.passes {
             let samples = sample(&self.session.context, &plan, &mut |i, stream| {
-                let launched = inputs.buffers.launch(entry, i, tokens, stream);
-                launched.map_err(MeasureError::from)
+                Buffers::launch(&bound, i, &[tokens], stream).map_err(MeasureError::from)
             })?;
             summary = Summary::of(&samples);
             if let Some(dir) = &dir {

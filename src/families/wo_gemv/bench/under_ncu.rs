@@ -67,7 +67,8 @@ pub(super) fn child(run: &WoSession<'_>) -> Result<(), MeasureError> {
             .jit
             .load(&run.spec(variant, &choice)?, &run.session.context)?;
         // The sets after the first were uploaded later: nothing of the first is in L2.
-        buffers.run(&kernel.entries()[0], &shape, u32::try_from(nat).unwrap_or(1))?;
+        let bound = buffers.bind(&kernel)?;
+        buffers.run(&bound, &shape, u32::try_from(nat).unwrap_or(1))?;
     }
     Ok(())
 }

@@ -206,7 +206,7 @@ struct Producer {
 
     // \param p  the launch's arguments
     __device__ __forceinline__ void run(const Params& p) {
-        const u32 rounds = ceil_div(p.nat, N::tokens);
+        const u32 rounds = ceil_div(p.num_tokens, N::tokens);
         if constexpr (with_wo) {
             in_flight = with_fc1 ? 1u : few;
 #pragma unroll 1

@@ -30,7 +30,7 @@ __device__ __forceinline__ void norm_rows(const Params& p, u8* x, float* inv_sca
         const u32 token = first_token + t;
         // Unused columns are never looked at, but must not hold NaN patterns that a mask lets through: they become
         // zeros.
-        const bool live = token < p.nat;
+        const bool live = token < p.num_tokens;
         float v[Share::each][8];
         float square = 0.0f, peak = 0.0f;
 #pragma unroll
@@ -136,7 +136,7 @@ __device__ __forceinline__ void finish_fc1(const Params& p, const float* sums, c
     for (u32 i = 8; i > 0; i /= 2) peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, i));
     const u32 scale = block_scale(peak), code = fp4_code(value, e4m3_to_f32(scale));
     const u32 pair = code | __shfl_down_sync(~0u, code, 1) << 4;
-    if (!live || token >= p.nat) return;
+    if (!live || token >= p.num_tokens) return;
     if (p.inter != nullptr) p.inter[u64(token) * N::I + at] = middle;
     if ((r & 1u) == 0u) p.inter_codes[u64(token) * (N::I / 2u) + at / 2u] = u8(pair);
     if (r == 0u) p.inter_scales[u64(token) * (N::I / 16u) + tile] = u8(scale);
@@ -221,7 +221,7 @@ __device__ __forceinline__ void load_codes(const Params& p, u8* x, u32 first_tok
     for (u32 j = 0; j < word_rounds; ++j) {
         const u32 i = j * N::threads + thread, t = i / words, at = i % words;
         word[j] = 0;
-        if (t < N::tokens && first_token + t < p.nat) {
+        if (t < N::tokens && first_token + t < p.num_tokens) {
             word[j] = __ldcg(reinterpret_cast<const u32*>(p.inter_scales + u64(first_token + t) * (N::I / 16u)) + at);
         }
     }
@@ -233,7 +233,7 @@ __device__ __forceinline__ void load_codes(const Params& p, u8* x, u32 first_tok
         for (u32 l = 0; l < at_once; ++l) {
             const u32 i = (j + l) * N::threads + thread, t = i / pieces, at = i % pieces;
             v[l] = make_uint4(0u, 0u, 0u, 0u);
-            if (t < N::tokens && first_token + t < p.nat) {
+            if (t < N::tokens && first_token + t < p.num_tokens) {
                 v[l] = __ldcg(reinterpret_cast<const uint4*>(p.inter_codes + u64(first_token + t) * (N::I / 2u)) + at);
             }
         }
@@ -282,7 +282,7 @@ __device__ __forceinline__ void fc2(const Params& p, const u8* x, float* sums, R
     block_sync<C>();
     for (u32 i = thread; i < L::rows * N::tokens; i += N::threads) {
         const u32 token = first_token + i / L::rows, r = i % L::rows, row = blockIdx.x * L::rows + r;
-        if (row >= N::H || token >= p.nat) continue;
+        if (row >= N::H || token >= p.num_tokens) continue;
         float sum = 0.0f;
 #pragma unroll
         for (u32 w = 0; w < N::warps; ++w) sum = __fadd_rn(sum, sums[w * stretch + r * N::tokens + i / L::rows]);

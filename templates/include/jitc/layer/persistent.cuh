@@ -62,7 +62,7 @@ __device__ __forceinline__ void input_norm_row(const Params& p, float* scratch, 
 // A token a block, from the last block on: the first ones have most of attention to do.
 template <typename C>
 __device__ __forceinline__ void input_norm(const Params& p, float* scratch) {
-    for (u32 token = gridDim.x - 1u - blockIdx.x; token < p.nat; token += gridDim.x)
+    for (u32 token = gridDim.x - 1u - blockIdx.x; token < p.num_tokens; token += gridDim.x)
         input_norm_row<C>(p, scratch, token);
 }
 
@@ -77,7 +77,7 @@ __device__ __forceinline__ void wo_phase(const Params& p, const Shared<C>& s, R&
     using L = Layout<C>;
     const float global = *p.wo_global;
 #pragma unroll 1
-    for (u32 first = 0; first < p.nat; first += N::tokens) {
+    for (u32 first = 0; first < p.num_tokens; first += N::tokens) {
         if (!entered || first != 0u) timer.enter(region::phase1_wo_gemv{});
         const Residual<C> residual(p, first);
         if constexpr (L::mma) {
@@ -86,13 +86,13 @@ __device__ __forceinline__ void wo_phase(const Params& p, const Shared<C>& s, R&
                 inv_scale += thread_index() / 32u;
                 load_pieces_f16<C>(p, s.x(), inv_scale, first);
             } else {
-                load_rows_f16<C>(p.attn_rows, s.x(), inv_scale, s.scratch(), first, p.nat);
+                load_rows_f16<C>(p.attn_rows, s.x(), inv_scale, s.scratch(), first, p.num_tokens);
             }
             wo_mma<C>(p, s.x(), inv_scale, s.sums(), ring, global);
         } else {
             wo_exact<C>(p, s.x(), s.sums(), s.warp_ring(), global, first);
             // The ring is free once the last chain is done; what comes next may travel while sums are taken.
-            if (first + N::tokens >= p.nat) ring.start();
+            if (first + N::tokens >= p.num_tokens) ring.start();
         }
         timer.exit(region::phase1_wo_gemv{});
         timer.enter(region::phase1_gather_reduce{});
@@ -106,7 +106,7 @@ __device__ __forceinline__ void fc1_phase(const Params& p, const Shared<C>& s, R
     using N = Dims<C>;
     RegionSum<C> passes;
 #pragma unroll 1
-    for (u32 first = 0; first < p.nat; first += N::tokens) {
+    for (u32 first = 0; first < p.num_tokens; first += N::tokens) {
         if (!entered || first != 0u) timer.enter(region::phase3_load_x{});
         norm_rows<C>(p, s.x(), s.inv_scale(), s.scratch(), first);
         timer.exit(region::phase3_load_x{});
@@ -124,7 +124,7 @@ __device__ __forceinline__ void fc2_phase(const Params& p, const Shared<C>& s, R
     if constexpr (entered) timer.enter_at_start(region::phase3_3c_fc2_atomic{});
     if constexpr (entered) timer.enter_at_start(region::phase3_3c_fc2_last_iter{}, passes);
 #pragma unroll 1
-    for (u32 first = 0; first < p.nat; first += N::tokens) {
+    for (u32 first = 0; first < p.num_tokens; first += N::tokens) {
         if (!entered || first != 0u) timer.enter(region::phase3_3c_fc2_atomic{});
         if (!entered || first != 0u) timer.enter(region::phase3_3c_fc2_last_iter{}, passes);
         load_codes<C>(p, s.x(), first);
@@ -207,7 +207,7 @@ __device__ __forceinline__ void layer_persistent(const Params& p) {
     wait_for<C, sums_done>(p.counters, N::ctas, "jitc: W_O to norm");
     timer.exit(region::grid_barrier_wait{});
     if (clears()) {
-        for (u32 i = thread_index(); i < p.nat * N::kv_heads; i += N::threads) *head_counter<C>(p, 0u, i) = 0u;
+        for (u32 i = thread_index(); i < p.num_tokens * N::kv_heads; i += N::threads) *head_counter<C>(p, 0u, i) = 0u;
         if (thread_index() == 0) clear_counter<rows_done>(p.counters);
     }
 

@@ -102,7 +102,7 @@ struct Ring {
         base = ring + warp * L::warp_ring;
         first_row = blockIdx.x * L::rows;
         end_row = first_row + L::rows < N::H ? first_row + L::rows : N::H;
-        const u32 rounds = ceil_div(p.nat, N::tokens);
+        const u32 rounds = ceil_div(p.num_tokens, N::tokens);
         if constexpr (with_wo) wo_left = rounds * W::wo_stages;
         if constexpr (with_fc1) fc1_left = rounds * W::fc1_count() * W::Fc1Share::parts * 2u;
         if constexpr (with_fc2) fc2_left = rounds * W::fc2_stages;

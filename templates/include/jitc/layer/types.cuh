@@ -1,7 +1,9 @@
-// Invariant: what every phase of the decode layer agrees on: the launch's arguments, the shape, and how shared memory
-// is laid out. Sizes are worked out here once; the family's TOML repeats them for the host and is checked by assertion.
+// Invariant: what every phase of the decode layer agrees on: the shape, and how shared memory is laid out. Sizes are
+// worked out here once; the family's TOML repeats them for the host and is checked by assertion. The launch's arguments,
+// Params, are rendered from the family's [[parameters]].
 #pragma once
 
+#include <jitc/params.cuh>
 #include <jitc/ptx/special_register.cuh>
 #include <jitc/wo/chain.cuh>
 
@@ -12,58 +14,6 @@ enum class ScaleLayout { swizzled, linear };
 enum class LayerGeometry { spread, original };
 
 namespace layer {
-
-// The arguments of every entry point, one parameter. Every field fills eight bytes, so that the host can write it as a
-// plain list of 64-bit values.
-struct Params {
-    // Read only.
-    const u16* query;        // [nat, q_heads, D] bf16
-    const u8* kv_cache;      // [pages, 2, page_size, kv_heads, D] e4m3
-    const int* page_table;   // [nat, max_pages]
-    const int* seq_lens;     // [nat]
-    const u16* gate;         // [nat, K] bf16, read only where output_gate
-    const u8* wo_weight;     // [H, K/2]
-    const u8* wo_scales;     // swizzled
-    const float* wo_global;  // one
-    const u16* hidden_in;    // [nat, H] bf16, read only where input_norm
-    const u16* residual_in;  // [nat, H] bf16
-    const u16* input_gamma;  // [H] bf16, read only where input_norm
-    const u16* post_gamma;   // [H] bf16
-    const u8* gate_weight;   // [I, H/2]
-    const u8* gate_scales;
-    const u8* up_weight;  // [I, H/2]
-    const u8* up_scales;
-    const u8* down_weight;  // [H, I/2]
-    const u8* down_scales;
-    // Results.
-    u16* attn_input;       // [nat, H] bf16, written only where input_norm
-    u16* attn_output;      // [nat, H] bf16: the MLP's input
-    u16* residual_output;  // [nat, H] bf16
-    u16* mlp_output;       // [nat, H] bf16
-    float* wo_output;      // [nat, slots, H]: partials; slot 0 ends as the gathered sum
-    // Workspace.
-    u16* attn_rows;        // [nat, K] bf16: attention's result
-    float* attn_partials;  // one record a unit of work
-    float* summed;         // [nat, H]: residual + W_O, not rounded
-    u16* inter;            // [nat, I] bf16, may be null: the MLP's middle before quantization
-    u8* inter_codes;       // [nat, I/2]
-    u8* inter_scales;      // [nat, I/16]
-    float* mlp_partials;   // [nat, slice_ctas, H], original geometry
-    u32* counters;         // zero before the first launch
-    u64* region_timing;
-    // Numbers.
-    u64 kv_page_stride;  // bytes from page to page
-    u64 kv_half_stride;  // bytes from K to V
-    alignas(8) float softmax_scale;
-    alignas(8) float k_scale;
-    alignas(8) float v_scale;
-    alignas(8) float rms_eps;
-    alignas(8) float gate_up_global;
-    alignas(8) float down_global;
-    alignas(8) u32 max_pages;
-    alignas(8) u32 nat;
-};
-static_assert(sizeof(Params) == 42 * 8, "the host writes 42 values");
 
 // The thread's number, read anew wherever this stands: threadIdx.x, read once, and what follows from it would be kept
 // in registers through phases that have none to spare.

@@ -19,7 +19,7 @@ __device__ __forceinline__ WorkPartition partition_work(const Params& p) {
     using N = Dims<C>;
     constexpr u32 step = 16u * N::teams;
     u32 longest = 1, steps = 0;
-    for (u32 i = 0; i < p.nat; ++i) {
+    for (u32 i = 0; i < p.num_tokens; ++i) {
         u32 n = WorkPartition::runs(u32(p.seq_lens[i]), step);
         longest = n > longest ? n : longest;
         steps += n * N::kv_heads;
@@ -30,7 +30,7 @@ __device__ __forceinline__ WorkPartition partition_work(const Params& p) {
     while (true) {
         work.run = each * step;
         work.units = 0;
-        for (u32 i = 0; i < p.nat; ++i) work.units += WorkPartition::runs(u32(p.seq_lens[i]), work.run) * N::kv_heads;
+        for (u32 i = 0; i < p.num_tokens; ++i) work.units += WorkPartition::runs(u32(p.seq_lens[i]), work.run) * N::kv_heads;
         if (work.units <= N::ctas || each >= longest) return work;
         ++each;
     }

@@ -178,7 +178,7 @@ __device__ __forceinline__ void chains_of_pass(const Params& p, const u8* ring, 
                 const u32 local = pass * Ch::pass_rows + group + j * Ch::row_groups, row = Ch::row_at(local);
 #pragma unroll
                 for (u32 t = 0; t < tokens; ++t) {
-                    const bool live = local < Ch::rows_each && row < Ch::row_end() && first_token + t < p.nat;
+                    const bool live = local < Ch::rows_each && row < Ch::row_end() && first_token + t < p.num_tokens;
                     if (live) {
                         acc[j][t] = chain_scalar<C>(p.attn_rows + u64(first_token + t) * N::K, p.wo_weight, p.wo_scales,
                                                     global, row, N::S::slot_begin(slot), N::S::slot_end(slot));
@@ -224,14 +224,14 @@ __device__ __forceinline__ void wo_exact(const Params& p, u8* x_shared, float* s
             }
         }
 #pragma unroll 1
-        for (u32 t = 0; t < N::tokens && first_token + t < p.nat; t += sub) {
+        for (u32 t = 0; t < N::tokens && first_token + t < p.num_tokens; t += sub) {
             if (Ch::staged) {
                 block_sync<C>();
                 constexpr u32 pieces = N::K / 4u;
                 for (u32 i = thread_index(); i < sub * pieces; i += N::threads) {
                     const u32 token = i / pieces, k = i % pieces * 4u;
                     uint2 v = make_uint2(0u, 0u);
-                    if (first_token + t + token < p.nat) {
+                    if (first_token + t + token < p.num_tokens) {
                         v = __ldcg(
                             reinterpret_cast<const uint2*>(p.attn_rows + u64(first_token + t + token) * N::K + k));
                     }
@@ -264,7 +264,7 @@ struct Residual {
             const u32 i = j * N::threads + thread_index(), row = blockIdx.x * Layout<C>::rows + i % Layout<C>::rows;
             const u32 token = first_token + i / Layout<C>::rows;
             value[j] = 0.0f;
-            if (i < items && row < N::H && token < p.nat)
+            if (i < items && row < N::H && token < p.num_tokens)
                 value[j] = bf16_to_f32(__ldg(p.residual_in + u64(token) * N::H + row));
         }
     }
@@ -292,13 +292,13 @@ __device__ __forceinline__ void wo_finish(const Params& p, const float* sums, u3
     for (u32 i = thread; i < (L::slots - 1u) * items; i += N::threads) {
         const u32 slot = 1u + i / items, t = i % items / L::rows, r = i % L::rows, row = first_row + r,
                   token = first_token + t;
-        if (row < N::H && token < p.nat) p.wo_output[(u64(token) * L::slots + slot) * N::H + row] = partial(slot, r, t);
+        if (row < N::H && token < p.num_tokens) p.wo_output[(u64(token) * L::slots + slot) * N::H + row] = partial(slot, r, t);
     }
 #pragma unroll
     for (u32 j = 0; j < Residual<C>::rounds; ++j) {
         const u32 i = j * N::threads + thread;
         const u32 t = i / L::rows, r = i % L::rows, row = first_row + r, token = first_token + t;
-        if (i >= items || row >= N::H || token >= p.nat) continue;
+        if (i >= items || row >= N::H || token >= p.num_tokens) continue;
         float acc = 0.0f;
 #pragma unroll 8
         for (u32 slot = 0; slot < L::slots; ++slot) acc = __fadd_rn(acc, partial(slot, r, t));

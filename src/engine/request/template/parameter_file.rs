@@ -1,0 +1,301 @@
+//! The TOML of a list of parameters, and what is checked of it when a family is read.
+//!
+//! Invariant: a list that passed is consistent: names are unique, types are known,
+//! and every expression uses only what may be known when it is evaluated.
+
+use std::collections::BTreeSet;
+
+use indexmap::IndexMap;
+use serde::Deserialize;
+
+use super::constants::{Constant, Legal};
+use super::family::{body_of, condition};
+use super::parameters::{
+    Access, Dim, Element, MAX_PARAMETERS, MAX_SIZES, Optional, Parameter, ParameterKind, ParameterList, Rule,
+};
+use crate::engine::request::dtype::Dtype;
+use crate::engine::request::tera_strict::Expressions;
+use crate::engine::suggest::did_you_mean;
+
+/// Bytes at which tensors start unless a parameter says otherwise: what the widest loads need.
+const ALIGNMENT: u32 = 16;
+
+/// The TOML of a parameter.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ParameterFile {
+    name: String,
+    #[serde(rename = "type")]
+    dtype: String,
+    shape: Option<Vec<DimFile>>,
+    access: Option<Access>,
+    optional: Option<OptionalFile>,
+    value: Option<String>,
+    alignment: Option<u32>,
+    #[serde(default)]
+    help: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum DimFile {
+    Number(u32),
+    Expression(String),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum OptionalFile {
+    Flag(bool),
+    Rule(String),
+}
+
+/// What the expressions of a list may name.
+pub(super) struct Scope<'a> {
+    pub(super) constants: &'a IndexMap<String, Constant>,
+    /// Constants and derived ones.
+    pub(super) known: &'a BTreeSet<String>,
+    /// The launch sizes of the entries that the list is of.
+    pub(super) sizes: &'a [String],
+}
+
+/// Names launch sizes as they may be named.
+pub(super) fn check_sizes(sizes: &[String], known: &BTreeSet<String>) -> Result<(), String> {
+    if sizes.len() > MAX_SIZES {
+        return Err(format!("at most {MAX_SIZES} launch sizes, not {}", sizes.len()));
+    }
+    for (at, size) in sizes.iter().enumerate() {
+        let size_at = |e: &str| Err(format!("launch size `{size}` {e}"));
+        if !is_identifier(size) {
+            return size_at("is not a name: letters, digits and `_`");
+        }
+        if known.contains(size) {
+            return size_at("has the name of a constant");
+        }
+        if sizes[..at].contains(size) {
+            return size_at("is declared twice");
+        }
+    }
+    Ok(())
+}
+
+/// Checks a list; `of` says whose it is, in messages and for its expressions.
+pub(super) fn check(
+    of: &str,
+    files: Vec<ParameterFile>,
+    cxx_struct: Option<String>,
+    scope: &Scope<'_>,
+    expressions: &mut Expressions,
+) -> Result<ParameterList, String> {
+    if files.len() > MAX_PARAMETERS {
+        return Err(format!(
+            "{of}: at most {MAX_PARAMETERS} parameters, not {}",
+            files.len()
+        ));
+    }
+    if let Some(name) = cxx_struct.as_deref()
+        && !name.split("::").all(is_identifier)
+    {
+        return Err(format!(
+            "{of}: parameter_struct `{name}` is not the qualified name of a CUDA type"
+        ));
+    }
+    let mut in_shapes = scope.known.clone();
+    in_shapes.extend(scope.sizes.iter().cloned());
+    for (at, file) in files.iter().enumerate() {
+        let name = &file.name;
+        if !is_identifier(name) {
+            return Err(format!(
+                "{of}: parameter `{name}` is not a name: letters, digits and `_`"
+            ));
+        }
+        if files[..at].iter().any(|other| other.name == *name) {
+            return Err(format!("{of}: parameter `{name}` is declared twice"));
+        }
+        if file.shape.is_none() && file.dtype.parse().is_ok_and(Dtype::is_integer) {
+            // A shape that names it would be ambiguous.
+            if scope.known.contains(name) {
+                return Err(format!("{of}: parameter `{name}` has the name of a constant"));
+            }
+            in_shapes.insert(name.clone());
+        }
+    }
+    let mut parameters = Vec::new();
+    for file in files {
+        let at = |e: String| format!("{of}: parameter `{}`: {e}", file.name);
+        let id = format!("{of} {}", file.name);
+        let kind = file.kind(&id, scope, &in_shapes, expressions).map_err(at)?;
+        parameters.push(Parameter {
+            name: file.name,
+            kind,
+            help: file.help,
+        });
+    }
+    Ok(ParameterList {
+        parameters,
+        cxx_struct,
+    })
+}
+
+impl ParameterFile {
+    fn kind(
+        &self,
+        id: &str,
+        scope: &Scope<'_>,
+        in_shapes: &BTreeSet<String>,
+        expressions: &mut Expressions,
+    ) -> Result<ParameterKind, String> {
+        let Some(shape) = &self.shape else {
+            return self.scalar(scope);
+        };
+        if self.value.is_some() {
+            return Err("`value` is of scalars, and a `shape` makes it a pointer".into());
+        }
+        let element = self.element(scope)?;
+        let dims = (shape.iter().enumerate())
+            .map(|(at, dim)| dim.check(&format!("{id} {at}"), scope, in_shapes, expressions))
+            .collect::<Result<Vec<_>, _>>()?;
+        if dims.iter().skip(1).any(|dim| dim.id.is_none()) {
+            return Err("only the first dimension may be `*`".into());
+        }
+        let alignment = self.alignment.unwrap_or(ALIGNMENT);
+        if !alignment.is_power_of_two() || alignment > 4096 {
+            return Err(format!(
+                "`alignment` is a power of two up to 4096, not {alignment}"
+            ));
+        }
+        let optional = match &self.optional {
+            None => Optional::Fixed(false),
+            Some(OptionalFile::Flag(flag)) => Optional::Fixed(*flag),
+            Some(OptionalFile::Rule(rule)) => {
+                let rule = add_rule(&format!("{id} optional"), rule, scope.known, expressions);
+                Optional::When(rule.map_err(|e| format!("`optional` {e}"))?)
+            }
+        };
+        Ok(ParameterKind::Pointer {
+            element,
+            shape: dims,
+            access: self.access.unwrap_or_default(),
+            optional,
+            alignment,
+        })
+    }
+
+    fn scalar(&self, scope: &Scope<'_>) -> Result<ParameterKind, String> {
+        for (key, given) in [
+            ("access", self.access.is_some()),
+            ("optional", self.optional.is_some()),
+            ("alignment", self.alignment.is_some()),
+        ] {
+            if given {
+                return Err(format!("`{key}` is of pointers, which have a `shape`"));
+            }
+        }
+        let Element::Fixed(dtype) = self.element(scope)? else {
+            return Err("only a pointer's elements may have the type that a constant names".into());
+        };
+        let Some(size) = &self.value else {
+            return Ok(ParameterKind::Scalar { dtype, value: None });
+        };
+        let Some(at) = scope.sizes.iter().position(|s| s == size) else {
+            let hint = did_you_mean(size, scope.sizes.iter().map(String::as_str));
+            return Err(format!("`value` is `{size}`, which is not a launch size{hint}"));
+        };
+        if !dtype.is_integer() || dtype.bytes() < 4 {
+            return Err(format!(
+                "a launch size is passed as u32, i32, u64 or i64, not as {dtype}"
+            ));
+        }
+        Ok(ParameterKind::Scalar {
+            dtype,
+            value: Some(at),
+        })
+    }
+
+    fn element(&self, scope: &Scope<'_>) -> Result<Element, String> {
+        let text = &self.dtype;
+        if let Ok(dtype) = text.parse() {
+            return Ok(Element::Fixed(dtype));
+        }
+        let types = Dtype::ALL.map(Dtype::name);
+        let Some(Legal::Enum { names, .. }) = scope.constants.get(text).map(|constant| &constant.legal)
+        else {
+            let hint = did_you_mean(text, types);
+            return Err(format!(
+                "unknown type `{text}`{hint}: known are {}, and enum constants of those",
+                types.join(", ")
+            ));
+        };
+        match names.iter().find(|name| !types.contains(&name.as_str())) {
+            None => Ok(Element::Constant(text.clone())),
+            Some(name) => Err(format!(
+                "type `{text}` is a constant that may be `{name}`, which is not a type"
+            )),
+        }
+    }
+}
+
+impl DimFile {
+    fn check(
+        &self,
+        id: &str,
+        scope: &Scope<'_>,
+        in_shapes: &BTreeSet<String>,
+        expressions: &mut Expressions,
+    ) -> Result<Dim, String> {
+        let text = match self {
+            Self::Number(number) => number.to_string(),
+            Self::Expression(text) => text.clone(),
+        };
+        if text == "*" {
+            return Ok(Dim {
+                text,
+                id: None,
+                launch: false,
+            });
+        }
+        let used = add_known(id, &body_of(&text), in_shapes, expressions)
+            .map_err(|e| format!("dimension `{text}` {e}"))?;
+        Ok(Dim {
+            text,
+            id: Some(id.to_owned()),
+            launch: used.iter().any(|name| scope.sizes.contains(name)),
+        })
+    }
+}
+
+/// Adds a rule that is true or false.
+pub(super) fn add_rule(
+    id: &str,
+    rule: &str,
+    known: &BTreeSet<String>,
+    expressions: &mut Expressions,
+) -> Result<Rule, String> {
+    add_known(id, &condition(rule), known, expressions)?;
+    Ok(Rule {
+        text: rule.to_owned(),
+        id: id.to_owned(),
+    })
+}
+
+/// Adds an expression that uses only known names, and gives those.
+fn add_known(
+    id: &str,
+    body: &str,
+    known: &BTreeSet<String>,
+    expressions: &mut Expressions,
+) -> Result<BTreeSet<String>, String> {
+    let used = expressions.add(id, body).map_err(|e| format!("is wrong: {e}"))?;
+    match used.iter().find(|name| !known.contains(*name)) {
+        None => Ok(used),
+        Some(name) => {
+            let hint = did_you_mean(name, known.iter().map(String::as_str));
+            Err(format!("uses `{name}`, which nobody declares{hint}"))
+        }
+    }
+}
+
+fn is_identifier(text: &str) -> bool {
+    let first = |c: char| c.is_ascii_alphabetic() || c == '_';
+    text.chars().next().is_some_and(first) && text.chars().all(|c| first(c) || c.is_ascii_digit())
+}

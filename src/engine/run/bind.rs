@@ -1,0 +1,281 @@
+//! Values bound to a loaded kernel: checked once, launched again and again.
+//!
+//! Invariant: after [`Bind::finish`] a launch checks nothing but that its sizes are
+//! within what was bound, and every address is stable, so that it can be captured in
+//! a graph.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use cudarc::driver::sys;
+
+use crate::engine::request::signature::Signature;
+use crate::engine::run::arguments::{Argument, Arguments};
+use crate::engine::run::bind_error::{BindError, Mismatch};
+use crate::engine::run::device::Context;
+use crate::engine::run::launch::{LaunchError, Order, launch_grid};
+use crate::engine::run::load::LoadedKernel;
+use crate::engine::run::packet::{Packet, Passed};
+use crate::engine::run::tensor::Tensor;
+use crate::engine::suggest::did_you_mean;
+
+/// Values on their way to a kernel: nothing is checked before [`finish`](Self::finish).
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Bind {
+    kernel: Arc<LoadedKernel>,
+    entry: Option<String>,
+    order: Order,
+    arguments: Arguments,
+}
+
+/// A kernel whose parameters were checked: ready to be launched again and again.
+#[derive(Debug, Clone)]
+pub struct BoundKernel {
+    kernel: Arc<LoadedKernel>,
+    entries: Range<usize>,
+    order: Order,
+    packet: Packet,
+}
+
+impl LoadedKernel {
+    /// What an entry point takes; `None` where its family does not declare it, or
+    /// where there is no such entry point.
+    #[must_use]
+    pub fn signature(&self, entry: &str) -> Option<Signature> {
+        let declared = self.spec().family.entries.iter().find(|e| e.name == entry)?;
+        self.spec().signature(declared)
+    }
+
+    /// Begins to bind all of the kernel's entry points, which take one list of
+    /// parameters; a launch launches them in declared order.
+    pub fn bind(self: &Arc<Self>) -> Bind {
+        Bind {
+            kernel: Arc::clone(self),
+            entry: None,
+            order: Order::Serial,
+            arguments: Arguments::new(),
+        }
+    }
+
+    /// Begins to bind the entry point of this name.
+    pub fn bind_entry(self: &Arc<Self>, entry: &str) -> Bind {
+        Bind {
+            entry: Some(entry.to_owned()),
+            ..self.bind()
+        }
+    }
+}
+
+impl Bind {
+    /// A parameter's value: a [`Tensor`], perhaps none, or a number of its very type.
+    pub fn arg(mut self, name: &str, value: impl Into<Argument>) -> Self {
+        self.arguments = self.arguments.arg(name, value);
+        self
+    }
+
+    /// The largest value of a launch size that the memory has room for.
+    pub fn size(mut self, name: &str, most: u32) -> Self {
+        self.arguments = self.arguments.size(name, most);
+        self
+    }
+
+    /// These values, in the place of all before.
+    pub fn arguments(self, arguments: Arguments) -> Self {
+        Self { arguments, ..self }
+    }
+
+    /// How each launch relates to the one before it on its stream.
+    pub fn order(self, order: Order) -> Self {
+        Self { order, ..self }
+    }
+
+    /// Checks everything: names, types, shapes or lengths, alignment, and that the
+    /// memory is the GPU's. Makes the kernel's context current on this thread.
+    pub fn finish(self) -> Result<BoundKernel, BindError> {
+        let (entries, signature) = self.entries()?;
+        let packet = self.arguments.pack(&signature)?;
+        let context = self.kernel.context();
+        context.bind()?;
+        for (name, tensor) in self.arguments.tensors() {
+            reachable(context, tensor).map_err(|mismatch| BindError::Parameter {
+                family: signature.family().to_owned(),
+                entry: signature.entry().to_owned(),
+                parameter: name.to_owned(),
+                mismatch: Box::new(mismatch),
+            })?;
+        }
+        Ok(BoundKernel {
+            kernel: self.kernel,
+            entries,
+            order: self.order,
+            packet,
+        })
+    }
+
+    /// The entry points to bind, and the list that they take.
+    fn entries(&self) -> Result<(Range<usize>, Signature), BindError> {
+        let spec = self.kernel.spec();
+        let (family, all) = (&spec.family.name, self.kernel.entries());
+        let range = match &self.entry {
+            None => 0..all.len(),
+            Some(name) => {
+                let names = || all.iter().map(crate::engine::run::load::EntryPoint::name);
+                let at = names().position(|other| other == name);
+                let at = at.ok_or_else(|| BindError::NoEntry {
+                    family: family.clone(),
+                    entry: name.clone(),
+                    hint: did_you_mean(name, names()),
+                })?;
+                at..at + 1
+            }
+        };
+        let mut first: Option<Signature> = None;
+        for entry in &all[range.clone()] {
+            let signature = self
+                .kernel
+                .signature(entry.name())
+                .ok_or_else(|| BindError::Undeclared {
+                    family: family.clone(),
+                    entry: entry.name().to_owned(),
+                })?;
+            if let Some(first) = &first
+                && !first.same_list(&signature)
+            {
+                return Err(BindError::DifferentLists {
+                    family: family.clone(),
+                    entry: first.entry().to_owned(),
+                    other: entry.name().to_owned(),
+                });
+            }
+            first.get_or_insert(signature);
+        }
+        match first {
+            Some(first) => Ok((range, first)),
+            None => Err(BindError::NoEntry {
+                family: family.clone(),
+                entry: String::new(),
+                hint: String::new(),
+            }),
+        }
+    }
+}
+
+/// Whether a kernel of this context can read a tensor, as far as the driver knows.
+fn reachable(context: &Context, tensor: &Tensor) -> Result<(), Mismatch> {
+    if tensor.address == 0 {
+        return Ok(());
+    }
+    if tensor.context().is_some_and(|own| own != context.id()) {
+        return Err(Mismatch::OtherContext);
+    }
+    let mut ordinal = 0_i32;
+    let which = sys::CUpointer_attribute_enum::CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL;
+    // SAFETY: this attribute is an int, which outlives the call; any address may be asked about.
+    let known = unsafe { sys::cuPointerGetAttribute((&raw mut ordinal).cast(), which, tensor.address) };
+    let device = context.device();
+    match known.result() {
+        Ok(()) if ordinal.unsigned_abs() == device.ordinal => Ok(()),
+        Ok(()) => Err(Mismatch::OtherDevice {
+            expected: device.ordinal,
+            found: ordinal.unsigned_abs(),
+        }),
+        // Memory of the host's own allocator, which some GPUs read.
+        Err(_) if device.pageable_memory => Ok(()),
+        Err(reason) => Err(Mismatch::NoMemory {
+            address: tensor.address,
+            reason,
+        }),
+    }
+}
+
+impl BoundKernel {
+    /// The kernel.
+    #[must_use]
+    pub fn kernel(&self) -> &Arc<LoadedKernel> {
+        &self.kernel
+    }
+
+    /// The largest launch sizes that it was bound for, in declared order.
+    #[must_use]
+    pub fn most(&self) -> &[u32] {
+        self.packet.most()
+    }
+
+    /// The parameters for a launch of these sizes, for whoever launches in another
+    /// way; `None` where the sizes are not within what was bound.
+    #[must_use]
+    pub fn passed(&self, sizes: &[u32]) -> Option<Passed> {
+        self.packet
+            .beyond(sizes)
+            .is_none()
+            .then(|| self.packet.passed(sizes))
+    }
+
+    /// Launches every bound entry point, in order. `sizes`: the launch sizes, in
+    /// declared order, each from 1 to what was bound.
+    ///
+    /// # Safety
+    ///
+    /// The memory that was bound is alive until the stream is done with it and used
+    /// by nobody else meanwhile; what it holds (lengths, indices) is as the family
+    /// demands; the stream is of the kernel's context, which is current on this thread.
+    pub unsafe fn launch(&self, sizes: &[u32], stream: sys::CUstream) -> Result<(), LaunchError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.launch_entries(0..self.entries.len(), sizes, stream) }
+    }
+
+    /// Launches only these of the bound entry points, in order.
+    ///
+    /// # Panics
+    ///
+    /// If there are not so many.
+    ///
+    /// # Safety
+    ///
+    /// As for [`launch`](Self::launch); what the entry points left out would have
+    /// written was written before.
+    pub unsafe fn launch_entries(
+        &self,
+        which: Range<usize>,
+        sizes: &[u32],
+        stream: sys::CUstream,
+    ) -> Result<(), LaunchError> {
+        let entries = &self.kernel.entries()[self.entries.clone()][which];
+        if self.packet.beyond(sizes).is_some() {
+            return Err(self.beyond(sizes));
+        }
+        let mut passed = self.packet.passed(sizes);
+        passed.pointers(|pointers| {
+            entries.iter().try_for_each(|entry| {
+                // SAFETY: the packet is of the entry point's parameters, which `finish`
+                // checked; the rest is the caller's promise.
+                unsafe { launch_grid(entry, entry.grid(sizes), self.order, stream, pointers) }
+            })
+        })
+    }
+
+    #[cold]
+    fn beyond(&self, sizes: &[u32]) -> LaunchError {
+        let first = self.kernel.entries().get(self.entries.start);
+        let entry = first.map_or_else(String::new, |entry| entry.name().to_owned());
+        let most = self.packet.most();
+        let names = self.kernel.signature(&entry).map(|s| s.sizes().to_vec());
+        let at = self.packet.beyond(sizes).unwrap_or(0);
+        match (sizes.get(at), most.get(at), names.unwrap_or_default().get(at)) {
+            (Some(asked), Some(most), Some(size)) if sizes.len() == self.packet.most().len() => {
+                LaunchError::Size {
+                    entry,
+                    size: size.clone(),
+                    asked: *asked,
+                    most: *most,
+                }
+            }
+            _ => LaunchError::SizeCount {
+                entry,
+                takes: most.len(),
+                given: sizes.len(),
+            },
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Checked values, and what the driver is given of them.
+//!
+//! Invariant: putting a launch's values together allocates nothing and cannot fail.
+
+use crate::engine::request::template::MAX_PARAMETERS;
+
+/// Checked values, packed for launches.
+#[derive(Debug, Clone)]
+pub struct Packet {
+    /// A parameter each, in the low bytes: little-endian, as is every machine that has CUDA.
+    pub(super) words: Vec<u64>,
+    /// The words that are launch sizes, and which.
+    pub(super) patches: Vec<(usize, usize)>,
+    /// The largest launch sizes that were checked.
+    pub(super) most: Vec<u32>,
+    pub(super) in_struct: bool,
+}
+
+/// What the driver is given: built on the stack by each launch.
+pub struct Passed {
+    words: [u64; MAX_PARAMETERS],
+    count: usize,
+    in_struct: bool,
+}
+
+impl Packet {
+    /// The largest launch sizes that it was packed for, in declared order.
+    #[must_use]
+    pub fn most(&self) -> &[u32] {
+        &self.most
+    }
+
+    /// The first launch size that is 0 or over what was packed for, by its place;
+    /// or that their number is wrong, by the first that is missing or too many.
+    #[must_use]
+    pub fn beyond(&self, sizes: &[u32]) -> Option<usize> {
+        if sizes.len() != self.most.len() {
+            return Some(sizes.len().min(self.most.len()));
+        }
+        let out = |(size, most): (&u32, &u32)| *size == 0 || size > most;
+        sizes.iter().zip(&self.most).position(out)
+    }
+
+    /// The values for a launch of these sizes, in declared order. Allocates nothing.
+    #[must_use]
+    pub fn passed(&self, sizes: &[u32]) -> Passed {
+        let mut words = [0; MAX_PARAMETERS];
+        // A list has at most as many parameters: checked when its family was read.
+        words[..self.words.len()].copy_from_slice(&self.words);
+        for (word, size) in &self.patches {
+            words[*word] = u64::from(sizes[*size]);
+        }
+        Passed {
+            words,
+            count: self.words.len(),
+            in_struct: self.in_struct,
+        }
+    }
+}
+
+impl Passed {
+    /// The values, in the low bytes of a word each.
+    #[must_use]
+    pub fn words(&self) -> &[u64] {
+        &self.words[..self.count]
+    }
+
+    /// The pointers to the parameters, as the driver reads them: one to each, or
+    /// one to the struct. They are good as long as this value is where it is.
+    pub fn pointers<R>(&mut self, with: impl FnOnce(&mut [*mut std::ffi::c_void]) -> R) -> R {
+        let mut pointers = [std::ptr::null_mut(); MAX_PARAMETERS];
+        let count = if self.in_struct { 1 } else { self.count };
+        for (pointer, word) in pointers.iter_mut().zip(&mut self.words[..count]) {
+            *pointer = std::ptr::from_mut(word).cast();
+        }
+        if self.in_struct {
+            // Of the struct, not only of its first word.
+            pointers[0] = self.words.as_mut_ptr().cast();
+        }
+        with(&mut pointers[..count])
+    }
+}
