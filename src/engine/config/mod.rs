@@ -9,6 +9,7 @@
 mod cache;
 mod env_file;
 mod file;
+pub mod settings;
 mod source;
 
 use std::collections::BTreeMap;
@@ -212,15 +213,16 @@ impl Config {
             .or_else(|| self.file.as_ref()?.constant(name))
     }
 
-    /// The preset: `--preset`, else `JITC_PRESET` or the original system's
-    /// `CUTE_MLP_TILE`.
+    /// The preset: `--preset`, else the first of `variables` that is set, as for
+    /// [`constant`](Self::constant), else `preset` in the config file.
     #[must_use]
-    pub fn preset(&self) -> Option<Setting> {
+    pub fn preset(&self, variables: &[String]) -> Option<Setting> {
         let flag = self.flags.preset.as_ref().map(|name| Setting {
             value: name.clone(),
             source: Source::Flag("--preset".into()),
         });
-        flag.or_else(|| self.variable(&["JITC_PRESET", "CUTE_MLP_TILE"]))
+        flag.or_else(|| self.variable(variables))
+            .or_else(|| self.file.as_ref()?.get("preset"))
     }
 
     /// The first of these names that the environment sets, else that the

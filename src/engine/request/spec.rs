@@ -30,6 +30,19 @@ pub enum SpecError {
         /// What was wrong and what is legal.
         reason: String,
     },
+    /// A constant's value is legal in none of the families that declare it.
+    #[error("{constant} ({origin}): {reason}")]
+    LegalNowhere {
+        /// The constant.
+        constant: String,
+        /// Where the value was written.
+        origin: Source,
+        /// What was wrong, and what is legal in which family.
+        reason: String,
+    },
+    /// Constants that no family takes together.
+    #[error("{0}")]
+    NoFamily(String),
     /// Nobody declares this constant.
     #[error("unknown constant `{constant}` ({origin}){hint}")]
     UnknownConstant {
@@ -163,13 +176,22 @@ impl KernelSpec {
 
     /// Every spec that the settings ask for: the product of all lists. Constants
     /// that this family does not declare are left to other families; see
-    /// [`check_names`].
+    /// [`Registry::select`](crate::engine::request::template::Registry).
     pub fn expand(
         family: impl Into<NamedFamily>,
         config: &Config,
         archs: &[Arch],
     ) -> Result<Vec<Self>, SpecError> {
-        let named = family.into();
+        Self::expand_where(&family.into(), config, archs, &|_, _| true)
+    }
+
+    /// The same of those values of lists that are `taken`, by constant and text.
+    pub(crate) fn expand_where(
+        named: &NamedFamily,
+        config: &Config,
+        archs: &[Arch],
+        taken: &dyn Fn(&str, &str) -> bool,
+    ) -> Result<Vec<Self>, SpecError> {
         let family = named.family();
         let preset = preset(family, config)?;
         let mut product = vec![defaults(family)];
@@ -178,7 +200,7 @@ impl KernelSpec {
                 continue;
             };
             let mut next = Vec::new();
-            for text in value.split(',') {
+            for text in value.split(',').filter(|text| taken(&constant.name, text)) {
                 let value = parse(family, &constant.name, text, &source)?;
                 for assigned in &product {
                     let mut assigned = assigned.clone();
@@ -190,7 +212,7 @@ impl KernelSpec {
         }
         let mut specs = Vec::new();
         for mut assigned in product {
-            fix(&named, &mut assigned)?;
+            fix(named, &mut assigned)?;
             if let Some(preset) = preset {
                 apply(family, preset, &mut assigned)?;
             }
@@ -376,27 +398,6 @@ fn identity(family: &Family, constants: &BTreeMap<String, Value>, arch: Arch) ->
     SpecId(hash.finalize().into())
 }
 
-/// The preset that was named. A family without presets leaves the name to others.
-fn preset<'a>(family: &'a Family, config: &Config) -> Result<Option<&'a Preset>, SpecError> {
-    let Some(setting) = config.preset().filter(|_| !family.presets.is_empty()) else {
-        return Ok(None);
-    };
-    let Some(preset) = family.preset(&setting.value) else {
-        let names: Vec<&str> = family.presets.iter().map(|p| p.name.as_str()).collect();
-        let hint = did_you_mean(&setting.value, names.iter().copied());
-        return Err(SpecError::Preset {
-            family: family.name.clone(),
-            origin: setting.source,
-            reason: format!(
-                "there is no `{}`{hint}; there are: {}",
-                setting.value,
-                names.join(", ")
-            ),
-        });
-    };
-    Ok(Some(preset))
-}
-
 /// Sets what a preset says where nobody said otherwise.
 fn apply(family: &Family, preset: &Preset, assigned: &mut Assigned) -> Result<(), SpecError> {
     let constants = assigned
@@ -443,6 +444,28 @@ fn fix(named: &NamedFamily, assigned: &mut Assigned) -> Result<(), SpecError> {
         };
     }
     Ok(())
+}
+
+/// The preset that the settings name. A family without presets leaves the name to others.
+pub(crate) fn preset<'f>(family: &'f Family, config: &Config) -> Result<Option<&'f Preset>, SpecError> {
+    let setting = config.preset(&family.preset_variables);
+    let Some(setting) = setting.filter(|_| !family.presets.is_empty()) else {
+        return Ok(None);
+    };
+    if let Some(preset) = family.preset(&setting.value) {
+        return Ok(Some(preset));
+    }
+    let names: Vec<&str> = family.presets.iter().map(|p| p.name.as_str()).collect();
+    let hint = did_you_mean(&setting.value, names.iter().copied());
+    Err(SpecError::Preset {
+        family: family.name.clone(),
+        origin: setting.source,
+        reason: format!(
+            "there is no `{}`{hint}; there are: {}",
+            setting.value,
+            names.join(", ")
+        ),
+    })
 }
 
 fn defaults(family: &Family) -> Assigned {

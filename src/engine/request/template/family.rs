@@ -9,6 +9,7 @@ use tera::Context;
 use super::TemplateError;
 use super::constants::{Constant, ConstantFile};
 use super::names::{FormerName, FormerNameFile, Preset, PresetFile};
+use crate::engine::config::settings::why_reserved;
 use crate::engine::request::constant::Value;
 use crate::engine::request::target::Arch;
 use crate::engine::request::tera_strict::Expressions;
@@ -44,6 +45,9 @@ pub struct Family {
     pub presets: Vec<Preset>,
     /// Names that it had, still accepted.
     pub former_names: Vec<FormerName>,
+    /// The environment variables that name a preset, strongest first; of a family
+    /// without presets, none.
+    pub preset_variables: Vec<String>,
     /// Entry points, of which a spec has those whose condition holds.
     pub entries: Vec<Entry>,
     /// The source before rendering.
@@ -125,6 +129,8 @@ struct FamilyFile {
     presets: Vec<PresetFile>,
     #[serde(default)]
     former_names: Vec<FormerNameFile>,
+    #[serde(default)]
+    preset_env: Vec<String>,
     entries: Vec<Entry>,
 }
 
@@ -145,6 +151,9 @@ impl Family {
             .constants
             .into_iter()
             .map(|(name, constant)| {
+                if let Some(reason) = why_reserved(&name) {
+                    return Err(in_toml(format!("constant `{name}`: `{name}` {reason}")));
+                }
                 let checked = constant
                     .check(&name)
                     .map_err(|e| in_toml(format!("constant `{name}`: {e}")))?;
@@ -152,6 +161,14 @@ impl Family {
             })
             .collect::<Result<_, TemplateError>>()?;
 
+        if file.presets.is_empty() && !file.preset_env.is_empty() {
+            return Err(in_toml("`preset_env` names a preset, and there are none".into()));
+        }
+        let mut preset_variables = Vec::new();
+        if !file.presets.is_empty() {
+            preset_variables.push("JITC_PRESET".to_owned());
+            preset_variables.extend(file.preset_env);
+        }
         let presets: Vec<Preset> = file
             .presets
             .into_iter()
@@ -233,6 +250,7 @@ impl Family {
             constraints: file.constraints,
             presets,
             former_names,
+            preset_variables,
             entries: file.entries,
             source: source.text.clone(),
             expressions,

@@ -155,7 +155,9 @@ pub fn lay_out(
 /// Constants of a layer's geometry that a flag, a variable, a file or a preset sets.
 #[must_use]
 pub fn set_geometry(config: &Config, family: &Family) -> Vec<&'static str> {
-    let preset = config.preset().and_then(|name| family.preset(&name.value));
+    let preset = config
+        .preset(&family.preset_variables)
+        .and_then(|name| family.preset(&name.value));
     let is_set = |name: &&str| {
         let constant = family.constants.get(*name);
         constant.is_some_and(|c| config.constant(name, &c.variables).is_some())
