@@ -25,12 +25,16 @@ pub(super) fn early<'a>(words: &'a [String], flag: &str) -> Option<&'a str> {
         })
 }
 
+/// Where the verb stands: the first word that is the name of one.
+pub(super) fn verb_at(words: &[String]) -> Option<usize> {
+    let named = |word: &String| super::VERBS.iter().any(|verb| verb.name == word.as_str());
+    words.iter().position(named)
+}
+
 /// The whole command. Help shows the constants of the families that `words` name.
 pub(super) fn command(registry: &Registry, words: &[String]) -> Command {
-    // The verb is the first word that is none of a flag's; its own name may mean families.
-    let at = words
-        .iter()
-        .position(|w| super::VERBS.iter().any(|v| v.name == w.as_str()));
+    // Its own name may mean families.
+    let at = verb_at(words);
     let (verb, words) = at.map_or(("", &[][..]), |at| (words[at].as_str(), &words[at..]));
     let verbs = super::VERBS.iter().map(|known| {
         let command = (known.command)(registry);

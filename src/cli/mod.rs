@@ -6,6 +6,7 @@ mod constant_flags;
 mod dispatch;
 mod doctor;
 mod extract;
+mod former;
 mod human;
 mod measured;
 mod output;
@@ -97,7 +98,9 @@ fn start(words: &[String], env: &Environment) -> Answer {
     // A folder with somebody else's file has help, too.
     let early = settings(early, env, &here, true)?;
     let registry = Registry::load(early.templates().as_deref())?;
-    let mut command = args::command(&registry, words).color(output::clap_color());
+    let (words, notes) = former::respelt(words, args::verb_at(words));
+    notes.iter().for_each(output::note);
+    let mut command = args::command(&registry, &words).color(output::clap_color());
     let matches = match command.try_get_matches_from_mut(words) {
         Ok(matches) => matches,
         Err(error) => {

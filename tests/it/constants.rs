@@ -203,8 +203,9 @@ fn preset_key(dir: &Path, args: &[&str], env: &[(&str, &str)]) -> String {
 #[test]
 fn a_preset_may_stand_in_the_config_file_and_what_is_said_nearer_wins() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let key =
-        |args: &[&str], env: &[(&str, &str)]| preset_key(dir.path(), &[&["decode_layer"], args].concat(), env);
+    let key = |args: &[&str], env: &[(&str, &str)]| {
+        preset_key(dir.path(), &[&["decode_layer"], args].concat(), env)
+    };
     let (plain, small) = (key(&[], &[]), key(&["--preset", "gb10"], &[]));
     let original = key(&["--preset", "decode-mini"], &[]);
     assert_ne!(plain, small);
@@ -245,4 +246,112 @@ fn a_preset_variable_of_one_family_leaves_others_alone() {
         .assert()
         .code(2)
         .stderr(contains("environment variable K_TILE"));
+}
+
+#[test]
+fn a_former_name_of_a_constant_is_understood_wherever_constants_are_named() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let key = |args: &[&str], env: &[(&str, &str)]| preset_key(dir.path(), &[&["gemv"], args].concat(), env);
+    let (plain, two) = (key(&[], &[]), key(&["--tokens-per-pass", "2"], &[]));
+    assert_ne!(plain, two);
+    assert_eq!(key(&["--set", "tokens=2"], &[]), two);
+    assert_eq!(key(&["--tokens", "2"], &[]), two);
+    assert_eq!(key(&[], &[("JITC_TOKENS", "2")]), two);
+    assert_eq!(
+        key(&[], &[("JITC_TOKENS", "2"), ("JITC_TOKENS_PER_PASS", "1")]),
+        plain
+    );
+    let said = |args: &[&str], env: &[(&str, &str)]| {
+        let mut command = jitc(dir.path());
+        let output = command
+            .args(["key", "gemv"])
+            .args(args)
+            .envs(env.iter().copied())
+            .output();
+        String::from_utf8(output.expect("ran").stderr).expect("text")
+    };
+    for (said, word) in [
+        (
+            said(&["--set", "tokens=2"], &[]),
+            "constant `tokens` (flag --set) is called `tokens_per_pass`",
+        ),
+        (
+            said(&["--tokens", "2"], &[]),
+            "note: key --tokens is called --tokens-per-pass",
+        ),
+        (
+            said(&[], &[("JITC_TOKENS", "2")]),
+            "JITC_TOKENS sets what JITC_TOKENS_PER_PASS does",
+        ),
+    ] {
+        assert!(said.contains(word), "{word} in {said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    assert_eq!(said(&["--tokens-per-pass", "2"], &[]), "");
+    fs_err::write(dir.path().join("jitc.toml"), "[constants]\ntokens = 2\n").expect("written");
+    assert_eq!(key(&[], &[]), two);
+    fs_err::write(dir.path().join("jitc.toml"), "").expect("written");
+    let matrix = "[[warm]]\nfamilies = [\"gemv\"]\narchs = [\"sm_90a\"]\nconstants = { tokens = [2] }\n";
+    fs_err::write(dir.path().join("m.toml"), matrix).expect("written");
+    let output = jitc(dir.path())
+        .args(["warm", "--check", "--json", "--matrix", "m.toml"])
+        .output();
+    assert_eq!(
+        events(&output.expect("ran"))[0]["key"].as_str(),
+        Some(two.as_str())
+    );
+}
+
+#[test]
+fn the_number_of_tokens_has_one_spelling_and_its_former_ones_are_noted() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let run = |args: &[&str]| {
+        let output = jitc(dir.path()).args(args).output().expect("ran");
+        String::from_utf8(output.stderr).expect("text")
+    };
+    for (args, word) in [
+        (
+            vec!["bench", "layer", "--nat", "many"],
+            "note: bench --nat is called --tokens",
+        ),
+        (
+            vec!["bench", "layer", "--nat", "many"],
+            "--tokens: `many`: expected whole numbers",
+        ),
+        (
+            vec!["dispatch", "--device", "x", "--nat", "4"],
+            "note: dispatch --nat is called --tokens",
+        ),
+        (
+            vec!["dispatch", "--device", "x", "--tokens", "4"],
+            "note: --tokens is the number of tokens of a launch",
+        ),
+        (
+            vec!["regions", "none.npy", "--num-seqs", "4"],
+            "note: regions --num-seqs is called --tokens",
+        ),
+        (
+            vec!["regions", "--live", "x", "--tokens", "4"],
+            "note: --tokens is the number of tokens of a launch",
+        ),
+    ] {
+        let said = run(&args);
+        assert!(said.contains(word), "{word} in {said}");
+    }
+    assert!(!run(&["bench", "wo_gemv", "--tokens", "0"]).contains("note:"));
+}
+
+#[test]
+fn a_former_name_that_is_taken_is_refused_when_the_family_is_read() {
+    let cache = tempfile::tempdir().expect("tempdir");
+    let former = constant("width") + "former = [\"size\"]\n";
+    for lines in [former.clone() + &constant("size"), constant("size") + &former] {
+        let folder = family(&lines);
+        jitc(cache.path())
+            .args(["families", "--templates"])
+            .arg(folder.path())
+            .assert()
+            .code(2)
+            .stderr(contains("constant `width`: its former name `size` is taken"));
+    }
 }

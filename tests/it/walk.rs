@@ -201,7 +201,7 @@ fn no_literal_of_the_engine_names_a_built_in_family_or_one_of_its_constants() {
     for name in ENGINE_CONSTANTS {
         assert!(names.remove(name), "{name}: no built-in family declares it");
     }
-    let named = |literal: &str| {
+    let says_a_name = |literal: &str| {
         let words = literal.split(|c: char| !c.is_alphanumeric() && c != '_');
         let mut words = words.filter(|word| word.contains('_'));
         literal.len() > 1 && names.contains(literal) || words.any(|word| names.contains(word))
@@ -217,7 +217,7 @@ fn no_literal_of_the_engine_names_a_built_in_family_or_one_of_its_constants() {
         }
         for (line, literal) in literals(&text) {
             assert!(
-                !named(&literal),
+                !says_a_name(&literal),
                 "src/{file}:{line} names a family or its constant: {literal:?}"
             );
             checked += 1;

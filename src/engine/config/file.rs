@@ -130,6 +130,23 @@ impl ConfigFile {
             .collect()
     }
 
+    /// See [`Config::rename_constants`](super::Config::rename_constants). What is set by its
+    /// present name, too, stays.
+    pub(super) fn rename_constants(
+        &mut self,
+        renamed: &BTreeMap<String, String>,
+    ) -> Vec<(String, String, Source)> {
+        let mut found = Vec::new();
+        for (former, present) in renamed {
+            if let Some(value) = self.constants.remove(former) {
+                let source = self.setting(&value).source;
+                found.push((former.clone(), present.clone(), source));
+                self.constants.entry(present.clone()).or_insert(value);
+            }
+        }
+        found
+    }
+
     fn setting(&self, (line, value): &(usize, String)) -> Setting {
         Setting {
             value: value.clone(),

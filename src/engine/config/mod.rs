@@ -253,6 +253,22 @@ impl Config {
         self.file.as_ref().map(ConfigFile::constants).unwrap_or_default()
     }
 
+    /// Calls constants that flags or the config file set by a former name what they are
+    /// called now; gives former name, present name and where it was written, of each.
+    pub fn rename_constants(&mut self, renamed: &BTreeMap<String, String>) -> Vec<(String, String, Source)> {
+        let mut found = Vec::new();
+        for flag in &mut self.flags.constants {
+            if let Some(present) = renamed.get(&flag.name) {
+                let former = std::mem::replace(&mut flag.name, present.clone());
+                found.push((former, present.clone(), Source::Flag(flag.flag.clone())));
+            }
+        }
+        if let Some(file) = &mut self.file {
+            found.extend(file.rename_constants(renamed));
+        }
+        found
+    }
+
     /// The list of architectures, if one was given.
     #[must_use]
     pub fn arch(&self) -> Option<Setting> {

@@ -22,7 +22,7 @@ const fn known(name: &'static str, in_file: bool, variable: bool) -> KnownSettin
     }
 }
 
-/// Every setting and every flag that all verbs take.
+/// Every setting, every flag that all verbs take, and what means one thing in all that do.
 pub const SETTINGS: &[KnownSetting] = &[
     known("arch", true, true),
     known("cache_dir", true, true),
@@ -48,6 +48,7 @@ pub const SETTINGS: &[KnownSetting] = &[
     known("require_receipt", true, true),
     known("set", false, false),
     known("templates", true, true),
+    known("tokens", false, false),
     known("trace", true, true),
     known("verbose", false, false),
     known("version", false, false),
@@ -66,7 +67,7 @@ pub fn why_reserved(name: &str) -> Option<String> {
     let what = if setting.in_file || setting.variable {
         "a setting"
     } else {
-        "a flag of every command"
+        "a flag"
     };
     Some(format!(
         "is the name of {what}, and cannot be that of a constant: choose another"

@@ -110,6 +110,17 @@ impl Registry {
         Ok(selection)
     }
 
+    /// Former names of constants, with the present ones; without those that some family has
+    /// for a constant of today.
+    #[must_use]
+    pub fn former_constants(&self) -> BTreeMap<String, String> {
+        let constants = self.families().flat_map(|f| f.constants.values());
+        let former = constants.flat_map(|c| c.former.iter().map(|former| (former.clone(), c.name.clone())));
+        former
+            .filter(|(former, _)| !self.families().any(|f| f.constants.contains_key(former)))
+            .collect()
+    }
+
     /// Refuses constants of the command line that none of these families declares, and
     /// those of the config file that no family at all declares.
     pub fn check_constants(&self, names: &[&str], config: &Config) -> Result<(), SelectError> {

@@ -105,11 +105,11 @@ pub enum SpecError {
         /// What was asked for.
         value: String,
         /// Where it was written.
-        origin: Source,
+        origin: Box<Source>,
         /// The former name.
-        name: String,
+        name: Box<str>,
         /// What that stands for.
-        meaning: String,
+        meaning: Box<str>,
     },
     /// An arch that is none.
     #[error("arch ({origin}): {reason}")]
@@ -157,7 +157,7 @@ impl KernelSpec {
         let mut assigned = defaults(family);
         for (name, text) in set {
             let value = parse(family, name, text, &Source::Api)?;
-            assigned.insert(name.to_owned(), (value, Source::Api));
+            assigned.insert(family.present_name(name).to_owned(), (value, Source::Api));
         }
         fix(&named, &mut assigned)?;
         Self::validate(family, &assigned, arch)
@@ -169,7 +169,8 @@ impl KernelSpec {
         let mut assigned: Assigned = own.map(|(n, v)| (n.clone(), (v.clone(), Source::Api))).collect();
         for (name, text) in set {
             let value = parse(&self.family, name, text, &Source::Api)?;
-            assigned.insert(name.to_owned(), (value, Source::Api));
+            let name = self.family.present_name(name).to_owned();
+            assigned.insert(name, (value, Source::Api));
         }
         Self::validate(&self.family, &assigned, self.arch)
     }
@@ -315,13 +316,16 @@ impl KernelSpec {
         }
     }
 
-    /// A declared or derived constant as a number; `None` if there is no such one.
+    /// A declared or derived constant as a number, by its name or a former one; `None` if
+    /// there is no such one.
     #[must_use]
     pub fn number(&self, name: &str) -> Option<u32> {
-        (self.derived.get(name).copied()).or_else(|| match self.constants.get(name)? {
-            Value::U32(number) => Some(*number),
-            Value::Bool(flag) => Some(u32::from(*flag)),
-            _ => None,
+        (self.derived.get(name).copied()).or_else(|| {
+            match self.constants.get(self.family.present_name(name))? {
+                Value::U32(number) => Some(*number),
+                Value::Bool(flag) => Some(u32::from(*flag)),
+                _ => None,
+            }
         })
     }
 
@@ -432,9 +436,9 @@ fn fix(named: &NamedFamily, assigned: &mut Assigned) -> Result<(), SpecError> {
                     family: named.family().name.clone(),
                     constant: name.clone(),
                     value: other.to_string(),
-                    origin: origin.clone(),
-                    name: former.name.clone(),
-                    meaning: former.meaning.clone(),
+                    origin: Box::new(origin.clone()),
+                    name: former.name.as_str().into(),
+                    meaning: former.meaning.as_str().into(),
                 });
             }
             _ => assigned.insert(
@@ -478,7 +482,7 @@ fn defaults(family: &Family) -> Assigned {
 
 /// A text as a value of a constant; an error names where it was written.
 pub(crate) fn parse(family: &Family, name: &str, text: &str, origin: &Source) -> Result<Value, SpecError> {
-    let Some(constant) = family.constants.get(name) else {
+    let Some(constant) = family.constant(name) else {
         return Err(SpecError::UnknownConstant {
             constant: name.to_owned(),
             origin: origin.clone(),
@@ -487,7 +491,7 @@ pub(crate) fn parse(family: &Family, name: &str, text: &str, origin: &Source) ->
     };
     constant.legal.parse(text).map_err(|reason| SpecError::Value {
         family: family.name.clone(),
-        constant: name.to_owned(),
+        constant: constant.name.clone(),
         origin: origin.clone(),
         reason,
     })

@@ -147,28 +147,8 @@ impl Family {
                 .map_or(1, |s| toml.text[..s.start].lines().count().max(1));
             in_toml(format!("line {line}: {}", e.message()))
         })?;
-        let constants: IndexMap<String, Constant> = file
-            .constants
-            .into_iter()
-            .map(|(name, constant)| {
-                if let Some(reason) = why_reserved(&name) {
-                    return Err(in_toml(format!("constant `{name}`: `{name}` {reason}")));
-                }
-                let checked = constant
-                    .check(&name)
-                    .map_err(|e| in_toml(format!("constant `{name}`: {e}")))?;
-                Ok((name, checked))
-            })
-            .collect::<Result<_, TemplateError>>()?;
-
-        if file.presets.is_empty() && !file.preset_env.is_empty() {
-            return Err(in_toml("`preset_env` names a preset, and there are none".into()));
-        }
-        let mut preset_variables = Vec::new();
-        if !file.presets.is_empty() {
-            preset_variables.push("JITC_PRESET".to_owned());
-            preset_variables.extend(file.preset_env);
-        }
+        let constants = checked(file.constants, &file.derived).map_err(in_toml)?;
+        let preset_variables = preset_variables(file.presets.is_empty(), file.preset_env).map_err(in_toml)?;
         let presets: Vec<Preset> = file
             .presets
             .into_iter()
@@ -268,6 +248,19 @@ impl Family {
     #[must_use]
     pub fn source_name(&self) -> String {
         source_name(&self.name)
+    }
+
+    /// The constant that has this name, or had it.
+    #[must_use]
+    pub fn constant(&self, name: &str) -> Option<&Constant> {
+        let had = |c: &&Constant| c.former.iter().any(|former| former == name);
+        (self.constants.get(name)).or_else(|| self.constants.values().find(had))
+    }
+
+    /// The name of the constant that has this name, or had it; any other name as it is.
+    #[must_use]
+    pub fn present_name<'n>(&'n self, name: &'n str) -> &'n str {
+        self.constant(name).map_or(name, |constant| &constant.name)
     }
 
     /// The preset of this name.
@@ -384,6 +377,39 @@ impl Family {
 
 fn source_name(family: &str) -> String {
     format!("{family}.cu.tera")
+}
+
+/// Variables that name a preset: the program's own, then the family's.
+fn preset_variables(no_presets: bool, own: Vec<String>) -> Result<Vec<String>, String> {
+    match (no_presets, own.is_empty()) {
+        (true, true) => Ok(own),
+        (true, false) => Err("`preset_env` names a preset, and there are none".into()),
+        (false, _) => Ok(std::iter::once("JITC_PRESET".to_owned()).chain(own).collect()),
+    }
+}
+
+/// Declared constants, each checked by itself, and their names among each other.
+fn checked(
+    declared: IndexMap<String, ConstantFile>,
+    derived: &[Derived],
+) -> Result<IndexMap<String, Constant>, String> {
+    let mut constants = IndexMap::new();
+    for (name, constant) in declared {
+        let checked = match why_reserved(&name) {
+            Some(reason) => Err(format!("`{name}` {reason}")),
+            None => constant.check(&name),
+        };
+        let checked = checked.map_err(|e| format!("constant `{name}`: {e}"))?;
+        constants.insert(name, checked);
+    }
+    let derived = derived.iter().map(|d| d.name.as_str());
+    let mut taken: BTreeSet<&str> = constants.keys().map(String::as_str).chain(derived).collect();
+    for (name, constant) in &constants {
+        if let Some(former) = constant.former.iter().find(|f| !taken.insert(f.as_str())) {
+            return Err(format!("constant `{name}`: its former name `{former}` is taken"));
+        }
+    }
+    Ok(constants)
 }
 
 fn check_source(

@@ -11,6 +11,7 @@ mod includes;
 mod names;
 mod registry;
 
+pub(crate) use constants::variable_of;
 pub use constants::{Constant, Legal};
 pub use family::{Constraint, Derived, Entry, Family, Size, TemplateFile};
 pub(crate) use includes::{included, name_in_full};
