@@ -1,14 +1,15 @@
-//! The command line's shape. A flag for every constant of every family.
+//! The command line's shape.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
+pub(super) use super::constant_flags::constants;
+use super::constant_flags::{self, given};
 use super::{Answer, output};
-use crate::engine::config::{FlagConstant, Flags};
+use crate::engine::config::Flags;
 use crate::engine::jit::{Error, Jit};
 use crate::engine::request::template::Registry;
 
@@ -24,14 +25,36 @@ pub(super) fn early<'a>(words: &'a [String], flag: &str) -> Option<&'a str> {
         })
 }
 
-/// The whole command.
-pub(super) fn command(registry: &Registry) -> Command {
+/// Where the verb stands: the first word that is the name of one.
+pub(super) fn verb_at(words: &[String]) -> Option<usize> {
+    let named = |word: &String| super::VERBS.iter().any(|verb| verb.name == word.as_str());
+    words.iter().position(named)
+}
+
+/// The whole command. Help shows the constants of the families that `words` name.
+pub(super) fn command(registry: &Registry, words: &[String]) -> Command {
+    // Its own name may mean families.
+    let at = verb_at(words);
+    let (verb, words) = at.map_or(("", &[][..]), |at| (words[at].as_str(), &words[at..]));
+    let verbs = super::VERBS.iter().map(|known| {
+        let command = (known.command)(registry);
+        let families = if known.name == verb {
+            constant_flags::named(words, &command, registry)
+        } else {
+            Vec::new()
+        };
+        common(if families.is_empty() {
+            command
+        } else {
+            constant_flags::of_families(command, &families)
+        })
+    });
     Command::new("jitc")
         .version(env!("CARGO_PKG_VERSION"))
         .about("CUDA kernels specialised at compile time, made at run time")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands(super::VERBS.iter().map(|verb| common((verb.command)(registry))))
+        .subcommands(verbs)
 }
 
 /// A flag that takes a path.
@@ -70,8 +93,9 @@ pub(super) fn constants_of(jit: &Jit, families: &[&str]) -> Result<(), Error> {
 
 /// Flags that every verb takes.
 fn common(command: Command) -> Command {
-    let path = |name, help| path(name, help).global(true);
-    command.args([
+    let flag = |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help);
+    let switch = |name, help| flag(name, help).action(ArgAction::SetTrue);
+    let global = [
         path("cache-dir", "The cache's folder"),
         path(
             "cache-ro",
@@ -85,111 +109,29 @@ fn common(command: Command) -> Command {
             "KEY=VALUE lines for what the environment does not set",
         ),
         path("config", "Config file [default: jitc.toml here]"),
-        Arg::new("color")
-            .long("color")
-            .global(true)
-            .value_name("WHEN")
-            .value_parser(["auto", "always", "never"])
-            .default_value("auto")
-            .help("Colours: where the output is a terminal, always, or never"),
-        Arg::new("offline")
-            .long("offline")
-            .global(true)
-            .action(ArgAction::SetTrue)
-            .help("Never fetch anything"),
-        Arg::new("json")
-            .long("json")
-            .global(true)
-            .action(ArgAction::SetTrue)
-            .help("Print JSON"),
-        Arg::new("quiet")
-            .long("quiet")
-            .global(true)
-            .short('q')
-            .action(ArgAction::SetTrue)
-            .help("Say less"),
-        Arg::new("verbose")
-            .long("verbose")
-            .global(true)
-            .short('v')
-            .action(ArgAction::Count)
-            .help("Say more"),
-    ])
-}
-
-/// `--arch`, `--set` and a flag for each constant.
-pub(super) fn constants(command: Command, registry: &Registry) -> Command {
-    let mut command = command
-        .arg(
-            Arg::new("arch")
-                .long("arch")
-                .value_name("LIST")
-                .help("Architectures, such as sm_90a,sm_100a"),
+        flag(
+            "color",
+            "Colours: where the output is a terminal, always, or never",
         )
-        .arg(
-            Arg::new("preset")
-                .long("preset")
-                .value_name("NAME")
-                .help("A family's named set of constants; `jitc families` lists them"),
-        )
-        .arg(
-            Arg::new("set")
-                .long("set")
-                .value_name("NAME=LIST")
-                .action(ArgAction::Append)
-                .help("Set a constant by name"),
-        );
-    let mut seen = BTreeMap::new();
-    for family in registry.families() {
-        for constant in family.constants.values() {
-            seen.entry(constant.name.clone())
-                .or_insert_with(|| constant.clone());
-        }
-    }
-    for (name, constant) in seen {
-        let help = format!(
-            "{} ({}) [default: {}]",
-            constant.help, constant.legal, constant.default
-        );
-        let arg = Arg::new(format!("constant:{name}"))
-            .long(name.replace('_', "-"))
-            .value_name("LIST");
-        command = command.arg(arg.help(help).help_heading("Constants"));
-    }
+        .value_name("WHEN")
+        .value_parser(["auto", "always", "never"])
+        .default_value("auto"),
+        switch("offline", "Never fetch anything"),
+        switch("json", "Print JSON"),
+        switch("quiet", "Say less").short('q'),
+        flag("verbose", "Say more").short('v').action(ArgAction::Count),
+        flag("help", "Print help").short('h').action(ArgAction::Help),
+    ];
+    // Its own `--help`, so that this one stands among the others.
     command
+        .disable_help_flag(true)
+        .args(global.map(|arg| arg.global(true).help_heading("Global options")))
 }
 
 /// What the command line said.
 pub(super) fn flags(matches: &ArgMatches, registry: &Registry) -> Result<Flags, String> {
     let path = |name: &str| matches.try_get_one::<PathBuf>(name).ok().flatten().cloned();
-    let mut constants = Vec::new();
-    let names = registry.families().flat_map(|f| f.constants.keys());
-    for name in names {
-        let id = format!("constant:{name}");
-        if let Ok(Some(value)) = matches.try_get_one::<String>(&id) {
-            constants.push(FlagConstant {
-                name: name.clone(),
-                value: value.clone(),
-                flag: format!("--{}", name.replace('_', "-")),
-            });
-        }
-    }
-    for text in matches
-        .try_get_many::<String>("set")
-        .ok()
-        .flatten()
-        .into_iter()
-        .flatten()
-    {
-        let (name, value) = text
-            .split_once('=')
-            .ok_or_else(|| format!("--set {text}: expected NAME=VALUE, such as wo_split=8"))?;
-        constants.push(FlagConstant {
-            name: name.to_owned(),
-            value: value.to_owned(),
-            flag: "--set".into(),
-        });
-    }
+    let constants = given(matches, registry)?;
     Ok(Flags {
         cache_dir: path("cache-dir"),
         cache_ro: matches
@@ -245,7 +187,7 @@ pub(super) fn completions_command(_: &Registry) -> Command {
 pub(super) fn completions(jit: &Jit, matches: &ArgMatches, _json: bool) -> Answer {
     if let Some(shell) = matches.get_one::<clap_complete::Shell>("shell") {
         let mut script = Vec::new();
-        clap_complete::generate(*shell, &mut command(jit.registry()), "jitc", &mut script);
+        clap_complete::generate(*shell, &mut command(jit.registry(), &[]), "jitc", &mut script);
         output::text(String::from_utf8_lossy(&script));
     }
     Ok(ExitCode::SUCCESS)

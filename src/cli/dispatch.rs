@@ -21,9 +21,9 @@ pub(super) fn command(registry: &Registry) -> Command {
     let command = Command::new("dispatch")
         .about("Say which variant of the decode layer a step would run, and why")
         .arg(
-            Arg::new("nat")
-                .long("nat")
-                .value_name("TOKENS")
+            Arg::new("tokens")
+                .long("tokens")
+                .value_name("COUNT")
                 .value_parser(args::count::<u32>)
                 .default_value("1")
                 .help("Tokens of the step"),
@@ -82,7 +82,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         target => target?,
     };
     let problem = Problem {
-        nat: number("nat").unwrap_or(1),
+        nat: number("tokens_per_pass").unwrap_or(1),
         layer: number("layer").unwrap_or(0),
         decode_only: true,
     };

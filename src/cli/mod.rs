@@ -2,9 +2,11 @@
 
 mod args;
 mod cache;
+mod constant_flags;
 mod dispatch;
 mod doctor;
 mod extract;
+mod former;
 mod human;
 mod measured;
 mod output;
@@ -22,9 +24,9 @@ use std::process::ExitCode;
 use crate::engine::build::compile::CompileError;
 use crate::engine::config::{Config, ConfigError, Environment, Flags};
 use crate::engine::jit::{Error, Jit};
-use crate::engine::request::spec::{KernelSpec, parse_archs};
-use crate::engine::request::target::Arch;
-use crate::engine::request::template::{NamedFamily, Registry};
+use crate::engine::request::spec::KernelSpec;
+use crate::engine::request::template::Registry;
+use crate::engine::run::device::default_archs;
 use crate::measure::MeasureError;
 use crate::measure::harness::Verb as Measured;
 
@@ -97,7 +99,9 @@ fn start(words: &[String], env: &Environment) -> Answer {
     // A folder with somebody else's file has help, too.
     let early = settings(early, env, &here, true)?;
     let registry = Registry::load(early.templates().as_deref())?;
-    let mut command = args::command(&registry).color(output::clap_color());
+    let (words, notes) = former::respelt(words, args::verb_at(words));
+    notes.iter().for_each(output::note);
+    let mut command = args::command(&registry, &words).color(output::clap_color());
     let matches = match command.try_get_matches_from_mut(words) {
         Ok(matches) => matches,
         Err(error) => {
@@ -154,53 +158,10 @@ fn logging(config: &Config, verbose: u8, quiet: bool) {
         .try_init();
 }
 
-/// The specs that a verb's families and constants ask for. Without a family,
-/// every family that declares all the constants given on the command line.
+/// The specs that a verb's families and constants ask for; families and values that a
+/// selection leaves out are said on standard error.
 fn specs(jit: &Jit, named: &[String]) -> Result<Vec<KernelSpec>, Error> {
-    let registry = jit.registry();
-    let families: Vec<NamedFamily> = if named.is_empty() {
-        let wanted = jit.config().flag_constants();
-        registry
-            .families()
-            .filter(|f| wanted.iter().all(|c| f.constants.contains_key(&c.name)))
-            .map(NamedFamily::from)
-            .collect()
-    } else {
-        named
-            .iter()
-            .map(|n| registry.named(n))
-            .collect::<Result<_, _>>()?
-    };
-    let of: Vec<&str> = families.iter().map(|f| f.family().name.as_str()).collect();
-    args::constants_of(jit, &of)?;
-    let named = jit.config().arch().map(|s| parse_archs(&s)).transpose()?;
-    let mut specs = Vec::new();
-    for named_family in &families {
-        let archs = match &named {
-            Some(archs) => archs.clone(),
-            // Nobody asked for these: what a family cannot do is left out.
-            None => default_archs()
-                .into_iter()
-                .filter(|arch| named_family.family().does(*arch))
-                .collect(),
-        };
-        specs.extend(KernelSpec::expand(named_family, jit.config(), &archs)?);
-    }
-    Ok(specs)
-}
-
-/// Those of the GPUs present, else the usual four.
-fn default_archs() -> Vec<Arch> {
-    let mut archs: Vec<Arch> = crate::engine::run::device::list()
-        .unwrap_or_default()
-        .iter()
-        .map(|d| Arch::of_device(d.major, d.minor))
-        .collect();
-    archs.sort();
-    archs.dedup();
-    if archs.is_empty() {
-        Arch::DEFAULTS.to_vec()
-    } else {
-        archs
-    }
+    let selection = jit.registry().select(named, jit.config())?;
+    selection.notes().for_each(output::note);
+    Ok(selection.specs(jit.config(), default_archs)?)
 }

@@ -20,6 +20,7 @@ use crate::engine::cache::Receipt;
 use crate::engine::jit::{Error, Jit, read_trace};
 use crate::engine::request::matrix::Matrix;
 use crate::engine::request::spec::{KernelSpec, parse_archs};
+use crate::engine::run::device::default_archs;
 
 /// One variant to warm.
 pub(super) struct Request {
@@ -140,7 +141,7 @@ impl Plan {
 fn matrix(jit: &Jit, path: &Path) -> Result<(Vec<KernelSpec>, usize), Error> {
     let archs = match jit.config().arch() {
         Some(setting) => parse_archs(&setting)?,
-        None => super::default_archs(),
+        None => default_archs(),
     };
     let expansion = Matrix::read(path).and_then(|matrix| matrix.expand(jit.registry(), &archs));
     let expansion = expansion.map_err(|source| Error::Matrix {

@@ -112,7 +112,7 @@ fn runs(
     if let Some(family) = live {
         let nat = flag(matches, "num_seqs").map_or(Ok(1), |text| text.parse());
         let Ok(nat @ 1..=64) = nat else {
-            return Ok(Err("--num-seqs: expected a whole number from 1 to 64".into()));
+            return Ok(Err("--tokens: expected a whole number from 1 to 64".into()));
         };
         let there = live_runs(jit, family, nat)?;
         return Ok(Ok(there.into_iter().map(Run::live).collect()));

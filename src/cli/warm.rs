@@ -69,7 +69,7 @@ pub(super) fn command(registry: &Registry) -> Command {
                 .value_parser(value_parser!(PathBuf))
                 .help("Write what was asked, key by key, with sizes and digests, and how it ended"),
         );
-    plan::args(args::constants(warm, registry))
+    args::constants(plan::args(warm), registry)
 }
 
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {

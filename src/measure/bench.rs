@@ -32,6 +32,14 @@ pub const COLD: Flag = Flag::switch(
 );
 /// One set of weights.
 pub const WARM: Flag = Flag::switch("warm", "The same weights each launch");
+/// Tokens of a launch, a measurement each; what it is where it is not given, the family says.
+pub const TOKENS: Flag = Flag::new(
+    "tokens",
+    "LIST",
+    None,
+    "Tokens of a launch [default: 1; bench layer: 1,2,4,8]",
+);
+
 /// Samples of a time.
 pub const LAUNCHES: Flag = Flag::new("launches", "COUNT", Some("50"), "Samples");
 /// Seed of the inputs.

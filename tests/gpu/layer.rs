@@ -158,14 +158,14 @@ fn separate_and_cooperative_launches_write_the_same_bits_in_every_mode_and_geome
     };
     let exact = run("cooperative", &[]);
     assert!(exact == run("separate", &[]));
-    let tensor = [("accumulate", "mma"), ("tokens", "4")];
+    let tensor = [("accumulate", "mma"), ("tokens_per_pass", "4")];
     assert!(run("cooperative", &tensor) == run("separate", &tensor));
     // Packed weights: chains read W_O as it is, so its bits are the same.
     let packed = [("weight_layout", "packed64")];
     let chains = run("cooperative", &packed);
     assert!(chains == run("separate", &packed));
     assert!(chains.wo_output == exact.wo_output && chains.residual_output == exact.residual_output);
-    let packed = [packed[0], ("accumulate", "mma"), ("tokens", "4")];
+    let packed = [packed[0], ("accumulate", "mma"), ("tokens_per_pass", "4")];
     let together = run("cooperative", &packed);
     assert!(together == run("separate", &packed));
     // Launches that begin before the one ahead of them is done.

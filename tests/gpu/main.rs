@@ -115,7 +115,7 @@ fn chains_over_packed_weights_have_the_bits_of_the_reference() {
     let mut problem = WoProblem::new(&stream, &shape, shape.num_slots(), &packed).expect("memory");
     let family = jit.registry().get("wo_gemv").expect("family");
     for mode in ["fma", "mul_add"] {
-        for tile in [&[][..], &[("rows_per_cta", "40"), ("tokens", "2")]] {
+        for tile in [&[][..], &[("rows_per_cta", "40"), ("tokens_per_pass", "2")]] {
             let set = [
                 ("hidden", "72"),
                 ("num_q_heads", "8"),

@@ -39,8 +39,8 @@ fn bench_of_the_layer_names_the_flag_that_is_wrong() {
             "--context: `0`: expected whole numbers from 1 to 1048576, such as 1,4",
         ),
         (
-            ["--nat", "many"],
-            "--nat: `many`: expected whole numbers from 1 to 64",
+            ["--tokens", "many"],
+            "--tokens: `many`: expected whole numbers from 1 to 64",
         ),
         (["--context", "5000000000"], "`5000000000`: expected"),
         (
@@ -78,8 +78,8 @@ fn bench_without_a_gpu_says_so() {
     for args in [
         "bench wo_gemv --wo-split 1,8",
         "bench layer --wo-split 1,8",
-        "bench layer --weight-layout packed64 --accumulate mma --wo-split 1 --nat 1,2 --path coop,lite",
-        "bench layer --preset h200-packed-batch8 --nat 8",
+        "bench layer --weight-layout packed64 --accumulate mma --wo-split 1 --tokens 1,2 --path coop,lite",
+        "bench layer --preset h200-packed-batch8 --tokens 8",
         "tune wo_gemv --accumulate mma --weight-layout packed",
         "tune decode_layer --weight-layout packed64 --accumulate mma",
         "regions --live decode_layer --weight-layout packed64 --accumulate mma",

@@ -254,7 +254,7 @@ fn dispatch_says_what_it_chose_and_why_without_a_gpu() {
             .expect("ran");
         (output.status.code(), events(&output))
     };
-    let (code, said) = run(&["--nat", "4", "--explain"]);
+    let (code, said) = run(&["--tokens", "4", "--explain"]);
     assert_eq!(code, Some(0));
     assert_eq!(said[0]["kind"], "coop");
     assert_eq!(said[0]["reason"], "its grid is resident at once");
@@ -263,13 +263,13 @@ fn dispatch_says_what_it_chose_and_why_without_a_gpu() {
         (&said[0]["wo_split"], &said[0]["origin"]),
         (&8.into(), &"Forced".into())
     );
-    let (code, said) = run(&["--nat", "4", "--path", "coop", "--num-ctas", "264"]);
+    let (code, said) = run(&["--tokens", "4", "--path", "coop", "--num-ctas", "264"]);
     assert_eq!(code, Some(1));
     let reason = said[0]["reason"].as_str().expect("reason");
     assert!(reason.contains("264 blocks is over the 132"), "{reason}");
-    let (code, said) = run(&["--nat", "4", "--num-ctas", "264"]);
+    let (code, said) = run(&["--tokens", "4", "--num-ctas", "264"]);
     assert_eq!((code, &said[0]["kind"]), (Some(0), &"lite".into()));
-    let (code, said) = run(&["--nat", "4", "--layers", "3,7", "--layer", "4"]);
+    let (code, said) = run(&["--tokens", "4", "--layers", "3,7", "--layer", "4"]);
     assert_eq!((code, &said[0]["variant"]), (Some(1), &serde_json::Value::Null));
 }
 
@@ -277,7 +277,7 @@ fn dispatch_says_what_it_chose_and_why_without_a_gpu() {
 fn dispatch_refuses_what_no_step_has_and_constants_of_other_families() {
     let dir = tempfile::tempdir().expect("tempdir");
     for (args, words) in [
-        (["--nat", "0"], "expected a whole number from 1"),
+        (["--tokens", "0"], "expected a whole number from 1"),
         (["--max-tokens", "0"], "expected a whole number from 1"),
         (["--rows", "8"], "unknown constant `rows` (flag --rows)"),
     ] {
@@ -344,7 +344,7 @@ fn the_split_is_what_was_set_else_what_was_tuned_else_by_rule() {
     record.save(&Record::path(&cache)).expect("kept");
     assert_eq!(run(&[]), (4.into(), "Tuned".into()));
     // What four tokens were tuned for holds for three.
-    assert_eq!(run(&["--nat", "3"]), (1.into(), "Tuned".into()));
+    assert_eq!(run(&["--tokens", "3"]), (1.into(), "Tuned".into()));
     assert_eq!(run(&["--wo-split", "2"]), (2.into(), "Forced".into()));
 }
 
@@ -363,7 +363,7 @@ fn tuning_a_layer_lists_its_candidates_without_a_gpu() {
     assert_eq!(all.len(), 4 * 2 + 4 * 2 * 3);
     assert!(
         all.iter()
-            .any(|c| c["tokens"] == 4 && c["constants"]["tokens"] == "2")
+            .any(|c| c["tokens"] == 4 && c["constants"]["tokens_per_pass"] == "2")
     );
     // A list that would fix what is tuned fixes nothing.
     jitc(dir.path())

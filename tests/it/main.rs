@@ -13,6 +13,7 @@ mod cache_store;
 mod cache_support;
 mod cli;
 mod conditions;
+mod constants;
 mod former_names;
 mod host_code;
 mod interrupt;

@@ -171,7 +171,7 @@ fn a_file_that_is_no_buffer_is_one_line_and_exit_code_2() {
             "short.npy: 13304 bytes of data: shape (64, 13, 2) of int64 takes 13312",
         ),
         (
-            vec!["whole.npy", "--num-seqs", "2"],
+            vec!["whole.npy", "--tokens", "2"],
             "whole.npy has 64 rows: the grid has 128 blocks",
         ),
         (

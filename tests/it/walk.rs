@@ -1,6 +1,10 @@
 //! The structure of the source itself.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+
+use jitc::engine::config::settings::SETTINGS;
+use jitc::engine::request::template::Registry;
 
 /// The wings and rooms, first to last: each uses only those before it. The longest name
 /// that fits counts.
@@ -55,6 +59,10 @@ const FRONT: &[&str] = &[
     "engine/build/mod.rs",
     "engine/run/mod.rs",
 ];
+
+/// Constants that the engine itself defines: a family that declares regions is compiled
+/// with this one at the number of them, and without at 0.
+const ENGINE_CONSTANTS: [&str; 1] = ["num_regions"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
@@ -130,4 +138,129 @@ fn no_file_is_over_the_limit() {
         let lines = text.lines().count();
         assert!(lines <= 600, "{file} has {lines} lines");
     }
+}
+
+/// Whether a file is test code as a whole.
+fn is_test(file: &str) -> bool {
+    let whole = ["tests.rs", "test_fixtures.rs", "crash.rs"];
+    whole.iter().any(|end| file.ends_with(end))
+}
+
+/// The string literals of a source, with their lines, up to its tests.
+fn literals(text: &str) -> Vec<(usize, String)> {
+    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    let chars: Vec<char> = code.chars().collect();
+    let (mut found, mut line, mut at) = (Vec::new(), 1, 0);
+    while at < chars.len() {
+        let rest = |offset: usize| chars.get(at + offset).copied();
+        match chars[at] {
+            '\n' => line += 1,
+            '/' if rest(1) == Some('/') => {
+                while at + 1 < chars.len() && chars[at + 1] != '\n' {
+                    at += 1;
+                }
+            }
+            // A character, not a lifetime: `'"'` and `'\\''`.
+            '\'' if rest(1) == Some('\\') => at += 3,
+            '\'' if rest(2) == Some('\'') => at += 2,
+            '"' => {
+                let hashes = chars[..at].iter().rev().take_while(|c| **c == '#').count();
+                let raw = at > hashes && chars[at - hashes - 1] == 'r';
+                let (start, from) = (line, at + 1);
+                at += 1;
+                while at < chars.len() {
+                    let closes =
+                        chars[at] == '"' && (!raw || chars[at + 1..].iter().take(hashes).all(|c| *c == '#'));
+                    if closes {
+                        break;
+                    }
+                    line += usize::from(chars[at] == '\n');
+                    at += if chars[at] == '\\' && !raw { 2 } else { 1 };
+                }
+                let end = at.min(chars.len());
+                found.push((start, chars[from..end].iter().collect()));
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    found
+}
+
+#[test]
+fn string_literals_are_told_from_comments_and_characters() {
+    let source = "let a = \"x\"; // \"no\"\nlet b = ['\"', '\\'', 'c']; f(r#\"raw \"y\"\"#, \"z\\\"\");\n";
+    let found = literals(source);
+    let expected = [(1, "x"), (2, "raw \"y\""), (2, "z\\\"")];
+    assert_eq!(found, expected.map(|(line, text)| (line, text.to_owned())));
+}
+
+/// The engine knows no family: what it says of one, it has from that family's declarations.
+/// Names of several words count anywhere in a literal; a name of one word, such as
+/// `stream`, is also plain English and counts where it is all that the literal says; of one
+/// letter it is also a unit.
+#[test]
+fn no_literal_of_the_engine_names_a_built_in_family_or_one_of_its_constants() {
+    let registry = Registry::load(None).expect("families");
+    let mut names: BTreeSet<&str> = registry.families().map(|f| f.name.as_str()).collect();
+    for family in registry.families() {
+        names.extend(family.constants.keys().map(String::as_str));
+    }
+    for name in ENGINE_CONSTANTS {
+        assert!(names.remove(name), "{name}: no built-in family declares it");
+    }
+    let says_a_name = |literal: &str| {
+        let words = literal.split(|c: char| !c.is_alphanumeric() && c != '_');
+        let mut words = words.filter(|word| word.contains('_'));
+        literal.len() > 1 && names.contains(literal) || words.any(|word| names.contains(word))
+    };
+    let mut checked = 0;
+    for (file, text) in sources() {
+        // Region tables name the families that they are of, until families declare them.
+        if file == "engine/request/regions/families.rs" {
+            continue;
+        }
+        if !file.starts_with("engine/") || is_test(&file) {
+            continue;
+        }
+        for (line, literal) in literals(&text) {
+            assert!(
+                !says_a_name(&literal),
+                "src/{file}:{line} names a family or its constant: {literal:?}"
+            );
+            checked += 1;
+        }
+    }
+    assert!(checked > 500, "only {checked} literals were seen");
+}
+
+/// Whatever the program reads from a variable of its own is a setting by that name, so
+/// that no constant's variable can be the same.
+#[test]
+fn every_variable_of_the_program_is_in_the_table_of_settings() {
+    let mut seen = BTreeSet::new();
+    for (file, text) in sources().into_iter().filter(|(file, _)| !is_test(file)) {
+        for (line, literal) in literals(&text) {
+            let Some(name) = literal.strip_prefix("JITC_").filter(|n| !n.is_empty()) else {
+                continue;
+            };
+            if !name.chars().all(|c| c.is_ascii_uppercase() || c == '_') {
+                continue;
+            }
+            let known = SETTINGS
+                .iter()
+                .any(|s| s.variable && s.name.to_uppercase() == name);
+            assert!(
+                known,
+                "src/{file}:{line}: JITC_{name} is not in the table of settings"
+            );
+            seen.insert(name.to_owned());
+        }
+    }
+    let listed = SETTINGS.iter().filter(|s| s.variable).count();
+    assert_eq!(
+        seen.len(),
+        listed,
+        "the table lists variables that nothing reads: {seen:?}"
+    );
 }

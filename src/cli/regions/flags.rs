@@ -11,66 +11,68 @@ use crate::measure::region::{Bare, Geometry, TickSource};
 
 pub(in crate::cli) fn command(registry: &Registry) -> Command {
     let path = args::path;
-    let command =
-        Command::new("regions")
-            .about("Reduce region timings, compare them, draw them")
-            .arg(
-                Arg::new("files")
-                    .num_args(0..)
-                    .value_name("FILE.npy")
-                    .help("Buffers; or `diff BEFORE AFTER`"),
-            )
-            .arg(Arg::new("live").long("live").value_name("FAMILY").help(
-                "Run a family on a GPU and read its buffers: constants as for `warm`, --num-seqs tokens",
-            ))
-            .arg(
-                Arg::new("synthetic")
-                    .long("synthetic")
-                    .value_name("SPLITS")
-                    .value_delimiter(',')
-                    .value_parser(value_parser!(u32))
-                    .conflicts_with("live")
-                    .help("Made-up launches in the shape of the published ones, for a look without a GPU"),
-            )
-            .arg(
-                Arg::new("save")
-                    .long("save")
-                    .value_name("FOLDER")
-                    .value_parser(value_parser!(PathBuf))
-                    .help("Write the buffers read or made up: .npy, and .json beside it"),
-            )
-            .arg(path(
-                "csv",
-                "Write the original's columns [with several buffers: a folder]",
-            ))
-            .arg(path(
-                "trace",
-                "Write a trace for Perfetto [with several buffers: a folder]",
-            ))
-            .arg(path(
-                "html",
-                "Write a page that needs nothing else, all buffers in it",
-            ))
-            .arg(args::microseconds(
-                "launch-us",
-                "The launch's measured time, for shares and microseconds",
-            ))
-            .arg(args::microseconds(
-                "wall-us",
-                "A wall time, for the CSV's wall_minus_regions_us",
-            ))
-            .arg(
-                Arg::new("family")
-                    .long("family")
-                    .value_name("NAME")
-                    .help("Whose regions a file has that says nothing itself [default: by their number]"),
-            )
-            .arg(
-                Arg::new("no-sidecar")
-                    .long("no-sidecar")
-                    .action(ArgAction::SetTrue)
-                    .help("Leave the .json beside a file unread, and take the geometry from the flags"),
-            );
+    let command = Command::new("regions")
+        .about("Reduce region timings, compare them, draw them")
+        .arg(
+            Arg::new("files")
+                .num_args(0..)
+                .value_name("FILE.npy")
+                .help("Buffers; or `diff BEFORE AFTER`"),
+        )
+        .arg(
+            Arg::new("live")
+                .long("live")
+                .value_name("FAMILY")
+                .help("Run a family on a GPU and read its buffers: constants as for `warm`, --tokens N"),
+        )
+        .arg(
+            Arg::new("synthetic")
+                .long("synthetic")
+                .value_name("SPLITS")
+                .value_delimiter(',')
+                .value_parser(value_parser!(u32))
+                .conflicts_with("live")
+                .help("Made-up launches in the shape of the published ones, for a look without a GPU"),
+        )
+        .arg(
+            Arg::new("save")
+                .long("save")
+                .value_name("FOLDER")
+                .value_parser(value_parser!(PathBuf))
+                .help("Write the buffers read or made up: .npy, and .json beside it"),
+        )
+        .arg(path(
+            "csv",
+            "Write the original's columns [with several buffers: a folder]",
+        ))
+        .arg(path(
+            "trace",
+            "Write a trace for Perfetto [with several buffers: a folder]",
+        ))
+        .arg(path(
+            "html",
+            "Write a page that needs nothing else, all buffers in it",
+        ))
+        .arg(args::microseconds(
+            "launch-us",
+            "The launch's measured time, for shares and microseconds",
+        ))
+        .arg(args::microseconds(
+            "wall-us",
+            "A wall time, for the CSV's wall_minus_regions_us",
+        ))
+        .arg(
+            Arg::new("family")
+                .long("family")
+                .value_name("NAME")
+                .help("Whose regions a file has that says nothing itself [default: by their number]"),
+        )
+        .arg(
+            Arg::new("no-sidecar")
+                .long("no-sidecar")
+                .action(ArgAction::SetTrue)
+                .help("Leave the .json beside a file unread, and take the geometry from the flags"),
+        );
     let declared = |name: &str| registry.families().any(|f| f.constants.contains_key(name));
     let mut command = args::constants(command, registry);
     for (name, flag, help) in GEOMETRY {
@@ -85,7 +87,11 @@ pub(in crate::cli) fn command(registry: &Registry) -> Command {
 const GEOMETRY: [(&str, &str, &str); 6] = [
     ("slice_ctas", "slice-ctas", "Blocks in x [default: 8]"),
     ("num_k_tiles", "num-k-tiles", "Blocks in y [default: 8]"),
-    ("num_seqs", "num-seqs", "Blocks in z: sequences [default: 1]"),
+    (
+        "num_seqs",
+        "tokens",
+        "Tokens of a launch: sequences, blocks in z [default: 1]",
+    ),
     ("wo_split", "wo-split", "Slots of a kv head [default: 1]"),
     ("num_kv_heads", "num-kv-heads", "Key/value heads [default: 4]"),
     (

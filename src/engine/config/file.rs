@@ -11,27 +11,9 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::settings::in_file;
 use super::{ConfigError, Setting, Source};
 use crate::engine::suggest::did_you_mean;
-
-const KEYS: [&str; 16] = [
-    "arch",
-    "cache_dir",
-    "cache_max_entries",
-    "cache_max_size",
-    "cache_ro",
-    "cache_trust",
-    "constants",
-    "env_file",
-    "jobs",
-    "lock_timeout",
-    "miss",
-    "nvrtc",
-    "offline",
-    "require_receipt",
-    "templates",
-    "trace",
-];
 
 /// A parsed config file. Values are kept as text, lists separated by commas.
 #[derive(Debug, Clone, Default)]
@@ -96,9 +78,9 @@ impl ConfigFile {
         for (key, value) in table.get_ref() {
             let name = key.get_ref().as_ref();
             let at = key.span().start;
-            if !KEYS.contains(&name) {
-                let hint = did_you_mean(name, KEYS);
-                let known = KEYS.join(", ");
+            if !in_file().any(|known| known == name) {
+                let hint = did_you_mean(name, in_file());
+                let known = in_file().collect::<Vec<_>>().join(", ");
                 return Err(error(
                     at,
                     format!("unknown setting `{name}`{hint}: known are {known}"),
@@ -146,6 +128,23 @@ impl ConfigFile {
             .iter()
             .map(|(name, at)| (name.clone(), self.setting(at).source))
             .collect()
+    }
+
+    /// See [`Config::rename_constants`](super::Config::rename_constants). What is set by its
+    /// present name, too, stays.
+    pub(super) fn rename_constants(
+        &mut self,
+        renamed: &BTreeMap<String, String>,
+    ) -> Vec<(String, String, Source)> {
+        let mut found = Vec::new();
+        for (former, present) in renamed {
+            if let Some(value) = self.constants.remove(former) {
+                let source = self.setting(&value).source;
+                found.push((former.clone(), present.clone(), source));
+                self.constants.entry(present.clone()).or_insert(value);
+            }
+        }
+        found
     }
 
     fn setting(&self, (line, value): &(usize, String)) -> Setting {

@@ -9,6 +9,7 @@
 mod cache;
 mod env_file;
 mod file;
+pub mod settings;
 mod source;
 
 use std::collections::BTreeMap;
@@ -212,15 +213,16 @@ impl Config {
             .or_else(|| self.file.as_ref()?.constant(name))
     }
 
-    /// The preset: `--preset`, else `JITC_PRESET` or the original system's
-    /// `CUTE_MLP_TILE`.
+    /// The preset: `--preset`, else the first of `variables` that is set, as for
+    /// [`constant`](Self::constant), else `preset` in the config file.
     #[must_use]
-    pub fn preset(&self) -> Option<Setting> {
+    pub fn preset(&self, variables: &[String]) -> Option<Setting> {
         let flag = self.flags.preset.as_ref().map(|name| Setting {
             value: name.clone(),
             source: Source::Flag("--preset".into()),
         });
-        flag.or_else(|| self.variable(&["JITC_PRESET", "CUTE_MLP_TILE"]))
+        flag.or_else(|| self.variable(variables))
+            .or_else(|| self.file.as_ref()?.get("preset"))
     }
 
     /// The first of these names that the environment sets, else that the
@@ -249,6 +251,22 @@ impl Config {
     #[must_use]
     pub fn file_constants(&self) -> Vec<(String, Source)> {
         self.file.as_ref().map(ConfigFile::constants).unwrap_or_default()
+    }
+
+    /// Calls constants that flags or the config file set by a former name what they are
+    /// called now; gives former name, present name and where it was written, of each.
+    pub fn rename_constants(&mut self, renamed: &BTreeMap<String, String>) -> Vec<(String, String, Source)> {
+        let mut found = Vec::new();
+        for flag in &mut self.flags.constants {
+            if let Some(present) = renamed.get(&flag.name) {
+                let former = std::mem::replace(&mut flag.name, present.clone());
+                found.push((former, present.clone(), Source::Flag(flag.flag.clone())));
+            }
+        }
+        if let Some(file) = &mut self.file {
+            found.extend(file.rename_constants(renamed));
+        }
+        found
     }
 
     /// The list of architectures, if one was given.

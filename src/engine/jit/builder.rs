@@ -10,7 +10,7 @@ use super::policy::Policy;
 use super::{Error, Jit};
 use crate::engine::cache::{Cache, CacheBuilder, Event, Receipt, Tier};
 use crate::engine::config::{Config, MissPolicy};
-use crate::engine::request::template::Registry;
+use crate::engine::request::template::{Registry, variable_of};
 
 /// What a [`Jit`] is made of.
 #[must_use]
@@ -66,8 +66,18 @@ impl JitBuilder {
 
     /// Reads the families; touches neither cache nor compiler.
     pub fn build(self) -> Result<Jit, Error> {
-        let config = self.config;
+        let mut config = self.config;
         let registry = Registry::load(config.templates().as_deref())?;
+        let renamed = registry.former_constants();
+        for (former, present, origin) in config.rename_constants(&renamed) {
+            tracing::warn!("constant `{former}` ({origin}) is called `{present}`; the former name will go");
+        }
+        for (former, present) in &renamed {
+            if let Some(set) = config.variable(&[variable_of(former)]) {
+                let present = variable_of(present);
+                tracing::warn!("{} sets what {present} does; the former name will go", set.source);
+            }
+        }
         let policy = Policy::new(&config, self.miss, self.receipt)?;
         let mut cache = self.cache.trust(config.cache_trust()?);
         for folder in config.cache_ro() {

@@ -134,7 +134,7 @@ impl Block {
             None => archs.to_vec(),
         };
         for name in self.constants.keys() {
-            if !families.iter().any(|f| f.family().constants.contains_key(name)) {
+            if !families.iter().any(|f| f.family().constant(name).is_some()) {
                 return Err(format!("none of its families declares a constant `{name}`"));
             }
         }
@@ -162,7 +162,7 @@ impl Block {
     fn product(&self, family: &Family) -> Result<Vec<Vec<(String, String)>>, String> {
         let mut product = vec![Vec::new()];
         for (name, values) in &self.constants {
-            let Some(constant) = family.constants.get(name) else {
+            let Some(constant) = family.constant(name) else {
                 continue;
             };
             let mut texts = Vec::new();

@@ -1,13 +1,16 @@
-//! Which families a request means.
+//! Which families a request means: those it names, else those that its constants fit.
 //!
-//! Invariant: every constant that was written is one of some family of the request, or
-//! the request is refused.
+//! Invariant: every value that was written is taken by some family of the selection, or
+//! the request is refused; a family that takes none of a constant's values is left out
+//! only where nobody named it, and never without being listed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::engine::config::Config;
-use crate::engine::request::spec::{SpecError, check_names};
-use crate::engine::request::template::{Family, Registry, TemplateError};
+use crate::engine::config::{Config, Setting};
+use crate::engine::request::spec::{KernelSpec, SpecError, check_names, parse, parse_archs, preset};
+use crate::engine::request::target::Arch;
+use crate::engine::request::template::{Family, NamedFamily, Registry, TemplateError};
 
 /// Why a selection is empty or wrong.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +24,103 @@ pub enum SelectError {
     Spec(#[from] SpecError),
 }
 
+/// The families that a request means.
+#[derive(Debug)]
+pub struct Selection {
+    /// They, by name or in the order in which they were named.
+    pub families: Vec<Selected>,
+    /// Families that declare every constant of the request and take none of the values
+    /// of one of them, and why; empty where families were named.
+    pub left_out: Vec<SpecError>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub struct Selected {
+    /// The family, as it was named.
+    pub named: NamedFamily,
+    /// Values of lists that other families of the selection take and this one does not.
+    pub dropped: Vec<SpecError>,
+    /// The same by constant, as texts.
+    skip: BTreeMap<String, Vec<String>>,
+}
+
 impl Registry {
+    /// The families of these names; without a name, every family that declares all
+    /// constants of the command line and takes a value of each constant that is set.
+    /// Of a list, each family takes what is legal for it.
+    ///
+    /// # Errors
+    /// A value that is legal in none of the families, a constant that none of them
+    /// declares, and a named family that takes no value of a constant's list.
+    pub fn select(&self, names: &[String], config: &Config) -> Result<Selection, SelectError> {
+        let candidates: Vec<NamedFamily> = if names.is_empty() {
+            check_names(self.families(), config)?;
+            let set = config.flag_constants();
+            let declares_all = |f: &&Arc<Family>| set.iter().all(|c| f.constants.contains_key(&c.name));
+            self.families()
+                .filter(declares_all)
+                .map(NamedFamily::from)
+                .collect()
+        } else {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            self.check_constants(&names, config)?;
+            names.iter().map(|n| self.named(n)).collect::<Result<_, _>>()?
+        };
+        if candidates.is_empty() {
+            let flags = config.flag_constants().iter().map(|c| c.name.as_str());
+            let flags: Vec<&str> = flags.collect();
+            return Err(
+                SpecError::NoFamily(format!("no family declares all of {}", flags.join(", "))).into(),
+            );
+        }
+        let families: Vec<&Arc<Family>> = candidates.iter().map(NamedFamily::family).collect();
+        let dropped = dropped(&families, config)?;
+        let mut selection = Selection {
+            families: Vec::new(),
+            left_out: Vec::new(),
+        };
+        for (named, dropped) in candidates.into_iter().zip(dropped) {
+            let (unfit, dropped): (Vec<_>, Vec<_>) = dropped.into_iter().partition(|d| d.all);
+            if let Some(unfit) = unfit.into_iter().next() {
+                if !names.is_empty() {
+                    return Err(unfit.because.into());
+                }
+                selection.left_out.push(unfit.because);
+                continue;
+            }
+            let mut skip: BTreeMap<String, Vec<String>> = BTreeMap::new();
+            for one in &dropped {
+                skip.entry(one.constant.clone())
+                    .or_default()
+                    .push(one.text.clone());
+            }
+            selection.families.push(Selected {
+                named,
+                dropped: dropped.into_iter().map(|d| d.because).collect(),
+                skip,
+            });
+        }
+        if selection.families.is_empty() {
+            let why: Vec<String> = selection.left_out.iter().map(ToString::to_string).collect();
+            return Err(
+                SpecError::NoFamily(format!("no family takes these together: {}", why.join("; "))).into(),
+            );
+        }
+        Ok(selection)
+    }
+
+    /// Former names of constants, with the present ones; without those that some family has
+    /// for a constant of today.
+    #[must_use]
+    pub fn former_constants(&self) -> BTreeMap<String, String> {
+        let constants = self.families().flat_map(|f| f.constants.values());
+        let former = constants.flat_map(|c| c.former.iter().map(|former| (former.clone(), c.name.clone())));
+        former
+            .filter(|(former, _)| !self.families().any(|f| f.constants.contains_key(former)))
+            .collect()
+    }
+
     /// Refuses constants of the command line that none of these families declares, and
     /// those of the config file that no family at all declares.
     pub fn check_constants(&self, names: &[&str], config: &Config) -> Result<(), SelectError> {
@@ -38,3 +137,143 @@ impl Registry {
         Ok(())
     }
 }
+
+impl Selection {
+    /// Every spec of the selection, for the architectures of the settings; where they
+    /// name none, for those of `usual` that a family can do with.
+    pub fn specs(
+        &self,
+        config: &Config,
+        usual: impl FnOnce() -> Vec<Arch>,
+    ) -> Result<Vec<KernelSpec>, SpecError> {
+        let named = config.arch().map(|setting| parse_archs(&setting)).transpose()?;
+        let usual = if named.is_none() { usual() } else { Vec::new() };
+        let mut specs = Vec::new();
+        for selected in &self.families {
+            let archs = named.clone().unwrap_or_else(|| {
+                // Nobody asked for these: what a family cannot do is left out.
+                let able = usual.iter().filter(|arch| selected.named.family().does(**arch));
+                able.copied().collect()
+            });
+            let taken = |name: &str, text: &str| {
+                let skip = selected.skip.get(name);
+                skip.is_none_or(|skip| skip.iter().all(|one| one != text))
+            };
+            specs.extend(KernelSpec::expand_where(&selected.named, config, &archs, &taken)?);
+        }
+        Ok(specs)
+    }
+
+    /// A line for each family, and each value of a list, that was left out.
+    pub fn notes(&self) -> impl Iterator<Item = String> {
+        let families = self.left_out.iter().map(|why| format!("left out: {why}"));
+        let values = self.families.iter().flat_map(|selected| &selected.dropped);
+        families.chain(values.map(|why| format!("left out of the list: {why}")))
+    }
+}
+
+/// A value that a family does not take.
+struct Dropped {
+    constant: String,
+    text: String,
+    because: SpecError,
+    /// Whether it takes no other value of the constant either.
+    all: bool,
+}
+
+/// What each of these families does not take, by family. A value that none of them takes
+/// is an error.
+fn dropped(families: &[&Arc<Family>], config: &Config) -> Result<Vec<Vec<Dropped>>, SpecError> {
+    let mut all = Vec::new();
+    for family in families {
+        let mut dropped = Vec::new();
+        if let Some(because) = unknown_preset(family, families, config)? {
+            dropped.push(because);
+        }
+        for (name, constant) in &family.constants {
+            let Some(Setting { value, source }) = config.constant(name, &constant.variables) else {
+                continue;
+            };
+            let mut unfit = Vec::new();
+            for text in value.split(',') {
+                let Err(because) = parse(family, name, text, &source) else {
+                    continue;
+                };
+                let others = families.iter().filter_map(|f| f.constants.get(name));
+                if !others.clone().any(|c| c.legal.parse(text).is_ok()) {
+                    return Err(legal_nowhere(families, name, text, because));
+                }
+                unfit.push(Dropped {
+                    constant: name.clone(),
+                    text: text.to_owned(),
+                    because,
+                    all: false,
+                });
+            }
+            let none = unfit.len() == value.split(',').count();
+            for one in &mut unfit {
+                one.all = none;
+            }
+            dropped.extend(unfit);
+        }
+        all.push(dropped);
+    }
+    Ok(all)
+}
+
+/// A preset that this family lacks and another of them has.
+fn unknown_preset(
+    family: &Family,
+    families: &[&Arc<Family>],
+    config: &Config,
+) -> Result<Option<Dropped>, SpecError> {
+    let Err(because) = preset(family, config) else {
+        return Ok(None);
+    };
+    let known = |f: &&&Arc<Family>| {
+        let named = preset(f, config);
+        named.is_ok_and(|named| named.is_some())
+    };
+    if !families.iter().any(|f| known(&f)) {
+        return Err(because);
+    }
+    Ok(Some(Dropped {
+        constant: String::new(),
+        text: String::new(),
+        because,
+        all: true,
+    }))
+}
+
+/// The error of a value that none of the families that declare the constant takes: of
+/// one family its own; of several, with what is legal in each.
+fn legal_nowhere(families: &[&Arc<Family>], name: &str, text: &str, own: SpecError) -> SpecError {
+    let mut legal: Vec<(String, Vec<&str>)> = Vec::new();
+    for family in families {
+        let Some(constant) = family.constants.get(name) else {
+            continue;
+        };
+        let what = constant.legal.to_string();
+        match legal.iter_mut().find(|(known, _)| *known == what) {
+            Some((_, names)) => names.push(&family.name),
+            None => legal.push((what, vec![&family.name])),
+        }
+    }
+    match own {
+        SpecError::Value { origin, .. } if legal.iter().map(|(_, f)| f.len()).sum::<usize>() > 1 => {
+            let each = legal
+                .iter()
+                .map(|(what, names)| format!("{what} ({})", names.join(", ")));
+            let expected = each.collect::<Vec<_>>().join("; ");
+            SpecError::LegalNowhere {
+                constant: name.to_owned(),
+                origin,
+                reason: format!("`{}` is not legal: expected {expected}", text.trim()),
+            }
+        }
+        own => own,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,19 @@ pub enum SpecError {
         /// What was wrong and what is legal.
         reason: String,
     },
+    /// A constant's value is legal in none of the families that declare it.
+    #[error("{constant} ({origin}): {reason}")]
+    LegalNowhere {
+        /// The constant.
+        constant: String,
+        /// Where the value was written.
+        origin: Source,
+        /// What was wrong, and what is legal in which family.
+        reason: String,
+    },
+    /// Constants that no family takes together.
+    #[error("{0}")]
+    NoFamily(String),
     /// Nobody declares this constant.
     #[error("unknown constant `{constant}` ({origin}){hint}")]
     UnknownConstant {
@@ -92,11 +105,11 @@ pub enum SpecError {
         /// What was asked for.
         value: String,
         /// Where it was written.
-        origin: Source,
+        origin: Box<Source>,
         /// The former name.
-        name: String,
+        name: Box<str>,
         /// What that stands for.
-        meaning: String,
+        meaning: Box<str>,
     },
     /// An arch that is none.
     #[error("arch ({origin}): {reason}")]
@@ -144,7 +157,7 @@ impl KernelSpec {
         let mut assigned = defaults(family);
         for (name, text) in set {
             let value = parse(family, name, text, &Source::Api)?;
-            assigned.insert(name.to_owned(), (value, Source::Api));
+            assigned.insert(family.present_name(name).to_owned(), (value, Source::Api));
         }
         fix(&named, &mut assigned)?;
         Self::validate(family, &assigned, arch)
@@ -156,20 +169,30 @@ impl KernelSpec {
         let mut assigned: Assigned = own.map(|(n, v)| (n.clone(), (v.clone(), Source::Api))).collect();
         for (name, text) in set {
             let value = parse(&self.family, name, text, &Source::Api)?;
-            assigned.insert(name.to_owned(), (value, Source::Api));
+            let name = self.family.present_name(name).to_owned();
+            assigned.insert(name, (value, Source::Api));
         }
         Self::validate(&self.family, &assigned, self.arch)
     }
 
     /// Every spec that the settings ask for: the product of all lists. Constants
     /// that this family does not declare are left to other families; see
-    /// [`check_names`].
+    /// [`Registry::select`](crate::engine::request::template::Registry).
     pub fn expand(
         family: impl Into<NamedFamily>,
         config: &Config,
         archs: &[Arch],
     ) -> Result<Vec<Self>, SpecError> {
-        let named = family.into();
+        Self::expand_where(&family.into(), config, archs, &|_, _| true)
+    }
+
+    /// The same of those values of lists that are `taken`, by constant and text.
+    pub(crate) fn expand_where(
+        named: &NamedFamily,
+        config: &Config,
+        archs: &[Arch],
+        taken: &dyn Fn(&str, &str) -> bool,
+    ) -> Result<Vec<Self>, SpecError> {
         let family = named.family();
         let preset = preset(family, config)?;
         let mut product = vec![defaults(family)];
@@ -178,7 +201,7 @@ impl KernelSpec {
                 continue;
             };
             let mut next = Vec::new();
-            for text in value.split(',') {
+            for text in value.split(',').filter(|text| taken(&constant.name, text)) {
                 let value = parse(family, &constant.name, text, &source)?;
                 for assigned in &product {
                     let mut assigned = assigned.clone();
@@ -190,7 +213,7 @@ impl KernelSpec {
         }
         let mut specs = Vec::new();
         for mut assigned in product {
-            fix(&named, &mut assigned)?;
+            fix(named, &mut assigned)?;
             if let Some(preset) = preset {
                 apply(family, preset, &mut assigned)?;
             }
@@ -293,13 +316,16 @@ impl KernelSpec {
         }
     }
 
-    /// A declared or derived constant as a number; `None` if there is no such one.
+    /// A declared or derived constant as a number, by its name or a former one; `None` if
+    /// there is no such one.
     #[must_use]
     pub fn number(&self, name: &str) -> Option<u32> {
-        (self.derived.get(name).copied()).or_else(|| match self.constants.get(name)? {
-            Value::U32(number) => Some(*number),
-            Value::Bool(flag) => Some(u32::from(*flag)),
-            _ => None,
+        (self.derived.get(name).copied()).or_else(|| {
+            match self.constants.get(self.family.present_name(name))? {
+                Value::U32(number) => Some(*number),
+                Value::Bool(flag) => Some(u32::from(*flag)),
+                _ => None,
+            }
         })
     }
 
@@ -376,27 +402,6 @@ fn identity(family: &Family, constants: &BTreeMap<String, Value>, arch: Arch) ->
     SpecId(hash.finalize().into())
 }
 
-/// The preset that was named. A family without presets leaves the name to others.
-fn preset<'a>(family: &'a Family, config: &Config) -> Result<Option<&'a Preset>, SpecError> {
-    let Some(setting) = config.preset().filter(|_| !family.presets.is_empty()) else {
-        return Ok(None);
-    };
-    let Some(preset) = family.preset(&setting.value) else {
-        let names: Vec<&str> = family.presets.iter().map(|p| p.name.as_str()).collect();
-        let hint = did_you_mean(&setting.value, names.iter().copied());
-        return Err(SpecError::Preset {
-            family: family.name.clone(),
-            origin: setting.source,
-            reason: format!(
-                "there is no `{}`{hint}; there are: {}",
-                setting.value,
-                names.join(", ")
-            ),
-        });
-    };
-    Ok(Some(preset))
-}
-
 /// Sets what a preset says where nobody said otherwise.
 fn apply(family: &Family, preset: &Preset, assigned: &mut Assigned) -> Result<(), SpecError> {
     let constants = assigned
@@ -431,9 +436,9 @@ fn fix(named: &NamedFamily, assigned: &mut Assigned) -> Result<(), SpecError> {
                     family: named.family().name.clone(),
                     constant: name.clone(),
                     value: other.to_string(),
-                    origin: origin.clone(),
-                    name: former.name.clone(),
-                    meaning: former.meaning.clone(),
+                    origin: Box::new(origin.clone()),
+                    name: former.name.as_str().into(),
+                    meaning: former.meaning.as_str().into(),
                 });
             }
             _ => assigned.insert(
@@ -443,6 +448,28 @@ fn fix(named: &NamedFamily, assigned: &mut Assigned) -> Result<(), SpecError> {
         };
     }
     Ok(())
+}
+
+/// The preset that the settings name. A family without presets leaves the name to others.
+pub(crate) fn preset<'f>(family: &'f Family, config: &Config) -> Result<Option<&'f Preset>, SpecError> {
+    let setting = config.preset(&family.preset_variables);
+    let Some(setting) = setting.filter(|_| !family.presets.is_empty()) else {
+        return Ok(None);
+    };
+    if let Some(preset) = family.preset(&setting.value) {
+        return Ok(Some(preset));
+    }
+    let names: Vec<&str> = family.presets.iter().map(|p| p.name.as_str()).collect();
+    let hint = did_you_mean(&setting.value, names.iter().copied());
+    Err(SpecError::Preset {
+        family: family.name.clone(),
+        origin: setting.source,
+        reason: format!(
+            "there is no `{}`{hint}; there are: {}",
+            setting.value,
+            names.join(", ")
+        ),
+    })
 }
 
 fn defaults(family: &Family) -> Assigned {
@@ -455,7 +482,7 @@ fn defaults(family: &Family) -> Assigned {
 
 /// A text as a value of a constant; an error names where it was written.
 pub(crate) fn parse(family: &Family, name: &str, text: &str, origin: &Source) -> Result<Value, SpecError> {
-    let Some(constant) = family.constants.get(name) else {
+    let Some(constant) = family.constant(name) else {
         return Err(SpecError::UnknownConstant {
             constant: name.to_owned(),
             origin: origin.clone(),
@@ -464,7 +491,7 @@ pub(crate) fn parse(family: &Family, name: &str, text: &str, origin: &Source) ->
     };
     constant.legal.parse(text).map_err(|reason| SpecError::Value {
         family: family.name.clone(),
-        constant: name.to_owned(),
+        constant: constant.name.clone(),
         origin: origin.clone(),
         reason,
     })

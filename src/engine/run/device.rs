@@ -9,6 +9,8 @@ use cudarc::driver::sys::CUdevice_attribute_enum as Attribute;
 use cudarc::driver::{CudaContext, result, sys};
 use serde::Serialize;
 
+use crate::engine::request::target::Arch;
+
 /// Facts of one GPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Device {
@@ -67,6 +69,22 @@ fn present() -> Result<(), DeviceError> {
         Ok(())
     } else {
         Err(DeviceError::NoDriver)
+    }
+}
+
+/// The architectures to compile for unless some are named: those of the GPUs here, each
+/// once; without a GPU, [`Arch::DEFAULTS`].
+#[must_use]
+pub fn default_archs() -> Vec<Arch> {
+    let devices = list().unwrap_or_default();
+    let here = devices.iter().map(|d| Arch::of_device(d.major, d.minor));
+    let mut archs: Vec<Arch> = here.collect();
+    archs.sort();
+    archs.dedup();
+    if archs.is_empty() {
+        Arch::DEFAULTS.to_vec()
+    } else {
+        archs
     }
 }
 

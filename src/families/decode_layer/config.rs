@@ -153,7 +153,7 @@ impl TryFrom<&KernelSpec> for LayerConfig {
                 page_size: size("page_size")?,
             },
             wo_split: constants.number("wo_split")?,
-            tokens: constants.number("tokens")?,
+            tokens: constants.number("tokens_per_pass")?,
             num_ctas: constants.number("num_ctas")?,
             slice_ctas: constants.number("slice_ctas")?,
             blocks: match launch {

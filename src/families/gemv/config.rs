@@ -45,7 +45,7 @@ impl TryFrom<&KernelSpec> for GemvConfig {
             rows: size("rows")?,
             k: size("k_total")?,
             parts: size("parts")?,
-            tokens: size("tokens")?,
+            tokens: size("tokens_per_pass")?,
             is_bf16: is("output", "bf16")?,
             is_packed: is("weight_layout", "packed")?,
         })
@@ -61,7 +61,11 @@ mod tests {
     fn a_spec_becomes_its_typed_constants() {
         let registry = Registry::load(None).expect("families");
         let family = registry.get("gemv").expect("family");
-        let set = [("tokens", "4"), ("output", "bf16"), ("weight_layout", "packed")];
+        let set = [
+            ("tokens_per_pass", "4"),
+            ("output", "bf16"),
+            ("weight_layout", "packed"),
+        ];
         let spec = KernelSpec::new(family, set, "sm_90a".parse().expect("arch")).expect("legal");
         let config = GemvConfig::try_from(&spec).expect("config");
         assert_eq!((config.rows, config.k), (34_816, 5120));

@@ -37,13 +37,17 @@ const MAX_TOKENS: usize = 8;
 /// Geometries whose bits have to agree, those of one order each.
 const GEOMETRIES: [&[(&str, &str)]; 4] = [
     &[],
-    &[("tokens", "4"), ("rows_per_cta", "40")],
-    &[("tokens", "2"), ("rows_per_cta", "24"), ("dependent", "true")],
-    &[("tokens", "4"), ("output", "bf16")],
+    &[("tokens_per_pass", "4"), ("rows_per_cta", "40")],
+    &[
+        ("tokens_per_pass", "2"),
+        ("rows_per_cta", "24"),
+        ("dependent", "true"),
+    ],
+    &[("tokens_per_pass", "4"), ("output", "bf16")],
 ];
 
 /// Eight tokens in one decode, where shared memory holds their activations.
-const EIGHT: &[(&str, &str)] = &[("tokens", "8"), ("rows_per_cta", "16")];
+const EIGHT: &[(&str, &str)] = &[("tokens_per_pass", "8"), ("rows_per_cta", "16")];
 const EIGHT_UP_TO: usize = 8192;
 
 /// Holds every launch of every shape, geometry and layout to the reference, and to the

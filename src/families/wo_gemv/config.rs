@@ -199,7 +199,7 @@ impl TryFrom<&KernelSpec> for WoConfig {
             weight_layout: WeightLayout::of(name("weight_layout")?)
                 .ok_or_else(|| missing("weight_layout"))?,
             geometry: LaunchGeometry::of(name("geometry")?).ok_or_else(|| missing("geometry"))?,
-            tokens: size("tokens")?,
+            tokens: size("tokens_per_pass")?,
             num_regions: number("num_regions")?,
             is_dependent: number("dependent")? == 1,
             by_mma: number("by_mma")? == 1,
@@ -225,7 +225,7 @@ mod tests {
         let set = [
             ("accumulate", "mma"),
             ("dependent", "true"),
-            ("tokens", "4"),
+            ("tokens_per_pass", "4"),
             ("wo_split", "8"),
         ];
         let config = WoConfig::try_from(&spec("wo_gemv", &set)).expect("config");

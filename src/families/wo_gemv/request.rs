@@ -15,6 +15,7 @@ use crate::engine::request::spec::{self, KernelSpec, SpecError};
 use crate::engine::request::target::Arch;
 use crate::engine::request::template::Family;
 use crate::measure::MeasureError;
+use crate::measure::bench::TOKENS;
 use crate::measure::harness::{Flag, Options};
 use crate::measure::tune::{Geometry, Problem};
 
@@ -65,33 +66,27 @@ impl WoRequest {
     /// A value that is not legal, or that a run cannot measure, with where it was written.
     pub fn new(jit: &Jit, options: &Options) -> Result<Self, MeasureError> {
         jit.registry().check_constants(&[FAMILY], jit.config())?;
-        let scales = options.text(GLOBAL_SCALE.name).unwrap_or("1");
-        Self::read(jit.registry().get(FAMILY)?, jit.config(), scales).map_err(MeasureError::Request)
+        let text = |flag: &Flag| options.text(flag.name).unwrap_or("1");
+        let (scales, tokens) = (text(&GLOBAL_SCALE), text(&TOKENS));
+        Self::read(jit.registry().get(FAMILY)?, jit.config(), scales, tokens).map_err(MeasureError::Request)
     }
 
-    fn read(family: &Arc<Family>, config: &Config, global_scales: &str) -> Result<Self, String> {
+    fn read(
+        family: &Arc<Family>,
+        config: &Config,
+        global_scales: &str,
+        tokens: &str,
+    ) -> Result<Self, String> {
         let mut lists: [Vec<String>; 3] = Default::default();
         let mut request = Self {
             shape: BTreeMap::new(),
             variants: Vec::new(),
-            tokens: vec![1],
+            tokens: numbers(tokens, "--tokens")?,
             global_scales: numbers(global_scales, "--global-scale")?,
             forced: Geometry::new(),
         };
         for constant in family.constants.values() {
             let name = constant.name.as_str();
-            if name == "tokens" {
-                // `--tokens` is the number of tokens to launch for; the constant of
-                // that name is geometry, and set as such.
-                for flag in config.flag_constants().iter().filter(|f| f.name == name) {
-                    if flag.flag == "--set" {
-                        request.forced.insert(name.into(), flag.value.clone());
-                    } else {
-                        request.tokens = numbers(&flag.value, &flag.flag)?;
-                    }
-                }
-                continue;
-            }
             let set = config.constant(name, &constant.variables);
             let value = set
                 .as_ref()

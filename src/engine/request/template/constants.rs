@@ -17,6 +17,8 @@ pub struct Constant {
     pub help: String,
     /// The environment variables that set it, strongest first.
     pub variables: Vec<String>,
+    /// Names that it had, understood wherever constants are named.
+    pub former: Vec<String>,
 }
 
 /// The values that a constant may have.
@@ -52,6 +54,8 @@ pub(super) struct ConstantFile {
     help: String,
     #[serde(default)]
     env: Vec<String>,
+    #[serde(default)]
+    former: Vec<String>,
     cxx_type: Option<String>,
 }
 
@@ -99,7 +103,8 @@ impl ConstantFile {
             other => other.to_string(),
         };
         let default = legal.parse(&text).map_err(|e| format!("default {e}"))?;
-        let mut variables = vec![format!("JITC_{}", name.to_uppercase())];
+        let names = std::iter::once(name).chain(self.former.iter().map(String::as_str));
+        let mut variables: Vec<String> = names.map(variable_of).collect();
         variables.extend(self.env);
         Ok(Constant {
             name: name.to_owned(),
@@ -107,8 +112,14 @@ impl ConstantFile {
             default,
             help: self.help,
             variables,
+            former: self.former,
         })
     }
+}
+
+/// The program's own variable for a constant of this name.
+pub(crate) fn variable_of(name: &str) -> String {
+    format!("JITC_{}", name.to_uppercase())
 }
 
 fn whole(number: f64) -> Result<u32, String> {

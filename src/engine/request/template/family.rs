@@ -13,6 +13,7 @@ use super::entry::{self, Entry, EntryFile, Shared};
 use super::names::{FormerName, FormerNameFile, Preset, PresetFile};
 use super::parameter_file::{ParameterFile, Scope};
 use super::parameters::ParameterList;
+use crate::engine::config::settings::why_reserved;
 use crate::engine::request::constant::Value;
 use crate::engine::request::target::Arch;
 use crate::engine::request::tera_strict::Expressions;
@@ -48,6 +49,9 @@ pub struct Family {
     pub presets: Vec<Preset>,
     /// Names that it had, still accepted.
     pub former_names: Vec<FormerName>,
+    /// The environment variables that name a preset, strongest first; of a family
+    /// without presets, none.
+    pub preset_variables: Vec<String>,
     /// Entry points, of which a spec has those whose condition holds.
     pub entries: Vec<Entry>,
     /// The parameters of entry points that have no list of their own.
@@ -96,6 +100,8 @@ struct FamilyFile {
     #[serde(default)]
     former_names: Vec<FormerNameFile>,
     #[serde(default)]
+    preset_env: Vec<String>,
+    #[serde(default)]
     sizes: Vec<String>,
     parameter_struct: Option<String>,
     parameters: Option<Vec<ParameterFile>>,
@@ -115,17 +121,8 @@ impl Family {
                 .map_or(1, |s| toml.text[..s.start].lines().count().max(1));
             in_toml(format!("line {line}: {}", e.message()))
         })?;
-        let constants: IndexMap<String, Constant> = file
-            .constants
-            .into_iter()
-            .map(|(name, constant)| {
-                let checked = constant
-                    .check(&name)
-                    .map_err(|e| in_toml(format!("constant `{name}`: {e}")))?;
-                Ok((name, checked))
-            })
-            .collect::<Result<_, TemplateError>>()?;
-
+        let constants = checked(file.constants, &file.derived).map_err(in_toml)?;
+        let preset_variables = preset_variables(file.presets.is_empty(), file.preset_env).map_err(in_toml)?;
         let presets: Vec<Preset> = file
             .presets
             .into_iter()
@@ -202,6 +199,7 @@ impl Family {
             constraints: file.constraints,
             presets,
             former_names,
+            preset_variables,
             entries,
             parameters,
             params_header,
@@ -221,6 +219,19 @@ impl Family {
     #[must_use]
     pub fn source_name(&self) -> String {
         source_name(&self.name)
+    }
+
+    /// The constant that has this name, or had it.
+    #[must_use]
+    pub fn constant(&self, name: &str) -> Option<&Constant> {
+        let had = |c: &&Constant| c.former.iter().any(|former| former == name);
+        (self.constants.get(name)).or_else(|| self.constants.values().find(had))
+    }
+
+    /// The name of the constant that has this name, or had it; any other name as it is.
+    #[must_use]
+    pub fn present_name<'n>(&'n self, name: &'n str) -> &'n str {
+        self.constant(name).map_or(name, |constant| &constant.name)
     }
 
     /// The preset of this name.
@@ -354,6 +365,39 @@ impl Family {
 
 fn source_name(family: &str) -> String {
     format!("{family}.cu.tera")
+}
+
+/// Variables that name a preset: the program's own, then the family's.
+fn preset_variables(no_presets: bool, own: Vec<String>) -> Result<Vec<String>, String> {
+    match (no_presets, own.is_empty()) {
+        (true, true) => Ok(own),
+        (true, false) => Err("`preset_env` names a preset, and there are none".into()),
+        (false, _) => Ok(std::iter::once("JITC_PRESET".to_owned()).chain(own).collect()),
+    }
+}
+
+/// Declared constants, each checked by itself, and their names among each other.
+fn checked(
+    declared: IndexMap<String, ConstantFile>,
+    derived: &[Derived],
+) -> Result<IndexMap<String, Constant>, String> {
+    let mut constants = IndexMap::new();
+    for (name, constant) in declared {
+        let checked = match why_reserved(&name) {
+            Some(reason) => Err(format!("`{name}` {reason}")),
+            None => constant.check(&name),
+        };
+        let checked = checked.map_err(|e| format!("constant `{name}`: {e}"))?;
+        constants.insert(name, checked);
+    }
+    let derived = derived.iter().map(|d| d.name.as_str());
+    let mut taken: BTreeSet<&str> = constants.keys().map(String::as_str).chain(derived).collect();
+    for (name, constant) in &constants {
+        if let Some(former) = constant.former.iter().find(|f| !taken.insert(f.as_str())) {
+            return Err(format!("constant `{name}`: its former name `{former}` is taken"));
+        }
+    }
+    Ok(constants)
 }
 
 fn check_source(

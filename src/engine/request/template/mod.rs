@@ -14,6 +14,7 @@ mod parameter_file;
 mod parameters;
 mod registry;
 
+pub(crate) use constants::variable_of;
 pub use constants::{Constant, Legal};
 pub use entry::{Axis, Entry, Size};
 pub use family::{Constraint, Derived, Family, TemplateFile};

@@ -39,7 +39,7 @@ pub const FLAGS: &[Flag] = &[
     bench::SEED,
     bench::OUT,
     request::CONTEXT,
-    request::NAT,
+    bench::TOKENS,
     request::PATH,
 ];
 
@@ -131,7 +131,7 @@ impl Run<'_> {
     /// Holds every stage of a variant to its reference, with as many tokens as share a pass.
     fn judge(&mut self, spec: &KernelSpec, sink: &mut Sink<'_>) -> Result<(), MeasureError> {
         if let Entry::Vacant(place) = self.gates.entry(spec.id()) {
-            let lengths = vec![GATE_LENGTH; spec.number("tokens").unwrap_or(1) as usize];
+            let lengths = vec![GATE_LENGTH; spec.number("tokens_per_pass").unwrap_or(1) as usize];
             let gate = verify::gate(self.session.jit, &self.session.context, spec, lengths)?;
             if let Some(reason) = gate.wrong() {
                 sink(Event::Failure(format!("{}: WRONG {reason}", spec.variant())));

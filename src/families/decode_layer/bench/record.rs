@@ -89,7 +89,7 @@ pub(super) fn config(path: Path, at: &At, seed: u64, kernels: &[Value]) -> Value
 /// `correctness_gate_layer.json`.
 pub(super) fn gate(passes: bool, gate: &Gate, bits: Bits, judged: &KernelSpec, path: Path) -> Value {
     json!({"passes": passes, "kind": "AUTHORITATIVE", "ref_function": "verify decode_layer",
-        "judged": judged.variant(), "positions": GATE_LENGTH, "tokens": judged.number("tokens"),
+        "judged": judged.variant(), "positions": GATE_LENGTH, "tokens": judged.number("tokens_per_pass"),
         "stages": gate.stages(), "same_bits_in_a_second_launch": bits.repeat,
         "same_bits_as_separate_launches": bits.as_lite,
         "left_out": (path == Path::Separate).then_some("wo_gemv and gemv: `jitc verify` is what holds them")})

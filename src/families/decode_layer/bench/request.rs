@@ -7,7 +7,7 @@ use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
 use crate::measure::MeasureError;
-use crate::measure::bench::BenchOptions;
+use crate::measure::bench::{BenchOptions, TOKENS};
 use crate::measure::harness::{Flag, Options};
 use crate::measure::region::live::requested;
 
@@ -22,7 +22,8 @@ pub(super) const CONTEXT: Flag = Flag::new(
     Some("1024,4096,16384,32768"),
     "Of the layer: positions of every sequence",
 );
-pub(super) const NAT: Flag = Flag::new("nat", "LIST", Some("1,2,4,8"), "Of the layer: tokens of a launch");
+/// Where `--tokens` is not given.
+const USUAL_TOKENS: &str = "1,2,4,8";
 pub(super) const PATH: Flag = Flag::new(
     "path",
     "LIST",
@@ -72,7 +73,10 @@ impl LayerBenchRequest {
     /// # Errors
     /// A value that is none, by the flag's name.
     pub fn new(options: &Options) -> Result<Self, MeasureError> {
-        let text = |name: &str| options.text(name).unwrap_or_default();
+        let text = |name: &str| match options.text(name) {
+            None if name == TOKENS.name => USUAL_TOKENS,
+            text => text.unwrap_or_default(),
+        };
         let numbers = |name: &str, most: usize| -> Result<Vec<usize>, String> {
             let one = |part: &str| part.trim().parse().ok().filter(|n| (1..=most).contains(n));
             let parts = text(name).split(',');
@@ -94,7 +98,7 @@ impl LayerBenchRequest {
         let paths: Result<_, String> = text(PATH.name).split(',').map(path).collect();
         Ok(Self {
             contexts: numbers(CONTEXT.name, MAX_POSITIONS).map_err(MeasureError::Request)?,
-            nats: numbers(NAT.name, MAX_TOKENS).map_err(MeasureError::Request)?,
+            nats: numbers(TOKENS.name, MAX_TOKENS).map_err(MeasureError::Request)?,
             paths: paths.map_err(MeasureError::Request)?,
             options: BenchOptions::read(options)?,
         })
@@ -125,8 +129,11 @@ pub(super) fn variants(
         }
     }
     let dims = max_dims(&specs)?;
-    let tokens = &jit.registry().get(FAMILY)?.constants["tokens"];
-    let chosen = jit.config().constant("tokens", &tokens.variables).is_some();
+    let tokens = &jit.registry().get(FAMILY)?.constants["tokens_per_pass"];
+    let chosen = jit
+        .config()
+        .constant("tokens_per_pass", &tokens.variables)
+        .is_some();
     let mut variants = Vec::new();
     for nat in nats {
         for spec in &specs {
@@ -154,7 +161,7 @@ fn with_tokens(spec: &KernelSpec, nat: usize, chosen: bool) -> Result<KernelSpec
             .map(|(name, value)| {
                 let free = !chosen && is_default(name);
                 let text = match (name.as_str(), short_ring) {
-                    ("tokens", _) if free => tokens.to_string(),
+                    ("tokens_per_pass", _) if free => tokens.to_string(),
                     ("stages", Some(stages)) if free => stages.to_string(),
                     _ => value.to_string(),
                 };
@@ -213,7 +220,7 @@ mod tests {
             let arch = "sm_90a".parse().expect("arch");
             let spec = KernelSpec::new(family, set.iter().copied(), arch).expect("legal");
             let laid = with_tokens(&spec, nat, chosen).expect("laid");
-            laid.number("tokens").expect("tokens")
+            laid.number("tokens_per_pass").expect("tokens")
         };
         let (packed, mma) = (("weight_layout", "packed64"), ("accumulate", "mma"));
         assert_eq!(tokens(&[], 8, false), 4);

@@ -55,7 +55,7 @@ impl Kernels {
 
     /// Tokens that share a decode of gate and up, and of down.
     pub(super) fn decodes(&self) -> [u32; 2] {
-        [&self.gate_up.0, &self.down.0].map(|spec| spec.number("tokens").unwrap_or(1))
+        [&self.gate_up.0, &self.down.0].map(|spec| spec.number("tokens_per_pass").unwrap_or(1))
     }
 }
 
@@ -240,7 +240,7 @@ fn widest(
         let set = [
             ("rows", rows.as_str()),
             ("k_total", k.as_str()),
-            ("tokens", tokens.as_str()),
+            ("tokens_per_pass", tokens.as_str()),
             ("num_ctas", num_ctas),
         ];
         KernelSpec::new(family, set, arch)
@@ -275,7 +275,7 @@ mod tests {
             let arch = "sm_90a".parse().expect("arch");
             let spec = widest(family, arch, room, rows, k, most).expect("legal");
             assert!(spec.number("shared_bytes") <= Some(room));
-            spec.number("tokens")
+            spec.number("tokens_per_pass")
         };
         let (h200, l40s) = (232_448, 101_376);
         assert_eq!(tokens(h200, 34_816, 5120, 8), Some(8), "gate and up");

@@ -16,7 +16,7 @@ pub use search::{FLAGS, TuneRequest, tune};
 /// Constants that lay a decode layer out; its others say what is worked out.
 pub const LAYER_GEOMETRY: [&str; 6] = [
     "wo_split",
-    "tokens",
+    "tokens_per_pass",
     "num_ctas",
     "stage_chunks",
     "stages",
@@ -57,7 +57,7 @@ pub fn heuristic(gpu: &Gpu, problem: &Problem) -> Geometry {
         let packed = is("weight_layout", "packed64") && is("accumulate", "mma");
         let eight = packed && kib >= 224;
         let (tokens, short_ring) = pass(problem.tokens, eight);
-        set.push(("tokens", tokens));
+        set.push(("tokens_per_pass", tokens));
         set.push(("num_ctas", gpu.sm_count.clamp(1, 1024)));
         if let Some(stages) = short_ring {
             set.push(("stages", stages));
@@ -102,7 +102,11 @@ pub fn layer_space(gpu: &Gpu, problem: &Problem) -> Vec<Geometry> {
                     ..problem.clone()
                 };
                 let mut geometry = heuristic(gpu, &own);
-                for (name, value) in [("wo_split", split), ("tokens", tokens), ("num_ctas", *grid)] {
+                for (name, value) in [
+                    ("wo_split", split),
+                    ("tokens_per_pass", tokens),
+                    ("num_ctas", *grid),
+                ] {
                     geometry.insert(name.to_owned(), value.to_string());
                 }
                 geometries.push(geometry);
@@ -133,15 +137,21 @@ pub fn lay_out(
         Origin::Forced => heuristic(&gpu, &problem),
         _ => choice.geometry,
     };
+    // A record may have a constant by the name that it had when it was written.
+    geometry = (geometry.into_iter())
+        .map(|(name, value)| (asked.family.present_name(&name).to_owned(), value))
+        .collect();
     geometry.retain(|name, _| !set.contains(&name.as_str()));
     loop {
         let laid = asked.with(geometry.iter().map(|(n, v)| (n.as_str(), v.as_str())));
         let shared = laid.as_ref().map(KernelSpec::shared_mem_bytes);
         let fits = shared.is_ok_and(|bytes| bytes <= device.shared_mem_per_block);
-        let tokens = geometry.get("tokens").and_then(|n| n.parse::<u32>().ok());
+        let tokens = geometry
+            .get("tokens_per_pass")
+            .and_then(|n| n.parse::<u32>().ok());
         match tokens {
             Some(tokens) if !fits && tokens > 1 => {
-                geometry.insert("tokens".into(), (tokens / 2).to_string());
+                geometry.insert("tokens_per_pass".into(), (tokens / 2).to_string());
                 // Eight tokens had a ring as short as it gets.
                 if tokens == 8 && !set.contains(&"stages") {
                     geometry.remove("stages");
@@ -155,7 +165,9 @@ pub fn lay_out(
 /// Constants of a layer's geometry that a flag, a variable, a file or a preset sets.
 #[must_use]
 pub fn set_geometry(config: &Config, family: &Family) -> Vec<&'static str> {
-    let preset = config.preset().and_then(|name| family.preset(&name.value));
+    let preset = config
+        .preset(&family.preset_variables)
+        .and_then(|name| family.preset(&name.value));
     let is_set = |name: &&str| {
         let constant = family.constants.get(*name);
         constant.is_some_and(|c| config.constant(name, &c.variables).is_some())
@@ -198,7 +210,7 @@ mod tests {
         let mut layer = problem(3);
         let set = |problem: &Problem| {
             let geometry = heuristic(&gpu(132), problem);
-            ["wo_split", "tokens", "num_ctas"].map(|name| geometry[name].clone())
+            ["wo_split", "tokens_per_pass", "num_ctas"].map(|name| geometry[name].clone())
         };
         assert_eq!(set(&layer), ["8", "4", "132"]);
         layer.constants.insert("accumulate".into(), "mma".into());
@@ -235,11 +247,43 @@ mod tests {
                     4
                 };
                 if name == "h200" && nat >= 4 {
-                    assert_eq!(spec.number("tokens"), Some(tokens), "{layout} {mode}");
+                    assert_eq!(spec.number("tokens_per_pass"), Some(tokens), "{layout} {mode}");
                 }
                 assert_eq!(spec.number("num_ctas"), Some(device.sm_count));
             }
         }
+    }
+
+    /// A record of before the constant was renamed: its split, and so the bits, must be found.
+    #[test]
+    fn a_record_with_a_constants_former_name_is_used_as_it_was_meant() {
+        let registry = crate::engine::request::template::Registry::load(None).expect("families");
+        let device = crate::engine::run::occupancy::known_device("h200").expect("device");
+        let arch = crate::engine::request::target::Arch::of_device(device.major, device.minor);
+        let asked = KernelSpec::new(registry.get("beta_coop").expect("family"), [], arch).expect("legal");
+        let former = "tokens";
+        let geometry = [("wo_split", "4"), (former, "2"), ("num_ctas", "120")];
+        let mut record = Record::default();
+        record.put(Winner {
+            gpu: Gpu::from(&device),
+            problem: Problem::of_layer(&asked, 4),
+            geometry: geometry.map(|(n, v)| (n.to_owned(), v.to_owned())).into(),
+            median_us: 90.0,
+            tried: 8,
+        });
+        let number = |set: &[&str], name: &str| {
+            let (spec, origin) = lay_out(&record, &device, &asked, 4, set).expect("laid out");
+            assert_eq!(origin, Origin::Tuned);
+            spec.number(name)
+        };
+        assert_eq!(number(&[], "wo_split"), Some(4));
+        assert_eq!(number(&[], "tokens_per_pass"), Some(2));
+        assert_eq!(number(&[], former), Some(2), "readers of the former name");
+        assert_eq!(
+            number(&["tokens_per_pass"], "tokens_per_pass"),
+            Some(1),
+            "set otherwise"
+        );
     }
 
     #[test]

@@ -11,13 +11,13 @@ use super::super::copies::{self, Copies};
 use super::super::reference::Kv;
 use super::super::verify::gate;
 use super::{layer_space, set_geometry};
-use crate::engine::config::Config;
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
 use crate::engine::run::device::{Context, Device};
 use crate::engine::run::occupancy::known_device;
 use crate::measure::MeasureError;
+use crate::measure::bench::TOKENS;
 use crate::measure::harness::{Event, Flag, Options, Sink, Verdict};
 use crate::measure::timing::{Method, Plan, Summary, sample};
 use crate::measure::tune::{
@@ -38,6 +38,7 @@ pub const FLAGS: &[Flag] = &[
         Some("4096"),
         "Of a decode layer: the length of every sequence",
     ),
+    TOKENS,
     Flag::new("launches", "COUNT", Some("50"), "Samples"),
     Flag::switch(
         "cold",
@@ -54,6 +55,8 @@ pub struct TuneRequest<'a> {
     pub space: Space,
     /// Candidates are listed, and none is timed; takes no GPU.
     pub dry_run: bool,
+    /// Tokens of a launch, a problem each.
+    pub tokens: Vec<u32>,
     /// Positions of every sequence.
     pub context: usize,
     /// Samples of a candidate.
@@ -67,6 +70,7 @@ impl<'a> TuneRequest<'a> {
             family,
             space: read_space(jit.registry().named(family)?.family(), options.all("space"))?,
             dry_run: options.is_given("dry-run"),
+            tokens: read_tokens(options)?,
             context: options.count("context")?.unwrap_or(4096),
             samples: options.count("launches")?.unwrap_or(50),
         })
@@ -80,7 +84,7 @@ pub fn tune(jit: &Jit, request: &TuneRequest<'_>, sink: &mut Sink<'_>) -> Result
     jit.registry().check_constants(&[family], jit.config())?;
     // What is not legal is refused here, not once a GPU was found.
     if let Some(device) = known_device("h200") {
-        problems(jit, &device, family)?;
+        problems(jit, &device, request)?;
     }
     let context = if request.dry_run {
         None
@@ -92,7 +96,7 @@ pub fn tune(jit: &Jit, request: &TuneRequest<'_>, sink: &mut Sink<'_>) -> Result
     let device = (here.or_else(|| known_device("h200")))
         .ok_or_else(|| MeasureError::Request("no GPU to list candidates for".into()))?;
     let mut untuned = 0;
-    for (base, problem) in problems(jit, &device, family)? {
+    for (base, problem) in problems(jit, &device, request)? {
         let candidates = candidates(jit, &request.space, &device, &base, &problem);
         if candidates.is_empty() {
             return Err(empty_search_space(&format!("{family} tokens={}", problem.tokens)));
@@ -125,14 +129,17 @@ pub fn tune(jit: &Jit, request: &TuneRequest<'_>, sink: &mut Sink<'_>) -> Result
     Ok(Verdict::of(untuned))
 }
 
-/// What is worked out, once for every number of tokens: `--tokens` is those of a
-/// launch; the constant of that name is what is tuned.
-fn problems(jit: &Jit, device: &Device, family: &str) -> Result<Vec<(KernelSpec, Problem)>, MeasureError> {
+/// What is worked out, once for every number of tokens of a launch.
+fn problems(
+    jit: &Jit,
+    device: &Device,
+    TuneRequest { family, tokens, .. }: &TuneRequest<'_>,
+) -> Result<Vec<(KernelSpec, Problem)>, MeasureError> {
     let family = jit.registry().named(family)?;
     let arch = Arch::of_device(device.major, device.minor);
     let mut problems: Vec<(KernelSpec, Problem)> = Vec::new();
     for spec in KernelSpec::expand(&family, jit.config(), &[arch])? {
-        for tokens in tokens(jit.config())? {
+        for tokens in tokens.iter().copied() {
             let problem = Problem::of_layer(&spec, tokens);
             match problems.iter().find(|(_, other)| *other == problem) {
                 None => problems.push((spec.clone(), problem)),
@@ -148,7 +155,7 @@ fn problems(jit: &Jit, device: &Device, family: &str) -> Result<Vec<(KernelSpec,
 fn one_value_each(first: &KernelSpec, other: &KernelSpec) -> Result<(), MeasureError> {
     let several = (first.constants.iter()).find(|(name, value)| {
         // `--tokens` is a list of launches.
-        *name != "tokens" && other.constants.get(*name) != Some(value)
+        *name != "tokens_per_pass" && other.constants.get(*name) != Some(value)
     });
     let Some((name, value)) = several else {
         return Ok(());
@@ -159,16 +166,12 @@ fn one_value_each(first: &KernelSpec, other: &KernelSpec) -> Result<(), MeasureE
     )))
 }
 
-fn tokens(config: &Config) -> Result<Vec<u32>, MeasureError> {
-    let flags = config.flag_constants();
-    let Some(flag) = flags.iter().find(|f| f.name == "tokens") else {
-        return Ok(vec![1]);
-    };
-    (flag.value.split(','))
+fn read_tokens(options: &Options) -> Result<Vec<u32>, MeasureError> {
+    let list = options.text(TOKENS.name).unwrap_or("1");
+    list.split(',')
         .map(|text| match text.trim().parse() {
             Ok(0) | Err(_) => Err(MeasureError::Request(format!(
-                "{} {}: expected numbers of tokens, such as 1,4",
-                flag.flag, flag.value
+                "--tokens {list}: expected numbers of tokens, such as 1,4"
             ))),
             Ok(tokens) => Ok(tokens),
         })
@@ -188,7 +191,7 @@ fn candidates(
     let mut all: Vec<(KernelSpec, Geometry)> = Vec::new();
     for declared in layer_space(&Gpu::from(device), problem) {
         for mut geometry in product(declared, space) {
-            geometry.retain(|name, _| name == "tokens" || !set.contains(&name.as_str()));
+            geometry.retain(|name, _| name == "tokens_per_pass" || !set.contains(&name.as_str()));
             let spec = base.with(geometry.iter().map(|(n, v)| (n.as_str(), v.as_str())));
             let Ok(spec) = spec else { continue };
             let fits = spec.number("shared_bytes") <= Some(device.shared_mem_per_block);

@@ -66,7 +66,7 @@ fn small_cases(all: &mut Cases) {
     all.add(SMALL, &[("num_ctas", "6")], &many, Kv::Random, 0.0123);
     let gated = [
         ("accumulate", "mul_add"),
-        ("tokens", "4"),
+        ("tokens_per_pass", "4"),
         ("scale_layout", "linear"),
         ("output_gate", "true"),
         ("input_norm", "true"),
@@ -84,7 +84,7 @@ fn small_cases(all: &mut Cases) {
     let tensor = [
         ("accumulate", "mma"),
         ("wo_split", "4"),
-        ("tokens", "8"),
+        ("tokens_per_pass", "8"),
         ("num_ctas", "7"),
         ("num_threads", "256"),
         ("stages", "3"),
@@ -95,12 +95,12 @@ fn small_cases(all: &mut Cases) {
     let two = [
         ("accumulate", "mma"),
         ("wo_split", "8"),
-        ("tokens", "2"),
+        ("tokens_per_pass", "2"),
         ("num_ctas", "9"),
         ("stages", "3"),
     ];
     all.add([640, 512, 24, 4, 256, 128], &two, &[129, 1, 128], Kv::Random, 1.0);
-    let five = [("tokens", "2"), ("num_ctas", "11"), ("stages", "2")];
+    let five = [("tokens_per_pass", "2"), ("num_ctas", "11"), ("stages", "2")];
     all.add([512, 640, 40, 8, 128, 64], &five, &[63, 200], Kv::Random, 0.0123);
     let wide = [("accumulate", "mma"), ("num_ctas", "3"), ("stage_chunks", "4")];
     all.add(
@@ -150,7 +150,7 @@ fn packed_cases(all: &mut Cases) {
         ("4", &[64, 63, 0, 300]),
         ("8", &[9, 40, 41]),
     ] {
-        let set: Vec<_> = tensor.into_iter().chain([("tokens", tokens)]).collect();
+        let set: Vec<_> = tensor.into_iter().chain([("tokens_per_pass", tokens)]).collect();
         all.add([640, 1088, 24, 4, 64, 16], &set, lengths, Kv::Random, 0.0123);
     }
 }
@@ -220,7 +220,7 @@ fn model_cases(all: &mut Cases) {
     let batch = [
         ("wo_split", "8"),
         ("accumulate", "mma"),
-        ("tokens", "4"),
+        ("tokens_per_pass", "4"),
         ("stages", "3"),
     ];
     all.add(MODEL, &batch, &[4096, 100, 8000, 64], Kv::Random, 0.0123);
@@ -229,7 +229,7 @@ fn model_cases(all: &mut Cases) {
     let gated = [
         ("wo_split", "4"),
         ("accumulate", "mma"),
-        ("tokens", "2"),
+        ("tokens_per_pass", "2"),
         ("output_gate", "true"),
         ("input_norm", "true"),
     ];
@@ -245,13 +245,18 @@ fn model_cases(all: &mut Cases) {
         ("stages", "3"),
     ];
     all.add(MODEL, &other, &[4096], Kv::Random, 0.0123);
-    let four = [PACKED, ("accumulate", "mma"), ("wo_split", "8"), ("tokens", "4")];
+    let four = [
+        PACKED,
+        ("accumulate", "mma"),
+        ("wo_split", "8"),
+        ("tokens_per_pass", "4"),
+    ];
     all.add(MODEL, &four, &[4096, 100, 8000, 64], Kv::Random, 0.0123);
     let eight_tokens = [
         PACKED,
         ("accumulate", "mma"),
         ("wo_split", "4"),
-        ("tokens", "8"),
+        ("tokens_per_pass", "8"),
         ("stages", "2"),
     ];
     all.add(

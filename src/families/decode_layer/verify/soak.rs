@@ -157,7 +157,7 @@ fn specs(
                 ("launch", launch.name()),
                 ("wo_split", split),
                 ("accumulate", mode),
-                ("tokens", tokens),
+                ("tokens_per_pass", tokens),
                 ("num_ctas", blocks.as_str()),
                 ("weight_layout", layout),
                 ("dependent", early),

@@ -30,6 +30,7 @@ pub const FLAGS: &[Flag] = &[
     bench::WARM,
     bench::LAUNCHES,
     bench::SEED,
+    bench::TOKENS,
     GLOBAL_SCALE,
     bench::OUT,
     Flag::switch(

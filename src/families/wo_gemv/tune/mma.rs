@@ -14,7 +14,7 @@ pub(super) fn heuristic(gpu: &Gpu, tokens: u32, hidden: u32, k: u32, slots: u32)
     let tokens = tokens.clamp(1, if fits(8) { 8 } else { 4 }).next_power_of_two();
     Geometry::from([
         ("mma_rows".to_owned(), rows.to_string()),
-        ("tokens".to_owned(), tokens.to_string()),
+        ("tokens_per_pass".to_owned(), tokens.to_string()),
     ])
 }
 
@@ -50,7 +50,7 @@ mod tests {
             let mut asked = problem(8, nat);
             asked.constants.insert("accumulate".into(), "mma".into());
             let geometry = crate::families::wo_gemv::tune::heuristic(gpu, &asked);
-            (geometry["mma_rows"].clone(), geometry["tokens"].clone())
+            (geometry["mma_rows"].clone(), geometry["tokens_per_pass"].clone())
         };
         assert_eq!(tokens(&gpu(132), 3), ("40".to_owned(), "4".to_owned()));
         assert_eq!(tokens(&gpu(132), 9), ("40".to_owned(), "8".to_owned()));
@@ -73,7 +73,7 @@ mod tests {
         for nat in [1, 2, 3, 8] {
             let orders = space("mma", nat, &[])
                 .iter()
-                .map(|g| g["tokens"].parse::<u32>().map(|t| t > 2))
+                .map(|g| g["tokens_per_pass"].parse::<u32>().map(|t| t > 2))
                 .collect::<Vec<_>>();
             assert!(orders.windows(2).all(|w| w[0] == w[1]));
             assert_eq!(orders[0], Ok(nat > 2));

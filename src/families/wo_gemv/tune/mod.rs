@@ -59,7 +59,7 @@ pub fn heuristic(gpu: &Gpu, problem: &Problem) -> Geometry {
             .map(|(n, v)| ((*n).to_owned(), v.to_string()))
             .collect()
     };
-    set(&[("rows_per_cta", rows), ("tokens", tokens)])
+    set(&[("rows_per_cta", rows), ("tokens_per_pass", tokens)])
 }
 
 /// What `jitc tune` tries: the product of these lists, or of `given` where it names
@@ -74,12 +74,12 @@ pub fn space(accumulate: &str, tokens: usize, given: &[(String, Vec<String>)]) -
         declare("mma_rows", &[16, 24, 40]);
         declare("mma_warps", &[8, 16]);
         declare("mma_ring", &[0, 3, 6]);
-        declare("tokens", mma::tokens(tokens));
+        declare("tokens_per_pass", mma::tokens(tokens));
     } else {
         declare("rows_per_cta", &[16, 20, 24, 40, 48]);
         declare("rows_per_thread", &[1, 2]);
         declare("row_groups", &[1, 2, 5, 10]);
-        declare("tokens", if tokens > 1 { &[1, 2, 4] } else { &[1] });
+        declare("tokens_per_pass", if tokens > 1 { &[1, 2, 4] } else { &[1] });
     }
     for (name, values) in given {
         lists.retain(|(declared, _)| declared != name);

@@ -36,6 +36,7 @@ pub const FLAGS: &[Flag] = &[
     bench::WARM,
     bench::LAUNCHES,
     bench::SEED,
+    bench::TOKENS,
     GLOBAL_SCALE,
 ];
 

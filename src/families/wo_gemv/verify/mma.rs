@@ -30,9 +30,9 @@ pub(crate) const LAYOUTS: [&str; 2] = ["nvfp4", "packed"];
 /// Geometries whose bits have to agree, those of one order each.
 const GEOMETRIES: [&[(&str, &str)]; 4] = [
     &[],
-    &[("mma_rows", "24"), ("tokens", "4")],
-    &[("mma_rows", "8"), ("tokens", "2"), ("dependent", "true")],
-    &[("mma_rows", "40"), ("tokens", "8")],
+    &[("mma_rows", "24"), ("tokens_per_pass", "4")],
+    &[("mma_rows", "8"), ("tokens_per_pass", "2"), ("dependent", "true")],
+    &[("mma_rows", "40"), ("tokens_per_pass", "8")],
 ];
 
 /// Names of the inputs: normal weights and activations, and hard ones.

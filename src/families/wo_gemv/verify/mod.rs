@@ -40,7 +40,10 @@ const MODES: [&str; 2] = ["fma", "mul_add"];
 /// Geometries and layouts, and what sets them.
 const FORMS: [(&str, &[(&str, &str)]); 5] = [
     ("tiled", &[]),
-    ("tiled 40 x 2", &[("rows_per_cta", "40"), ("tokens", "2")]),
+    (
+        "tiled 40 x 2",
+        &[("rows_per_cta", "40"), ("tokens_per_pass", "2")],
+    ),
     ("original", &[("geometry", "original")]),
     ("packed", &[("weight_layout", "packed")]),
     (
@@ -48,7 +51,7 @@ const FORMS: [(&str, &[(&str, &str)]); 5] = [
         &[
             ("weight_layout", "packed"),
             ("rows_per_cta", "40"),
-            ("tokens", "2"),
+            ("tokens_per_pass", "2"),
         ],
     ),
 ];

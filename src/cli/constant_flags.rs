@@ -1,0 +1,167 @@
+//! A flag for every constant of every family, and which of them a help shows.
+//!
+//! Invariant: a flag that help leaves out is still understood, so that a constant of
+//! another family is refused by its name and not as an unknown word.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::engine::config::FlagConstant;
+use crate::engine::request::template::{Constant, Family, Registry};
+use crate::families::decode_layer::FAMILY;
+
+/// Words of a command line that mean a family without being its name.
+const MEANT: [(&str, &str); 2] = [("layer", FAMILY), ("dispatch", FAMILY)];
+
+/// Before the id of a constant's flag, whose long name may be that of another argument's id.
+const ID: &str = "constant:";
+
+/// The id of a constant's flag.
+fn id(name: &str) -> String {
+    format!("{ID}{name}")
+}
+
+/// `--arch`, `--preset`, `--set` and a flag for each constant. A constant whose flag this
+/// command has already for something else is set by `--set` alone.
+pub(super) fn constants(command: Command, registry: &Registry) -> Command {
+    let mut command = command
+        .arg(
+            Arg::new("arch")
+                .long("arch")
+                .value_name("LIST")
+                .help("Architectures, such as sm_90a,sm_100a"),
+        )
+        .arg(
+            Arg::new("preset")
+                .long("preset")
+                .value_name("NAME")
+                .help("A family's named set of constants; `jitc families` lists them"),
+        )
+        .arg(
+            Arg::new("set")
+                .long("set")
+                .value_name("NAME=LIST")
+                .action(ArgAction::Append)
+                .help("Set a constant by name"),
+        );
+    let families: Vec<&Arc<Family>> = registry.families().collect();
+    for (name, declared) in declarations(&families) {
+        let long = name.replace('_', "-");
+        if command
+            .get_arguments()
+            .any(|a| a.get_long() == Some(long.as_str()))
+        {
+            continue;
+        }
+        let arg = Arg::new(id(name)).long(long).value_name("LIST");
+        command = command.arg(arg.help(help(&declared)).help_heading("Constants"));
+    }
+    command
+}
+
+/// The same command, with the constants of these families alone in its help.
+pub(super) fn of_families(command: Command, families: &[&Arc<Family>]) -> Command {
+    let declared = declarations(families);
+    let names: Vec<&str> = families.iter().map(|f| f.name.as_str()).collect();
+    let heading = format!("Constants of {}", names.join(", "));
+    command.mut_args(|arg| {
+        let Some(name) = arg.get_id().as_str().strip_prefix(ID) else {
+            return arg;
+        };
+        match declared.get(name) {
+            Some(declared) => arg.help(help(declared)).help_heading(heading.clone()),
+            None => arg.hide(true),
+        }
+    })
+}
+
+/// The families that a command line names, else those that its verb is about; none where
+/// it may be about any.
+pub(super) fn named<'r>(words: &[String], verb: &Command, registry: &'r Registry) -> Vec<&'r Arc<Family>> {
+    let family_of = |word: &str| -> Option<&'r Arc<Family>> {
+        let meant = MEANT.iter().find(|(name, _)| *name == word);
+        let name = meant.map_or(word, |(_, name)| name);
+        let formerly = || registry.formerly(name).map(|(family, _)| family);
+        registry.get(name).ok().or_else(formerly)
+    };
+    let mut found: Vec<&Arc<Family>> = Vec::new();
+    for word in words {
+        let value = match word.strip_prefix("--") {
+            Some(flag) => flag.split_once('=').map_or("", |(_, value)| value),
+            None => word,
+        };
+        let family = family_of(value).filter(|family| !found.iter().any(|f| f.name == family.name));
+        found.extend(family);
+    }
+    if found.is_empty() {
+        let family = verb.get_arguments().find(|arg| arg.get_id() == "family");
+        let usual = family.and_then(|arg| arg.get_default_values().first());
+        found.extend(usual.and_then(|word| word.to_str()).and_then(family_of));
+    }
+    found
+}
+
+/// Constants by name, with the families that declare them.
+type Declared<'f> = Vec<(&'f str, &'f Constant)>;
+
+fn declarations<'f>(families: &[&'f Arc<Family>]) -> BTreeMap<&'f str, Declared<'f>> {
+    let mut all: BTreeMap<&str, Declared<'f>> = BTreeMap::new();
+    for family in families {
+        for (name, constant) in &family.constants {
+            all.entry(name).or_default().push((&family.name, constant));
+        }
+    }
+    all
+}
+
+/// What help says of a constant: once where all families declare it alike, else a line
+/// for those that do.
+fn help(declared: &[(&str, &Constant)]) -> String {
+    let mut said: Vec<(String, Vec<&str>)> = Vec::new();
+    for (family, constant) in declared {
+        let text = format!(
+            "{} ({}) [default: {}]",
+            constant.help, constant.legal, constant.default
+        );
+        match said.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, families)) => families.push(family),
+            None => said.push((text, vec![family])),
+        }
+    }
+    if let [(text, _)] = said.as_slice() {
+        return text.clone();
+    }
+    let lines = said
+        .iter()
+        .map(|(text, families)| format!("{}: {text}", families.join(", ")));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Constants that the command line sets, in the order of flags, then of `--set`.
+pub(super) fn given(matches: &ArgMatches, registry: &Registry) -> Result<Vec<FlagConstant>, String> {
+    let mut constants = Vec::new();
+    let names = registry.families().flat_map(|f| f.constants.keys());
+    for name in names {
+        if let Ok(Some(value)) = matches.try_get_one::<String>(&id(name)) {
+            constants.push(FlagConstant {
+                name: name.clone(),
+                value: value.clone(),
+                flag: format!("--{}", name.replace('_', "-")),
+            });
+        }
+    }
+    let set = matches.try_get_many::<String>("set").ok().flatten();
+    for text in set.into_iter().flatten() {
+        let (name, value) = text
+            .split_once('=')
+            .ok_or_else(|| format!("--set {text}: expected NAME=VALUE, such as wo_split=8"))?;
+        constants.push(FlagConstant {
+            name: name.to_owned(),
+            value: value.to_owned(),
+            flag: "--set".into(),
+        });
+    }
+    Ok(constants)
+}
