@@ -16,7 +16,7 @@ use crate::engine::request::template::Family;
 use crate::engine::run::launch::{Arguments, LaunchError, Order, launch};
 use crate::engine::run::load::LoadedKernel;
 use crate::families::gemv;
-use crate::families::wo_gemv::{self, tune::heuristic};
+use crate::families::wo_gemv::{self, geometry::heuristic};
 use crate::measure::MeasureError;
 use crate::measure::bench::BenchSession;
 use crate::measure::timing::{Plan, sample};
