@@ -1,12 +1,41 @@
 //! Verifying and tuning without the command line.
 
+use std::path::Path;
+
 use jitc::engine::config::{Config, Environment, FlagConstant, Flags};
 use jitc::engine::jit::Jit;
-use jitc::families::{gemv, wo_gemv};
+use jitc::families::{decode_layer, gemv, wo_gemv};
 use jitc::measure::harness::{Event, Options, Verdict};
 use jitc::measure::tune::Record;
 
 use crate::gpu;
+
+fn with_constants(cache: &Path, constants: &[(&str, &str)]) -> Jit {
+    let constant = |(name, value): &(&str, &str)| FlagConstant {
+        name: (*name).to_owned(),
+        value: (*value).to_owned(),
+        flag: "--set".into(),
+    };
+    let flags = Flags {
+        cache_dir: Some(cache.to_path_buf()),
+        constants: constants.iter().map(constant).collect(),
+        ..Flags::default()
+    };
+    let config = Config::load(flags, Environment::capture(), cache).expect("settings");
+    Jit::new(config).expect("families")
+}
+
+/// A layer that compiles and runs fast.
+const SMALL: [(&str, &str); 8] = [
+    ("hidden", "256"),
+    ("intermediate", "320"),
+    ("num_q_heads", "4"),
+    ("num_kv_heads", "2"),
+    ("head_dim", "64"),
+    ("page_size", "16"),
+    ("num_ctas", "6"),
+    ("wo_split", "2"),
+];
 
 #[test]
 fn gemv_is_verified_through_the_library() {
@@ -36,18 +65,7 @@ fn a_tuned_geometry_is_kept_beside_the_cache_through_the_library() {
         return;
     }
     let dir = tempfile::tempdir().expect("tempdir");
-    let constant = |(name, value): (&str, &str)| FlagConstant {
-        name: name.to_owned(),
-        value: value.to_owned(),
-        flag: "--set".into(),
-    };
-    let flags = Flags {
-        cache_dir: Some(dir.path().to_path_buf()),
-        constants: [("hidden", "320"), ("wo_split", "2")].map(constant).to_vec(),
-        ..Flags::default()
-    };
-    let config = Config::load(flags, Environment::capture(), dir.path()).expect("settings");
-    let jit = Jit::new(config).expect("families");
+    let jit = with_constants(dir.path(), &[("hidden", "320"), ("wo_split", "2")]);
     let options = Options::of(wo_gemv::tune::FLAGS)
         .add("space", "rows_per_cta=20,40")
         .add("space", "rows_per_thread=1")
@@ -58,4 +76,70 @@ fn a_tuned_geometry_is_kept_beside_the_cache_through_the_library() {
     assert_eq!(verdict, Verdict::Good);
     let record = fs_err::read_to_string(Record::path(dir.path())).expect("a record");
     assert!(record.contains("\"rows_per_cta\""), "{record}");
+}
+
+#[test]
+fn a_soak_of_the_small_layer_has_no_differing_bit() {
+    if gpu().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("tempdir");
+    let jit = crate::jit(dir.path());
+    let request = decode_layer::verify::VerifyRequest {
+        launches: vec![decode_layer::Launch::Separate],
+        quick: true,
+        soak: Some(decode_layer::verify::Soak {
+            launches: 500,
+            streams: 2,
+        }),
+        device: 0,
+    };
+    let mut told = Vec::new();
+    let verdict = decode_layer::verify::verify(&jit, &request, &mut |event| {
+        if let Event::Object(object) = event {
+            told.push((object["event"].clone(), object["differing"].clone()));
+        }
+    });
+    assert_eq!(verdict.expect("soaked"), Verdict::Good);
+    assert_eq!(told, [("replays".into(), 0.into()), ("soak".into(), 0.into())]);
+}
+
+#[test]
+fn a_layer_is_tuned_and_benchmarked_through_the_library() {
+    if gpu().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("tempdir");
+    let out = dir.path().join("out");
+    let jit = with_constants(dir.path(), &SMALL);
+    let options = Options::of(decode_layer::tune::FLAGS)
+        .set("context", "40")
+        .set("launches", "3");
+    let family = decode_layer::FAMILY;
+    let request = decode_layer::tune::TuneRequest::new(&jit, family, &options).expect("request");
+    let verdict = decode_layer::tune::tune(&jit, &request, &mut |_| {}).expect("tuned");
+    assert_eq!(verdict, Verdict::Good);
+    assert!(Record::path(dir.path()).is_file());
+
+    let options = Options::of(decode_layer::bench::FLAGS)
+        .set("context", "40")
+        .set("nat", "2")
+        .set("path", "coop,lite")
+        .set("launches", "3")
+        .set("out", out.display().to_string());
+    let request = decode_layer::bench::LayerBenchRequest::new(&options).expect("request");
+    let mut paths = Vec::new();
+    let verdict = decode_layer::bench::bench(&jit, &request, &mut |event| {
+        if let Event::Object(object) = event {
+            paths.push((object["path"].clone(), object["passes"].clone()));
+        }
+    });
+    assert_eq!(verdict.expect("benchmarked"), Verdict::Good);
+    assert_eq!(
+        paths,
+        [("coop".into(), true.into()), ("lite".into(), true.into())]
+    );
+    for name in ["summary.json", "points.csv", "plot.svg"] {
+        assert!(out.join(name).is_file(), "{name}");
+    }
 }

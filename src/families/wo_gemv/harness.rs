@@ -4,6 +4,7 @@
 
 use super::FAMILY;
 use super::bench::{self, BenchRequest};
+use super::geometry;
 use super::regions;
 use super::tune::{self, TuneRequest};
 use super::verify::{self, VerifyRequest};
@@ -55,6 +56,6 @@ impl Harness for WoGemv {
     }
 
     fn rule(&self, gpu: &Gpu, problem: &Problem) -> Geometry {
-        tune::heuristic(gpu, problem)
+        geometry::heuristic(gpu, problem)
     }
 }

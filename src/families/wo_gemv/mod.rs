@@ -2,6 +2,7 @@
 
 pub mod bench;
 mod config;
+pub mod geometry;
 mod harness;
 pub mod problem;
 pub mod reference;

@@ -18,7 +18,7 @@ use crate::engine::run::bind_error::BindError;
 use crate::engine::run::load::LoadedKernel;
 use crate::engine::run::tensor::{Dtype, Tensor};
 use crate::families::gemv;
-use crate::families::wo_gemv::{self, tune::heuristic};
+use crate::families::wo_gemv::{self, geometry::heuristic};
 use crate::measure::MeasureError;
 use crate::measure::bench::BenchSession;
 use crate::measure::timing::{Plan, sample};

@@ -10,8 +10,8 @@ mod session;
 mod under_ncu;
 
 use super::FAMILY;
+use super::geometry::{heuristic, space};
 use super::request::{GLOBAL_SCALE, WoRequest, WoVariant};
-use super::tune::{heuristic, space};
 use crate::engine::jit::Jit;
 use crate::engine::request::target::Arch;
 use crate::engine::run::occupancy::known_device;

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 
 use super::super::FAMILY;
 use super::super::config::WoConfig;
+use super::super::geometry::heuristic;
 use super::super::reference::{WoInputs, WoOutput, matmul_f64, split_order};
 use super::super::request::{WoRequest, WoVariant};
-use super::super::tune::heuristic;
 use super::buffers::{Buffers, Layout};
 use super::files::Case;
 use super::gate::Gate;

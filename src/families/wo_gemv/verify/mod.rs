@@ -1,5 +1,5 @@
-//! `wo_gemv` verified on a GPU: chains bit for bit ([`Case`](case)), tensor cores by their
-//! own rules ([`mma`]).
+//! `wo_gemv` verified on a GPU: chains bit for bit (`case`), tensor cores by their
+//! own rules (`mma`).
 //!
 //! Invariant: what was asked is validated before a GPU is looked for; nothing is printed.
 

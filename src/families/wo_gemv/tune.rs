@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::super::FAMILY;
-use super::super::bench::{Inputs, WoSession};
-use super::super::config::LaunchGeometry;
-use super::super::request::{GLOBAL_SCALE, WoRequest, WoVariant};
-use super::space;
+use super::FAMILY;
+use super::bench::{Inputs, WoSession};
+use super::config::LaunchGeometry;
+use super::geometry::space;
+use super::request::{GLOBAL_SCALE, WoRequest, WoVariant};
 use crate::engine::jit::Jit;
 use crate::engine::request::target::Arch;
 use crate::engine::request::template::Family;

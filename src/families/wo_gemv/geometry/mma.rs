@@ -42,14 +42,14 @@ pub(super) fn tokens(nat: usize) -> &'static [u32] {
 mod tests {
     use super::super::tests::{gpu, problem};
     use super::*;
-    use crate::families::wo_gemv::tune::space;
+    use crate::families::wo_gemv::geometry::space;
 
     #[test]
     fn by_rule_tensor_cores_have_a_block_a_multiprocessor_and_decode_once_for_as_many_tokens_as_fit() {
         let tokens = |gpu: &Gpu, nat: u32| {
             let mut asked = problem(8, nat);
             asked.constants.insert("accumulate".into(), "mma".into());
-            let geometry = crate::families::wo_gemv::tune::heuristic(gpu, &asked);
+            let geometry = crate::families::wo_gemv::geometry::heuristic(gpu, &asked);
             (geometry["mma_rows"].clone(), geometry["tokens_per_pass"].clone())
         };
         assert_eq!(tokens(&gpu(132), 3), ("40".to_owned(), "4".to_owned()));

@@ -1,12 +1,9 @@
 //! The geometry of `wo_gemv`: its rule, and what there is to try.
 
 mod mma;
-mod search;
 
 use super::FAMILY;
 use crate::measure::tune::{Geometry, Gpu, Problem};
-
-pub use search::{FLAGS, TuneRequest, tune};
 
 /// The rule, drawn from measurements on one H200 (docs/KERNELS.md): one block a
 /// multiprocessor, each with the same number of rows; with more than one token,
