@@ -1,4 +1,4 @@
-//! jitc: CUDA kernels specialised at compile time, made at run time.
+//! jitc: a run-time compiler and verified disk cache for specialized CUDA kernels.
 //!
 //! Data goes one way: request → [`KernelSpec`](engine::request::spec::KernelSpec) →
 //! [`RenderedSource`](engine::build::render::RenderedSource) →

@@ -51,7 +51,7 @@ pub(super) fn command(registry: &Registry, words: &[String]) -> Command {
     });
     Command::new("jitc")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("CUDA kernels specialised at compile time, made at run time")
+        .about("A run-time compiler and verified disk cache for specialized CUDA kernels")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommands(verbs)
@@ -99,27 +99,32 @@ fn common(command: Command) -> Command {
         path("cache-dir", "The cache's folder"),
         path(
             "cache-ro",
-            "A folder of entries that is only read from; again for more, asked in order",
+            "Read-only cache directory (repeatable; searched in order)",
         )
         .action(ArgAction::Append),
         path("nvrtc", "NVRTC: a file or a folder"),
-        path("templates", "Families over, or beside, the embedded ones"),
+        path(
+            "templates",
+            "Directory of kernel families; a family of the same name replaces the built-in one",
+        ),
         path(
             "env-file",
             "KEY=VALUE lines for what the environment does not set",
         ),
-        path("config", "Config file [default: jitc.toml here]"),
+        path("config", "Config file [default: ./jitc.toml]"),
         flag(
             "color",
-            "Colours: where the output is a terminal, always, or never",
+            "Colors: where the output is a terminal, always, or never",
         )
         .value_name("WHEN")
         .value_parser(["auto", "always", "never"])
         .default_value("auto"),
         switch("offline", "Never fetch anything"),
         switch("json", "Print JSON"),
-        switch("quiet", "Say less").short('q'),
-        flag("verbose", "Say more").short('v').action(ArgAction::Count),
+        switch("quiet", "Only print errors").short('q'),
+        flag("verbose", "Log more (-vv, -vvv)")
+            .short('v')
+            .action(ArgAction::Count),
         flag("help", "Print help").short('h').action(ArgAction::Help),
     ];
     // Its own `--help`, so that this one stands among the others.

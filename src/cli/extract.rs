@@ -1,7 +1,7 @@
-//! `jitc extract`: the original's tool of that name, option by option.
+//! `jitc extract`: nvllm's tool of that name, option by option.
 //!
-//! It keeps the original's headline: the share of the launch in the regions whose
-//! reduction could be cut along k, and what follows from it. Where the original
+//! It keeps nvllm's headline: the share of the launch in the regions whose
+//! reduction could be cut along k, and what follows from it. Where nvllm
 //! loses region 9 under its later name, this one finds it.
 
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ pub(super) fn command(_: &Registry) -> Command {
             .help(help)
     };
     Command::new("extract")
-        .about("Reduce a buffer against a measured launch, with the original tool's options")
+        .about("Reduce a buffer against a measured launch, with the options of nvllm's tool")
         .arg(path("buf", "The buffer, .npy").required(true))
         .arg(path("out", "The CSV to write").required(true))
         .arg(path(
@@ -208,7 +208,7 @@ fn of_profile(path: &std::path::Path, wanted: &str) -> Result<(f64, Option<Strin
             let text = record.get(column).unwrap_or_default();
             text.parse::<f64>().map_err(|_| {
                 format!(
-                    "{file}: `{text}` is no number, in the column {}",
+                    "{file}: `{text}` is not a number, in the column {}",
                     &heading[column]
                 )
             })

@@ -18,9 +18,9 @@ use crate::measure::harness::{Event, Flag, Harness, Options, Session, Verb, Verd
 /// What a verb is for, and the family that it is of where none is named.
 fn about(verb: Verb) -> (&'static str, &'static str) {
     let about = match verb {
-        Verb::Verify => "Run kernels on a GPU and hold them to their references, W_O bit for bit",
-        Verb::Bench => "Hold the W_O kernels, or the decode layer, to the reference on a GPU, then time them",
-        Verb::Tune => "Try geometries on this GPU, and keep the fastest beside the cache",
+        Verb::Verify => "Check kernels on a GPU against CPU references",
+        Verb::Bench => "Verify, then benchmark, on a GPU",
+        Verb::Tune => "Auto-tune launch geometry on this GPU and save the fastest",
         Verb::Regions => "Reduce region timings, compare them, draw them",
     };
     (about, "wo_gemv")

@@ -72,12 +72,12 @@ const TOP: f64 = 30.0;
 const BOTTOM: f64 = 42.0;
 const HEAD: f64 = 28.0;
 const LEGEND: f64 = 18.0;
-const COLOURS: [&str; 8] = [
+const COLORS: [&str; 8] = [
     "#1b6ca8", "#c8553d", "#3a7d44", "#8e5aa3", "#b8860b", "#4f6d7a", "#d1495b", "#00798c",
 ];
 
 /// Draws frames side by side, two at most, with the name of the axis below; a line's name
-/// has the same colour in all of them.
+/// has the same color in all of them.
 #[must_use]
 pub fn svg(title: &str, axis: &str, panels: &[Panel]) -> String {
     let mut names: Vec<&str> = Vec::new();
@@ -116,7 +116,7 @@ pub fn svg(title: &str, axis: &str, panels: &[Panel]) -> String {
             "<line x1=\"{LEFT}\" x2=\"{}\" y1=\"{y}\" y2=\"{y}\" stroke=\"{}\" stroke-width=\"3\"/>\
              <text x=\"{}\" y=\"{}\">{}</text>",
             LEFT + 26.0,
-            COLOURS[i % COLOURS.len()],
+            COLORS[i % COLORS.len()],
             LEFT + 34.0,
             y + 4.0,
             escape(name)
@@ -187,16 +187,16 @@ fn frame(out: &mut String, (left, top): (f64, f64), axis: &str, panel: &Panel, n
     );
     for one in &panel.series {
         let place = names.iter().position(|n| *n == one.name).unwrap_or(0);
-        let colour = COLOURS[place % COLOURS.len()];
+        let color = COLORS[place % COLORS.len()];
         let _ = writeln!(
             out,
-            "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
+            "<polyline points=\"{}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"2\"/>",
             path(&one.points)
         );
         for (at, us) in &one.points {
             let _ = writeln!(
                 out,
-                "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\" fill=\"{colour}\"><title>{}: {us:.2}</title></circle>",
+                "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\" fill=\"{color}\"><title>{}: {us:.2}</title></circle>",
                 x(*at),
                 y(*us),
                 escape(&one.name)
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn every_point_lies_inside_its_own_frame_and_a_name_has_one_colour() {
+    fn every_point_lies_inside_its_own_frame_and_a_name_has_one_color() {
         let mut panels = [Panel::default(), Panel::default(), Panel::default()];
         for (i, panel) in panels.iter_mut().enumerate() {
             for (at, us) in [(1, 980.0), (8, 134.0)] {

@@ -4,7 +4,7 @@
 mod layer;
 mod library;
 mod pack;
-mod quantise;
+mod quantize;
 
 use std::io::Write;
 use std::sync::Arc;

@@ -29,6 +29,7 @@ mod regions_cli;
 mod regions_page;
 mod regions_trace;
 mod runs_index;
+mod vocabulary;
 mod walk;
 mod webdriver;
 mod wo_tile;

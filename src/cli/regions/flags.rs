@@ -43,7 +43,7 @@ pub(in crate::cli) fn command(registry: &Registry) -> Command {
         )
         .arg(path(
             "csv",
-            "Write the original's columns [with several buffers: a folder]",
+            "Write nvllm's columns [with several buffers: a folder]",
         ))
         .arg(path(
             "trace",

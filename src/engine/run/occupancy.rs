@@ -63,7 +63,7 @@ mod tests {
         assert_eq!(capacity(&h200, 255, 512, 1000), 0);
         assert_eq!(capacity(&h200, 32, 128, 0), 16 * 132);
         let gb10 = known_device("gb10").expect("known");
-        // The original's estimate from shared memory alone.
+        // nvllm's estimate from shared memory alone.
         assert_eq!(capacity(&gb10, 60, 128, 45_568), 96);
         assert!(known_device("h300").is_none());
     }

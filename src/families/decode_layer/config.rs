@@ -88,7 +88,7 @@ pub struct LayerConfig {
     pub tokens: u32,
     /// Blocks of the spread grid.
     pub num_ctas: u32,
-    /// Slice groups of the original geometry.
+    /// Slice groups of `geometry = original`.
     pub slice_ctas: u32,
     /// Blocks of the grid that do not depend on the number of tokens.
     pub blocks: u32,

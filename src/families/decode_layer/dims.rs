@@ -26,7 +26,7 @@ pub struct LayerDims {
     pub slots: usize,
     /// Blocks of the spread grid.
     pub num_ctas: usize,
-    /// Slice groups of the original geometry; 0 in the spread one.
+    /// Slice groups of `geometry = original`; 0 in the spread one.
     pub slice_ctas: usize,
     /// Whether attention is gated.
     pub output_gate: bool,

@@ -83,7 +83,7 @@ pub struct Workspace {
     pub attn_rows: CudaSlice<u16>,
     /// `[max_tokens, H]`: residual + `W_O`, not rounded.
     pub summed: CudaSlice<f32>,
-    /// `[max_tokens, I]` bf16: the MLP's middle before requantisation. Written
+    /// `[max_tokens, I]` bf16: the MLP's middle before requantization. Written
     /// where it was asked for.
     pub middle: Option<CudaSlice<u16>>,
     /// `[max_tokens, I/2]`.
@@ -93,7 +93,7 @@ pub struct Workspace {
     /// Zero before the first launch; a launch leaves that of finished codes, which the next clears.
     pub counters: CudaSlice<u32>,
     pub(super) partials: CudaSlice<f32>,
-    /// `[max_tokens, slice_ctas, H]`: FC2's partials, in the original geometry.
+    /// `[max_tokens, slice_ctas, H]`: FC2's partials, in `geometry = original`.
     pub(super) mlp_partials: Option<CudaSlice<f32>>,
     pub(super) max_tokens: usize,
 }
@@ -103,7 +103,7 @@ const GRID_COUNTERS: usize = 3 * 32;
 /// `codes_done` of `layer/sync.cuh`, which a launch leaves as it is, and the next clears.
 pub(super) const CODES_COUNTER: usize = 32;
 
-/// Counters of a token: one a head, or those of the original geometry.
+/// Counters of a token: one a head, or those of `geometry = original`.
 const TOKEN_COUNTERS: usize = 64;
 
 impl Workspace {

@@ -6,7 +6,7 @@ use crate::engine::request::constant::Value;
 use crate::engine::request::spec::KernelSpec;
 use crate::families::config::ConstantError;
 
-/// What a variant of `gemv` was specialised for.
+/// What a variant of `gemv` was specialized for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GemvConfig {
     /// Rows of W.

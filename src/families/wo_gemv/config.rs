@@ -121,7 +121,7 @@ impl fmt::Display for LaunchGeometry {
     }
 }
 
-/// What a variant of `wo_gemv` was specialised for.
+/// What a variant of `wo_gemv` was specialized for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WoConfig {
     /// Output rows H.

@@ -22,7 +22,7 @@ use crate::measure::tune::{Geometry, Problem};
 /// Constants that say what is worked out; all others only lay it out.
 const SHAPE: [&str; 4] = ["hidden", "num_q_heads", "num_kv_heads", "head_dim"];
 const MEASURED: [&str; 3] = ["accumulate", "geometry", "wo_split"];
-/// Constants that change what a launch reads or writes, or how the original is laid out.
+/// Constants that change what a launch reads or writes, or how nvllm is laid out.
 const FIXED: [&str; 3] = ["num_regions", "slice_ctas", "weight_layout"];
 
 /// Global scales of a request.
@@ -122,7 +122,7 @@ impl WoRequest {
         (self.number("num_q_heads"), self.number("head_dim"))
     }
 
-    /// Blocks along x in the original geometry.
+    /// Blocks along x in `geometry = original`.
     #[must_use]
     pub fn slice_ctas(&self) -> usize {
         self.number("slice_ctas")
@@ -192,7 +192,7 @@ fn variants([modes, geometries, splits]: &[Vec<String>; 3]) -> Result<Vec<WoVari
                     accumulate: Accumulate::of(accumulate)
                         .ok_or_else(|| unknown("accumulate", accumulate))?,
                     geometry: LaunchGeometry::of(geometry).ok_or_else(|| unknown("geometry", geometry))?,
-                    wo_split: (split.parse()).map_err(|_| format!("wo_split = {split} is no number"))?,
+                    wo_split: (split.parse()).map_err(|_| format!("wo_split = {split} is not a number"))?,
                 });
             }
         }
@@ -214,7 +214,7 @@ fn numbers<T: std::str::FromStr>(text: &str, flag: &str) -> Result<Vec<T>, Strin
         .map(|part| {
             part.trim()
                 .parse()
-                .map_err(|_| format!("{flag} {text}: `{part}` is no number"))
+                .map_err(|_| format!("{flag} {text}: `{part}` is not a number"))
         })
         .collect()
 }

@@ -63,7 +63,7 @@ impl TuneRequest {
         let space = read_space(jit.registry().get(FAMILY)?, options.all("space"))?;
         if wo.variants.iter().any(|v| v.geometry != LaunchGeometry::Tiled) {
             return Err(MeasureError::Request(
-                "geometry: only `tiled` has anything to tune; the original's layout is fixed".into(),
+                "geometry: only `tiled` has anything to tune; that of `original` is fixed".into(),
             ));
         }
         Ok(Self {

@@ -2,7 +2,7 @@
 //!
 //! Invariant: [`Ticks`] are always of one table and one geometry, with as many
 //! numbers as the two say. Where a buffer comes from a kernel or a file of ours,
-//! the table's identity was compared; a bare file of the original's has none, and
+//! the table's identity was compared; a bare file of nvllm's has none, and
 //! its shape decides.
 
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ pub enum TickSource {
 }
 
 impl TickSource {
-    /// Its name, as the original and the constant `tick_source` spell it.
+    /// Its name, as nvllm and the constant `tick_source` spell it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

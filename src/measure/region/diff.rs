@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Reduced, RegionError, RegionRow, TickSource, Ticks};
 
-/// The regions that the original sums as the cost of `W_O` and of waiting for it.
+/// The regions that nvllm sums as the cost of `W_O` and of waiting for it.
 pub const CLUSTER: [&str; 4] = [
     "phase1_wo_gemv",
     "grid_barrier_wait",

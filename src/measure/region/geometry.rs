@@ -37,7 +37,7 @@ pub struct Geometry {
     pub layout: Layout,
 }
 
-/// The original's grid for one sequence at split 1.
+/// nvllm's grid for one sequence at split 1.
 impl Default for Geometry {
     fn default() -> Self {
         Self {

@@ -1,6 +1,6 @@
 //! Ticks -> an account: a row a region, and what explains the launch.
 //!
-//! Invariant: the numbers of the original's reducer, in its rules: a row counts if
+//! Invariant: the numbers of nvllm's reducer, in its rules: a row counts if
 //! the geometry says that its block runs the region and its time is positive;
 //! percentiles interpolate linearly. Waiting and elected regions are never given
 //! as a share of the kernel.
@@ -29,7 +29,7 @@ pub struct RegionRow {
     pub p99: f64,
     /// Sum of their ticks.
     pub total: i64,
-    /// The median in microseconds, by the original's rule: NaN unless the clock is
+    /// The median in microseconds, by nvllm's rule: NaN unless the clock is
     /// globaltimer and the launch was measured.
     pub median_us: f64,
     /// The median over the launch's time; NaN without one, and for waiting and
@@ -100,7 +100,7 @@ impl Reduced {
         (whole > 0.0).then(|| float(self.busiest.work + self.busiest.wait) / whole)
     }
 
-    /// The original's `wall_minus_regions_us`: a wall time less the medians of
+    /// nvllm's `wall_minus_regions_us`: a wall time less the medians of
     /// every region that does not wait. It counts a region's last iteration beside
     /// the sum of all; [`Self::explained`] does not.
     #[must_use]

@@ -1,6 +1,6 @@
 //! An account as CSV and as JSON.
 //!
-//! Invariant: the CSV has the original's columns in its order and writes numbers
+//! Invariant: the CSV has nvllm's columns in its order and writes numbers
 //! as its tools do, so that the two can be compared as text; the JSON is
 //! `jitc.regions.v1` (docs/regions.schema.json), where what is not a number is null.
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Reduced, RegionRow, Ticks};
 
-/// The original's columns.
+/// nvllm's columns.
 pub const COLUMNS: [&str; 11] = [
     "region_id",
     "region",
@@ -23,7 +23,7 @@ pub const COLUMNS: [&str; 11] = [
     "frac_of_kernel",
 ];
 
-/// CSV; with a wall time also the original's column `wall_minus_regions_us`.
+/// CSV; with a wall time also nvllm's column `wall_minus_regions_us`.
 #[must_use]
 pub fn csv(ticks: &Ticks, reduced: &Reduced, wall_us: Option<f64>) -> String {
     let mut heading = COLUMNS.join(",");

@@ -1,7 +1,7 @@
 //! Made-up ticks in the shape of a layer's launch.
 //!
 //! Invariant: nothing here was measured. The durations are of the size that was
-//! published for the original on a GB10, the order of events is the kernel's, and
+//! published for nvllm on a GB10, the order of events is the kernel's, and
 //! every label says `synthetic`.
 
 use super::{Geometry, RegionError, Table, TickSource, Ticks};

@@ -232,7 +232,7 @@ fn a_block_is_accounted_once_and_never_twice() {
     assert_eq!(reduced.explained(&ticks), Some(1.0));
     ticks.launch_us = Some(2.5);
     assert_eq!(reduce(&ticks).explained(&ticks), Some(0.8));
-    // The original's column counts all regions but the waits.
+    // nvllm's column counts all regions but the waits.
     let wall = reduced.wall_minus_regions_us(10.0);
     assert!((wall - (10.0 - 1.88)).abs() < 1e-9, "{wall}");
 }

@@ -20,7 +20,7 @@ const fn region(id: u32, name: &'static str, class: Class, active: Active, scope
 
 const LAST_ONLY: Scope = PerIteration { sum: None };
 
-/// The layer: the original's first set.
+/// The layer: nvllm's first set.
 #[rustfmt::skip]
 const LAYER_13: [Region; 13] = [
     region(0, "phase0_pre_attn", Phase0, First, PerLaunch),
@@ -38,7 +38,7 @@ const LAYER_13: [Region; 13] = [
     region(12, "phase1_gather_reduce", DynamicSingle, Elected, PerLaunch),
 ];
 
-/// The layer: the original's last set. Sums account for every iteration.
+/// The layer: nvllm's last set. Sums account for every iteration.
 #[rustfmt::skip]
 const LAYER_20: [Region; 20] = [
     LAYER_13[0],
@@ -63,7 +63,7 @@ const LAYER_20: [Region; 20] = [
     region(19, "phase3_post_loop_atomic", Phase3, All, PerLaunch),
 ];
 
-/// jitc's own: also the wait between FC1 and FC2, which the original does not have
+/// jitc's own: also the wait between FC1 and FC2, which nvllm does not have
 /// and which its tables, where a kernel has it, hold as arrival.
 const LAYER_21: [Region; 21] = {
     let mut regions = [region(20, "phase3_fc2_wait", BarrierWait, All, PerLaunch); 21];

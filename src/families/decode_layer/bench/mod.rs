@@ -160,7 +160,7 @@ impl Run<'_> {
         let (coop, lite) = (sets.bind(&coop_layer)?, sets.bind(&lite_layer)?);
         let slots = coop_layer.dims().slots;
         let expected = sets.written(&lite, nat, slots)?;
-        // The original's geometry divides FC2's sums otherwise, so it is held to itself
+        // nvllm's geometry divides FC2's sums otherwise, so it is held to itself
         // and to the references alone.
         let spread = variant.coop.constants["geometry"].to_string() == "spread";
         let gated = self.gates.get(&variant.coop.id()).is_some_and(Gate::passes);

@@ -43,7 +43,7 @@ pub(super) fn tell(run: &Run, sink: &mut Sink<'_>) -> Value {
     if run.request.paths.contains(&Path::Separate) {
         sink(Event::Line(
             "separate: attention, W_O, gate_up and down as kernels of their own, without norm, activation and \
-             requantisation; its gate is that of separate launches"
+             requantization; its gate is that of separate launches"
                 .into(),
         ));
     }

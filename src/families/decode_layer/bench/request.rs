@@ -93,7 +93,7 @@ impl LayerBenchRequest {
             "coop" => Ok(BenchPath::Coop),
             "lite" => Ok(BenchPath::Lite),
             "separate" => Ok(BenchPath::Separate),
-            other => Err(format!("--path: `{other}` is none of coop, lite, separate")),
+            other => Err(format!("--path: `{other}`: expected one of coop, lite, separate")),
         };
         let paths: Result<_, String> = text(PATH.name).split(',').map(path).collect();
         Ok(Self {

@@ -1,6 +1,6 @@
 //! The layer as kernels of their own, one after another: attention as separate launches have
 //! it, `wo_gemv`, and `gemv` for gate and up together and for down. Norm, activation
-//! and requantisation are left out, so a complete layer of separate kernels takes longer.
+//! and requantization are left out, so a complete layer of separate kernels takes longer.
 //!
 //! Invariant: weights are as many copies in turn as the layer's are.
 

@@ -61,7 +61,7 @@ impl Target {
 
 impl Policy {
     /// The policy of the settings: what is not given here is read from the variables
-    /// `JITC_PATH` and `JITC_LAYERS`, or those of the original.
+    /// `JITC_PATH` and `JITC_LAYERS`, or those of nvllm.
     pub fn of(
         config: &Config,
         path: Option<&str>,

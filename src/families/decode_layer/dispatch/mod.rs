@@ -246,7 +246,7 @@ mod tests {
         }
     }
 
-    /// The original's grid, 64 blocks a token, where 96 are resident; and lite.
+    /// nvllm's grid, 64 blocks a token, where 96 are resident; and lite.
     fn original() -> [Variant; 2] {
         [
             variant(Kind::Coop, 1, true, 64, 96),

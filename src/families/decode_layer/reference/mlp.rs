@@ -39,7 +39,7 @@ pub fn middle_f64(inputs: &LayerInputs, x: &[bf16]) -> Vec<f64> {
         .collect()
 }
 
-/// The MLP's result `[nat, H]` of a requantised middle `[nat, I]`.
+/// The MLP's result `[nat, H]` of a requantized middle `[nat, I]`.
 #[must_use]
 pub fn output_f64(inputs: &LayerInputs, middle: &[f32]) -> Vec<f64> {
     let x: Vec<f64> = middle.iter().map(|v| f64::from(*v)).collect();

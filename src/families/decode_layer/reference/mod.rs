@@ -2,17 +2,17 @@
 //!
 //! Invariant: each stage's reference starts from what the kernel itself wrote
 //! before it, so an error shows in the stage that made it. Attention, norm and
-//! MLP are float64, judged by tolerance; requantisation is exact to the bit.
+//! MLP are float64, judged by tolerance; requantization is exact to the bit.
 
 mod attention;
 mod inputs;
 mod mlp;
-mod quantise;
+mod quantize;
 
 pub use attention::attention_f64;
 pub use inputs::{Kv, LayerInputs, Lengths, Matrix, ScaleLayout};
 pub use mlp::{middle_f64, norm_f64, output_f64};
-pub use quantise::{Blocks, dequantise, quantise, quantise_block};
+pub use quantize::{Blocks, dequantize, quantize, quantize_block};
 
 /// Shape of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -165,7 +165,7 @@ fn head_cases(all: &mut Cases) {
     }
 }
 
-/// The original's grids: chains only, and one block a head attends.
+/// nvllm's grids: chains only, and one block a head attends.
 fn original_cases(all: &mut Cases, quick: bool) {
     let original = [("geometry", "original"), ("tile_k", "128"), ("tile_s", "64")];
     for (split, lengths) in [("1", &[17][..]), ("2", &[0, 15, 83]), ("8", &[700, 1, 33])] {

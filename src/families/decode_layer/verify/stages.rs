@@ -146,10 +146,10 @@ pub(super) fn check(
     let atol = largest(&middle) * 1e-5 + 1e-30;
     stages.push(near("middle", &floats(&w.middle), &middle, 4.5e-3, atol));
     let own: Vec<bf16> = w.middle.iter().map(|b| bf16::from_bits(*b)).collect();
-    let blocks = reference::quantise(&own);
+    let blocks = reference::quantize(&own);
     stages.push(exact("block scales", &w.code_scales, &blocks.scales));
     stages.push(exact("codes", &w.codes, &blocks.codes));
-    let result = output_f64(inputs, &reference::dequantise(&blocks));
+    let result = output_f64(inputs, &reference::dequantize(&blocks));
     let atol = largest(&result) * 1e-6 + 1e-30;
     stages.push(near("output", &floats(&w.mlp_output), &result, 4.2e-3, atol));
     stages

@@ -1,4 +1,4 @@
-//! The files of a measurement, with the names and fields of the original's harness.
+//! The files of a measurement, with the names and fields of nvllm's harness.
 //!
 //! Invariant: a field that has no meaning here is null, never a made-up value.
 
@@ -10,7 +10,7 @@ use crate::measure::compare::{Comparison, Drift};
 use crate::measure::run_files::{finite, git_sha, timing_csv};
 use crate::measure::timing::Plan;
 
-/// The original's tolerances; the exact modes are held to no difference at all.
+/// nvllm's tolerances; the exact modes are held to no difference at all.
 const RTOL: f64 = 1e-3;
 const ATOL: f64 = 1e-4;
 
@@ -33,7 +33,7 @@ pub(super) struct Case {
     pub nat: usize,
     /// The global scale.
     pub global_scale: f32,
-    /// Blocks along x in the original geometry.
+    /// Blocks along x in `geometry = original`.
     pub slice_ctas: usize,
     /// Whether weights are packed for tensor cores.
     pub packed: bool,

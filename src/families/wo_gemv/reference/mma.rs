@@ -47,7 +47,7 @@ impl Accuracy {
 /// Weights `[rows, K]` as checkpoints hold them: per 16 k the E4M3 scale that puts the
 /// largest at 6, and the nearest codes under it. Codes `[rows, K/2]` and swizzled scales.
 #[must_use]
-pub fn quantise(weights: &[f32], rows: usize, k: usize, global_scale: f32) -> (Vec<u8>, Vec<u8>) {
+pub fn quantize(weights: &[f32], rows: usize, k: usize, global_scale: f32) -> (Vec<u8>, Vec<u8>) {
     let mut codes = Vec::with_capacity(rows * k / 2);
     let mut scales = Vec::with_capacity(rows * k / 16);
     for group in weights.chunks(16) {
@@ -68,10 +68,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quantised_group_reaches_the_largest_code_and_rounds_the_rest() {
+    fn a_quantized_group_reaches_the_largest_code_and_rounds_the_rest() {
         let mut weights = [0.0_f32; 16];
         (weights[0], weights[1], weights[5]) = (6.0, -3.1, 0.4);
-        let (codes, scales) = quantise(&weights, 1, 16, 1.0);
+        let (codes, scales) = quantize(&weights, 1, 16, 1.0);
         assert_eq!((codes[0], codes[2], scales[0]), (0xd7, 0x10, 0x38));
     }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::super::FAMILY;
 use super::super::config::WoConfig;
 use super::super::problem::WoProblem;
-use super::super::reference::mma::{Accuracy, quantise};
+use super::super::reference::mma::{Accuracy, quantize};
 use super::super::reference::{WoInputs, WoOutput, WoShape, matmul_f64, split_order};
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
@@ -244,8 +244,8 @@ pub(crate) fn inputs(shape: &WoShape, name: &str, seed: u64, tokens: usize) -> W
         "normal" => {
             let normal = rng.normal_bf16(shape.hidden * shape.k);
             let weights: Vec<f32> = normal.iter().map(|w| w.to_f32()).collect();
-            let quantised = quantise(&weights, shape.hidden, shape.k, inputs.global_scale);
-            (inputs.weight, inputs.scales) = quantised;
+            let quantized = quantize(&weights, shape.hidden, shape.k, inputs.global_scale);
+            (inputs.weight, inputs.scales) = quantized;
         }
         // The second half of K takes most of the first half back.
         "cancelling" => {

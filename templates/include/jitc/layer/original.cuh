@@ -1,4 +1,4 @@
-// Invariant: the original's division of work. Block (bx, by) of token bz; the blocks (0, by) with by < kv_heads attend,
+// Invariant: nvllm's division of work. Block (bx, by) of token bz; the blocks (0, by) with by < kv_heads attend,
 // those with bx < wo_split run slot by * wo_split + bx of W_O over all rows, the last of them gathers and norms, then
 // all meet; bx is the MLP's group of slices and by its tile of output rows. FC1 is repeated by every by, as there.
 //

@@ -36,7 +36,7 @@ __device__ __forceinline__ Shared<C> shared_memory() {
     return Shared<C>{shared};
 }
 
-// The original's phase 0: RMSNorm of hidden + residual, by one block.
+// nvllm's phase 0: RMSNorm of hidden + residual, by one block.
 template <typename C>
 __device__ __forceinline__ void input_norm_row(const Params& p, float* scratch, u32 token) {
     using N = Dims<C>;
@@ -212,7 +212,7 @@ __device__ __forceinline__ void layer_persistent(const Params& p) {
     }
 
     fc1_phase<C>(p, s, ring, timer);
-    // The original has no wait here, so its tables have no region for it: in them it counts as the arrival.
+    // nvllm has no wait here, so its tables have no region for it: in them it counts as the arrival.
     constexpr bool own = region::phase3_fc2_wait::id != region_absent;
     if constexpr (!own) timer.enter(region::phase3_3d_arrival{});
     timer.enter(region::phase3_fc2_wait{});

@@ -1,4 +1,4 @@
-// Invariant: which blocks of the original's geometry do what, as the kernel queries it. The masks of the region table
+// Invariant: which blocks of nvllm's geometry do what, as the kernel queries it. The masks of the region table
 // say the same in Rust, and a test holds the two together block by block.
 #pragma once
 

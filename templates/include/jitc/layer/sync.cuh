@@ -4,7 +4,7 @@
 //
 // Counters start at zero and only grow between their first arrival and their last wait. All blocks pass the same waits,
 // so a counter is cleared between the next wait for all and the one after it, when nobody looks at it: no block has to
-// count itself out. In the original geometry every block leaves through `arrive_last`, and the last one clears its
+// count itself out. In `geometry = original` every block leaves through `arrive_last`, and the last one clears its
 // token's.
 #pragma once
 

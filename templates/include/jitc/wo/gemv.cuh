@@ -15,7 +15,7 @@ namespace jitc {
 // \param global_scale   one float
 // \param partials       [nat, slots, hidden]
 // \param output         [nat, hidden]
-// \param counters       grid barriers of the original geometry, zero
+// \param counters       grid barriers of `geometry = original`, zero
 // \param region_timing  the region buffer, null without regions
 // \param nat            tokens of the launch
 template <typename C>
@@ -25,7 +25,7 @@ __device__ __forceinline__ void wo_gemv(const u16* attn, const u8* weight, const
     if constexpr (C::geometry == Geometry::original) {
         wo_original<C>(attn, weight, scales, global_scale, partials, output, counters, timer);
     } else if (blockIdx.z != 0u) {
-        // The grid has a layer a token for the original's sake; one layer keeps its weights and walks all tokens.
+        // The grid has a layer a token for nvllm's sake; one layer keeps its weights and walks all tokens.
     } else {
         if constexpr (C::staged && !C::by_mma) {
             wo_tiled<C>(attn, weight, scales, global_scale, partials, output, nat, timer);

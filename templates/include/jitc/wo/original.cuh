@@ -1,6 +1,6 @@
-// Invariant: the original's division of work. Blocks (bx, by) with bx < wo_split run slot by*wo_split + bx over all
+// Invariant: nvllm's division of work. Blocks (bx, by) with bx < wo_split run slot by*wo_split + bx over all
 // rows; every block then meets the grid barrier of its token; after it the blocks share the gather, a block every
-// so-many rows (the original lets each block repeat the whole of it, to the same bits).
+// so-many rows (nvllm lets each block repeat the whole of it, to the same bits).
 #pragma once
 
 #include <jitc/grid_barrier.cuh>

@@ -1,4 +1,4 @@
-//! Requantisation to NVFP4 as the layer's kernels do it, against its table: every
+//! Requantization to NVFP4 as the layer's kernels do it, against its table: every
 //! peak that a bf16 can be, with ties of both signs under each.
 
 use half::bf16;
@@ -6,14 +6,14 @@ use jitc::engine::config::{Config, Environment, Flags};
 use jitc::engine::jit::Jit;
 use jitc::engine::request::spec::KernelSpec;
 use jitc::engine::run::tensor::{Dtype, Tensor};
-use jitc::families::decode_layer::reference::quantise;
+use jitc::families::decode_layer::reference::quantize;
 use jitc::families::nvfp4::e4m3;
 use jitc::measure::rng::Rng;
 
 use super::{arch_of, gpu};
 
 const FAMILY: &str = r#"
-summary = "requantisation alone, a thread a block of 16"
+summary = "requantization alone, a thread a block of 16"
 options = ["--std=c++17", "--fmad=false"]
 [constants.threads]
 type = "u32"
@@ -21,7 +21,7 @@ values = [256]
 default = 256
 help = "threads a block"
 [[entries]]
-name = "requantise"
+name = "requantize"
 grid = [128, 1, 1]
 block = "threads"
 [[entries.parameters]]
@@ -47,7 +47,7 @@ const SOURCE: &str = r#"
 #include <jitc/nvfp4/quantize.cuh>
 
 extern "C" __global__ void __launch_bounds__({{ threads }})
-requantise(const unsigned short* x, unsigned char* codes, unsigned char* scales, unsigned blocks) {
+requantize(const unsigned short* x, unsigned char* codes, unsigned char* scales, unsigned blocks) {
     using namespace jitc;
     const unsigned at = blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= blocks) return;
@@ -98,11 +98,11 @@ fn blocks() -> Vec<bf16> {
 }
 
 #[test]
-fn requantisation_is_its_table_for_every_peak_and_every_tie() {
+fn requantization_is_its_table_for_every_peak_and_every_tie() {
     let Some(context) = gpu() else { return };
     let dir = tempfile::tempdir().expect("tempdir");
-    fs_err::write(dir.path().join("requantise.toml"), FAMILY).expect("written");
-    fs_err::write(dir.path().join("requantise.cu.tera"), SOURCE).expect("written");
+    fs_err::write(dir.path().join("requantize.toml"), FAMILY).expect("written");
+    fs_err::write(dir.path().join("requantize.cu.tera"), SOURCE).expect("written");
     let flags = Flags {
         cache_dir: Some(dir.path().join("cache")),
         templates: Some(dir.path().to_path_buf()),
@@ -110,7 +110,7 @@ fn requantisation_is_its_table_for_every_peak_and_every_tie() {
     };
     let config = Config::load(flags, Environment::capture(), dir.path()).expect("settings");
     let jit = Jit::new(config).expect("families");
-    let family = jit.registry().get("requantise").expect("family");
+    let family = jit.registry().get("requantize").expect("family");
     let spec = KernelSpec::new(family, [], arch_of(&context)).expect("legal");
     let kernel = jit.load(&spec, &context).expect("loaded");
     let values = blocks();
@@ -132,7 +132,7 @@ fn requantisation_is_its_table_for_every_peak_and_every_tie() {
     // SAFETY: the buffers are alive until the stream is waited for.
     unsafe { bound.launch(&[], stream.cu_stream()) }.expect("launched");
     stream.synchronize().expect("done");
-    let expected = quantise(&values);
+    let expected = quantize(&values);
     let scales = stream.clone_dtoh(&scales).expect("read");
     let codes = stream.clone_dtoh(&codes).expect("read");
     stream.synchronize().expect("done");
