@@ -94,7 +94,7 @@ fn a_condition_reads_declared_names_alone() {
     let entry = TOML.replace("or rounded > 16", "or rundded > 16");
     assert_eq!(
         registry(&entry).expect_err("refused"),
-        "k.toml: entry `second`: when uses `rundded`, which nobody declares before it (did you mean `rounded`?)"
+        "k.toml: entry `second`: when uses `rundded`, which nobody declares (did you mean `rounded`?)"
     );
     // A preset sets constants, before anything is derived from them.
     let preset = TOML.replace("when = \"mode == 'one'\"\nset", "when = \"rounded == 16\"\nset");

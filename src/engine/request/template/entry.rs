@@ -175,7 +175,7 @@ impl EntryFile {
             None => None,
             Some(rule) => {
                 let id = format!("{of} when {rule}");
-                Some(add_rule(&id, rule, scope.known, expressions).map_err(|e| format!("{of}: `when` {e}"))?)
+                Some(add_rule(&id, rule, scope.known, expressions).map_err(|e| format!("{of}: when {e}"))?)
             }
         };
         let sizes = self.sizes.unwrap_or_else(|| shared_sizes.to_vec());
