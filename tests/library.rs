@@ -146,6 +146,10 @@ fn requests_of_the_layer_are_validated_before_a_gpu_is_looked_for() {
         verify(&options("streams", "2")),
         "--streams: of use with --soak alone"
     );
+    assert_eq!(
+        verify(&options("launch", "lite")),
+        "--launch: `lite`: expected cooperative or separate"
+    );
     let many = options("soak", "10").set("streams", "65");
     assert_eq!(verify(&many), "--streams: `65`: expected a number from 1 to 64");
 

@@ -136,5 +136,5 @@ fn a_former_name_is_borne_by_one_family_and_stands_for_declared_constants() {
         })
         .collect();
     let error = Registry::from_files(&files).expect_err("refused").to_string();
-    assert_eq!(error, "l.toml: former name `duo` is also one of `k`");
+    assert_eq!(error, "l: former name `duo` is also one of `k`");
 }

@@ -251,8 +251,14 @@ fn may_say_no(words: &[String]) -> bool {
 /// What is wrong with how a command ended.
 fn wrong(words: &[String], output: &Output) -> Option<String> {
     let said = String::from_utf8_lossy(&output.stderr);
+    // Runs of earlier states name families as they were called then.
+    let said: Vec<&str> = said
+        .lines()
+        .filter(|l| !l.contains("is the former name of"))
+        .collect();
+    let said = said.join("\n");
     let right = match output.status.code() {
-        Some(2) if measures(words) => said.starts_with(NO_GPU) && said.trim_end().lines().count() == 1,
+        Some(2) if measures(words) => said.starts_with(NO_GPU) && said.lines().count() == 1,
         Some(0) => !measures(words),
         Some(1) => may_say_no(words),
         _ => false,

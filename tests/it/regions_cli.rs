@@ -330,7 +330,7 @@ fn what_no_launch_has_and_flags_that_would_change_nothing_are_refused() {
         (&["--synthetic", "3"][..], "wo_split 3: expected 1, 2, 4 or 8"),
         (
             &["--synthetic", "1", "--family", "wo_gemv"],
-            "--family wo_gemv: --synthetic draws beta_coop alone",
+            "--family wo_gemv: --synthetic draws decode_layer alone",
         ),
         (
             &["--synthetic", "1", "--rows", "8"],
@@ -341,7 +341,7 @@ fn what_no_launch_has_and_flags_that_would_change_nothing_are_refused() {
             "a.npy: buffers are read, or made with --live or --synthetic",
         ),
         (
-            &["--live", "beta_coop", "--num-regions", "5"],
+            &["--live", "decode_layer", "--num-regions", "5"],
             "num_regions (flag --num-regions): `5` is not legal",
         ),
     ] {
