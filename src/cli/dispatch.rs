@@ -82,7 +82,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         target => target?,
     };
     let problem = Problem {
-        nat: number("tokens_per_pass").unwrap_or(1),
+        nat: number("tokens").unwrap_or(1),
         layer: number("layer").unwrap_or(0),
         decode_only: true,
     };

@@ -260,14 +260,7 @@ mod tests {
         let registry = crate::engine::request::template::Registry::load(None).expect("families");
         let device = crate::engine::run::occupancy::known_device("h200").expect("device");
         let arch = crate::engine::request::target::Arch::of_device(device.major, device.minor);
-        let asked = KernelSpec::new(
-            registry
-                .get(crate::families::decode_layer::FAMILY)
-                .expect("family"),
-            [],
-            arch,
-        )
-        .expect("legal");
+        let asked = KernelSpec::new(registry.get(FAMILY).expect("family"), [], arch).expect("legal");
         let former = "tokens";
         let geometry = [("wo_split", "4"), (former, "2"), ("num_ctas", "120")];
         let mut record = Record::default();
