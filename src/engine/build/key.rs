@@ -31,6 +31,9 @@ use crate::engine::request::target::{Arch, ToolchainIdentity};
 /// is in the module's documentation.
 pub const KEY_VERSION: u32 = 2;
 
+/// The first version whose preimages are encoded as today's: keys of these can be checked.
+pub const ENCODED_ALIKE_SINCE: u32 = 1;
+
 /// A compile key: 32 bytes, written as 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::Fault;
 use crate::engine::build::artifact::{Artifact, Resources};
-use crate::engine::build::key::{CacheKey, KEY_VERSION, Preimage, tag};
+use crate::engine::build::key::{CacheKey, ENCODED_ALIKE_SINCE, KEY_VERSION, Preimage, tag};
 use crate::engine::build::request::CompileRequest;
 use crate::engine::request::target::{Arch, ToolchainIdentity};
 
@@ -222,8 +222,10 @@ impl Entry {
             return Err(Fault::Key(manifest.key));
         }
         // An older key version may have encoded its preimage in another way.
-        let current = manifest.preimage.value(tag::KEY_VERSION) == Some(&KEY_VERSION.to_string());
-        if current && manifest.preimage.key() != *key {
+        let version = manifest.preimage.value(tag::KEY_VERSION);
+        let version: Option<u32> = version.and_then(|text| text.parse().ok());
+        let alike = version.is_some_and(|v| (ENCODED_ALIKE_SINCE..=KEY_VERSION).contains(&v));
+        if alike && manifest.preimage.key() != *key {
             return Err(Fault::Preimage);
         }
         for (record, bytes) in manifest.files.iter().zip(&files.payload) {
