@@ -13,6 +13,14 @@ check:
 test:
     cargo test --locked
 
+# The inner loop: everything but compiles of the largest kernels.
+quick:
+    cargo test --locked --lib --test it --test library
+
+# Compiles of the largest kernels: where templates or headers have changed.
+compile:
+    cargo test --locked --test compile
+
 # What takes a GPU: its tests, none skipped, and every bit of the kernels.
 gpu:
     JITC_REQUIRE_GPU=1 cargo test --locked --test gpu

@@ -2,22 +2,10 @@
 
 use std::path::Path;
 
-use assert_cmd::Command;
 use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;
 
-/// jitc with an empty cache of its own and nothing of the caller's settings.
-pub(crate) fn jitc(cache: &Path) -> Command {
-    let mut command = Command::cargo_bin("jitc").expect("binary");
-    for (name, _) in std::env::vars_os() {
-        let name = name.to_string_lossy().into_owned();
-        if name.starts_with("JITC_") || name.starts_with("CUTE_") {
-            command.env_remove(name);
-        }
-    }
-    command.env("JITC_CACHE_DIR", cache).current_dir(cache);
-    command
-}
+pub(crate) use crate::command::{events, jitc, succeeded};
 
 fn keys(cache: &Path, args: &[&str]) -> Vec<String> {
     let output = jitc(cache)
@@ -33,22 +21,6 @@ fn keys(cache: &Path, args: &[&str]) -> Vec<String> {
             let value: serde_json::Value = serde_json::from_str(line).expect("JSON");
             value["key"].as_str().expect("key").to_owned()
         })
-        .collect()
-}
-
-/// It ended well; if not, what it said.
-pub(crate) fn succeeded(output: &std::process::Output) {
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-pub(crate) fn events(output: &std::process::Output) -> Vec<serde_json::Value> {
-    let text = String::from_utf8_lossy(&output.stdout);
-    text.lines()
-        .map(|l| serde_json::from_str(l).expect("JSON"))
         .collect()
 }
 
@@ -298,38 +270,6 @@ fn cache_show_finds_an_entry_by_the_first_digits_of_its_key() {
         .assert()
         .success()
         .stdout(contains("1 entries removed"));
-}
-
-#[test]
-fn the_built_in_families_compile_without_spills_on_every_tested_arch() {
-    let dir = tempfile::tempdir().expect("tempdir");
-    let archs = "sm_80,sm_86,sm_89,sm_90,sm_90a,sm_100a,sm_103a,sm_120a,sm_121a";
-    // Of each kind of code that tensor cores take: scales by bits, by conversion, and with dependent launches.
-    let kinds = "sm_80,sm_89,sm_90a";
-    for (archs, args) in [
-        (
-            archs,
-            &["wo_gemv", "--wo-split", "1,8", "--accumulate", "fma,mul_add"][..],
-        ),
-        (archs, &["wo_gemv", "--wo-split", "8", "--geometry", "original"]),
-        (kinds, &["wo_gemv", "--wo-split", "8", "--accumulate", "mma"]),
-        (
-            kinds,
-            &["wo_gemv", "--wo-split", "1,8", "--weight-layout", "packed"],
-        ),
-        (kinds, &["gemv", "--weight-layout", "packed"]),
-        (archs, &["stream"]),
-    ] {
-        let output = jitc(dir.path())
-            .args(["warm", "--json", "--arch", archs])
-            .args(args)
-            .output()
-            .expect("ran");
-        succeeded(&output);
-        for event in events(&output).iter().filter(|e| e["event"] == "variant") {
-            assert_eq!(event["spill_bytes"], 0, "{event}");
-        }
-    }
 }
 
 #[test]

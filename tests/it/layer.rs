@@ -5,12 +5,8 @@ use jitc::engine::request::target::Arch;
 use jitc::engine::request::template::Registry;
 use jitc::engine::run::occupancy::known_device;
 use jitc::families::decode_layer::{FAMILY, LayerDims};
-use jitc::measure::tune::Gpu;
-use jitc::measure::tune::Problem;
-use jitc::measure::tune::Record;
-use jitc::measure::tune::Winner;
 
-use crate::cli::{events, jitc, succeeded};
+use crate::cli::{events, jitc};
 
 const LAUNCHES: [&str; 2] = ["cooperative", "separate"];
 
@@ -180,100 +176,6 @@ block = 32
 }
 
 #[test]
-fn the_layer_compiles_without_spills() {
-    let dir = tempfile::tempdir().expect("tempdir");
-    let packed = ["--weight-layout", "packed64", "--arch", "sm_90a"];
-    for (variants, args) in [
-        (2, &["--arch", "sm_90a,sm_121a"][..]),
-        (2, &[&packed[..], &["--accumulate", "fma,mma"]].concat()),
-        (
-            1,
-            &[&packed[..], &["--accumulate", "fma", "--num-regions", "21"]].concat(),
-        ),
-    ] {
-        let output = jitc(dir.path())
-            .args(["warm", "decode_layer", "--wo-split", "8", "--json"])
-            .args(args)
-            .output()
-            .expect("ran");
-        succeeded(&output);
-        let events = events(&output);
-        assert_eq!(events.len(), variants + 1);
-        for event in &events[..variants] {
-            assert_eq!(event["spill_bytes"], 0, "{event}");
-        }
-    }
-}
-
-/// Warps that ask hand registers on to those that compute, out of what launch bounds of
-/// 640 threads give: with fewer they would wait for ever.
-#[test]
-fn kernels_that_share_registers_out_have_them_whatever_the_layer() {
-    let dir = tempfile::tempdir().expect("tempdir");
-    let small = "--hidden 256 --intermediate 128 --num-q-heads 4 --num-kv-heads 1 --head-dim 64 --num-ctas 4";
-    let output = jitc(dir.path())
-        .args([
-            "warm",
-            "decode_layer",
-            "--launch",
-            "cooperative,separate",
-            "--arch",
-            "sm_90a,sm_100a",
-            "-q",
-        ])
-        .args(["--weight-layout", "packed64", "--accumulate", "mma"])
-        .args(small.split(' '))
-        .output()
-        .expect("ran");
-    succeeded(&output);
-    let rows = jitc(dir.path())
-        .args(["cache", "ls", "--json"])
-        .output()
-        .expect("ran");
-    let mut seen = 0;
-    for row in events(&rows) {
-        for entry in row["resources"].as_array().expect("list") {
-            let name = entry["entry"].as_str().expect("name");
-            if !["decode_layer_attention", "decode_layer_merge"].contains(&name) {
-                assert_eq!(entry["registers"], 96, "{name}");
-                seen += 1;
-            }
-        }
-    }
-    assert_eq!(seen, 2 + 6);
-}
-
-#[test]
-fn dispatch_says_what_it_chose_and_why_without_a_gpu() {
-    let dir = tempfile::tempdir().expect("tempdir");
-    let run = |args: &[&str]| {
-        let output = jitc(dir.path())
-            .args(["dispatch", "--wo-split", "8", "--device", "h200", "--json"])
-            .args(args)
-            .output()
-            .expect("ran");
-        (output.status.code(), events(&output))
-    };
-    let (code, said) = run(&["--tokens", "4", "--explain"]);
-    assert_eq!(code, Some(0));
-    assert_eq!(said[0]["kind"], "coop");
-    assert_eq!(said[0]["reason"], "its grid is resident at once");
-    assert_eq!(said[1]["resident"], 132);
-    assert_eq!(
-        (&said[0]["wo_split"], &said[0]["origin"]),
-        (&8.into(), &"Forced".into())
-    );
-    let (code, said) = run(&["--tokens", "4", "--path", "coop", "--num-ctas", "264"]);
-    assert_eq!(code, Some(1));
-    let reason = said[0]["reason"].as_str().expect("reason");
-    assert!(reason.contains("264 blocks is over the 132"), "{reason}");
-    let (code, said) = run(&["--tokens", "4", "--num-ctas", "264"]);
-    assert_eq!((code, &said[0]["kind"]), (Some(0), &"lite".into()));
-    let (code, said) = run(&["--tokens", "4", "--layers", "3,7", "--layer", "4"]);
-    assert_eq!((code, &said[0]["variant"]), (Some(1), &serde_json::Value::Null));
-}
-
-#[test]
 fn dispatch_refuses_what_no_step_has_and_constants_of_other_families() {
     let dir = tempfile::tempdir().expect("tempdir");
     for (args, words) in [
@@ -290,62 +192,6 @@ fn dispatch_refuses_what_no_step_has_and_constants_of_other_families() {
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(text.contains(words), "{args:?}: {text}");
     }
-}
-
-/// A shape that compiles fast.
-const SMALL: [&str; 10] = [
-    "--hidden",
-    "256",
-    "--intermediate",
-    "192",
-    "--num-q-heads",
-    "4",
-    "--num-kv-heads",
-    "2",
-    "--head-dim",
-    "64",
-];
-
-#[test]
-fn the_split_is_what_was_set_else_what_was_tuned_else_by_rule() {
-    let dir = tempfile::tempdir().expect("tempdir");
-    let cache = dir.path().join("kept");
-    let run = |args: &[&str]| {
-        let output = jitc(dir.path())
-            .args(["dispatch", "--device", "h200", "--json", "--path", "coop"])
-            .arg("--cache-dir")
-            .arg(&cache)
-            .args(SMALL)
-            .args(args)
-            .output()
-            .expect("ran");
-        let said = events(&output).swap_remove(0);
-        (said["wo_split"].clone(), said["origin"].clone())
-    };
-    assert_eq!(run(&[]), (8.into(), "Heuristic".into()));
-    let registry = Registry::load(None).expect("registry");
-    let shape = SMALL
-        .chunks(2)
-        .map(|pair| (pair[0][2..].replace('-', "_"), pair[1]));
-    let shape: Vec<(String, &str)> = shape.collect();
-    let set = shape.iter().map(|(name, value)| (name.as_str(), *value));
-    let arch: Arch = "sm_90a".parse().expect("arch");
-    let spec = KernelSpec::new(registry.get(FAMILY).expect("family"), set, arch).expect("legal");
-    let mut record = Record::default();
-    for (tokens, split) in [(1, "4"), (4, "1")] {
-        record.put(Winner {
-            gpu: Gpu::from(&known_device("h200").expect("known")),
-            problem: Problem::of_layer(&spec, tokens),
-            geometry: [("wo_split".to_owned(), split.to_owned())].into(),
-            median_us: 9.0,
-            tried: 8,
-        });
-    }
-    record.save(&Record::path(&cache)).expect("kept");
-    assert_eq!(run(&[]), (4.into(), "Tuned".into()));
-    // What four tokens were tuned for holds for three.
-    assert_eq!(run(&["--tokens", "3"]), (1.into(), "Tuned".into()));
-    assert_eq!(run(&["--wo-split", "2"]), (2.into(), "Forced".into()));
 }
 
 #[test]

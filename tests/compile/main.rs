@@ -1,0 +1,6 @@
+//! What takes compiles of the largest kernels: CI always runs it; a developer does where
+//! templates or headers have changed (`just compile`).
+
+#[path = "../it/command.rs"]
+mod command;
+mod spills;
