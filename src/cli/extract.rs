@@ -11,11 +11,11 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 use regex::RegexBuilder;
 use serde_json::json;
 
-use super::regions::{Run, refused};
+use super::regions::refused;
 use super::{Answer, args, output};
 use crate::engine::jit::Jit;
 use crate::engine::request::template::Registry;
-use crate::measure::region::{self, Bare, Geometry, RegionRow, TickSource, Ticks};
+use crate::measure::region::{self, Bare, Geometry, RegionRow, Run, TickSource, Ticks};
 
 /// Regions whose reduction runs along k, and what a person calls them.
 const ALONG_K: [(&str, &str); 4] = [
@@ -68,7 +68,7 @@ pub(super) fn command(_: &Registry) -> Command {
         )
 }
 
-pub(super) fn run(_: &Jit, matches: &ArgMatches, as_json: bool) -> Answer {
+pub(super) fn run(jit: &Jit, matches: &ArgMatches, as_json: bool) -> Answer {
     let path = |name: &str| matches.get_one::<PathBuf>(name).cloned().unwrap_or_default();
     let number = |name: &str| matches.get_one::<u32>(name).copied().unwrap_or(1);
     let source = matches.get_one::<String>("tick-source");
@@ -93,13 +93,13 @@ pub(super) fn run(_: &Jit, matches: &ArgMatches, as_json: bool) -> Answer {
             slice_ctas: number("slice-ctas"),
             num_k_tiles: number("num-k-tiles"),
             num_seqs: number("num-seqs"),
-            wo_split: number("wo-split"),
-            num_kv_heads: number("num-kv-heads"),
             ..Geometry::default()
-        },
+        }
+        .with("wo_split", number("wo-split"))
+        .with("num_kv_heads", number("num-kv-heads")),
         source: source.and_then(|s| TickSource::of(s)).unwrap_or_default(),
     };
-    let mut ticks = Ticks::open_bare(&path("buf"), &bare)?;
+    let mut ticks = Ticks::open_bare(&path("buf"), &bare, jit.registry())?;
     ticks.launch_us = Some(launch_us);
     let run = Run::new(ticks);
     fs_err::write(path("out"), region::csv(&run.ticks, &run.reduced, None))
@@ -146,7 +146,7 @@ impl Headline {
         let along_k: Vec<(&RegionRow, &'static str)> = rows
             .iter()
             .filter_map(|row| {
-                let found = ALONG_K.iter().find(|(name, _)| *name == row.region.name)?;
+                let found = ALONG_K.iter().find(|(name, _)| *name == &*row.region.name)?;
                 Some((row, found.1))
             })
             .collect();

@@ -13,41 +13,16 @@ use serde_json::json;
 
 use super::{Answer, output};
 use crate::engine::jit::Jit;
-use crate::families::{self, BUILT_IN};
+use crate::families;
+use crate::families::decode_layer::regions::synthetic;
 use crate::measure::MeasureError;
 use crate::measure::harness::{Options, Session, Verb};
-use crate::measure::region::live::{Cost, LiveRun};
-use crate::measure::region::{self, Geometry, Reduced, Ticks, reduce, synthetic};
+use crate::measure::region::{self, Run, Ticks, own, reduce};
 
 pub(super) use flags::command;
-use flags::{bare, bare_flags, flag, unused};
+use flags::{bare, bare_flags, flag, given, unused};
 use print::print_diff;
 pub(super) use print::print_run;
-
-/// A launch's ticks and their account.
-pub(super) struct Run {
-    pub(super) ticks: Ticks,
-    pub(super) reduced: Reduced,
-    pub(super) cost: Option<Cost>,
-}
-
-impl Run {
-    pub(super) fn new(ticks: Ticks) -> Self {
-        let reduced = reduce(&ticks);
-        Self {
-            ticks,
-            reduced,
-            cost: None,
-        }
-    }
-
-    fn live(live: LiveRun) -> Self {
-        Self {
-            cost: Some(live.cost),
-            ..Self::new(live.ticks)
-        }
-    }
-}
 
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, as_json: bool) -> Answer {
     let words: Vec<&String> = matches.get_many("files").into_iter().flatten().collect();
@@ -110,19 +85,38 @@ fn runs(
         )));
     }
     if let Some(family) = live {
+        let given = match given(matches) {
+            Ok(given) => given,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let harness = families::harness_of(jit.registry(), family);
+        let Some(harness) = harness.filter(|h| h.flags(Verb::Regions).is_some()) else {
+            if flag(matches, "num_seqs").is_some() {
+                return Ok(Err(format!("--tokens: {family} has launch sizes: --with NAME=N")));
+            }
+            return Ok(Ok(own::live(jit, family, &given)?));
+        };
+        if let Some(name) = given.keys().next() {
+            return Ok(Err(format!("--with {name}: {family} does not take it")));
+        }
         let nat = flag(matches, "num_seqs").map_or(Ok(1), |text| text.parse());
         let Ok(nat @ 1..=64) = nat else {
             return Ok(Err("--tokens: expected a whole number from 1 to 64".into()));
         };
-        let there = live_runs(jit, family, nat)?;
-        return Ok(Ok(there.into_iter().map(Run::live).collect()));
+        let options = Options::default();
+        let session = Session {
+            jit,
+            name: family,
+            options: &options,
+        };
+        return Ok(Ok(harness.live(session, nat)?));
     }
-    if let Some(flag) = unused(jit.config()) {
+    if let Some(flag) = unused(jit) {
         return Ok(Err(format!(
             "{flag}: of use with --live alone: a buffer has no such thing"
         )));
     }
-    let bare = match bare(matches) {
+    let bare = match bare(jit.registry(), matches) {
         Ok(bare) => bare,
         Err(reason) => return Ok(Err(reason)),
     };
@@ -134,12 +128,7 @@ fn runs(
         }
         let mut runs = Vec::new();
         for &wo_split in splits {
-            let geometry = Geometry {
-                wo_split,
-                ..bare.geometry
-            };
-            geometry.check()?;
-            runs.push(Run::new(synthetic(geometry, 20)?));
+            runs.push(Run::new(synthetic(jit.registry(), &bare.geometry, wo_split, 20)?));
         }
         return Ok(Ok(runs));
     }
@@ -153,41 +142,18 @@ fn runs(
         let path = Path::new(file);
         let beside = region::sidecar(path);
         let ticks = if matches.get_flag("no-sidecar") {
-            Ticks::open_bare(path, &bare)?
+            Ticks::open_bare(path, &bare, jit.registry())?
         } else if beside.exists() && bare_flags(matches) {
             return Ok(Err(format!(
                 "{} says what {file} is: leave the geometry's flags out, or say --no-sidecar",
                 beside.display()
             )));
         } else {
-            Ticks::open(path, &bare)?
+            Ticks::open(path, &bare, jit.registry())?
         };
         runs.push(Run::new(ticks));
     }
     Ok(Ok(runs))
-}
-
-/// A family's launches by regions, on this GPU.
-fn live_runs(jit: &Jit, name: &str, tokens: u32) -> Result<Vec<LiveRun>, MeasureError> {
-    let offered = |name: &str| {
-        let harness = families::harness_of(jit.registry(), name);
-        harness.filter(|h| h.flags(Verb::Regions).is_some())
-    };
-    let Some(harness) = offered(name) else {
-        let names = BUILT_IN.iter().flat_map(|h| h.names());
-        let names: Vec<&str> = names.copied().filter(|n| offered(n).is_some()).collect();
-        return Err(MeasureError::Request(format!(
-            "--live {name}: expected one of {}",
-            names.join(", ")
-        )));
-    };
-    let options = Options::default();
-    let session = Session {
-        jit,
-        name,
-        options: &options,
-    };
-    harness.live(session, tokens)
 }
 
 pub(super) fn refused(reason: &str) -> ExitCode {

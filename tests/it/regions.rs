@@ -1,11 +1,12 @@
 //! Region timing in compiled kernels.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use jitc::engine::request::constant::Value;
-use jitc::engine::request::template::{Legal, Registry};
-use jitc::measure::region::{Active, Geometry, Table};
+use jitc::engine::request::regions::Regions;
+use jitc::engine::request::template::Registry;
+use jitc::measure::region::{Geometry, Region};
 use object::{Object, ObjectSection};
 
 use crate::cli::{jitc, succeeded};
@@ -32,6 +33,17 @@ name = "probe"
 sizes = ["num_tokens"]
 grid = [8, 4, "num_tokens"]
 block = 128
+
+[regions]
+count = "num_regions"
+clock = "tick_source"
+classes = ["work"]
+rows = [
+    { id = 0, name = "phase1_wo_stage", class = "work" },
+    { id = 1, name = "phase1_wo_gemv", class = "work", iterates = true, sum = 3 },
+    { id = 2, name = "unused", class = "work" },
+    { id = 3, name = "phase1_gather", class = "work", sum_of = 1 },
+]
 "#;
 
 /// A loop, a barrier and a sum, so that a compiler has something to lose.
@@ -254,52 +266,55 @@ fn below_of(folder: &Path, name: &str, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// Names of regions that the headers of a kernel speak of.
+fn spoken_of(text: &str) -> impl Iterator<Item = &str> {
+    let after = text.split("region::").skip(1);
+    after
+        .filter_map(|rest| rest.split_once("{}"))
+        .map(|(name, _)| name)
+        .filter(|name| {
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            name.chars().all(plain)
+        })
+}
+
 #[test]
-fn a_familys_numbers_of_regions_are_those_of_its_table() {
+fn every_region_that_a_kernel_speaks_of_is_declared() {
     let registry = Registry::load(None).expect("families");
-    let mut timed = 0;
-    for family in registry.families() {
-        let Some(constant) = family.constants.get("num_regions") else {
-            continue;
-        };
-        let Legal::U32Values(counts) = &constant.legal else {
-            panic!("{}: num_regions is one of a list", family.name);
-        };
-        assert_eq!(constant.default, Value::U32(0), "{}", family.name);
-        for count in counts.iter().filter(|n| **n > 0) {
-            Table::of(&family.name, *count).expect("a table of this size");
-            timed += 1;
-        }
-    }
-    assert!(timed > 0);
+    let declared = registry.families().filter_map(|f| f.regions.as_ref());
+    let declared: BTreeSet<&str> = declared.flat_map(Regions::compiled_names).collect();
+    let texts = registry.headers().values().map(|text| &**text);
+    let spoken: BTreeSet<&str> = texts.flat_map(spoken_of).collect();
+    assert!(spoken.len() > 20, "{spoken:?}");
+    let unknown: Vec<&&str> = spoken.difference(&declared).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+    // And none is declared that no kernel writes.
+    let unwritten: Vec<&&str> = declared.difference(&spoken).collect();
+    assert!(unwritten.is_empty(), "{unwritten:?}");
 }
 
 /// The blocks that a mask of the table holds, as a C++ literal of one sequence's rows.
-fn mask(geometry: &Geometry, active: Active) -> String {
-    let rows = (0..geometry.ctas_per_seq()).map(|cta| u8::from(geometry.is_active(active, cta)).to_string());
+fn mask(geometry: &Geometry, region: &Region) -> String {
+    let active = |cta| geometry.is_active(&region.active, cta);
+    let rows = (0..geometry.ctas_per_seq()).map(|cta| u8::from(active(cta)).to_string());
     rows.collect::<Vec<String>>().join(",")
 }
 
 /// Asks the kernel's own roles, which are constant expressions, for every block.
-fn roles(geometry: &Geometry) -> String {
-    let Geometry {
-        slice_ctas,
-        num_k_tiles,
-        wo_split,
-        num_kv_heads,
-        ..
-    } = geometry;
+fn roles(regions: &[Region], geometry: &Geometry) -> String {
+    let [slice_ctas, num_k_tiles, _] = geometry.grid();
+    let (wo_split, num_kv_heads) = (geometry.constants["wo_split"], geometry.constants["num_kv_heads"]);
     let asked = [
-        ("norms_input", Active::First),
-        ("attends", Active::KvHeads),
-        ("owns_slot", Active::WoSlots),
-        ("waits_for_rows", Active::WoConsumers),
+        ("norms_input", 0),
+        ("attends", 1),
+        ("owns_slot", 2),
+        ("waits_for_rows", 11),
     ];
     let space = format!("of_{slice_ctas}_{num_k_tiles}_{wo_split}_{num_kv_heads}");
     let mut text = format!(
         "namespace {space} {{\nusing R = jitc::layer::OriginalRoles<{wo_split}u, {num_kv_heads}u>;\n"
     );
-    for (role, active) in asked {
+    for (role, id) in asked {
         let _ = write!(
             text,
             "constexpr unsigned char {role}_mask[] = {{{mask}}};\n\
@@ -309,7 +324,7 @@ fn roles(geometry: &Geometry) -> String {
                          if (R::{role}(bx, by) != ({role}_mask[by * {slice_ctas}u + bx] != 0)) return false;\n    \
                  return true;\n}}\n\
              static_assert({role}_agrees(), \"{role}\");\n",
-            mask = mask(geometry, active),
+            mask = mask(geometry, &regions[id]),
         );
     }
     text + "}\n"
@@ -317,17 +332,23 @@ fn roles(geometry: &Geometry) -> String {
 
 #[test]
 fn masks_are_the_roles_that_the_kernel_of_the_originals_geometry_gives_its_blocks() {
+    let registry = Registry::load(None).expect("families");
+    let table = registry
+        .regions("decode_layer")
+        .expect("regions")
+        .first(13)
+        .expect("a table");
     let mut source = "#include <jitc/region.cuh>\n#include <jitc/layer/roles.cuh>\n".to_owned();
     for (slice_ctas, num_k_tiles) in [(8, 8), (16, 8), (32, 8), (8, 4)] {
         for wo_split in [1, 2, 4, 8] {
             for num_kv_heads in [1, 2, 4] {
-                source.push_str(&roles(&Geometry {
+                let grid = Geometry {
                     slice_ctas,
                     num_k_tiles,
-                    wo_split,
-                    num_kv_heads,
                     ..Geometry::default()
-                }));
+                };
+                let geometry = grid.with("wo_split", wo_split).with("num_kv_heads", num_kv_heads);
+                source.push_str(&roles(&table.regions, &geometry));
             }
         }
     }

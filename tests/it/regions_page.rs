@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use jitc::measure::region::{Geometry, Reduced, Ticks, page, reduce, synthetic, thousands};
+use jitc::engine::request::template::Registry;
+use jitc::families::decode_layer::regions::synthetic;
+use jitc::measure::region::{Geometry, Reduced, Ticks, page, reduce, thousands};
 use serde_json::Value;
 
 use crate::webdriver::Browser;
@@ -24,11 +26,12 @@ fn browser() -> Option<Browser> {
     }
 }
 
-fn runs(geometry: Geometry, splits: &[u32]) -> Vec<(Ticks, Reduced)> {
+fn runs(geometry: &Geometry, splits: &[u32]) -> Vec<(Ticks, Reduced)> {
+    let registry = Registry::load(None).expect("families");
     splits
         .iter()
         .map(|&wo_split| {
-            let ticks = synthetic(Geometry { wo_split, ..geometry }, 20).expect("ticks");
+            let ticks = synthetic(&registry, geometry, wo_split, 20).expect("ticks");
             let reduced = reduce(&ticks);
             (ticks, reduced)
         })
@@ -61,7 +64,7 @@ fn the_page_shows_the_numbers_and_answers_to_mouse_and_keyboard() {
     let Some(browser) = browser() else { return };
     let dir = tempfile::tempdir().expect("tempdir");
     let path = dir.path().join("page.html");
-    let two = runs(Geometry::default(), &[1, 8]);
+    let two = runs(&Geometry::default(), &[1, 8]);
     write(&path, &two);
     browser.prefer("light");
     browser.open(&path);
@@ -85,7 +88,7 @@ fn the_page_shows_the_numbers_and_answers_to_mouse_and_keyboard() {
         slice_ctas: 132,
         ..Geometry::default()
     };
-    write(&path, &runs(large, &[1, 8]));
+    write(&path, &runs(&large, &[1, 8]));
     browser.open(&path);
     is_quiet(&browser);
     thousand_rows_scroll(&browser);
@@ -125,7 +128,7 @@ fn bars_match(browser: &Browser, runs: &[(Ticks, Reduced)]) {
         for row in shown {
             let segment = segments
                 .iter()
-                .find(|s| s["run"] == index && s["region"] == row.region.name)
+                .find(|s| s["run"] == index && s["region"] == *row.region.name)
                 .unwrap_or_else(|| panic!("{} has no segment", row.region.name));
             let mean = row.mean * float(row.n_active) / float(ticks.geometry.ctas());
             assert!(
@@ -150,7 +153,7 @@ fn comparison_matches(browser: &Browser) {
     };
     let cells = row("phase1_wo_gemv");
     assert_eq!(cells[1], "4 → 32");
-    let before = runs(Geometry::default(), &[1]);
+    let before = runs(&Geometry::default(), &[1]);
     let median_us = before[0].1.rows[2].median / 1000.0;
     assert_eq!(cells[3], thousands(median_us), "{cells}");
     assert_eq!(row("W_O and its waits").as_array().map(Vec::len), Some(7));

@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use jitc::measure::region::{Bare, Geometry, Layout, TickSource, Ticks, synthetic, trace};
+use jitc::engine::request::template::Registry;
+use jitc::families::decode_layer::regions::synthetic;
+use jitc::measure::region::{Bare, Geometry, Layout, TickSource, Ticks, trace};
 use serde_json::Value;
 
 fn keys(value: &Value) -> Vec<&str> {
@@ -107,15 +109,15 @@ fn is_strict(trace: &Value) -> usize {
 
 #[test]
 fn a_trace_is_the_trace_event_format_to_the_letter() {
+    let registry = Registry::load(None).expect("families");
     for (slice_ctas, wo_split, num_seqs) in [(8, 1, 1), (8, 8, 2), (132, 8, 1)] {
-        for count in [13, 20] {
+        for count in [11, 13, 16, 20] {
             let geometry = Geometry {
                 slice_ctas,
-                wo_split,
                 num_seqs,
                 ..Geometry::default()
             };
-            let mut ticks = synthetic(geometry, count).expect("ticks");
+            let mut ticks = synthetic(&registry, &geometry, wo_split, count).expect("ticks");
             let spans = is_strict(&trace(&ticks));
             assert!(spans > 6 * geometry.ctas(), "{spans}");
             // The same without knowing the multiprocessors, and as cycles.
@@ -147,8 +149,9 @@ fn traces_of_the_launches_that_were_measured_are_strict_too() {
         &mut found,
     );
     let mut slots = 0;
+    let registry = Registry::load(None).expect("families");
     for path in &found {
-        let ticks = Ticks::open(path, &Bare::default()).expect("a buffer");
+        let ticks = Ticks::open(path, &Bare::default(), &registry).expect("a buffer");
         slots += usize::from(ticks.geometry.layout == Layout::Slots);
         assert!(is_strict(&trace(&ticks)) > 0, "{}", path.display());
     }

@@ -1,12 +1,14 @@
 //! What `jitc regions` takes, and what it says of a buffer that says nothing itself.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::cli::args;
-use crate::engine::config::Config;
+use crate::engine::jit::Jit;
 use crate::engine::request::template::Registry;
+use crate::measure::region::own::Given;
 use crate::measure::region::{Bare, Geometry, TickSource};
 
 pub(in crate::cli) fn command(registry: &Registry) -> Command {
@@ -24,6 +26,14 @@ pub(in crate::cli) fn command(registry: &Registry) -> Command {
                 .long("live")
                 .value_name("FAMILY")
                 .help("Run a family on a GPU and read its buffers: constants as for `warm`, --tokens N"),
+        )
+        .arg(
+            Arg::new("with")
+                .long("with")
+                .value_name("NAME=N")
+                .action(ArgAction::Append)
+                .requires("live")
+                .help("Family of your own: a launch size [default: 4096] or another number that it takes [default: 1]"),
         )
         .arg(
             Arg::new("synthetic")
@@ -103,14 +113,36 @@ const GEOMETRY: [(&str, &str, &str); 6] = [
 
 /// A constant on the command line that is no part of the geometry, and of no use but
 /// with `--live`.
-pub(super) fn unused(config: &Config) -> Option<String> {
-    let mut flags = config.flag_constants().iter();
-    let other = flags.find(|set| GEOMETRY.iter().all(|(name, ..)| *name != set.name))?;
+pub(super) fn unused(jit: &Jit) -> Option<String> {
+    let read = masked(jit.registry());
+    let part = |name: &str| GEOMETRY.iter().any(|(own, ..)| *own == name) || read.contains(name);
+    let mut flags = jit.config().flag_constants().iter();
+    let other = flags.find(|set| !part(&set.name))?;
     Some(if other.flag == "--set" {
         format!("--set {}", other.name)
     } else {
         other.flag.clone()
     })
+}
+
+/// The constants that masks of some family read.
+fn masked(registry: &Registry) -> BTreeSet<&str> {
+    let regions = registry.families().filter_map(|family| family.regions.as_ref());
+    regions
+        .flat_map(|regions| regions.masked().map(|(name, _)| name))
+        .collect()
+}
+
+/// The launch sizes and numbers of `--with`.
+pub(super) fn given(matches: &ArgMatches) -> Result<Given, String> {
+    let texts = matches.get_many::<String>("with").into_iter().flatten();
+    let pair = |text: &String| {
+        let (name, value) = text
+            .split_once('=')
+            .ok_or_else(|| format!("--with {text}: expected NAME=N"))?;
+        Ok((name.trim().to_owned(), value.trim().to_owned()))
+    };
+    texts.map(pair).collect()
 }
 
 /// What a flag of the geometry says, be it a constant of some family or not.
@@ -125,7 +157,7 @@ pub(super) fn bare_flags(matches: &ArgMatches) -> bool {
     family || GEOMETRY.iter().any(|(name, ..)| flag(matches, name).is_some())
 }
 
-pub(super) fn bare(matches: &ArgMatches) -> Result<Bare, String> {
+pub(super) fn bare(registry: &Registry, matches: &ArgMatches) -> Result<Bare, String> {
     let number = |name: &str, default: u32| match flag(matches, name) {
         None => Ok(default),
         Some(text) => text
@@ -140,16 +172,20 @@ pub(super) fn bare(matches: &ArgMatches) -> Result<Bare, String> {
             .ok_or_else(|| format!("tick_source = {text}: expected globaltimer or clock64"))?,
     };
     let usual = Geometry::default();
+    let mut geometry = Geometry {
+        slice_ctas: number("slice_ctas", usual.slice_ctas)?,
+        num_k_tiles: number("num_k_tiles", usual.num_k_tiles)?,
+        num_seqs: number("num_seqs", usual.num_seqs)?,
+        ..usual
+    };
+    for name in masked(registry) {
+        if flag(matches, name).is_some() {
+            geometry = geometry.with(name, number(name, 1)?);
+        }
+    }
     Ok(Bare {
         family: matches.get_one::<String>("family").cloned(),
-        geometry: Geometry {
-            slice_ctas: number("slice_ctas", usual.slice_ctas)?,
-            num_k_tiles: number("num_k_tiles", usual.num_k_tiles)?,
-            num_seqs: number("num_seqs", usual.num_seqs)?,
-            wo_split: number("wo_split", usual.wo_split)?,
-            num_kv_heads: number("num_kv_heads", usual.num_kv_heads)?,
-            layout: usual.layout,
-        },
+        geometry,
         source,
     })
 }

@@ -2,9 +2,8 @@
 
 use serde_json::json;
 
-use super::Run;
 use crate::cli::output;
-use crate::measure::region::{self, Diff, TickSource, thousands};
+use crate::measure::region::{self, Diff, Run, TickSource, thousands};
 
 pub(in crate::cli) fn print_run(run: &Run) {
     let (ticks, reduced) = (&run.ticks, &run.reduced);
@@ -46,7 +45,7 @@ pub(in crate::cli) fn print_run(run: &Run) {
     for row in &reduced.rows {
         rows.push(vec![
             row.region.id.to_string(),
-            row.region.name.to_owned(),
+            row.region.name.to_string(),
             row.region.class.to_string(),
             row.n_active.to_string(),
             time(row.median),
@@ -141,7 +140,7 @@ pub(super) fn print_diff(before: &Run, after: &Run, diff: &Diff, as_json: bool) 
             .to_vec(),
     ];
     let more = diff.launch.iter();
-    for row in diff.rows.iter().chain([&diff.cluster]).chain(more) {
+    for row in diff.rows.iter().chain(&diff.cluster).chain(more) {
         rows.push(vec![
             row.name.clone(),
             format!("{} -> {}", row.n_before, row.n_after),

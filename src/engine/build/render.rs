@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::engine::build::key::{KeyInputs, Preimage};
-use crate::engine::request::constant::Value;
 use crate::engine::request::regions::{self, TableError};
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::ToolchainIdentity;
@@ -148,11 +147,7 @@ pub fn preimage(
 /// The region table's header for a spec. Like that of the parameters it is made, and
 /// stands in no folder; like any header, only sources that include it are given it.
 fn region_table(spec: &KernelSpec) -> Result<String, TableError> {
-    let count = match spec.constants.get("num_regions") {
-        Some(Value::U32(count)) => *count,
-        _ => 0,
-    };
-    regions::header(spec.region_name(), count)
+    spec.family.region_header(&spec.constants)
 }
 
 fn closure(

@@ -115,6 +115,16 @@ impl Value {
         }
     }
 
+    /// The number inside, a bool's being 1 or 0; `None` for what is no whole number.
+    #[must_use]
+    pub fn as_number(&self) -> Option<u32> {
+        match self {
+            Self::U32(v) => Some(*v),
+            Self::Bool(v) => Some(u32::from(*v)),
+            _ => None,
+        }
+    }
+
     /// The enumerator's name, if it is an enum.
     #[must_use]
     pub fn as_name(&self) -> Option<&str> {

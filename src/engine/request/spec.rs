@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::engine::config::{Config, Setting, Source};
 use crate::engine::request::constant::Value;
+use crate::engine::request::regions::{Table, TableError};
 use crate::engine::request::target::Arch;
 use crate::engine::request::template::{Entry, Family, NamedFamily, Preset, Size};
 use crate::engine::suggest::did_you_mean;
@@ -289,15 +290,6 @@ impl KernelSpec {
         self.entries.iter().map(|index| &self.family.entries[*index])
     }
 
-    /// The name under which its regions are known: the family's, or the former one that
-    /// stands for these constants, so that what a kernel writes into a buffer, and what
-    /// earlier buffers hold, stays as it was.
-    #[must_use]
-    pub fn region_name(&self) -> &str {
-        let former = self.family.former_name_of(&self.constants);
-        former.map_or(&self.family.name, |former| &former.name)
-    }
-
     /// Constants that differ from their defaults, for people: `wo_split=8`, or
     /// `defaults`.
     #[must_use]
@@ -320,13 +312,16 @@ impl KernelSpec {
     /// there is no such one.
     #[must_use]
     pub fn number(&self, name: &str) -> Option<u32> {
-        (self.derived.get(name).copied()).or_else(|| {
-            match self.constants.get(self.family.present_name(name))? {
-                Value::U32(number) => Some(*number),
-                Value::Bool(flag) => Some(u32::from(*flag)),
-                _ => None,
-            }
-        })
+        let derived = self.derived.get(name).copied();
+        derived.or_else(|| self.constants.get(self.family.present_name(name))?.as_number())
+    }
+
+    /// The table of the regions that it is compiled with; `None` where it has none.
+    ///
+    /// # Errors
+    /// [`TableError::Count`], of a number of regions that its family does not declare.
+    pub fn region_table(&self) -> Result<Option<Table>, TableError> {
+        self.family.region_table(&self.constants)
     }
 
     /// The most dynamic shared memory that a block of one of its entry points takes, bytes.

@@ -77,6 +77,16 @@ fn walk(expr: &Expr, names: &mut BTreeSet<String>) {
     }
 }
 
+/// The nodes of a template that is nothing but this condition.
+pub(crate) fn condition(text: &str) -> Result<Vec<Node>, String> {
+    let mut tera = Tera::default();
+    let template = format!("{{% if {text} %}}1{{% endif %}}");
+    tera.add_raw_template("condition", &template)
+        .map_err(|e| innermost(&e))?;
+    let parsed = tera.get_template("condition").map_err(|e| innermost(&e))?;
+    Ok(parsed.ast.clone())
+}
+
 /// A parsed set of named expressions.
 #[derive(Debug)]
 pub(crate) struct Expressions(Tera);

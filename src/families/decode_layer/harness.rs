@@ -8,7 +8,7 @@ use super::verify::{self, VerifyRequest};
 use super::{FAMILY, regions};
 use crate::measure::MeasureError;
 use crate::measure::harness::{Flag, Harness, Session, Sink, Verb, Verdict};
-use crate::measure::region::live::LiveRun;
+use crate::measure::region::Run;
 use crate::measure::tune::{Geometry, Gpu, Problem};
 
 /// The layer, cooperative or ordinary.
@@ -49,7 +49,7 @@ impl Harness for DecodeLayer {
         tune::tune(session.jit, &request, sink)
     }
 
-    fn live(&self, session: Session<'_>, tokens: u32) -> Result<Vec<LiveRun>, MeasureError> {
+    fn live(&self, session: Session<'_>, tokens: u32) -> Result<Vec<Run>, MeasureError> {
         regions::live(session.jit, session.name, tokens)
     }
 

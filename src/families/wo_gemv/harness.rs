@@ -10,7 +10,7 @@ use super::tune::{self, TuneRequest};
 use super::verify::{self, VerifyRequest};
 use crate::measure::MeasureError;
 use crate::measure::harness::{Flag, Harness, Session, Sink, Verb, Verdict};
-use crate::measure::region::live::LiveRun;
+use crate::measure::region::Run;
 use crate::measure::tune::{Geometry, Gpu, Problem};
 
 /// `wo_gemv`, all of its geometries and modes.
@@ -51,7 +51,7 @@ impl Harness for WoGemv {
         tune::tune(session.jit, &request, sink)
     }
 
-    fn live(&self, session: Session<'_>, tokens: u32) -> Result<Vec<LiveRun>, MeasureError> {
+    fn live(&self, session: Session<'_>, tokens: u32) -> Result<Vec<Run>, MeasureError> {
         regions::live(session.jit, tokens)
     }
 

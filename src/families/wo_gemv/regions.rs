@@ -6,19 +6,16 @@
 use cudarc::driver::CudaSlice;
 
 use super::FAMILY;
-use super::config::{Accumulate, WoConfig};
+use super::config::{Accumulate, LaunchGeometry, WoConfig};
 use super::problem::WoProblem;
 use super::reference::{WoInputs, WoShape, split_order};
 use crate::engine::jit::Jit;
-use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
 use crate::engine::run::device::Context;
 use crate::measure::MeasureError;
 use crate::measure::compare::compare;
-use crate::measure::region::live::{
-    LiveRun, buffer, chosen, geometry, measure, requested, source, with_regions,
-};
-use crate::measure::region::{Table, Ticks};
+use crate::measure::region::live::{Pair, buffer, geometry, measure, requested_pairs};
+use crate::measure::region::{Layout, Run, TickSource, Ticks};
 
 /// Written before each launch, so that nothing of the last one is in L2.
 const FLUSH_BYTES: usize = 256 << 20;
@@ -28,8 +25,8 @@ const FLUSH_BYTES: usize = 256 << 20;
 /// # Errors
 /// [`MeasureError::Device`] without a GPU, [`MeasureError::Refused`] where a result is not
 /// the reference's; those of making and launching kernels.
-pub fn live(jit: &Jit, tokens: u32) -> Result<Vec<LiveRun>, MeasureError> {
-    requested(jit, FAMILY, None)?;
+pub fn live(jit: &Jit, tokens: u32) -> Result<Vec<Run>, MeasureError> {
+    requested_pairs(jit, FAMILY, None)?;
     let context = Context::new(0)?;
     let device = context.device();
     let here = Arch::of_device(device.major, device.minor);
@@ -37,8 +34,8 @@ pub fn live(jit: &Jit, tokens: u32) -> Result<Vec<LiveRun>, MeasureError> {
     let mut problem: Option<(WoShape, WoInputs, WoProblem)> = None;
     let mut scratch: CudaSlice<u8> = stream.alloc_zeros(FLUSH_BYTES)?;
     let mut runs = Vec::new();
-    for spec in requested(jit, FAMILY, Some(here))? {
-        let shape = WoConfig::try_from(&spec)?.shape();
+    for pair in requested_pairs(jit, FAMILY, Some(here))? {
+        let shape = WoConfig::try_from(&pair.on)?.shape();
         // Weights do not depend on the split: most variants share them.
         let same = |p: &(WoShape, WoInputs, WoProblem)| p.0.hidden == shape.hidden && p.0.k == shape.k;
         let (_, inputs, problem) = match &mut problem {
@@ -50,7 +47,7 @@ pub fn live(jit: &Jit, tokens: u32) -> Result<Vec<LiveRun>, MeasureError> {
                 slot.insert((shape, inputs, there))
             }
         };
-        runs.push(one(jit, &context, &spec, (inputs, problem), &mut scratch)?);
+        runs.push(one(jit, &context, &pair, (inputs, problem), &mut scratch)?);
     }
     Ok(runs)
 }
@@ -58,21 +55,23 @@ pub fn live(jit: &Jit, tokens: u32) -> Result<Vec<LiveRun>, MeasureError> {
 fn one(
     jit: &Jit,
     context: &Context,
-    spec: &KernelSpec,
+    pair: &Pair,
     (inputs, problem): (&WoInputs, &mut WoProblem),
     scratch: &mut CudaSlice<u8>,
-) -> Result<LiveRun, MeasureError> {
-    let off = with_regions(spec, 0)?;
-    let count = chosen(spec);
-    let on = with_regions(spec, count)?;
-    let config = WoConfig::try_from(&on)?;
+) -> Result<Run, MeasureError> {
+    let (on, off) = (&pair.on, &pair.off);
+    let config = WoConfig::try_from(on)?;
     let shape = config.shape();
-    let (on_kernel, off_kernel) = (jit.load(&on, context)?, jit.load(&off, context)?);
-    let table = Table::of(&on.family.name, count)?;
+    let (on_kernel, off_kernel) = (jit.load(on, context)?, jit.load(off, context)?);
     let nat = inputs.nat;
-    let geometry = geometry(&on, &on_kernel, nat);
+    let layout = match config.geometry {
+        LaunchGeometry::Original => Layout::Slots,
+        LaunchGeometry::Tiled => Layout::Tiles,
+    };
+    let tokens = u32::try_from(nat).unwrap_or(u32::MAX);
+    let geometry = geometry(pair, &on_kernel, &[tokens], layout);
     let stream = context.cuda().default_stream();
-    let (words, timing) = buffer(&stream, &on, count, geometry)?;
+    let (words, timing) = buffer(&stream, pair, &geometry)?;
 
     let expected = split_order(&shape, inputs, config.accumulate == Accumulate::Fma);
     let actual = problem.run_timed(&on_kernel, nat, shape.num_slots(), timing)?;
@@ -95,12 +94,15 @@ fn one(
         problem.bind(&off_kernel, nat, 0)?,
         problem.bind(&on_kernel, nat, timing)?,
     ];
-    let account = |words: &[u64]| Ticks::from_words(table, geometry, source(&on), words);
+    let account = |words: &[u64]| {
+        let (table, source) = (pair.table.clone(), TickSource::of_spec(on));
+        Ticks::from_words(table, geometry.clone(), source, words)
+    };
     measure(
         context,
         &mut || Ok(stream.memset_zeros(scratch)?),
         &words,
-        &off,
+        off,
         against,
         &account,
         &mut |regions| Ok(problem.launch(&bound[usize::from(regions)], nat)?),

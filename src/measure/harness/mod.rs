@@ -13,7 +13,7 @@ pub use options::{Flag, Options};
 
 use crate::engine::jit::Jit;
 use crate::measure::MeasureError;
-use crate::measure::region::live::LiveRun;
+use crate::measure::region::Run;
 use crate::measure::tune::{Geometry, Gpu, Problem};
 
 /// What may be asked of a family.
@@ -90,7 +90,7 @@ pub trait Harness: Sync {
 
     /// Times launches of so many tokens by regions, of every variant that the settings ask
     /// for, each first held to its reference.
-    fn live(&self, session: Session<'_>, tokens: u32) -> Result<Vec<LiveRun>, MeasureError> {
+    fn live(&self, session: Session<'_>, tokens: u32) -> Result<Vec<Run>, MeasureError> {
         let _ = tokens;
         Err(self.not_offered(session, Verb::Regions))
     }

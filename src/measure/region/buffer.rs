@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Array, Geometry, Region, RegionError, Scope, Table, TableError, npy};
+use crate::engine::request::constant::Value;
+use crate::engine::request::spec::KernelSpec;
+use crate::engine::request::template::Registry;
 
 /// The clock that ticks were read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -39,10 +42,21 @@ impl TickSource {
             .into_iter()
             .find(|s| s.name() == name)
     }
+
+    /// The clock that a kernel's regions read; globaltimer where its family declares none.
+    #[must_use]
+    pub fn of_spec(spec: &KernelSpec) -> Self {
+        let clock = spec.family.regions.as_ref().and_then(|r| r.clock.as_ref());
+        let value = clock.and_then(|name| spec.constants.get(name));
+        value
+            .and_then(Value::as_name)
+            .and_then(Self::of)
+            .unwrap_or_default()
+    }
 }
 
 /// A device buffer: whose regions it has room for, and where it lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RegionBuffer {
     /// The table that it was made for.
     pub table: Table,
@@ -57,19 +71,17 @@ pub struct RegionBuffer {
 /// here and not a store to address 0 there.
 pub fn argument(
     buffer: Option<&RegionBuffer>,
-    family: &str,
-    num_regions: u32,
+    spec: &KernelSpec,
     geometry: &Geometry,
 ) -> Result<u64, RegionError> {
-    if num_regions == 0 {
+    let Some(table) = spec.region_table()? else {
         return Ok(0);
-    }
-    let table = Table::of(family, num_regions)?;
+    };
     let buffer = buffer
         .filter(|b| b.address != 0)
         .ok_or_else(|| RegionError::NoBuffer {
-            family: family.to_owned(),
-            count: num_regions,
+            family: table.family.to_string(),
+            count: u32::try_from(table.count()).unwrap_or(u32::MAX),
         })?;
     if buffer.table.identity() != table.identity() {
         return Err(RegionError::OtherTable {
@@ -155,6 +167,7 @@ impl Ticks {
         }
         let (pairs, _) = rows.as_chunks::<2>();
         Ok(Self {
+            label: table.family.to_string(),
             table,
             geometry,
             source,
@@ -166,7 +179,6 @@ impl Ticks {
                     .collect(),
             ),
             launch_us: None,
-            label: table.family.to_owned(),
         })
     }
 
@@ -174,36 +186,18 @@ impl Ticks {
     pub fn from_array(
         file: &str,
         array: &Array,
-        table: Option<Table>,
+        table: Table,
         geometry: Geometry,
         source: TickSource,
     ) -> Result<Self, RegionError> {
-        let shape = || RegionError::Shape {
-            file: file.to_owned(),
-            shape: format!("{:?}", array.shape).replace('[', "(").replace(']', ")"),
-        };
-        let &[ctas, regions, 2] = array.shape.as_slice() else {
-            return Err(shape());
-        };
-        let count = u32::try_from(regions).map_err(|_| shape())?;
-        let table = match table {
-            Some(table) if table.count() == regions => table,
-            Some(table) => {
-                return Err(RegionError::OtherTable {
-                    found: format!("{file}: {regions} regions"),
-                    expected: describe(&table),
-                });
-            }
-            None => Table::of_count(count).map_err(|error| match error {
-                TableError::UnknownCount { count, known } => RegionError::FileCount {
-                    file: file.to_owned(),
-                    count,
-                    known,
-                },
-                error => error.into(),
-            })?,
-        };
-        geometry.check()?;
+        let (ctas, regions) = shape_of(file, array)?;
+        if table.count() != regions {
+            return Err(RegionError::OtherTable {
+                found: format!("{file}: {regions} regions"),
+                expected: describe(&table),
+            });
+        }
+        geometry.check(&table)?;
         if ctas != geometry.ctas() {
             return Err(RegionError::Rows {
                 what: file.to_owned(),
@@ -225,10 +219,10 @@ impl Ticks {
 
     /// Reads a `.npy` file and, if it stands there, the `.json` file beside it.
     /// Where that one speaks it decides; `bare` is for files without one.
-    pub fn open(path: &Path, bare: &Bare) -> Result<Self, RegionError> {
+    pub fn open(path: &Path, bare: &Bare, registry: &Registry) -> Result<Self, RegionError> {
         let beside = sidecar(path);
         if !beside.exists() {
-            return Self::open_bare(path, bare);
+            return Self::open_bare(path, bare, registry);
         }
         let array = npy::read(path)?;
         let file = path.display().to_string();
@@ -243,14 +237,18 @@ impl Ticks {
                 reason: format!("schema `{}`: expected {SCHEMA}", about.schema),
             });
         }
-        let table = Table::of(&about.family, about.num_regions)?;
-        if about.identity != format!("{:016x}", table.identity()) {
+        let tables = registry.regions(&about.family)?.tables(about.num_regions)?;
+        let own = |table: &&Table| about.identity == format!("{:016x}", table.identity());
+        let Some(table) = tables.iter().find(own) else {
+            let expected = tables
+                .iter()
+                .map(|t| format!("{:016x}, {}", t.identity(), describe(t)));
             return Err(RegionError::OtherTable {
                 found: format!("{}: identity {}", beside.display(), about.identity),
-                expected: format!("{:016x}, {}", table.identity(), describe(&table)),
+                expected: expected.collect::<Vec<_>>().join("; "),
             });
-        }
-        let mut ticks = Self::from_array(&file, &array, Some(table), about.geometry, about.tick_source)?;
+        };
+        let mut ticks = Self::from_array(&file, &array, table.clone(), about.geometry, about.tick_source)?;
         if let Some(sms) = &about.sms
             && sms.len() != ticks.geometry.ctas()
         {
@@ -267,14 +265,15 @@ impl Ticks {
     }
 
     /// Reads a `.npy` file and nothing beside it.
-    pub fn open_bare(path: &Path, bare: &Bare) -> Result<Self, RegionError> {
+    pub fn open_bare(path: &Path, bare: &Bare, registry: &Registry) -> Result<Self, RegionError> {
         let array = npy::read(path)?;
         let file = path.display().to_string();
-        let table = match &bare.family {
-            Some(family) => Some(Table::of(family, regions_of(&array))?),
-            None => None,
-        };
-        let mut ticks = Self::from_array(&file, &array, table, bare.geometry, bare.source)?;
+        let table = bare.table(&file, &array, registry)?;
+        let mut geometry = bare.geometry.clone();
+        for (name, default) in &table.shared.constants {
+            geometry.constants.entry(name.clone()).or_insert(*default);
+        }
+        let mut ticks = Self::from_array(&file, &array, table, geometry, bare.source)?;
         ticks.label = path
             .file_stem()
             .map_or(file, |s| s.to_string_lossy().into_owned());
@@ -291,10 +290,10 @@ impl Ticks {
         let about = Sidecar {
             schema: SCHEMA.to_owned(),
             label: self.label.clone(),
-            family: self.table.family.to_owned(),
+            family: self.table.family.to_string(),
             num_regions: u32::try_from(self.table.count()).unwrap_or(u32::MAX),
             identity: format!("{:016x}", self.table.identity()),
-            geometry: self.geometry,
+            geometry: self.geometry.clone(),
             tick_source: self.source,
             launch_us: self.launch_us,
             sms: self.sms.clone(),
@@ -315,7 +314,7 @@ impl Ticks {
     /// The regions whose times add up to a block's account: each once, and a loop's
     /// as its sum, or as its last iteration where no block has written a sum.
     #[must_use]
-    pub fn accounted(&self) -> Vec<&'static Region> {
+    pub fn accounted(&self) -> Vec<&Region> {
         let written = |region: u32| (0..self.geometry.ctas()).any(|cta| self.delta(cta, region).is_some());
         let regions = self.table.regions.iter();
         regions
@@ -330,7 +329,7 @@ impl Ticks {
     /// Exit minus entry, where the block runs the region and the time is positive.
     #[must_use]
     pub fn delta(&self, cta: usize, region: u32) -> Option<i64> {
-        let active = self.table.regions[region as usize].active;
+        let active = &self.table.regions[region as usize].active;
         let [entry, exit] = self.pair(cta, region);
         let delta = exit.wrapping_sub(entry);
         (delta > 0 && self.geometry.is_active(active, cta)).then_some(delta)
@@ -340,12 +339,32 @@ impl Ticks {
 /// What is said of a file that has no `.json` beside it.
 #[derive(Debug, Clone, Default)]
 pub struct Bare {
-    /// Whose regions; `None`: the first family that has as many.
+    /// Whose regions; `None`: the family that has as many.
     pub family: Option<String>,
-    /// The launch's grid.
+    /// The launch's grid; constants that masks read and that it lacks are at their
+    /// family's defaults.
     pub geometry: Geometry,
     /// The clock.
     pub source: TickSource,
+}
+
+impl Bare {
+    /// The table of a file: the family's that is named, else the one of that many regions.
+    fn table(&self, file: &str, array: &Array, registry: &Registry) -> Result<Table, RegionError> {
+        let (_, regions) = shape_of(file, array)?;
+        let count = u32::try_from(regions).unwrap_or(u32::MAX);
+        let Some(family) = &self.family else {
+            return registry.region_table_of(count).map_err(|error| match error {
+                TableError::UnknownCount { count, known } => RegionError::FileCount {
+                    file: file.to_owned(),
+                    count,
+                    known,
+                },
+                error => error.into(),
+            });
+        };
+        Ok(registry.region_table(family, count)?)
+    }
 }
 
 /// The `.json` beside a `.npy`.
@@ -354,10 +373,13 @@ pub fn sidecar(path: &Path) -> PathBuf {
     path.with_extension("json")
 }
 
-fn regions_of(array: &Array) -> u32 {
-    array
-        .shape
-        .get(1)
-        .and_then(|&n| u32::try_from(n).ok())
-        .unwrap_or(u32::MAX)
+/// Blocks and regions of an array of shape (blocks, regions, 2).
+fn shape_of(file: &str, array: &Array) -> Result<(usize, usize), RegionError> {
+    match array.shape.as_slice() {
+        &[ctas, regions, 2] => Ok((ctas, regions)),
+        shape => Err(RegionError::Shape {
+            file: file.to_owned(),
+            shape: format!("{shape:?}").replace('[', "(").replace(']', ")"),
+        }),
+    }
 }

@@ -7,14 +7,6 @@ use serde_json::{Value, json};
 
 use super::{Reduced, RegionError, RegionRow, TickSource, Ticks};
 
-/// The regions that nvllm sums as the cost of `W_O` and of waiting for it.
-pub const CLUSTER: [&str; 4] = [
-    "phase1_wo_gemv",
-    "grid_barrier_wait",
-    "phase1_pre_wo_wait",
-    "phase1_gather_reduce",
-];
-
 /// A region, or a sum of regions, before and after; times are medians.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DiffRow {
@@ -51,10 +43,12 @@ pub struct Diff {
     pub unit: &'static str,
     /// A row a region: those of the first, then those that only the second has.
     pub rows: Vec<DiffRow>,
-    /// The sum over [`CLUSTER`].
-    pub cluster: DiffRow,
+    /// The sum over the regions that the first one's family adds up, if it does.
+    pub cluster: Option<DiffRow>,
     /// The measured launches, where both were measured.
     pub launch: Option<DiffRow>,
+    /// Parts of the kernel, by what their regions' names begin with.
+    parts: Vec<(String, String)>,
 }
 
 /// Compares two accounts.
@@ -72,7 +66,7 @@ pub fn diff(before: (&Ticks, &Reduced), after: (&Ticks, &Reduced)) -> Result<Dif
     };
     let row = |name: &str| {
         let of = |reduced: &Reduced| {
-            let found = reduced.rows.iter().find(|r| r.region.name == name);
+            let found = reduced.rows.iter().find(|r| &*r.region.name == name);
             found.map_or((0, 0.0), |r: &RegionRow| (r.n_active, r.median / scale))
         };
         let ((n_before, old), (n_after, new)) = (of(before.1), of(after.1));
@@ -84,20 +78,23 @@ pub fn diff(before: (&Ticks, &Reduced), after: (&Ticks, &Reduced)) -> Result<Dif
             after: new,
         }
     };
-    let mut names: Vec<&str> = before.1.rows.iter().map(|r| r.region.name).collect();
+    let mut names: Vec<&str> = before.1.rows.iter().map(|r| &*r.region.name).collect();
     for later in &after.1.rows {
-        if !names.contains(&later.region.name) {
-            names.push(later.region.name);
+        if !names.contains(&&*later.region.name) {
+            names.push(&later.region.name);
         }
     }
-    let parts = CLUSTER.map(row);
-    let cluster = DiffRow {
-        name: "W_O and its waits".to_owned(),
-        n_before: parts.iter().map(|p| p.n_before).max().unwrap_or(0),
-        n_after: parts.iter().map(|p| p.n_after).max().unwrap_or(0),
-        before: parts.iter().map(|p| p.before).sum(),
-        after: parts.iter().map(|p| p.after).sum(),
-    };
+    let shared = &before.0.table.shared;
+    let cluster = shared.together.as_ref().map(|together| {
+        let parts: Vec<DiffRow> = together.regions.iter().map(|name| row(name)).collect();
+        DiffRow {
+            name: together.name.clone(),
+            n_before: parts.iter().map(|p| p.n_before).max().unwrap_or(0),
+            n_after: parts.iter().map(|p| p.n_after).max().unwrap_or(0),
+            before: parts.iter().map(|p| p.before).sum(),
+            after: parts.iter().map(|p| p.after).sum(),
+        }
+    });
     let launch = match (source, before.0.launch_us, after.0.launch_us) {
         (TickSource::GlobalTimer, Some(old), Some(new)) => Some(DiffRow {
             name: "launch".to_owned(),
@@ -113,6 +110,7 @@ pub fn diff(before: (&Ticks, &Reduced), after: (&Ticks, &Reduced)) -> Result<Dif
         rows: names.into_iter().map(row).collect(),
         cluster,
         launch,
+        parts: shared.parts.clone(),
     })
 }
 
@@ -125,7 +123,7 @@ impl Diff {
                 "before": row.before, "after": row.after, "delta": row.delta(), "ratio": row.ratio()})
         };
         json!({"schema": "jitc.regions-diff.v1", "unit": self.unit,
-            "regions": self.rows.iter().map(row).collect::<Vec<_>>(), "cluster": row(&self.cluster),
+            "regions": self.rows.iter().map(row).collect::<Vec<_>>(), "cluster": self.cluster.as_ref().map(row),
             "launch": self.launch.as_ref().map(row), "reading": self.reading()})
     }
 
@@ -147,22 +145,22 @@ impl Diff {
         let floor = largest.delta().abs() / 100.0;
         let told: Vec<&&DiffRow> = moved.iter().filter(|row| row.delta().abs() >= floor).collect();
         let mut parts: Vec<String> = told.iter().take(5).map(|row| self.phrase(row)).collect();
-        if self.cluster.before > 0.0 {
+        if let Some(cluster) = self.cluster.as_ref().filter(|c| c.before > 0.0) {
             parts.push(format!(
-                "together W_O and its waits {} -> {} {}{}",
-                thousands(self.cluster.before),
-                thousands(self.cluster.after),
+                "together {} {} -> {} {}{}",
+                cluster.name,
+                thousands(cluster.before),
+                thousands(cluster.after),
                 self.unit,
-                times(&self.cluster)
+                times(cluster)
             ));
         }
-        let stayed = self
-            .rows
-            .iter()
-            .filter(|row| row.name.starts_with("phase3") && row.before >= floor)
-            .collect::<Vec<_>>();
-        if !stayed.is_empty() && stayed.iter().all(|row| !told.iter().any(|t| t.name == row.name)) {
-            parts.push("the MLP regions stay".to_owned());
+        for (prefix, name) in &self.parts {
+            let own = |row: &&DiffRow| row.name.starts_with(prefix.as_str()) && row.before >= floor;
+            let stayed: Vec<&DiffRow> = self.rows.iter().filter(own).collect();
+            if !stayed.is_empty() && stayed.iter().all(|row| !told.iter().any(|t| t.name == row.name)) {
+                parts.push(format!("the {name} regions stay"));
+            }
         }
         parts.join("; ")
     }

@@ -3,24 +3,29 @@
 //! Invariant: a mask comes from the geometry alone, never from what a buffer
 //! holds and never from "the first n rows": rows outside it may be stale.
 
+use std::collections::BTreeMap;
+
+use serde::de::{Deserializer, Error as _};
+use serde::ser::{SerializeMap as _, Serializer};
 use serde::{Deserialize, Serialize};
 
-use super::{Active, RegionError, Table};
+use super::{Active, Mask, Place, RegionError, Table};
+use crate::engine::request::spec::KernelSpec;
 
-/// How the blocks of a sequence share `W_O`.
+/// Whether each region has blocks of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Layout {
-    /// A block a slot: (bx, by) with `bx < wo_split` and `by < num_kv_heads`.
+    /// The masks of the family's table hold: of the decode layer, a block a slot of `W_O`.
     #[default]
     Slots,
     /// Every block takes part in everything.
     Tiles,
 }
 
-/// The grid of a launch, (`slice_ctas`, `num_k_tiles`, `num_seqs`), and how it is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// The grid of a launch, the constants that its regions' masks read, and whether the
+/// masks hold. The names of the sizes are nvllm's; files keep them.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Geometry {
     /// Blocks in x.
     pub slice_ctas: u32,
@@ -28,46 +33,145 @@ pub struct Geometry {
     pub num_k_tiles: u32,
     /// Blocks in z: sequences.
     pub num_seqs: u32,
-    /// Slots of a kv head.
-    pub wo_split: u32,
-    /// Key/value heads.
-    pub num_kv_heads: u32,
-    /// How `W_O` is shared.
-    #[serde(default)]
+    /// The constants that masks read, by name; in files they stand beside the grid.
+    pub constants: BTreeMap<String, u32>,
+    /// Whether masks hold.
     pub layout: Layout,
 }
 
-/// nvllm's grid for one sequence at split 1.
+/// nvllm's grid for one sequence; no constants.
 impl Default for Geometry {
     fn default() -> Self {
         Self {
             slice_ctas: 8,
             num_k_tiles: 8,
             num_seqs: 1,
-            wo_split: 1,
-            num_kv_heads: 4,
+            constants: BTreeMap::new(),
             layout: Layout::Slots,
         }
     }
 }
 
+/// The keys of a file that are no constants.
+const GRID: [&str; 3] = ["slice_ctas", "num_k_tiles", "num_seqs"];
+const LAYOUT: &str = "layout";
+
+/// Flat: the grid, the constants, the layout. Constants go last name first, which for
+/// nvllm's two is the order that files always had.
+impl Serialize for Geometry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(4 + self.constants.len()))?;
+        for (name, size) in GRID.iter().zip(self.grid()) {
+            map.serialize_entry(name, &size)?;
+        }
+        for (name, value) in self.constants.iter().rev() {
+            map.serialize_entry(name, value)?;
+        }
+        map.serialize_entry(LAYOUT, &self.layout)?;
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Geometry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut all = BTreeMap::<String, serde_json::Value>::deserialize(deserializer)?;
+        let layout = match all.remove(LAYOUT) {
+            None => Layout::default(),
+            Some(layout) => serde_json::from_value(layout).map_err(D::Error::custom)?,
+        };
+        let mut constants = BTreeMap::new();
+        for (name, value) in all {
+            let number = value.as_u64().and_then(|n| u32::try_from(n).ok());
+            let number = number
+                .ok_or_else(|| D::Error::custom(format!("geometry: `{name}` = {value}: expected a u32")))?;
+            constants.insert(name, number);
+        }
+        let mut size = |name: &'static str| {
+            let size = constants.remove(name);
+            size.ok_or_else(|| D::Error::custom(format!("geometry: there is no `{name}`")))
+        };
+        Ok(Self {
+            slice_ctas: size(GRID[0])?,
+            num_k_tiles: size(GRID[1])?,
+            num_seqs: size(GRID[2])?,
+            constants,
+            layout,
+        })
+    }
+}
+
 impl Geometry {
+    /// This geometry with a value for one of the constants that masks read.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: u32) -> Self {
+        self.constants.insert(name.to_owned(), value);
+        self
+    }
+
+    /// The geometry of a launch of `spec` on a grid: the constants that the masks of
+    /// `table` read are the spec's, and the masks hold.
+    #[must_use]
+    pub fn of_launch(spec: &KernelSpec, table: &Table, grid: [u32; 3]) -> Self {
+        let names = table.shared.constants.iter().map(|(name, _)| name);
+        let [slice_ctas, num_k_tiles, num_seqs] = grid;
+        Self {
+            slice_ctas,
+            num_k_tiles,
+            num_seqs,
+            constants: names
+                .filter_map(|name| Some((name.clone(), spec.number(name)?)))
+                .collect(),
+            layout: Layout::Slots,
+        }
+    }
+
     /// Refuses what no launch has; a mask of it would be made up.
-    pub fn check(&self) -> Result<(), RegionError> {
+    pub fn check(&self, table: &Table) -> Result<(), RegionError> {
         let refused = |reason: String| Err(RegionError::Geometry { reason });
         if self.ctas() == 0 {
             return refused("a grid without blocks".to_owned());
         }
-        if !matches!(self.wo_split, 1 | 2 | 4 | 8) {
-            return refused(format!("wo_split {}: expected 1, 2, 4 or 8", self.wo_split));
+        let read = &table.shared.constants;
+        if let Some((name, _)) = read.iter().find(|(name, _)| !self.constants.contains_key(name)) {
+            return refused(format!("{name} is missing: masks of {} read it", table.family));
         }
-        if self.layout == Layout::Slots && self.wo_split > self.slice_ctas {
-            return refused(format!(
-                "wo_split {} and slice_ctas {}: a kv head has a block a slot",
-                self.wo_split, self.slice_ctas
-            ));
+        if let Some(name) = self
+            .constants
+            .keys()
+            .find(|name| !read.iter().any(|(n, _)| n == *name))
+        {
+            return refused(format!("{name}: no mask of {} reads it", table.family));
         }
-        Ok(())
+        if self.layout == Layout::Tiles {
+            return Ok(());
+        }
+        let place = self.place(0);
+        let rules = table.shared.rules.iter();
+        match rules.into_iter().find(|rule| !rule.condition.holds(&place)) {
+            None => Ok(()),
+            Some(rule) => refused(format!("{}: {}", self.values(&rule.condition), rule.because)),
+        }
+    }
+
+    /// The names that a condition reads, with their values here: `wo_split 8 and grid_x 4`.
+    fn values(&self, condition: &Mask) -> String {
+        let grid = ["grid_x", "grid_y", "grid_z"].into_iter().zip(self.grid());
+        let value = |name: &str| {
+            let size = grid.clone().find(|(of, _)| *of == name).map(|(_, size)| size);
+            size.or_else(|| self.constants.get(name).copied()).unwrap_or(0)
+        };
+        let names = condition.names();
+        let said: Vec<String> = names
+            .iter()
+            .map(|name| format!("{name} {}", value(name)))
+            .collect();
+        said.join(" and ")
+    }
+
+    /// Blocks in x, y and z.
+    #[must_use]
+    pub fn grid(&self) -> [u32; 3] {
+        [self.slice_ctas, self.num_k_tiles, self.num_seqs]
     }
 
     /// Blocks of one sequence.
@@ -101,123 +205,34 @@ impl Geometry {
         )
     }
 
+    fn place(&self, cta: usize) -> Place<'_> {
+        let (bx, by, bz) = self.block(cta);
+        Place {
+            block: [bx, by, bz],
+            grid: self.grid(),
+            constants: &self.constants,
+        }
+    }
+
     /// Whether the block of this row can be in such a region.
     #[must_use]
-    pub fn is_active(&self, active: Active, cta: usize) -> bool {
-        let (bx, by, _) = self.block(cta);
-        let head = by < self.num_kv_heads;
-        if self.layout == Layout::Tiles {
-            return true;
-        }
+    pub fn is_active(&self, active: &Active, cta: usize) -> bool {
         match active {
-            Active::First => bx == 0 && by == 0,
-            Active::KvHeads => bx == 0 && head,
-            Active::WoSlots => bx < self.wo_split && head,
-            Active::WoConsumers => 0 < bx && bx < self.wo_split && head,
-            Active::All | Active::Elected | Active::ElectedPerTile => true,
+            Active::Blocks(mask) if self.layout == Layout::Slots => mask.holds(&self.place(cta)),
+            _ => true,
         }
     }
 
     /// The most blocks that run such a region in one launch.
     #[must_use]
-    pub fn expected(&self, active: Active) -> usize {
+    pub fn expected(&self, active: &Active) -> usize {
         match active {
             _ if self.layout == Layout::Tiles => self.ctas(),
             Active::Elected => self.num_seqs as usize,
             Active::ElectedPerTile => self.num_seqs as usize * self.num_k_tiles as usize,
-            _ => (0..self.ctas())
+            Active::All | Active::Blocks(_) => (0..self.ctas())
                 .filter(|&cta| self.is_active(active, cta))
                 .count(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rows(geometry: &Geometry, active: Active) -> Vec<usize> {
-        (0..geometry.ctas())
-            .filter(|&cta| geometry.is_active(active, cta))
-            .collect()
-    }
-
-    #[test]
-    fn a_mask_is_the_block_coordinates_and_not_the_first_rows() {
-        let g = Geometry::default();
-        assert_eq!(rows(&g, Active::First), [0]);
-        assert_eq!(rows(&g, Active::KvHeads), [0, 8, 16, 24]);
-        assert_eq!(rows(&g, Active::WoSlots), [0, 8, 16, 24]);
-        assert!(rows(&g, Active::WoConsumers).is_empty());
-        assert_eq!(rows(&g, Active::All).len(), 64);
-    }
-
-    #[test]
-    fn every_split_has_its_own_writers_and_waiters() {
-        for wo_split in [1, 2, 4, 8] {
-            let g = Geometry {
-                wo_split,
-                ..Geometry::default()
-            };
-            assert_eq!(g.expected(Active::WoSlots), 4 * wo_split as usize);
-            assert_eq!(g.expected(Active::WoConsumers), 4 * (wo_split as usize - 1));
-            assert_eq!(g.expected(Active::KvHeads), 4);
-        }
-        let g = Geometry {
-            wo_split: 2,
-            ..Geometry::default()
-        };
-        assert_eq!(rows(&g, Active::WoSlots), [0, 1, 8, 9, 16, 17, 24, 25]);
-        assert_eq!(rows(&g, Active::WoConsumers), [1, 9, 17, 25]);
-    }
-
-    #[test]
-    fn every_sequence_repeats_the_mask_at_its_own_base() {
-        let g = Geometry {
-            num_seqs: 3,
-            wo_split: 2,
-            num_kv_heads: 2,
-            ..Geometry::default()
-        };
-        assert_eq!(rows(&g, Active::First), [0, 64, 128]);
-        assert_eq!(rows(&g, Active::WoConsumers), [1, 9, 65, 73, 129, 137]);
-        assert_eq!(g.expected(Active::Elected), 3);
-        assert_eq!(g.expected(Active::ElectedPerTile), 24);
-    }
-
-    #[test]
-    fn a_geometry_that_no_launch_has_is_refused() {
-        let refusal = |wo_split, slice_ctas, num_k_tiles| {
-            let g = Geometry {
-                slice_ctas,
-                num_k_tiles,
-                wo_split,
-                ..Geometry::default()
-            };
-            g.check().expect_err("refused").to_string()
-        };
-        assert_eq!(refusal(3, 8, 8), "geometry: wo_split 3: expected 1, 2, 4 or 8");
-        assert_eq!(
-            refusal(8, 4, 8),
-            "geometry: wo_split 8 and slice_ctas 4: a kv head has a block a slot"
-        );
-        assert_eq!(refusal(1, 8, 0), "geometry: a grid without blocks");
-        let tiles = Geometry {
-            slice_ctas: 1,
-            wo_split: 8,
-            layout: Layout::Tiles,
-            ..Geometry::default()
-        };
-        assert!(tiles.check().is_ok());
-    }
-
-    #[test]
-    fn heads_beyond_the_grid_have_no_rows() {
-        let g = Geometry {
-            num_k_tiles: 2,
-            num_kv_heads: 4,
-            ..Geometry::default()
-        };
-        assert_eq!(rows(&g, Active::KvHeads), [0, 8]);
     }
 }

@@ -1,19 +1,18 @@
-//! A launch by regions on a GPU, whatever the family: the same kernel without regions and
-//! with them, launch by launch, with nothing of its own in L2.
+//! A kernel with regions on a GPU, and what its blocks wrote.
 //!
-//! Invariant: a family holds the kernel with regions to its reference before it is timed
-//! here. The ticks kept are those of the launch with the median time, and so is the time.
+//! Invariant: a kernel with regions is timed beside the same kernel without them, launch
+//! by launch, each behind what the caller puts before it. The ticks kept are those of the
+//! launch with the median time, and so is the time. Whether the kernel is right is the
+//! caller's to find out before.
 
 use std::sync::Arc;
 
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtrMut, sys};
 
-use super::{Geometry, Layout, RegionBuffer, RegionError, Table, TickSource, Ticks, argument};
+use super::{Geometry, Layout, Reduced, RegionBuffer, RegionError, Table, Ticks, argument, reduce};
 use crate::engine::jit::Jit;
-use crate::engine::request::constant::Value;
 use crate::engine::request::spec::{KernelSpec, parse_archs};
 use crate::engine::request::target::Arch;
-use crate::engine::request::template::Legal;
 use crate::engine::run::device::Context;
 use crate::engine::run::load::LoadedKernel;
 use crate::measure::MeasureError;
@@ -22,10 +21,34 @@ use crate::measure::MeasureError;
 const WARMUPS: usize = 3;
 const SAMPLES: usize = 41;
 
-/// What regions cost.
+/// A launch's ticks and their account.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// The ticks.
+    pub ticks: Ticks,
+    /// Their account.
+    pub reduced: Reduced,
+    /// What the regions cost, where that was measured.
+    pub cost: Option<Cost>,
+}
+
+impl Run {
+    /// Reduces ticks.
+    #[must_use]
+    pub fn new(ticks: Ticks) -> Self {
+        let reduced = reduce(&ticks);
+        Self {
+            ticks,
+            reduced,
+            cost: None,
+        }
+    }
+}
+
+/// What regions cost, microseconds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cost {
-    /// Median launch without regions, microseconds.
+    /// Median launch without regions.
     pub off_us: f64,
     /// Median launch with them.
     pub on_us: f64,
@@ -35,17 +58,8 @@ pub struct Cost {
     pub events_us: f64,
     /// The GPU.
     pub device: String,
-    /// What it was held to before.
+    /// What it was compared with before.
     pub held_to: &'static str,
-}
-
-/// A variant's ticks, and what it cost to take them.
-#[derive(Debug)]
-pub struct LiveRun {
-    /// Of the launch with the median time.
-    pub ticks: Ticks,
-    /// What regions cost.
-    pub cost: Cost,
 }
 
 /// Every variant of a family that the settings ask for, for the architectures that they
@@ -68,12 +82,78 @@ pub fn requested(jit: &Jit, family: &str, here: Option<Arch>) -> Result<Vec<Kern
     Ok(KernelSpec::expand(&family, jit.config(), &archs)?)
 }
 
-/// Times a variant without regions and with them, launch by launch in turn, each behind
-/// `before`. `words` is what a launch with regions writes, `account` reads it; `launch` is
-/// told whether regions are asked for.
+/// [`requested`] in two each.
 ///
 /// # Errors
-/// Those of launching and of the driver, and of a buffer that makes no sense.
+/// Those of [`requested`], and [`RegionError::NoRegions`].
+pub fn requested_pairs(jit: &Jit, family: &str, here: Option<Arch>) -> Result<Vec<Pair>, MeasureError> {
+    requested(jit, family, here)?.iter().map(Pair::of).collect()
+}
+
+/// A variant in two: with the regions that were asked for, else the largest set, and
+/// without any.
+#[derive(Debug, Clone)]
+pub struct Pair {
+    /// With regions.
+    pub on: KernelSpec,
+    /// Without.
+    pub off: KernelSpec,
+    /// The regions of `on`.
+    pub table: Table,
+}
+
+impl Pair {
+    /// The two of a variant.
+    ///
+    /// # Errors
+    /// [`RegionError::NoRegions`] for a family without regions.
+    pub fn of(spec: &KernelSpec) -> Result<Self, MeasureError> {
+        let none = || RegionError::NoRegions {
+            family: spec.family.name.clone(),
+        };
+        let regions = spec.family.regions.as_ref().ok_or_else(none)?;
+        let with = |count: u32| spec.with([(regions.count.as_str(), count.to_string().as_str())]);
+        let on = match spec.number(&regions.count) {
+            None | Some(0) => with(regions.largest())?,
+            Some(_) => spec.clone(),
+        };
+        Ok(Self {
+            table: on.region_table()?.ok_or_else(none)?,
+            off: with(0)?,
+            on,
+        })
+    }
+}
+
+/// A launch of these sizes as its account sees it.
+#[must_use]
+pub fn geometry(pair: &Pair, kernel: &LoadedKernel, sizes: &[u32], layout: Layout) -> Geometry {
+    let grid = kernel.entries()[0].grid(sizes);
+    Geometry {
+        layout,
+        ..Geometry::of_launch(&pair.on, &pair.table, grid)
+    }
+}
+
+/// Words for what a launch of this kernel writes, zeroed, and the argument that names them.
+pub fn buffer(
+    stream: &Arc<CudaStream>,
+    pair: &Pair,
+    geometry: &Geometry,
+) -> Result<(CudaSlice<u64>, sys::CUdeviceptr), MeasureError> {
+    let mut words = stream.alloc_zeros::<u64>(geometry.words(&pair.table))?;
+    let (address, _) = words.device_ptr_mut(stream);
+    let buffer = RegionBuffer {
+        table: pair.table.clone(),
+        geometry: geometry.clone(),
+        address,
+    };
+    let timing = argument(Some(&buffer), &pair.on, geometry)?;
+    Ok((words, timing))
+}
+
+/// Times a variant without regions and with them, launch by launch in turn, each behind
+/// `before`. The account kept is that of the launch with the median time.
 pub fn measure(
     context: &Context,
     before: &mut dyn FnMut() -> Result<(), MeasureError>,
@@ -82,7 +162,7 @@ pub fn measure(
     held_to: &'static str,
     account: &dyn Fn(&[u64]) -> Result<Ticks, RegionError>,
     launch: &mut dyn FnMut(bool) -> Result<(), MeasureError>,
-) -> Result<LiveRun, MeasureError> {
+) -> Result<Run, MeasureError> {
     let stream = context.cuda().default_stream();
     let (mut without, mut with, mut more, mut nothing) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for i in 0..WARMUPS + SAMPLES {
@@ -110,17 +190,16 @@ pub fn measure(
     let mut ticks = account(read)?;
     ticks.launch_us = Some(*on_us);
     ticks.label = format!("{} {}", off.family.name, off.variant());
-    Ok(LiveRun {
-        ticks,
-        cost: Cost {
-            off_us: without[SAMPLES / 2],
-            on_us: *on_us,
-            more_us: more[SAMPLES / 2],
-            events_us: nothing[SAMPLES / 2],
-            device: context.device().name.clone(),
-            held_to,
-        },
-    })
+    let mut run = Run::new(ticks);
+    run.cost = Some(Cost {
+        off_us: without[SAMPLES / 2],
+        on_us: *on_us,
+        more_us: more[SAMPLES / 2],
+        events_us: nothing[SAMPLES / 2],
+        device: context.device().name.clone(),
+        held_to,
+    });
+    Ok(run)
 }
 
 /// One launch between two events, behind `before`; microseconds.
@@ -139,80 +218,5 @@ fn timed(
     start.record(&stream)?;
     launch()?;
     end.record(&stream)?;
-    let elapsed_ms = start.elapsed_ms(&end)?;
-    Ok(1000.0 * f64::from(elapsed_ms))
-}
-
-/// Words for what a launch of this kernel writes, zeroed, and the argument that names them.
-///
-/// # Errors
-/// Regions that the family does not have, and the driver's.
-pub fn buffer(
-    stream: &Arc<CudaStream>,
-    spec: &KernelSpec,
-    count: u32,
-    geometry: Geometry,
-) -> Result<(CudaSlice<u64>, sys::CUdeviceptr), MeasureError> {
-    let table = Table::of(spec.region_name(), count)?;
-    let mut words = stream.alloc_zeros::<u64>(geometry.words(&table))?;
-    let (address, _) = words.device_ptr_mut(stream);
-    let buffer = RegionBuffer {
-        table,
-        geometry,
-        address,
-    };
-    let timing = argument(Some(&buffer), spec.region_name(), count, &geometry)?;
-    Ok((words, timing))
-}
-
-/// The same variant with another number of regions.
-///
-/// # Errors
-/// A number that the family does not have.
-pub fn with_regions(spec: &KernelSpec, count: u32) -> Result<KernelSpec, MeasureError> {
-    Ok(spec.with([("num_regions", count.to_string().as_str())])?)
-}
-
-/// The clock of a variant.
-#[must_use]
-pub fn source(spec: &KernelSpec) -> TickSource {
-    let name = spec.constants.get("tick_source").and_then(Value::as_name);
-    name.and_then(TickSource::of).unwrap_or_default()
-}
-
-/// The regions asked for, else the largest set.
-#[must_use]
-pub fn chosen(spec: &KernelSpec) -> u32 {
-    match number(spec, "num_regions") {
-        0 => most_regions(spec),
-        count => count,
-    }
-}
-
-/// The largest set that the family has.
-fn most_regions(spec: &KernelSpec) -> u32 {
-    match spec.family.constants.get("num_regions").map(|c| &c.legal) {
-        Some(Legal::U32Values(counts)) => counts.iter().copied().max().unwrap_or(0),
-        _ => 0,
-    }
-}
-
-fn number(spec: &KernelSpec, name: &str) -> u32 {
-    spec.number(name).unwrap_or(0)
-}
-
-/// The grid as the account sees it.
-#[must_use]
-pub fn geometry(spec: &KernelSpec, kernel: &LoadedKernel, nat: usize) -> Geometry {
-    let tokens = u32::try_from(nat).unwrap_or(u32::MAX);
-    let [slice_ctas, num_k_tiles, num_seqs] = kernel.entries()[0].grid(&[tokens]);
-    let original = spec.constants.get("geometry").and_then(Value::as_name) == Some("original");
-    Geometry {
-        slice_ctas,
-        num_k_tiles,
-        num_seqs,
-        wo_split: number(spec, "wo_split"),
-        num_kv_heads: number(spec, "num_kv_heads"),
-        layout: if original { Layout::Slots } else { Layout::Tiles },
-    }
+    Ok(1000.0 * f64::from(start.elapsed_ms(&end)?))
 }

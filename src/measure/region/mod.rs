@@ -1,29 +1,29 @@
 //! Region timing: from ticks that blocks write to an account of a launch.
 //!
-//! Invariant: regions are declared once, in [`Table`]. What a kernel writes, how
+//! Invariant: regions are declared once, by their family. What a kernel writes, how
 //! large the buffer is, which rows count and what a report calls them all come
-//! from there; a buffer carries its table's identity, so the two cannot disagree.
+//! from its [`Table`]; a buffer carries its table's identity, so the two cannot disagree.
 
 mod buffer;
 mod diff;
 mod geometry;
 pub mod live;
 pub mod npy;
+pub mod own;
 mod page;
 mod reduce;
 mod report;
-mod synthetic;
 mod trace;
 
-pub use crate::engine::request::regions::{Active, Class, Region, Scope, Table, TableError};
+pub use crate::engine::request::regions::{Active, Mask, Place, Region, Scope, Table, TableError};
 pub use buffer::{Bare, RegionBuffer, TickSource, Ticks, argument, sidecar};
-pub use diff::{CLUSTER, Diff, DiffRow, diff, thousands};
+pub use diff::{Diff, DiffRow, diff, thousands};
 pub use geometry::{Geometry, Layout};
+pub use live::{Cost, Run};
 pub use npy::{Array, NpyError};
 pub use page::page;
 pub use reduce::{CtaAccount, Reduced, RegionRow, Rest, reduce};
 pub use report::{COLUMNS, csv, to_json, warnings};
-pub use synthetic::synthetic;
 pub use trace::trace;
 
 /// What is wrong with a table, a buffer or a file of ticks.
@@ -42,6 +42,12 @@ pub enum RegionError {
         count: u32,
         /// Families and their counts.
         known: String,
+    },
+    /// A kernel that was compiled without regions.
+    #[error("`{family}` is compiled without regions")]
+    NoRegions {
+        /// The family.
+        family: String,
     },
     /// A grid, or a division of work, that no launch has.
     #[error("geometry: {reason}")]
@@ -122,6 +128,3 @@ pub enum RegionError {
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
-
-#[cfg(test)]
-mod tests;

@@ -61,5 +61,12 @@ fn run(ticks: &Ticks, reduced: &Reduced) -> Value {
         })
         .collect();
     let accounted: Vec<u32> = ticks.accounted().iter().map(|r| r.id).collect();
-    json!({"account": to_json(ticks, reduced), "ctas": ctas, "accounted": accounted})
+    let waits: Vec<u32> = ticks
+        .table
+        .regions
+        .iter()
+        .filter(|r| r.is_wait())
+        .map(|r| r.id)
+        .collect();
+    json!({"account": to_json(ticks, reduced), "ctas": ctas, "accounted": accounted, "waits": waits})
 }

@@ -5,7 +5,7 @@
 //! percentiles interpolate linearly. Waiting and elected regions are never given
 //! as a share of the kernel.
 
-use super::{Active, Class, Layout, Region, TickSource, Ticks};
+use super::{Layout, Region, TickSource, Ticks};
 
 /// One region's row.
 #[derive(Debug, Clone, PartialEq)]
@@ -126,11 +126,11 @@ pub fn reduce(ticks: &Ticks) -> Reduced {
             deltas.sort_unstable();
             let total: i64 = deltas.iter().sum();
             let median = median(&deltas);
-            let share = !region.is_wait() && region.class != Class::DynamicSingle;
+            let share = !region.is_wait() && !region.active.is_elected();
             RegionRow {
-                region: *region,
+                region: region.clone(),
                 n_active: deltas.len(),
-                expected: ticks.geometry.expected(region.active),
+                expected: ticks.geometry.expected(&region.active),
                 outside: rows_where(ticks, region, false, true),
                 silent: silent(ticks, region),
                 mean: if deltas.is_empty() {
@@ -190,7 +190,7 @@ pub fn reduce(ticks: &Ticks) -> Reduced {
 /// Rows in (or out of) a region's mask that are not zero (or are).
 fn rows_where(ticks: &Ticks, region: &Region, inside: bool, written: bool) -> usize {
     (0..ticks.geometry.ctas())
-        .filter(|&cta| ticks.geometry.is_active(region.active, cta) == inside)
+        .filter(|&cta| ticks.geometry.is_active(&region.active, cta) == inside)
         .filter(|&cta| (ticks.pair(cta, region.id) != [0, 0]) == written)
         .count()
 }
@@ -199,17 +199,17 @@ fn rows_where(ticks: &Ticks, region: &Region, inside: bool, written: bool) -> us
 /// and where every block does a part of everything, a block without a share of the
 /// launch, or a region that the kernel has no place for, is none.
 fn silent(ticks: &Ticks, region: &Region) -> usize {
-    match (region.active, ticks.geometry.layout) {
-        (Active::Elected | Active::ElectedPerTile, _) => 0,
-        (_, Layout::Slots) => rows_where(ticks, region, true, false),
-        (_, Layout::Tiles) if rows_where(ticks, region, true, true) == 0 => 0,
-        (_, Layout::Tiles) => (0..ticks.geometry.ctas())
+    match ticks.geometry.layout {
+        _ if region.active.is_elected() => 0,
+        Layout::Slots => rows_where(ticks, region, true, false),
+        Layout::Tiles if rows_where(ticks, region, true, true) == 0 => 0,
+        Layout::Tiles => (0..ticks.geometry.ctas())
             .filter(|&cta| moments(ticks, cta).next().is_some() && ticks.pair(cta, region.id) == [0, 0])
             .count(),
     }
 }
 
-fn account(ticks: &Ticks, accounted: &[&'static Region], cta: usize) -> CtaAccount {
+fn account(ticks: &Ticks, accounted: &[&Region], cta: usize) -> CtaAccount {
     let time = |wait: bool| {
         accounted
             .iter()

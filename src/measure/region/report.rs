@@ -36,7 +36,7 @@ pub fn csv(ticks: &Ticks, reduced: &Reduced, wall_us: Option<f64>) -> String {
     for row in &reduced.rows {
         let cells = [
             row.region.id.to_string(),
-            row.region.name.to_owned(),
+            row.region.name.to_string(),
             row.n_active.to_string(),
             row.region.class.to_string(),
             ticks.source.name().to_owned(),
@@ -62,7 +62,7 @@ pub fn to_json(ticks: &Ticks, reduced: &Reduced) -> Value {
     json!({
         "schema": "jitc.regions.v1",
         "label": ticks.label,
-        "family": ticks.table.family,
+        "family": &*ticks.table.family,
         "num_regions": ticks.table.count(),
         "identity": format!("{:016x}", ticks.table.identity()),
         "geometry": ticks.geometry,
@@ -93,8 +93,8 @@ pub fn to_json(ticks: &Ticks, reduced: &Reduced) -> Value {
 fn row_json(ticks: &Ticks, row: &RegionRow) -> Value {
     json!({
         "region_id": row.region.id,
-        "region": row.region.name,
-        "cta_class": row.region.class,
+        "region": &*row.region.name,
+        "cta_class": &*row.region.class,
         "scope": row.region.scope,
         "n_active_ctas": row.n_active,
         "expected_ctas": row.expected,
@@ -115,7 +115,7 @@ fn row_json(ticks: &Ticks, row: &RegionRow) -> Value {
 pub fn warnings(reduced: &Reduced) -> Vec<String> {
     let mut said = Vec::new();
     for row in &reduced.rows {
-        let name = row.region.name;
+        let name = &row.region.name;
         if row.n_active > row.expected {
             said.push(format!(
                 "{name}: {} blocks have ticks and a launch elects {}: the rest is left from earlier launches",

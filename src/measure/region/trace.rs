@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use super::{Region, Scope, TickSource, Ticks};
 
 /// A span of a block, in ticks from the zero of its clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Span {
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Span<'a> {
     /// The region.
-    pub region: &'static Region,
+    pub region: &'a Region,
     /// Its first tick.
     pub entry: i64,
     /// Its last tick.
@@ -22,8 +22,8 @@ pub(super) struct Span {
 }
 
 /// The spans that a block's ticks show, by entry, an outer one before what is in it.
-pub(super) fn spans(ticks: &Ticks, cta: usize) -> Vec<Span> {
-    let mut spans: Vec<Span> = ticks
+pub(super) fn spans(ticks: &Ticks, cta: usize) -> Vec<Span<'_>> {
+    let mut spans: Vec<Span<'_>> = ticks
         .table
         .regions
         .iter()
@@ -82,7 +82,7 @@ pub fn trace(ticks: &Ticks) -> Value {
                 args["all_iterations_ticks"] = json!(ticks.delta(cta, sum));
             }
             events.push(
-                json!({"ph": "X", "name": span.region.name, "cat": span.region.class,
+                json!({"ph": "X", "name": &*span.region.name, "cat": &*span.region.class,
                 "pid": pid, "tid": cta, "ts": us(span.entry - zero),
                 "dur": us(span.exit - span.entry), "args": args}),
             );
@@ -94,7 +94,7 @@ pub fn trace(ticks: &Ticks) -> Value {
             .push(json!({"ph": "M", "name": "process_sort_index", "pid": pid, "args": {"sort_index": pid}}));
     }
     json!({"traceEvents": events, "displayTimeUnit": "ns",
-        "otherData": {"label": ticks.label, "family": ticks.table.family, "tick_source": ticks.source.name()}})
+        "otherData": {"label": ticks.label, "family": &*ticks.table.family, "tick_source": ticks.source.name()}})
 }
 
 /// Microseconds, which viewers expect; a cycle is shown as a nanosecond.

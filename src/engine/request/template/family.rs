@@ -13,8 +13,10 @@ use super::entry::{self, Entry, EntryFile, Shared};
 use super::names::{FormerName, FormerNameFile, Preset, PresetFile};
 use super::parameter_file::{ParameterFile, Scope};
 use super::parameters::ParameterList;
+use super::regions;
 use crate::engine::config::settings::why_reserved;
 use crate::engine::request::constant::Value;
+use crate::engine::request::regions::{Regions, RegionsFile};
 use crate::engine::request::target::Arch;
 use crate::engine::request::tera_strict::Expressions;
 use crate::engine::suggest::did_you_mean;
@@ -58,6 +60,8 @@ pub struct Family {
     pub parameters: Option<Arc<ParameterList>>,
     /// The header that declares the struct of its parameters, where one carries them.
     pub params_header: Option<Arc<str>>,
+    /// Its region tables, if it has any.
+    pub regions: Option<Regions>,
     /// The source before rendering.
     pub source: String,
     expressions: Expressions,
@@ -106,6 +110,7 @@ struct FamilyFile {
     parameter_struct: Option<String>,
     parameters: Option<Vec<ParameterFile>>,
     entries: Vec<EntryFile>,
+    regions: Option<RegionsFile>,
 }
 
 impl Family {
@@ -189,6 +194,11 @@ impl Family {
             .and_then(|list| list.header(name, &file.sizes))
             .map(Arc::from);
         check_source(&source_name(name), toml, source, &known, &mut expressions)?;
+        let regions = file
+            .regions
+            .map(|file| regions::check(file, name, &constants))
+            .transpose()
+            .map_err(|e| in_toml(format!("regions: {e}")))?;
         Ok(Self {
             name: name.to_owned(),
             summary: file.summary,
@@ -203,6 +213,7 @@ impl Family {
             entries,
             parameters,
             params_header,
+            regions,
             source: source.text.clone(),
             expressions,
         })

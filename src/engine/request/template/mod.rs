@@ -12,6 +12,7 @@ mod includes;
 mod names;
 mod parameter_file;
 mod parameters;
+mod regions;
 mod registry;
 
 pub(crate) use constants::variable_of;

@@ -29,7 +29,8 @@
     const plain = region.region.replace(/_(per_call|last_iter|atomic)$/, "");
     return COLOURS[region.region] || COLOURS[plain] || SPARE[region.region_id % SPARE.length];
   };
-  const isWait = (region) => region.cta_class === "barrier_wait";
+  const waits = new Set(runs.flatMap((run) => run.waits.map((id) => run.account.regions[id].cta_class)));
+  const isWait = (region) => waits.has(region.cta_class);
 
   // ---- numbers ----
   const nanoseconds = (run) => run.account.tick_source === "globaltimer";
@@ -149,7 +150,7 @@
     $("diff").replaceChildren();
     if (!diff || diff.error) { $("reading").textContent = diff ? diff.error : "Choose two launches."; return; }
     $("reading").textContent = diff.reading.replaceAll("->", "→").replaceAll(" us", " µs");
-    const rows = [...diff.regions, { ...diff.cluster, sum: true }].concat(diff.launch ? [{ ...diff.launch, sum: true }] : []);
+    const rows = diff.regions.concat([diff.cluster, diff.launch].filter((row) => row).map((row) => ({ ...row, sum: true })));
     const most = Math.max(...diff.regions.map((r) => Math.max(r.before, r.after)), 1e-9);
     const small = (row) => !row.sum && Math.max(row.before, row.after) < most / 200;
     const some = rows.filter(small).length;

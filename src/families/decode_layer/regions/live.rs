@@ -8,18 +8,16 @@ use std::sync::Arc;
 
 use cudarc::driver::CudaStream;
 
-use super::copies::Copies;
-use super::reference::Kv;
-use super::{BoundLayer, Layer, WorkspaceError};
 use crate::engine::jit::Jit;
-use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
 use crate::engine::run::device::Context;
+use crate::families::decode_layer::config::{LayerConfig, LayerGeometry};
+use crate::families::decode_layer::copies::Copies;
+use crate::families::decode_layer::reference::Kv;
+use crate::families::decode_layer::{BoundLayer, Layer, WorkspaceError};
 use crate::measure::MeasureError;
-use crate::measure::region::live::{
-    LiveRun, buffer, chosen, geometry, measure, requested, source, with_regions,
-};
-use crate::measure::region::{Table, Ticks};
+use crate::measure::region::live::{Pair, buffer, geometry, measure, requested_pairs};
+use crate::measure::region::{Layout, Run, TickSource, Ticks};
 
 /// Positions of each sequence's context.
 const CONTEXT: usize = 4096;
@@ -29,25 +27,27 @@ const CONTEXT: usize = 4096;
 /// # Errors
 /// [`MeasureError::Device`] without a GPU, [`MeasureError::Refused`] where regions change a
 /// result; those of making and launching kernels.
-pub fn live(jit: &Jit, family: &str, tokens: u32) -> Result<Vec<LiveRun>, MeasureError> {
-    requested(jit, family, None)?;
+pub fn live(jit: &Jit, family: &str, tokens: u32) -> Result<Vec<Run>, MeasureError> {
+    requested_pairs(jit, family, None)?;
     let context = Context::new(0)?;
     let device = context.device();
     let here = Arch::of_device(device.major, device.minor);
-    let specs = requested(jit, family, Some(here))?;
-    let each = specs.iter().map(|spec| one(jit, &context, spec, tokens));
+    let pairs = requested_pairs(jit, family, Some(here))?;
+    let each = pairs.iter().map(|pair| one(jit, &context, pair, tokens));
     each.collect()
 }
 
-fn one(jit: &Jit, context: &Context, spec: &KernelSpec, nat: u32) -> Result<LiveRun, MeasureError> {
+fn one(jit: &Jit, context: &Context, pair: &Pair, nat: u32) -> Result<Run, MeasureError> {
     let stream = context.cuda().default_stream();
-    let count = chosen(spec);
-    let (on, off) = (with_regions(spec, count)?, with_regions(spec, 0)?);
-    let layer_on = Layer::new(&on, jit.load(&on, context)?)?;
-    let off_kernel = jit.load(&off, context)?;
-    let layer_off = Layer::new(&off, Arc::clone(&off_kernel))?;
-    let table = Table::of(on.region_name(), count)?;
-    let geometry = geometry(&on, &off_kernel, nat as usize);
+    let (on, off) = (&pair.on, &pair.off);
+    let layer_on = Layer::new(on, jit.load(on, context)?)?;
+    let off_kernel = jit.load(off, context)?;
+    let layer_off = Layer::new(off, Arc::clone(&off_kernel))?;
+    let layout = match LayerConfig::try_from(on)?.geometry {
+        LayerGeometry::Original => Layout::Slots,
+        LayerGeometry::Spread => Layout::Tiles,
+    };
+    let geometry = geometry(pair, &off_kernel, &[nat], layout);
     let dims = layer_on.dims();
     let inputs = dims.inputs(&vec![CONTEXT; nat as usize], Kv::Random, 4242);
     let mut copies = Copies::new(context, dims, &inputs)?;
@@ -57,7 +57,7 @@ fn one(jit: &Jit, context: &Context, spec: &KernelSpec, nat: u32) -> Result<Live
     let before = (others.iter())
         .map(|copy| copy.bind(&layer_off))
         .collect::<Result<Vec<_>, _>>()?;
-    let (words, timing) = buffer(&stream, &on, count, geometry)?;
+    let (words, timing) = buffer(&stream, pair, &geometry)?;
     let (bound_on, bound_off) = (memory.bind_timed(&layer_on, timing)?, memory.bind(&layer_off)?);
 
     let mut written = |bound: &BoundLayer| {
@@ -74,12 +74,15 @@ fn one(jit: &Jit, context: &Context, spec: &KernelSpec, nat: u32) -> Result<Live
     }
 
     let against = "equal to the kernel without regions in every bit";
-    let account = |words: &[u64]| Ticks::from_words(table, geometry, source(&on), words);
+    let account = |words: &[u64]| {
+        let (table, source) = (pair.table.clone(), TickSource::of_spec(on));
+        Ticks::from_words(table, geometry.clone(), source, words)
+    };
     measure(
         context,
         &mut || Ok(before.iter().try_for_each(|bound| launch(bound, nat, &stream))?),
         &words,
-        &off,
+        off,
         against,
         &account,
         &mut |regions| {

@@ -4,28 +4,42 @@
 //! published for nvllm on a GB10, the order of events is the kernel's, and
 //! every label says `synthetic`.
 
-use super::{Geometry, RegionError, Table, TickSource, Ticks};
+use crate::engine::request::template::Registry;
+use crate::families::decode_layer::FAMILY;
+use crate::measure::region::{Geometry, RegionError, TickSource, Ticks};
 
 /// The step of the clock, nanoseconds.
 const STEP: i64 = 32;
 const SLICES: i64 = 34;
 
-/// A launch of the layer with `count` regions on this grid.
-pub fn synthetic(geometry: Geometry, count: u32) -> Result<Ticks, RegionError> {
-    let table = Table::of("beta_coop", count)?;
+/// A launch of the layer with `count` regions on this grid, its `W_O` split so.
+pub fn synthetic(
+    registry: &Registry,
+    grid: &Geometry,
+    wo_split: u32,
+    count: u32,
+) -> Result<Ticks, RegionError> {
+    let table = registry.regions(FAMILY)?.first(count)?;
+    let mut geometry = grid.clone();
+    for (name, default) in &table.shared.constants {
+        geometry.constants.entry(name.clone()).or_insert(*default);
+    }
+    let geometry = geometry.with("wo_split", wo_split);
+    geometry.check(&table)?;
     let mut ticks = Ticks {
-        table,
-        geometry,
-        source: TickSource::GlobalTimer,
         pairs: vec![[0, 0]; geometry.ctas() * table.count()],
+        table,
+        source: TickSource::GlobalTimer,
         sms: Some(
             (0..geometry.ctas())
                 .map(|cta| u32::try_from(cta % 48).unwrap_or(0))
                 .collect(),
         ),
         launch_us: None,
-        label: format!("synthetic, wo_split {}", geometry.wo_split),
+        label: format!("synthetic, wo_split {wo_split}"),
+        geometry,
     };
+    let geometry = ticks.geometry.clone();
     let start = 1_700_000_000_000_000_000;
     let mut end = start;
     for seq in 0..geometry.num_seqs as usize {
@@ -39,9 +53,10 @@ pub fn synthetic(geometry: Geometry, count: u32) -> Result<Ticks, RegionError> {
 
 /// One sequence's blocks from `base` on; its last tick.
 fn sequence(ticks: &mut Ticks, base: usize, start: i64) -> i64 {
-    let geometry = ticks.geometry;
+    let geometry = ticks.geometry.clone();
+    let (wo_split, heads) = (geometry.constants["wo_split"], geometry.constants["num_kv_heads"]);
     let ctas = base..base + geometry.ctas_per_seq();
-    let (split, heads) = (i64::from(geometry.wo_split), geometry.num_kv_heads);
+    let split = i64::from(wo_split);
     // Attention of each head, then W_O: near 1/split, with a part that does not shrink.
     let attention = |by: u32| start + 14_000 + jitter(by as usize, 1, 249_000, 6);
     let heads_done = (0..heads.min(geometry.num_k_tiles))
@@ -58,7 +73,7 @@ fn sequence(ticks: &mut Ticks, base: usize, start: i64) -> i64 {
             put(ticks, cta, "phase0_pre_attn", at, at + 12_448);
             at += 12_448;
         }
-        if bx < geometry.wo_split && by < heads {
+        if bx < wo_split && by < heads {
             if bx == 0 {
                 put(ticks, cta, "phase1_attn_pre_wo", at, attention(by));
                 at = attention(by);

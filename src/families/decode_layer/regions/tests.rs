@@ -1,23 +1,45 @@
 //! The reducer on buffers made for it.
 
-use super::*;
+use std::sync::LazyLock;
+
+use crate::engine::request::spec::KernelSpec;
+use crate::engine::request::target::Arch;
+use crate::engine::request::template::Registry;
+use crate::measure::region::*;
+
+static REGISTRY: LazyLock<Registry> = LazyLock::new(|| Registry::load(None).expect("families"));
+
+pub(super) fn table_of(family: &str, count: u32) -> Table {
+    REGISTRY.region_table(family, count).expect("a table")
+}
+
+pub(super) fn spec(set: &[(&str, &str)]) -> KernelSpec {
+    let family = REGISTRY.get("decode_layer").expect("family");
+    let arch: Arch = "sm_90a".parse().expect("an arch");
+    KernelSpec::new(family, set.iter().copied(), arch).expect("a spec")
+}
 
 fn geometry(wo_split: u32, num_seqs: u32) -> Geometry {
-    Geometry {
+    let grid = Geometry {
         num_seqs,
-        wo_split,
         ..Geometry::default()
-    }
+    };
+    grid.with("wo_split", wo_split).with("num_kv_heads", 4)
+}
+
+fn synthetic(geometry: &Geometry, count: u32) -> Ticks {
+    let split = geometry.constants["wo_split"];
+    super::synthetic(&REGISTRY, geometry, split, count).expect("ticks")
 }
 
 /// A buffer in which every row of every region, active or not, holds `delta`.
 fn everywhere(count: u32, geometry: Geometry, delta: i64) -> Ticks {
-    let table = Table::of("beta_coop", count).expect("table");
+    let table = table_of("decode_layer", count);
     Ticks {
+        pairs: vec![[1000, 1000 + delta]; geometry.ctas() * table.count()],
         table,
         geometry,
         source: TickSource::GlobalTimer,
-        pairs: vec![[1000, 1000 + delta]; geometry.ctas() * table.count()],
         sms: None,
         launch_us: None,
         label: String::new(),
@@ -101,7 +123,7 @@ fn an_elected_block_counts_wherever_it_is_and_more_than_one_is_said() {
 #[test]
 fn a_row_outside_of_its_mask_and_an_empty_one_inside_are_said() {
     for (split, count) in [(1, 13), (2, 20), (4, 13), (8, 20)] {
-        let mut ticks = synthetic(geometry(split, 2), count).expect("ticks");
+        let mut ticks = synthetic(&geometry(split, 2), count);
         assert_eq!(warnings(&reduce(&ticks)), Vec::<String>::new(), "split {split}");
         // Block (3, 5) owns no slot of 4 heads; block (0, 1) of the second sequence does.
         set(&mut ticks, 5 * 8 + 3, 2, [100, 100]);
@@ -259,10 +281,13 @@ fn cycles_of_two_multiprocessors_are_never_compared() {
 
 #[test]
 fn words_of_another_table_are_a_typed_error() {
-    let table = Table::of("beta_coop", 13).expect("table");
+    let table = table_of("decode_layer", 13);
     let g = geometry(1, 1);
     let mut words = vec![0_u64; g.words(&table)];
-    let read = |words: &[u64]| Ticks::from_words(table, g, TickSource::GlobalTimer, words);
+    let read = |words: &[u64]| {
+        let (table, g) = (table.clone(), g.clone());
+        Ticks::from_words(table, g, TickSource::GlobalTimer, words)
+    };
     assert!(matches!(
         read(&words),
         Err(RegionError::OtherWriter { found: 0, .. })
@@ -278,7 +303,7 @@ fn words_of_another_table_are_a_typed_error() {
         ("beta_lite", 13),
         ("wo_gemv", 4),
     ]
-    .map(|(family, n)| Table::of(family, n).expect("table").identity())
+    .map(|(family, n)| table_of(family, n).identity())
     .into();
     assert_eq!(identities.len(), 4);
 }
@@ -286,30 +311,26 @@ fn words_of_another_table_are_a_typed_error() {
 #[test]
 fn a_kernel_never_gets_no_buffer_or_anothers() {
     let g = geometry(1, 1);
-    let table = |n| Table::of("beta_coop", n).expect("table");
     let buffer = |n, address| RegionBuffer {
-        table: table(n),
-        geometry: g,
+        table: table_of("decode_layer", n),
+        geometry: g.clone(),
         address,
     };
-    let ask = |buffer: Option<&RegionBuffer>, n| argument(buffer, "beta_coop", n, &g);
-    assert_eq!(ask(None, 0).expect("none"), 0);
-    assert_eq!(ask(Some(&buffer(20, 512)), 20).expect("address"), 512);
-    assert!(matches!(ask(None, 20), Err(RegionError::NoBuffer { .. })));
+    let spec = |n: &str| spec(&[("num_regions", n)]);
+    let ask = |buffer: Option<&RegionBuffer>, n: &str| argument(buffer, &spec(n), &g);
+    assert_eq!(ask(None, "0").expect("none"), 0);
+    assert_eq!(ask(Some(&buffer(20, 512)), "20").expect("address"), 512);
+    assert!(matches!(ask(None, "20"), Err(RegionError::NoBuffer { .. })));
     assert!(matches!(
-        ask(Some(&buffer(20, 0)), 20),
+        ask(Some(&buffer(20, 0)), "20"),
         Err(RegionError::NoBuffer { .. })
     ));
     assert!(matches!(
-        ask(Some(&buffer(13, 512)), 20),
+        ask(Some(&buffer(13, 512)), "20"),
         Err(RegionError::OtherTable { .. })
     ));
-    let more = argument(Some(&buffer(20, 512)), "beta_coop", 20, &geometry(1, 2));
+    let more = argument(Some(&buffer(20, 512)), &spec("20"), &geometry(1, 2));
     assert!(matches!(more, Err(RegionError::Rows { .. })));
-    assert!(matches!(
-        ask(None, 7),
-        Err(RegionError::Table(TableError::Count { .. }))
-    ));
 }
 
 #[test]
@@ -320,7 +341,13 @@ fn a_file_of_another_shape_is_one_clear_line() {
             shape: shape.to_vec(),
             data,
         };
-        Ticks::from_array("t.npy", &array, table, geometry(1, 1), TickSource::GlobalTimer)
+        let count = u32::try_from(shape[1]).expect("small");
+        let table = table.map_or_else(|| REGISTRY.region_table_of(count), Ok);
+        table
+            .map_err(RegionError::from)
+            .and_then(|table| {
+                Ticks::from_array("t.npy", &array, table, geometry(1, 1), TickSource::GlobalTimer)
+            })
             .map(|_| ())
             .map_err(|e| e.to_string())
     };
@@ -337,13 +364,13 @@ fn a_file_of_another_shape_is_one_clear_line() {
     );
     assert_eq!(refused(&[32, 13, 2]), "t.npy has 32 rows: the grid has 64 blocks");
     assert_eq!(
-        refused(&[64, 11, 2]),
-        "t.npy: 11 regions: known are beta_coop 13, 20, 21; beta_lite 13, 20, 21; decode_layer 13, 20, 21; wo_gemv 4"
+        refused(&[64, 12, 2]),
+        "no family has 12 regions: known are decode_layer 11, 13, 16, 20, 21; wo_gemv 4"
     );
-    let other = read(&[64, 13, 2], Some(Table::of("beta_coop", 20).expect("table")));
+    let other = read(&[64, 13, 2], Some(table_of("decode_layer", 20)));
     assert_eq!(
         other.expect_err("refused"),
-        "region tables differ: t.npy: 13 regions, expected beta_coop with 20 regions"
+        "region tables differ: t.npy: 13 regions, expected decode_layer with 20 regions"
     );
 }
 
@@ -351,20 +378,33 @@ fn a_file_of_another_shape_is_one_clear_line() {
 fn a_saved_buffer_is_opened_with_everything_that_was_known_of_it() {
     let dir = tempfile::tempdir().expect("tempdir");
     let path = dir.path().join("t.npy");
-    let ticks = synthetic(geometry(8, 1), 20).expect("ticks");
+    let ticks = synthetic(&geometry(8, 1), 20);
     ticks.save(&path).expect("saved");
     let bare = Bare::default();
-    assert_eq!(Ticks::open(&path, &bare).expect("opened"), ticks);
+    assert_eq!(Ticks::open(&path, &bare, &REGISTRY).expect("opened"), ticks);
     let beside = sidecar(&path);
     let text = fs_err::read_to_string(&beside).expect("text");
+    for former in ["beta_coop", "beta_lite"] {
+        let table = table_of(former, 20);
+        let older = text
+            .replace("\"decode_layer\"", &format!("\"{former}\""))
+            .replace(
+                &format!("{:016x}", ticks.table.identity()),
+                &format!("{:016x}", table.identity()),
+            );
+        assert!(older.contains(former) && !older.contains("decode_layer"));
+        fs_err::write(&beside, older).expect("written");
+        let opened = Ticks::open(&path, &bare, &REGISTRY).expect("opened");
+        assert_eq!((opened.table, opened.pairs), (table, ticks.pairs.clone()));
+    }
     let wrong = text.replace(&format!("{:016x}", ticks.table.identity()), "0123456789abcdef");
     fs_err::write(&beside, wrong).expect("written");
     assert!(matches!(
-        Ticks::open(&path, &bare),
+        Ticks::open(&path, &bare, &REGISTRY),
         Err(RegionError::OtherTable { .. })
     ));
     fs_err::remove_file(&beside).expect("removed");
-    let plain = Ticks::open(&path, &bare).expect("opened");
+    let plain = Ticks::open(&path, &bare, &REGISTRY).expect("opened");
     assert_eq!(plain.pairs, ticks.pairs);
     assert_eq!(plain.launch_us, None);
 }
@@ -372,7 +412,7 @@ fn a_saved_buffer_is_opened_with_everything_that_was_known_of_it() {
 #[test]
 fn the_comparison_reads_as_the_published_one() {
     let run = |split| {
-        let ticks = synthetic(geometry(split, 1), 13).expect("ticks");
+        let ticks = synthetic(&geometry(split, 1), 13);
         let reduced = reduce(&ticks);
         (ticks, reduced)
     };
@@ -384,8 +424,11 @@ fn the_comparison_reads_as_the_published_one() {
     assert_eq!(row("phase1_pre_wo_wait").n_after, 28);
     assert_eq!(row("phase1_pre_wo_wait").ratio(), None);
     assert!(row("phase1_gather_reduce").delta() > 0.0);
-    let sum: f64 = CLUSTER.iter().map(|name| row(name).before).sum();
-    assert!((found.cluster.before - sum).abs() < 1e-9);
+    let together = one.0.table.shared.together.as_ref().expect("declared");
+    let sum: f64 = together.regions.iter().map(|name| row(name).before).sum();
+    let cluster = found.cluster.as_ref().expect("declared");
+    assert_eq!(together.regions.len(), 4);
+    assert!((cluster.before - sum).abs() < 1e-9);
     let reading = found.reading();
     for words in [
         "phase1_wo_gemv 1",
@@ -413,7 +456,7 @@ fn the_comparison_reads_as_the_published_one() {
 #[test]
 fn a_full_set_explains_the_made_up_launch() {
     for split in [1, 2, 4, 8] {
-        let ticks = synthetic(geometry(split, 2), 20).expect("ticks");
+        let ticks = synthetic(&geometry(split, 2), 20);
         let reduced = reduce(&ticks);
         assert!(warnings(&reduced).is_empty());
         let explained = reduced.explained(&ticks).expect("measured");
