@@ -165,3 +165,10 @@ fn specs(jit: &Jit, named: &[String]) -> Result<Vec<KernelSpec>, Error> {
     selection.notes().for_each(output::note);
     Ok(selection.specs(jit.config(), default_archs)?)
 }
+
+/// As [`specs`], with what a program may choose among when it loads them.
+fn specs_to_warm(jit: &Jit, named: &[String]) -> Result<Vec<KernelSpec>, Error> {
+    let selection = jit.registry().select(named, jit.config())?;
+    selection.notes().for_each(output::note);
+    Ok(selection.specs_to_warm(jit.config(), default_archs)?)
+}

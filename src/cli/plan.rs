@@ -74,7 +74,7 @@ impl Plan {
         } else if let Some(path) = matches.get_one::<PathBuf>("from-trace") {
             (traced(jit, path)?, 0)
         } else {
-            (super::specs(jit, &super::args::families(matches))?, 0)
+            (super::specs_to_warm(jit, &super::args::families(matches))?, 0)
         };
         let mut seen = BTreeSet::new();
         let mut requests = Vec::new();

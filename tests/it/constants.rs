@@ -355,3 +355,29 @@ fn a_former_name_that_is_taken_is_refused_when_the_family_is_read() {
             .stderr(contains("constant `width`: its former name `size` is taken"));
     }
 }
+
+#[test]
+fn a_warm_makes_both_launches_of_the_layer_unless_one_is_named() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let launches = |args: &[&str]| {
+        let output = jitc(dir.path())
+            .args(["warm", "--check", "--json", "--arch", "sm_90a", "--wo-split", "8"])
+            .args(args)
+            .output()
+            .expect("ran");
+        let gaps = events(&output)
+            .into_iter()
+            .filter(|e| e["family"] == "decode_layer");
+        let launches = gaps.map(|e| e["constants"]["launch"].as_str().expect("a name").to_owned());
+        launches.collect::<Vec<_>>()
+    };
+    assert_eq!(launches(&[]), ["cooperative", "separate"]);
+    assert_eq!(launches(&["decode_layer"]), ["cooperative", "separate"]);
+    assert_eq!(launches(&["--launch", "separate"]), ["separate"]);
+    assert_eq!(launches(&["beta_coop"]), ["cooperative"]);
+    assert_eq!(
+        launches(&["--timeout-ms", "5"]),
+        ["cooperative"],
+        "separate ones have none"
+    );
+}

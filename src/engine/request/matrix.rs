@@ -8,10 +8,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::engine::request::constant::Value;
 use crate::engine::request::spec::{KernelSpec, SpecError};
 use crate::engine::request::target::Arch;
-use crate::engine::request::template::{Family, Legal, NamedFamily, Registry};
+use crate::engine::request::template::{Family, NamedFamily, Registry};
 
 /// Why a matrix cannot be expanded.
 #[derive(Debug, thiserror::Error)]
@@ -168,7 +167,9 @@ impl Block {
             let mut texts = Vec::new();
             for text in values.texts() {
                 if text.contains(['*', '?']) {
-                    let all = values_of(&constant.legal)
+                    let all = constant
+                        .legal
+                        .listed()
                         .ok_or_else(|| format!("{name}: `{text}`: a range has no list to choose from"))?;
                     let before = texts.len();
                     texts.extend(all.into_iter().filter(|value| matches_glob(&text, value)));
@@ -209,16 +210,6 @@ fn selected_archs(texts: &[String]) -> Result<Vec<Arch>, String> {
         }
     }
     Ok(archs)
-}
-
-/// Every legal value, where they are listed.
-fn values_of(legal: &Legal) -> Option<Vec<String>> {
-    match legal {
-        Legal::U32Values(values) => Some(values.iter().map(|v| Value::U32(*v).to_string()).collect()),
-        Legal::Bool => Some(vec!["false".to_owned(), "true".to_owned()]),
-        Legal::Enum { names, .. } => Some(names.clone()),
-        Legal::U32Range(..) | Legal::F32Range(..) => None,
-    }
 }
 
 /// Whether a text fits a pattern in which `*` stands for any run of characters

@@ -164,6 +164,42 @@ impl Selection {
         Ok(specs)
     }
 
+    /// As [`specs`](Self::specs), and for each constant that is declared `warm_all` and that
+    /// neither settings nor a former name of the family set, the same with its other values,
+    /// where constraints allow them.
+    pub fn specs_to_warm(
+        &self,
+        config: &Config,
+        usual: impl FnOnce() -> Vec<Arch>,
+    ) -> Result<Vec<KernelSpec>, SpecError> {
+        let mut specs = self.specs(config, usual)?;
+        for selected in &self.families {
+            let family = selected.named.family();
+            let of_name = selected.named.former_name();
+            for constant in family.constants.values().filter(|c| c.warm_all) {
+                let named = of_name.is_some_and(|former| former.constants.contains_key(&constant.name));
+                if named || config.constant(&constant.name, &constant.variables).is_some() {
+                    continue;
+                }
+                let own: Vec<KernelSpec> = (specs.iter())
+                    .filter(|spec| Arc::ptr_eq(&spec.family, family))
+                    .cloned()
+                    .collect();
+                for value in constant.legal.listed().unwrap_or_default() {
+                    let others = own
+                        .iter()
+                        .filter_map(|s| s.with([(constant.name.as_str(), &*value)]).ok());
+                    for other in others {
+                        if specs.iter().all(|spec| spec.id() != other.id()) {
+                            specs.push(other);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(specs)
+    }
+
     /// A line for each family, and each value of a list, that was left out.
     pub fn notes(&self) -> impl Iterator<Item = String> {
         let families = self.left_out.iter().map(|why| format!("left out: {why}"));

@@ -19,6 +19,9 @@ pub struct Constant {
     pub variables: Vec<String>,
     /// Names that it had, understood wherever constants are named.
     pub former: Vec<String>,
+    /// Whether a warm that does not set it makes a variant of every value: the program
+    /// that loads them may choose among them.
+    pub warm_all: bool,
 }
 
 /// The values that a constant may have.
@@ -56,6 +59,8 @@ pub(super) struct ConstantFile {
     env: Vec<String>,
     #[serde(default)]
     former: Vec<String>,
+    #[serde(default)]
+    warm_all: bool,
     cxx_type: Option<String>,
 }
 
@@ -113,6 +118,7 @@ impl ConstantFile {
             help: self.help,
             variables,
             former: self.former,
+            warm_all: self.warm_all,
         })
     }
 }
@@ -137,7 +143,18 @@ fn whole(number: f64) -> Result<u32, String> {
 }
 
 impl Legal {
-    /// The type.
+    /// Every legal value as a text, where they are listed; `None` for ranges.
+    #[must_use]
+    pub fn listed(&self) -> Option<Vec<String>> {
+        match self {
+            Self::U32Values(values) => Some(values.iter().map(|v| Value::U32(*v).to_string()).collect()),
+            Self::Bool => Some(vec!["false".to_owned(), "true".to_owned()]),
+            Self::Enum { names, .. } => Some(names.clone()),
+            Self::U32Range(..) | Self::F32Range(..) => None,
+        }
+    }
+
+    /// The type of its values.
     #[must_use]
     pub fn type_of(&self) -> Type {
         match self {
