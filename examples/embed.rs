@@ -54,7 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     jit.prepare_each(&specs)?;
     for spec in &specs {
         let registers = jit.prepare(spec)?.fetched.artifact.registers();
-        let [threads, shared] = ["block_threads", "shared_bytes"].map(|n| spec.derived[n]);
+        let [threads, shared] = ["block_threads", "shared_bytes"].map(|n| spec.derived()[n]);
         let resident = match &context {
             Some(context) => jit.load(spec, context)?.entries()[0].capacity,
             None => capacity(&device, registers, threads, shared),
@@ -76,7 +76,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         for nat in [1, 2, 4, 8] {
             let choice = select(&variants, &policy, &step(nat));
             let spec = &specs[choice.variant.ok_or("nothing to launch")?];
-            let what = format!("{} {}", spec.family.name, spec.variant());
+            let what = format!("{} {}", spec.family().name, spec.variant());
             writeln!(
                 out,
                 "{nat} tokens on {}: would launch {what}: {}",

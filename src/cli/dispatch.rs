@@ -103,8 +103,8 @@ fn choice_json(explained: &Explanation, policy: &Policy) -> serde_json::Value {
     let chosen = explained.chosen();
     json!({"event": "choice", "device": explained.device.name, "nat": explained.problem.nat,
         "layer": explained.problem.layer, "path": policy.path, "kind": chosen.map(|c| c.variant.kind),
-        "family": chosen.map(|c| &c.spec.family.name), "variant": chosen.map(|c| c.spec.variant()),
-        "wo_split": chosen.map(|c| &c.spec.constants["wo_split"]).map(Value::to_json),
+        "family": chosen.map(|c| &c.spec.family().name), "variant": chosen.map(|c| c.spec.variant()),
+        "wo_split": chosen.map(|c| &c.spec.constants()["wo_split"]).map(Value::to_json),
         "origin": chosen.map(|c| c.origin),
         "reason": explained.choice.reason.to_string()})
 }
@@ -112,7 +112,7 @@ fn choice_json(explained: &Explanation, policy: &Policy) -> serde_json::Value {
 fn print_choice(explained: &Explanation) {
     let (chosen, nat) = (explained.chosen(), explained.problem.nat);
     let what = chosen.map_or("nothing".to_owned(), |c| {
-        format!("{} {}", c.spec.family.name, c.spec.variant())
+        format!("{} {}", c.spec.family().name, c.spec.variant())
     });
     output::line(format!(
         "{}, {nat} token{}: {what}: {}",
@@ -132,7 +132,7 @@ fn split(candidate: &Candidate) -> String {
         Origin::Tuned => "tuned",
         Origin::Heuristic => "by rule",
     };
-    format!("{}, {origin}", candidate.spec.constants["wo_split"])
+    format!("{}, {origin}", candidate.spec.constants()["wo_split"])
 }
 
 fn print_candidates(explained: &Explanation, json: bool) {
@@ -150,9 +150,9 @@ fn print_candidates(explained: &Explanation, json: bool) {
     let mut rows = vec![titles.map(str::to_owned).to_vec()];
     for c in &explained.candidates {
         let (blocks, fits) = (c.variant.grid_blocks(nat), c.variant.fits(nat));
-        let shared = c.spec.derived.get("shared_bytes").copied().unwrap_or(0);
+        let shared = c.spec.derived().get("shared_bytes").copied().unwrap_or(0);
         if json {
-            output::json(&json!({"event": "candidate", "family": c.spec.family.name,
+            output::json(&json!({"event": "candidate", "family": c.spec.family().name,
                 "variant": c.spec.variant(), "origin": c.origin, "blocks": blocks, "resident": c.variant.capacity,
                 "registers": c.registers, "shared_bytes": shared, "tokens": c.variant.tokens, "fits": fits}));
         }
@@ -161,7 +161,7 @@ fn print_candidates(explained: &Explanation, json: bool) {
             Kind::Coop => c.variant.capacity.to_string(),
         };
         rows.push(vec![
-            c.spec.family.name.clone(),
+            c.spec.family().name.clone(),
             c.spec.variant(),
             split(c),
             blocks.to_string(),

@@ -49,7 +49,7 @@ pub(super) fn key(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             request.key(),
             request.family(),
             spec.variant(),
-            spec.arch
+            spec.arch()
         ));
         for field in &request.preimage().fields {
             output::line(format!("  {:<15} {:<24} {}", field.tag, field.name, field.value));

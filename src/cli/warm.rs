@@ -160,9 +160,9 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     {
         output::note(format!(
             "failed: {} {} {}: {error}",
-            spec.family.name,
+            spec.family().name,
             spec.variant(),
-            spec.arch
+            spec.arch()
         ));
     }
     if let Some((count, reason)) = not_kept {
@@ -183,8 +183,12 @@ fn too_large(specs: &[&KernelSpec]) -> Vec<String> {
     let mut found: BTreeMap<(&str, Arch), (usize, u32)> = BTreeMap::new();
     for spec in specs {
         let bytes = spec.shared_mem_bytes();
-        if spec.arch.shared_mem_per_block().is_some_and(|room| bytes > room) {
-            let (count, most) = found.entry((&spec.family.name, spec.arch)).or_default();
+        if spec
+            .arch()
+            .shared_mem_per_block()
+            .is_some_and(|room| bytes > room)
+        {
+            let (count, most) = found.entry((&spec.family().name, spec.arch())).or_default();
             *count += 1;
             *most = bytes.max(*most);
         }
@@ -219,9 +223,9 @@ fn compile_all(
             bar.suspend(|| {
                 output::note(format!(
                     "still at {} {} {} ({} s)",
-                    spec.family.name,
+                    spec.family().name,
                     spec.variant(),
-                    spec.arch,
+                    spec.arch(),
                     elapsed.as_secs()
                 ));
             });
@@ -268,9 +272,9 @@ fn row(Request { spec, request }: &Request, warmed: &Warmed) -> Vec<String> {
         other => other.label().to_owned(),
     };
     vec![
-        spec.family.name.clone(),
+        spec.family().name.clone(),
         spec.variant(),
-        spec.arch.to_string(),
+        spec.arch().to_string(),
         request.key().short(),
         how,
         format!("{:.1}", warmed.compile_ms),
@@ -284,13 +288,13 @@ fn event(spec: &KernelSpec, result: &Result<Prepared, Error>) -> serde_json::Val
     let prepared = match result {
         Ok(prepared) => prepared,
         Err(error) => {
-            return json!({"event": "failure", "family": spec.family.name, "variant": spec.variant(),
-                "arch": spec.arch, "error": error.to_string()});
+            return json!({"event": "failure", "family": spec.family().name, "variant": spec.variant(),
+                "arch": spec.arch(), "error": error.to_string()});
         }
     };
     let artifact = &prepared.fetched.artifact;
-    json!({"event": "variant", "family": spec.family.name, "constants": prepared.request.constants(),
-        "arch": spec.arch, "key": prepared.request.key(), "provenance": prepared.fetched.provenance,
+    json!({"event": "variant", "family": spec.family().name, "constants": prepared.request.constants(),
+        "arch": spec.arch(), "key": prepared.request.key(), "provenance": prepared.fetched.provenance,
         "compile_ms": compile_ms(prepared), "registers": artifact.registers(),
         "spill_bytes": artifact.spill_bytes(), "cubin_bytes": artifact.cubin.len()})
 }

@@ -37,7 +37,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             output::json(&object);
             continue;
         }
-        let asked = format!("{} {} {}", request.family(), spec.variant(), spec.arch);
+        let asked = format!("{} {} {}", request.family(), spec.variant(), spec.arch());
         match answer {
             Why::Hit(tier) => output::line(format!("hit ({tier}): {asked}: {}", request.key())),
             Why::Bad { tier, fault } => {

@@ -17,7 +17,7 @@ pub struct ConstantError {
 impl ConstantError {
     pub(crate) fn new(spec: &KernelSpec, constant: &str) -> Self {
         Self {
-            family: spec.family.name.clone(),
+            family: spec.family().name.clone(),
             constant: constant.to_owned(),
         }
     }

@@ -109,7 +109,7 @@ fn a_condition_reads_declared_names_alone() {
 fn helpers_of_expressions_round_up_pick_and_find_the_largest() {
     let derived = |set: &[(&str, &str)]| {
         let spec = spec(set).expect("legal");
-        ["rounded", "largest", "picked"].map(|name| spec.derived[name])
+        ["rounded", "largest", "picked"].map(|name| spec.derived()[name])
     };
     assert_eq!(derived(&[]), [16, 15, 1]);
     assert_eq!(derived(&[("mode", "two")]), [16, 15, 30]);

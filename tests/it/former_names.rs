@@ -77,7 +77,7 @@ fn a_matrix_finds_families_by_former_names_and_by_globs_over_them() {
         let expansion = matrix.expand(&registry, &[arch]).expect("expanded");
         let specs = expansion.specs.iter();
         specs
-            .map(|s| format!("{} {}", s.family.name, s.variant()))
+            .map(|s| format!("{} {}", s.family().name, s.variant()))
             .collect()
     };
     let cooperative = "decode_layer wo_split=8".to_owned();

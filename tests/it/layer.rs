@@ -52,9 +52,9 @@ fn every_preset_is_a_kernel_whose_shared_memory_fits_its_gpus() {
                     let set = set.chain([("launch", name), ("wo_split", split), ("accumulate", mode)]);
                     let spec = KernelSpec::new(family, set, arch).expect("kernel");
                     assert!(
-                        Some(spec.derived["shared_bytes"]) <= arch.shared_mem_per_block(),
+                        Some(spec.derived()["shared_bytes"]) <= arch.shared_mem_per_block(),
                         "{name} {preset} {arch}: {}",
-                        spec.derived["shared_bytes"]
+                        spec.derived()["shared_bytes"]
                     );
                     assert_eq!(
                         LayerDims::of(&spec).expect("layer").slots,
@@ -86,9 +86,13 @@ fn the_originals_presets_are_its_grids() {
             .collect();
         let set = texts.iter().map(|(n, v)| (n.as_str(), v.as_str()));
         let spec = KernelSpec::new(family, set.chain([("wo_split", "8")]), arch).expect("kernel");
-        assert_eq!([spec.derived["grid_x"], spec.derived["grid_y"]], grid, "{name}");
-        assert_eq!(spec.derived["block_threads"], 128);
-        assert!(spec.derived["shared_bytes"] <= 99 * 1024);
+        assert_eq!(
+            [spec.derived()["grid_x"], spec.derived()["grid_y"]],
+            grid,
+            "{name}"
+        );
+        assert_eq!(spec.derived()["block_threads"], 128);
+        assert!(spec.derived()["shared_bytes"] <= 99 * 1024);
     }
 }
 

@@ -126,7 +126,7 @@ pub fn check(spec: &KernelSpec, cubin: &[u8]) -> Result<(), ParameterError> {
             continue;
         };
         let takes = parameters(cubin, &entry.name).map_err(|reason| ParameterError::Unreadable {
-            family: spec.family.name.clone(),
+            family: spec.family().name.clone(),
             reason,
         })?;
         compare(&signature, &takes)?;

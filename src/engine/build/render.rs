@@ -82,7 +82,7 @@ const OWN_OPTIONS: [&str; 3] = ["--no-source-include", "--no-cache", "--ptxas-op
 
 /// Renders a spec.
 pub fn render(registry: &Registry, spec: &KernelSpec) -> Result<RenderedSource, RenderError> {
-    let family = &spec.family;
+    let family = spec.family();
     let refused = |option: &&String| REFUSED.iter().any(|r| option.trim().starts_with(r));
     if let Some(option) = family.options.iter().find(refused) {
         return Err(RenderError::Option {
@@ -91,11 +91,11 @@ pub fn render(registry: &Registry, spec: &KernelSpec) -> Result<RenderedSource, 
         });
     }
     let mut literals: BTreeMap<String, String> = spec
-        .constants
+        .constants()
         .iter()
         .map(|(name, value)| (name.clone(), value.literal()))
         .collect();
-    for (name, value) in &spec.derived {
+    for (name, value) in spec.derived() {
         literals.insert(name.clone(), format!("{value}u"));
     }
     let name = family.source_name();
@@ -108,7 +108,7 @@ pub fn render(registry: &Registry, spec: &KernelSpec) -> Result<RenderedSource, 
     let known = |name: &str| registry.headers().contains_key(name) || made.contains_key(name);
     let source = name_in_full(&name, &source, known).into_owned();
     let headers = closure(&source, registry.headers(), &made);
-    let mut options = vec![format!("--gpu-architecture={}", spec.arch)];
+    let mut options = vec![format!("--gpu-architecture={}", spec.arch())];
     options.extend(family.options.iter().cloned());
     options.extend(OWN_OPTIONS.map(str::to_owned));
     Ok(RenderedSource {
@@ -128,17 +128,17 @@ pub fn preimage(
     compiler_env: &[(String, String)],
 ) -> Preimage {
     Preimage::new(&KeyInputs {
-        family: &spec.family.name,
+        family: &spec.family().name,
         entries: spec.entries().map(|e| e.name.as_str()).collect(),
         constants: spec
-            .constants
+            .constants()
             .iter()
             .map(|(n, v)| (n.as_str(), v.literal()))
             .collect(),
         source: &rendered.source,
         headers: &rendered.headers,
         options: &rendered.options,
-        arch: spec.arch,
+        arch: spec.arch(),
         toolchain,
         compiler_env,
     })
@@ -147,7 +147,7 @@ pub fn preimage(
 /// The region table's header for a spec. Like that of the parameters it is made, and
 /// stands in no folder; like any header, only sources that include it are given it.
 fn region_table(spec: &KernelSpec) -> Result<String, TableError> {
-    spec.family.region_header(&spec.constants)
+    spec.family().region_header(spec.constants())
 }
 
 fn closure(

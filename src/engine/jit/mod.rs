@@ -117,17 +117,17 @@ impl Jit {
     /// Renders a spec and works out its key.
     pub fn describe(&self, spec: &KernelSpec) -> Result<(CompileRequest, RenderedSource), Error> {
         let rendered =
-            info_span!("render", family = spec.family.name).in_scope(|| render(&self.registry, spec))?;
+            info_span!("render", family = spec.family().name).in_scope(|| render(&self.registry, spec))?;
         let toolchain = self.identity()?;
         let parts = RequestParts {
             preimage: preimage(spec, &rendered, &toolchain, &self.config.compiler_env()),
-            family: spec.family.name.clone(),
+            family: spec.family().name.clone(),
             constants: spec
-                .constants
+                .constants()
                 .iter()
                 .map(|(n, v)| (n.clone(), v.to_json()))
                 .collect(),
-            arch: spec.arch,
+            arch: spec.arch(),
             options: rendered.options.clone(),
             toolchain,
             source: rendered.source.clone(),
@@ -296,8 +296,8 @@ impl Jit {
         let kept = fs_err::create_dir_all(&folder).and_then(|()| fs_err::write(&path, request.source()));
         Error::Compile {
             source,
-            variant: format!("{} {}", spec.family.name, spec.variant()),
-            arch: spec.arch,
+            variant: format!("{} {}", spec.family().name, spec.variant()),
+            arch: spec.arch(),
             kept: kept.map_or_else(
                 |_| String::new(),
                 |()| format!("; rendered source: {}", path.display()),

@@ -53,7 +53,7 @@ impl Policy {
             return listed.map(Some).map_err(|drift| Error::Drift {
                 drift: explained(drift, spec, &receipt),
                 variant: variant(spec),
-                arch: spec.arch,
+                arch: spec.arch(),
             });
         }
         if self.miss != MissPolicy::Forbid {
@@ -64,7 +64,7 @@ impl Policy {
             None => Err(Error::Forbidden {
                 key: *request.key(),
                 variant: variant(spec),
-                arch: spec.arch,
+                arch: spec.arch(),
                 command: self.warm_command(spec),
             }),
         }
@@ -96,10 +96,10 @@ impl Policy {
     }
 
     fn warm_command(&self, spec: &KernelSpec) -> String {
-        let family = &spec.family;
-        let mut words = vec![format!("jitc warm {} --arch {}", family.name, spec.arch)];
+        let family = spec.family();
+        let mut words = vec![format!("jitc warm {} --arch {}", family.name, spec.arch())];
         let constants = family.constants.values().filter_map(|constant| {
-            let value = spec.constants.get(&constant.name)?;
+            let value = spec.constants().get(&constant.name)?;
             (*value != constant.default).then(|| format!("--set {}={value}", constant.name))
         });
         words.extend(constants);
@@ -111,7 +111,7 @@ impl Policy {
 
 /// A key that is missing because the family had another name is said to be so.
 fn explained(drift: Drift, spec: &KernelSpec, receipt: &Receipt) -> Drift {
-    let former = (spec.family.former_name_of(&spec.constants)).map(|former| former.name.as_str());
+    let former = (spec.family().former_name_of(spec.constants())).map(|former| former.name.as_str());
     match (drift, receipt.names_one_of(former)) {
         (Drift::NotListed(key), Some(former)) => Drift::FormerName {
             key,
@@ -122,5 +122,5 @@ fn explained(drift: Drift, spec: &KernelSpec, receipt: &Receipt) -> Drift {
 }
 
 fn variant(spec: &KernelSpec) -> String {
-    format!("{} {}", spec.family.name, spec.variant())
+    format!("{} {}", spec.family().name, spec.variant())
 }

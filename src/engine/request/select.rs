@@ -182,7 +182,7 @@ impl Selection {
                     continue;
                 }
                 let own: Vec<KernelSpec> = (specs.iter())
-                    .filter(|spec| Arc::ptr_eq(&spec.family, family))
+                    .filter(|spec| Arc::ptr_eq(spec.family(), family))
                     .cloned()
                     .collect();
                 for value in constant.legal.listed().unwrap_or_default() {

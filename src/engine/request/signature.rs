@@ -107,7 +107,7 @@ impl KernelSpec {
     }
 
     fn holds(&self, rule: &Rule) -> Result<bool, String> {
-        let text = (self.family).evaluate(&rule.id, &self.constants, &self.derived, &BTreeMap::new())?;
+        let text = (self.family()).evaluate(&rule.id, self.constants(), self.derived(), &BTreeMap::new())?;
         Ok(text == "1")
     }
 }
@@ -116,7 +116,7 @@ impl Signature {
     /// The family.
     #[must_use]
     pub fn family(&self) -> &str {
-        &self.spec.family.name
+        &self.spec.family().name
     }
 
     /// The entry point's name.
@@ -166,7 +166,7 @@ impl Signature {
                 dtype: match element {
                     Element::Fixed(dtype) => *dtype,
                     Element::Constant(name) => {
-                        let named = self.spec.constants.get(name).and_then(Value::as_name);
+                        let named = self.spec.constants().get(name).and_then(Value::as_name);
                         named
                             .and_then(|text| text.parse().ok())
                             .ok_or_else(|| format!("constant `{name}` does not name a type"))?
@@ -197,8 +197,8 @@ impl Signature {
         let dimension = |dim: &crate::engine::request::template::Dim| {
             let Some(id) = &dim.id else { return Ok(None) };
             let wrong = |e: String| format!("dimension `{}`: {e}", dim.text);
-            let text = (spec.family)
-                .evaluate(id, &spec.constants, &spec.derived, numbers)
+            let text = (spec.family())
+                .evaluate(id, spec.constants(), spec.derived(), numbers)
                 .map_err(wrong)?;
             let number = text.trim().parse();
             number.map(Some).map_err(|_| {

@@ -125,14 +125,10 @@ pub enum SpecError {
 /// One kernel to make.
 #[derive(Debug, Clone)]
 pub struct KernelSpec {
-    /// Its family.
-    pub family: Arc<Family>,
-    /// Every declared constant.
-    pub constants: BTreeMap<String, Value>,
-    /// Every derived constant.
-    pub derived: BTreeMap<String, u32>,
-    /// What it is compiled for.
-    pub arch: Arch,
+    family: Arc<Family>,
+    constants: BTreeMap<String, Value>,
+    derived: BTreeMap<String, u32>,
+    arch: Arch,
     /// Indices of its entry points among the family's.
     entries: Vec<usize>,
     id: SpecId,
@@ -276,6 +272,30 @@ impl KernelSpec {
             derived,
             arch,
         })
+    }
+
+    /// Its family.
+    #[must_use]
+    pub fn family(&self) -> &Arc<Family> {
+        &self.family
+    }
+
+    /// Every declared constant, by name.
+    #[must_use]
+    pub fn constants(&self) -> &BTreeMap<String, Value> {
+        &self.constants
+    }
+
+    /// Every derived constant, by name.
+    #[must_use]
+    pub fn derived(&self) -> &BTreeMap<String, u32> {
+        &self.derived
+    }
+
+    /// What it is compiled for.
+    #[must_use]
+    pub fn arch(&self) -> Arch {
+        self.arch
     }
 
     /// What tells it from every other spec of the same registry.

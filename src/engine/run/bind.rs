@@ -43,7 +43,7 @@ impl LoadedKernel {
     /// where there is no such entry point.
     #[must_use]
     pub fn signature(&self, entry: &str) -> Option<Signature> {
-        let declared = self.spec().family.entries.iter().find(|e| e.name == entry)?;
+        let declared = self.spec().family().entries.iter().find(|e| e.name == entry)?;
         self.spec().signature(declared)
     }
 
@@ -116,7 +116,7 @@ impl Bind {
     /// The entry points to bind, and the list that they take.
     fn entries(&self) -> Result<(Range<usize>, Signature), BindError> {
         let spec = self.kernel.spec();
-        let (family, all) = (&spec.family.name, self.kernel.entries());
+        let (family, all) = (&spec.family().name, self.kernel.entries());
         let range = match &self.entry {
             None => 0..all.len(),
             Some(name) => {

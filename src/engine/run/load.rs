@@ -149,9 +149,9 @@ impl LoadedKernel {
     /// Loads an artifact of a spec. Makes the context current on this thread.
     pub fn load(context: &Context, spec: &KernelSpec, artifact: &Artifact) -> Result<Self, LoadError> {
         let device = context.device();
-        if !spec.arch.runs_on(device.major, device.minor) {
+        if !spec.arch().runs_on(device.major, device.minor) {
             return Err(LoadError::WrongArch {
-                arch: spec.arch,
+                arch: spec.arch(),
                 device: device.name.clone(),
                 major: device.major,
                 minor: device.minor,
@@ -161,7 +161,7 @@ impl LoadedKernel {
         // SAFETY: the bytes are a verified cubin, alive during the call.
         let module = unsafe { result::module::load_data(artifact.cubin.as_ptr().cast::<c_void>()) }.map_err(
             |reason| LoadError::Rejected {
-                family: spec.family.name.clone(),
+                family: spec.family().name.clone(),
                 reason,
             },
         )?;
@@ -206,7 +206,7 @@ impl LoadedKernel {
 
     fn entry_point(&self, spec: &KernelSpec, entry: &Entry) -> Result<EntryPoint, LoadError> {
         let missing = || LoadError::NoEntry {
-            family: spec.family.name.clone(),
+            family: spec.family().name.clone(),
             entry: entry.name.clone(),
         };
         let name = CString::new(entry.name.as_str()).map_err(|_| missing())?;
@@ -225,7 +225,7 @@ impl LoadedKernel {
         let most = device.shared_mem_per_block.saturating_sub(fixed);
         if shared_mem_bytes > most {
             return Err(LoadError::SharedMemory {
-                family: spec.family.name.clone(),
+                family: spec.family().name.clone(),
                 entry: entry.name.clone(),
                 asked: shared_mem_bytes,
                 most,
@@ -252,7 +252,7 @@ impl LoadedKernel {
         let blocks_per_sm = blocks.unsigned_abs();
         let axis = |at: usize| {
             spec.axis(&entry.grid[at]).map_err(|reason| LoadError::Grid {
-                family: spec.family.name.clone(),
+                family: spec.family().name.clone(),
                 entry: entry.name.clone(),
                 reason,
             })

@@ -175,7 +175,7 @@ struct Constants<'a>(&'a KernelSpec);
 
 impl Constants<'_> {
     fn other_family(&self) -> WorkspaceError {
-        WorkspaceError::Family(self.0.family.name.clone())
+        WorkspaceError::Family(self.0.family().name.clone())
     }
 
     fn number(&self, name: &str) -> Result<u32, WorkspaceError> {
@@ -187,7 +187,7 @@ impl Constants<'_> {
         name: &str,
         values: [(&str, T); N],
     ) -> Result<T, WorkspaceError> {
-        let found = self.0.constants.get(name).and_then(Value::as_name);
+        let found = self.0.constants().get(name).and_then(Value::as_name);
         let value = values.iter().find(|(text, _)| Some(*text) == found);
         value.map(|(_, value)| *value).ok_or_else(|| self.other_family())
     }
@@ -210,7 +210,7 @@ pub fn with_launch(spec: &KernelSpec, launch: Launch) -> Result<KernelSpec, Spec
     if launch == Launch::Separate {
         let declared = COOPERATIVE_ONLY
             .iter()
-            .filter_map(|name| spec.family.constants.get(*name));
+            .filter_map(|name| spec.family().constants.get(*name));
         let defaults: Vec<(&str, String)> = declared
             .map(|constant| (constant.name.as_str(), constant.default.to_string()))
             .collect();
@@ -301,7 +301,7 @@ mod tests {
             ("scale_layout", &["swizzled", "linear"]),
         ] {
             let layer = spec(FAMILY, &[]);
-            let legal = layer.family.constants[name].legal.to_string();
+            let legal = layer.family().constants[name].legal.to_string();
             assert_eq!(legal, format!("one of {}", values.join(", ")));
             for value in values {
                 let layer = spec(FAMILY, &[(name, value)]);

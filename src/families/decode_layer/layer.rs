@@ -40,8 +40,8 @@ impl Layer {
     /// A loaded kernel of the decode layer, and its spec.
     pub fn new(spec: &KernelSpec, kernel: Arc<LoadedKernel>) -> Result<Self, WorkspaceError> {
         let config = LayerConfig::try_from(spec)?;
-        enough_registers(&config, spec.arch, &kernel)?;
-        let early = config.dependent && spec.arch.number() >= 90;
+        enough_registers(&config, spec.arch(), &kernel)?;
+        let early = config.dependent && spec.arch().number() >= 90;
         Ok(Self {
             kernel,
             dims: LayerDims::from(&config),

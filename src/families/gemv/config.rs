@@ -38,7 +38,7 @@ impl TryFrom<&KernelSpec> for GemvConfig {
         let missing = |name: &str| ConstantError::new(spec, name);
         let size = |name: &str| spec.number(name).map(|n| n as usize).ok_or_else(|| missing(name));
         let is = |name: &str, word: &str| {
-            let value = spec.constants.get(name).and_then(Value::as_name);
+            let value = spec.constants().get(name).and_then(Value::as_name);
             value.map(|value| value == word).ok_or_else(|| missing(name))
         };
         Ok(Self {

@@ -186,7 +186,7 @@ impl TryFrom<&KernelSpec> for WoConfig {
         let number = |name: &str| spec.number(name).ok_or_else(|| missing(name));
         let size = |name: &str| number(name).map(|n| n as usize);
         let name = |name: &str| {
-            let value = spec.constants.get(name).and_then(Value::as_name);
+            let value = spec.constants().get(name).and_then(Value::as_name);
             value.ok_or_else(|| missing(name))
         };
         Ok(Self {

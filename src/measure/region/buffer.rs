@@ -46,8 +46,8 @@ impl TickSource {
     /// The clock that a kernel's regions read; globaltimer where its family declares none.
     #[must_use]
     pub fn of_spec(spec: &KernelSpec) -> Self {
-        let clock = spec.family.regions.as_ref().and_then(|r| r.clock.as_ref());
-        let value = clock.and_then(|name| spec.constants.get(name));
+        let clock = spec.family().regions.as_ref().and_then(|r| r.clock.as_ref());
+        let value = clock.and_then(|name| spec.constants().get(name));
         value
             .and_then(Value::as_name)
             .and_then(Self::of)

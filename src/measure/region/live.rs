@@ -109,9 +109,9 @@ impl Pair {
     /// [`RegionError::NoRegions`] for a family without regions.
     pub fn of(spec: &KernelSpec) -> Result<Self, MeasureError> {
         let none = || RegionError::NoRegions {
-            family: spec.family.name.clone(),
+            family: spec.family().name.clone(),
         };
-        let regions = spec.family.regions.as_ref().ok_or_else(none)?;
+        let regions = spec.family().regions.as_ref().ok_or_else(none)?;
         let with = |count: u32| spec.with([(regions.count.as_str(), count.to_string().as_str())]);
         let on = match spec.number(&regions.count) {
             None | Some(0) => with(regions.largest())?,
@@ -189,7 +189,7 @@ pub fn measure(
     let (on_us, read) = &with[SAMPLES / 2];
     let mut ticks = account(read)?;
     ticks.launch_us = Some(*on_us);
-    ticks.label = format!("{} {}", off.family.name, off.variant());
+    ticks.label = format!("{} {}", off.family().name, off.variant());
     let mut run = Run::new(ticks);
     run.cost = Some(Cost {
         off_us: without[SAMPLES / 2],

@@ -106,7 +106,7 @@ fn run(jit: &Jit, context: &Context, pair: &Pair, given: &Given) -> Result<Run, 
         let reason = "what a launch with regions writes differs from what one without writes";
         return Err(MeasureError::Refused(format!(
             "{} {}: {reason}: nothing was timed",
-            pair.on.family.name,
+            pair.on.family().name,
             pair.on.variant()
         )));
     }
@@ -144,7 +144,7 @@ type Memory = Vec<(String, Access, CudaSlice<u8>)>;
 
 impl Needs {
     fn of(pair: &Pair, given: &Given) -> Result<Self, MeasureError> {
-        let family = &pair.on.family;
+        let family = pair.on.family();
         let entry = pair.on.entries().next();
         let signature = entry.and_then(|entry| pair.on.signature(entry)).ok_or_else(|| {
             MeasureError::Request(format!(
@@ -281,7 +281,7 @@ impl Needs {
 
 /// The parameter that ticks are written to.
 fn buffer_of(pair: &Pair) -> Option<&String> {
-    pair.on.family.regions.as_ref().map(|regions| &regions.buffer)
+    pair.on.family().regions.as_ref().map(|regions| &regions.buffer)
 }
 
 /// The type of a number that no launch size gives; `None` for everything else.

@@ -203,7 +203,7 @@ fn what_may_be_null_or_of_another_type_follows_the_constants() {
 fn a_grid_follows_the_launch_sizes() {
     let blocks = |set: &[(&str, &str)], sizes: &[u32]| {
         let spec = spec_of(TOML, set);
-        let grid = &spec.family.entries[0].grid;
+        let grid = &spec.family().entries[0].grid;
         [0, 1, 2].map(|at| spec.axis(&grid[at]).expect("an axis").blocks(sizes))
     };
     assert_eq!(blocks(&[], &[17, 3]), [3, 3, 1]);
@@ -214,7 +214,7 @@ fn a_grid_follows_the_launch_sizes() {
 fn a_launchs_values_are_put_together_without_allocating() {
     let packet = packed(&values()).expect("they fit");
     let spec = spec_of(TOML, &[]);
-    let grid = [0, 1, 2].map(|at| spec.axis(&spec.family.entries[0].grid[at]).expect("an axis"));
+    let grid = [0, 1, 2].map(|at| spec.axis(&spec.family().entries[0].grid[at]).expect("an axis"));
     let counted = allocations(|| {
         for rows in 1..=10 {
             let sizes = [rows, 1];

@@ -92,5 +92,5 @@ fn spec_of(toml: &str, set: &[(&str, &str)]) -> KernelSpec {
 
 fn signature(set: &[(&str, &str)]) -> Signature {
     let spec = spec_of(TOML, set);
-    spec.signature(&spec.family.entries[0]).expect("declared")
+    spec.signature(&spec.family().entries[0]).expect("declared")
 }

@@ -60,9 +60,9 @@ fn selected(names: &[&str], config: &Config) -> Result<(Vec<String>, Vec<String>
     let selection = registry().select(&names, config).map_err(|e| e.to_string())?;
     let arch = vec!["sm_90a".parse().expect("arch")];
     let specs = selection.specs(config, || arch).map_err(|e| e.to_string())?;
-    let text = |s: &KernelSpec| match s.constants.get("form") {
-        Some(form) => format!("{} {form}", s.family.name),
-        None => s.family.name.clone(),
+    let text = |s: &KernelSpec| match s.constants().get("form") {
+        Some(form) => format!("{} {form}", s.family().name),
+        None => s.family().name.clone(),
     };
     Ok((specs.iter().map(text).collect(), selection.notes().collect()))
 }

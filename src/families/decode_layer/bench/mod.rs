@@ -162,7 +162,7 @@ impl Run<'_> {
         let expected = sets.written(&lite, nat, slots)?;
         // nvllm's geometry divides FC2's sums otherwise, so it is held to itself
         // and to the references alone.
-        let spread = variant.coop.constants["geometry"].to_string() == "spread";
+        let spread = variant.coop.constants()["geometry"].to_string() == "spread";
         let gated = self.gates.get(&variant.coop.id()).is_some_and(Gate::passes);
         for path in self.request.paths.iter().copied() {
             let bound = if path == BenchPath::Coop { &coop } else { &lite };

@@ -64,11 +64,11 @@ pub(super) fn folder(path: Path, spec: &KernelSpec, at: &At) -> String {
 /// A kernel of a point, with its key and where it came from.
 pub(super) fn known(jit: &Jit, spec: &KernelSpec) -> Result<Value, MeasureError> {
     let prepared = jit.prepare(spec)?;
-    let constants: serde_json::Map<String, Value> = (spec.constants.iter())
+    let constants: serde_json::Map<String, Value> = (spec.constants().iter())
         .map(|(name, value)| (name.clone(), json!(value.to_string())))
         .collect();
     Ok(
-        json!({"family": spec.family.name, "arch": spec.arch.to_string(), "constants": constants,
+        json!({"family": spec.family().name, "arch": spec.arch().to_string(), "constants": constants,
         "cache_key": prepared.request.key().to_string(),
         "cache_status_first_event": prepared.fetched.provenance.label()}),
     )

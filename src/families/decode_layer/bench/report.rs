@@ -146,7 +146,7 @@ pub(super) fn picture(device: &str, points: &[Point]) -> String {
 
 /// What a line of the plot is of.
 fn line(point: &Point) -> String {
-    let constant = |name: &str| point.spec.constants[name].to_string();
+    let constant = |name: &str| point.spec.constants()[name].to_string();
     let geometry = match constant("geometry").as_str() {
         "spread" => String::new(),
         other => format!(", {other} geometry"),

@@ -151,12 +151,12 @@ pub(super) fn variants(
 /// with a preset, `tokens` is what shares a pass by rule; eight on tensor cores with
 /// packed weights, where they fit.
 fn with_tokens(spec: &KernelSpec, nat: usize, chosen: bool) -> Result<KernelSpec, MeasureError> {
-    let is_default = |name: &str| spec.constants[name] == spec.family.constants[name].default;
+    let is_default = |name: &str| spec.constants()[name] == spec.family().constants[name].default;
     let nat = u32::try_from(nat).unwrap_or(u32::MAX);
     let laid = |eight: bool| {
         let (tokens, short_ring) = tune::pass(nat, eight);
         let texts: Vec<(&str, String)> = spec
-            .constants
+            .constants()
             .iter()
             .map(|(name, value)| {
                 let free = !chosen && is_default(name);

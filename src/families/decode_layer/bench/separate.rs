@@ -159,7 +159,7 @@ impl Separate {
         ];
         let mut constants: Geometry = names
             .iter()
-            .map(|name| ((*name).to_owned(), spec.constants[*name].to_string()))
+            .map(|name| ((*name).to_owned(), spec.constants()[*name].to_string()))
             .collect();
         let problem = Problem {
             family: wo_gemv::FAMILY.into(),

@@ -28,9 +28,9 @@ impl Problem {
     /// the least that is not less, as variants are made for these.
     #[must_use]
     pub fn of_layer(spec: &KernelSpec, tokens: u32) -> Self {
-        let fixed = (spec.constants.iter()).filter(|(name, _)| !LAYER_GEOMETRY.contains(&name.as_str()));
+        let fixed = (spec.constants().iter()).filter(|(name, _)| !LAYER_GEOMETRY.contains(&name.as_str()));
         Self {
-            family: spec.family.name.clone(),
+            family: spec.family().name.clone(),
             constants: fixed.map(|(n, v)| (n.clone(), v.to_string())).collect(),
             tokens: tokens.clamp(1, 8).next_power_of_two(),
         }
@@ -129,7 +129,7 @@ pub fn lay_out(
     let (gpu, problem) = (Gpu::from(device), Problem::of_layer(asked, nat));
     let forced: Geometry = (set.iter())
         .filter(|name| **name == "wo_split")
-        .map(|name| ((*name).to_owned(), asked.constants[*name].to_string()))
+        .map(|name| ((*name).to_owned(), asked.constants()[*name].to_string()))
         .collect();
     let choice = choose(record, &gpu, &problem, &forced, heuristic);
     let mut geometry = match choice.origin {
@@ -139,7 +139,7 @@ pub fn lay_out(
     };
     // A record may have a constant by the name that it had when it was written.
     geometry = (geometry.into_iter())
-        .map(|(name, value)| (asked.family.present_name(&name).to_owned(), value))
+        .map(|(name, value)| (asked.family().present_name(&name).to_owned(), value))
         .collect();
     geometry.retain(|name, _| !set.contains(&name.as_str()));
     loop {

@@ -153,14 +153,14 @@ fn problems(
 /// Refuses two specs of one problem: what lays a layer out is fixed by one value, or
 /// tried by `--space`.
 fn one_value_each(first: &KernelSpec, other: &KernelSpec) -> Result<(), MeasureError> {
-    let several = (first.constants.iter()).find(|(name, value)| {
+    let several = (first.constants().iter()).find(|(name, value)| {
         // `--tokens` is a list of launches.
-        *name != "tokens_per_pass" && other.constants.get(*name) != Some(value)
+        *name != "tokens_per_pass" && other.constants().get(*name) != Some(value)
     });
     let Some((name, value)) = several else {
         return Ok(());
     };
-    let second = &other.constants[name];
+    let second = &other.constants()[name];
     Err(MeasureError::Request(format!(
         "{name} = {value},{second}: one value fixes it; --space {name}={value},{second} tries both"
     )))
@@ -187,7 +187,7 @@ fn candidates(
     base: &KernelSpec,
     problem: &Problem,
 ) -> Vec<(KernelSpec, Geometry)> {
-    let set = set_geometry(jit.config(), &base.family);
+    let set = set_geometry(jit.config(), base.family());
     let mut all: Vec<(KernelSpec, Geometry)> = Vec::new();
     for declared in layer_space(&Gpu::from(device), problem) {
         for mut geometry in product(declared, space) {

@@ -266,7 +266,7 @@ fn judge(
         head_dim,
         page_size,
     };
-    let name = |constant: &str| spec.constants[constant].to_string();
+    let name = |constant: &str| spec.constants()[constant].to_string();
     let mut inputs = LayerDims::of(spec)?.inputs(&case.lengths, case.kv, 4242);
     inputs.wo_global = case.global_scale;
     let first = launched(jit, context, stream, spec, &inputs)?;

@@ -364,7 +364,7 @@ mod tests {
                 assert_eq!(specs.len(), 16);
                 let most = arch.shared_mem_per_block();
                 assert!(
-                    specs.iter().all(|s| Some(s.derived["shared_bytes"]) <= most),
+                    specs.iter().all(|s| Some(s.derived()["shared_bytes"]) <= most),
                     "{launch:?}"
                 );
             }
