@@ -78,20 +78,20 @@ pub struct LayerScales {
 #[derive(Debug)]
 pub struct Workspace {
     /// `[max_tokens, slots, H]`: `W_O`'s partials; slot 0 ends as their sum.
-    pub wo_output: CudaSlice<f32>,
+    pub(super) wo_output: CudaSlice<f32>,
     /// `[max_tokens, K]`: attention's result.
-    pub attn_rows: CudaSlice<u16>,
+    pub(super) attn_rows: CudaSlice<u16>,
     /// `[max_tokens, H]`: residual + `W_O`, not rounded.
-    pub summed: CudaSlice<f32>,
+    pub(super) summed: CudaSlice<f32>,
     /// `[max_tokens, I]` bf16: the MLP's middle before requantization. Written
     /// where it was asked for.
-    pub middle: Option<CudaSlice<u16>>,
+    pub(super) middle: Option<CudaSlice<u16>>,
     /// `[max_tokens, I/2]`.
-    pub codes: CudaSlice<u8>,
+    pub(super) codes: CudaSlice<u8>,
     /// `[max_tokens, I/16]`.
-    pub code_scales: CudaSlice<u8>,
+    pub(super) code_scales: CudaSlice<u8>,
     /// Zero before the first launch; a launch leaves that of finished codes, which the next clears.
-    pub counters: CudaSlice<u32>,
+    pub(super) counters: CudaSlice<u32>,
     pub(super) partials: CudaSlice<f32>,
     /// `[max_tokens, slice_ctas, H]`: FC2's partials, in `geometry = original`.
     pub(super) mlp_partials: Option<CudaSlice<f32>>,
@@ -107,6 +107,48 @@ pub(super) const CODES_COUNTER: usize = 32;
 const TOKEN_COUNTERS: usize = 64;
 
 impl Workspace {
+    /// f32 `[max_tokens, slots, H]`: `W_O`'s partials; slot 0 ends as their sum.
+    #[must_use]
+    pub fn wo_output(&self) -> &CudaSlice<f32> {
+        &self.wo_output
+    }
+
+    /// bf16 `[max_tokens, K]`: attention's result.
+    #[must_use]
+    pub fn attn_rows(&self) -> &CudaSlice<u16> {
+        &self.attn_rows
+    }
+
+    /// f32 `[max_tokens, H]`: residual + `W_O`, not rounded.
+    #[must_use]
+    pub fn summed(&self) -> &CudaSlice<f32> {
+        &self.summed
+    }
+
+    /// bf16 `[max_tokens, I]`: intermediate activations of the MLP, where they were asked for.
+    #[must_use]
+    pub fn middle(&self) -> Option<&CudaSlice<u16>> {
+        self.middle.as_ref()
+    }
+
+    /// u8 `[max_tokens, I/2]`: the same, quantized, two codes a byte.
+    #[must_use]
+    pub fn codes(&self) -> &CudaSlice<u8> {
+        &self.codes
+    }
+
+    /// u8 `[max_tokens, I/16]`: E4M3 scales of the codes.
+    #[must_use]
+    pub fn code_scales(&self) -> &CudaSlice<u8> {
+        &self.code_scales
+    }
+
+    /// Tokens that there is room for.
+    #[must_use]
+    pub fn max_tokens(&self) -> usize {
+        self.max_tokens
+    }
+
     /// Scratch for up to `max_tokens` tokens. `keep_middle` has the kernels write
     /// the MLP's middle too, which only checks need.
     pub fn new(
