@@ -51,6 +51,14 @@ pub const OUT: Flag = Flag::new(
     None,
     "Folder for summary.json and plot.svg, and one a variant for config.json, timing.csv, correctness_*.json",
 );
+/// Of tuning: values to try; read by [`read_space`](super::tune::read_space).
+pub const SPACE: Flag = Flag::repeated(
+    "space",
+    "NAME=LIST",
+    "Values of a constant to try, instead of the declared ones",
+);
+/// Of tuning: whether candidates are listed, and none is timed.
+pub const DRY_RUN: Flag = Flag::switch("dry-run", "List the candidates; needs no GPU");
 
 /// Launches of a graph, or more where the sets of weights are more.
 const PER_GRAPH: usize = 24;

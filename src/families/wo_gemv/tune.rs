@@ -25,12 +25,8 @@ use crate::measure::tune::{
 
 /// What tuning `wo_gemv` takes.
 pub const FLAGS: &[Flag] = &[
-    Flag::repeated(
-        "space",
-        "NAME=LIST",
-        "Values of a constant to try, instead of the declared ones",
-    ),
-    Flag::switch("dry-run", "List the candidates; needs no GPU"),
+    bench::SPACE,
+    bench::DRY_RUN,
     bench::METHOD,
     bench::COLD,
     bench::WARM,
@@ -60,7 +56,7 @@ impl TuneRequest {
     /// What is not legal or has nothing to tune, with where it was written.
     pub fn new(jit: &Jit, options: &Options) -> Result<Self, MeasureError> {
         let wo = WoRequest::new(jit, options)?;
-        let space = read_space(jit.registry().get(FAMILY)?, options.all("space"))?;
+        let space = read_space(jit.registry().get(FAMILY)?, options.all(bench::SPACE.name))?;
         if wo.variants.iter().any(|v| v.geometry != LaunchGeometry::Tiled) {
             return Err(MeasureError::Request(
                 "geometry: only `tiled` has anything to tune; that of `original` is fixed".into(),
@@ -69,7 +65,7 @@ impl TuneRequest {
         Ok(Self {
             wo,
             space,
-            dry_run: options.is_given("dry-run"),
+            dry_run: options.is_given(bench::DRY_RUN.name),
             options: BenchOptions::read(options)?,
         })
     }
@@ -141,11 +137,7 @@ pub fn tune(jit: &Jit, request: &TuneRequest, sink: &mut Sink<'_>) -> Result<Ver
         }
         return Ok(Verdict::Good);
     }
-    let Some(path) = jit.config().cache_dir().map(|dir| Record::path(&dir)) else {
-        return Err(MeasureError::Request(
-            "there is no cache folder to keep the record beside".into(),
-        ));
-    };
+    let path = Record::beside_cache(jit)?;
     let session = WoSession::open(jit, &request.wo, &request.options)?;
     let gs = request.wo.global_scales.first().copied().unwrap_or(1.0);
     let mut inputs = session.inputs(&request.wo.variants, gs)?;
@@ -157,10 +149,7 @@ pub fn tune(jit: &Jit, request: &TuneRequest, sink: &mut Sink<'_>) -> Result<Ver
             sink(Event::Failure(format!("{label}: no candidate passed the gate")));
             continue;
         };
-        // Read again: another process may have tuned something else meanwhile.
-        let mut record = Record::load(&path, jit.registry());
-        record.put(winner);
-        record.save(&path)?;
+        Record::keep(&path, jit.registry(), winner)?;
     }
     sink(Event::Line(format!("kept in {}", path.display())));
     Ok(Verdict::of(untuned))

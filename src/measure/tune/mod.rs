@@ -17,7 +17,9 @@ use crate::engine::request::template::Registry;
 use crate::engine::run::device::Device;
 
 pub use record::{Record, Winner};
-pub use space::{Space, empty_search_space, geometry_text, keep_faster, read_space};
+pub use space::{
+    Space, combinations, empty_search_space, geometry_text, keep_faster, read_space, set_constants,
+};
 
 /// Constants that change how a kernel is laid out over the GPU and nothing else.
 pub type Geometry = BTreeMap<String, String>;

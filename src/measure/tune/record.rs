@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Geometry, Gpu, Problem};
+use crate::engine::jit::Jit;
 use crate::engine::request::template::Registry;
+use crate::measure::MeasureError;
 
 /// Of the record's file; another format is no record.
 const FORMAT: u32 = 1;
@@ -41,6 +43,27 @@ impl Record {
     #[must_use]
     pub fn path(cache_dir: &Path) -> PathBuf {
         cache_dir.join("tuned.json")
+    }
+
+    /// Where what is tuned is kept: beside the entries of this cache.
+    ///
+    /// # Errors
+    /// [`MeasureError::Request`] where there is no cache folder.
+    pub fn beside_cache(jit: &Jit) -> Result<PathBuf, MeasureError> {
+        let dir = jit.config().cache_dir();
+        dir.map(|dir| Self::path(&dir))
+            .ok_or_else(|| MeasureError::Request("there is no cache folder to keep the record beside".into()))
+    }
+
+    /// Puts one winner into the record of this file. What is there is read again:
+    /// another process may have tuned something else meanwhile.
+    ///
+    /// # Errors
+    /// Those of writing the file.
+    pub fn keep(path: &Path, registry: &Registry, winner: Winner) -> io::Result<()> {
+        let mut record = Self::load(path, registry);
+        record.put(winner);
+        record.save(path)
     }
 
     /// Reads a record, families by the names that they have now. A missing one is

@@ -3,6 +3,8 @@
 //! Invariant: a value that is to be tried is legal by itself.
 
 use super::{Geometry, Winner};
+use crate::engine::config::Config;
+use crate::engine::request::spec;
 use crate::engine::request::template::Family;
 use crate::measure::MeasureError;
 
@@ -33,6 +35,62 @@ pub fn read_space<'t>(
     texts.into_iter().map(one).collect()
 }
 
+/// The values of a family's geometry that flags, environment and config file set, each
+/// constant's a list. Needs no GPU.
+///
+/// # Errors
+/// A value that is not legal, and a constant that is set and is not among `geometry`.
+pub fn set_constants(family: &Family, config: &Config, geometry: &[&str]) -> Result<Space, MeasureError> {
+    let mut space = Space::new();
+    for constant in family.constants.values() {
+        let Some(set) = config.constant(&constant.name, &constant.variables) else {
+            continue;
+        };
+        let name = &constant.name;
+        if !geometry.contains(&name.as_str()) {
+            return Err(MeasureError::Request(format!(
+                "{}: {name} ({}) cannot be set here: expected one of {}",
+                family.name,
+                set.source,
+                geometry.join(", ")
+            )));
+        }
+        let values: Vec<String> = set.value.split(',').map(|v| v.trim().to_owned()).collect();
+        for value in &values {
+            spec::parse(family, name, value, &set.source)?;
+        }
+        space.push((name.clone(), values));
+    }
+    Ok(space)
+}
+
+/// Every combination of the declared values, or of those `given` for a constant in their
+/// place; of nothing, the one geometry that sets nothing. Combinations that the family
+/// forbids are the caller's to drop.
+#[must_use]
+pub fn combinations(declared: &[(&str, &[u32])], given: &[(String, Vec<String>)]) -> Vec<Geometry> {
+    let values = |values: &[u32]| values.iter().map(u32::to_string).collect();
+    let mut lists: Space = (declared.iter())
+        .map(|(name, list)| ((*name).to_owned(), values(list)))
+        .collect();
+    for (name, values) in given {
+        lists.retain(|(declared, _)| declared != name);
+        lists.push((name.clone(), values.clone()));
+    }
+    let mut product = vec![Geometry::new()];
+    for (name, values) in &lists {
+        let with = |geometry: &Geometry, value: &String| {
+            let mut geometry = geometry.clone();
+            geometry.insert(name.clone(), value.clone());
+            geometry
+        };
+        product = (values.iter())
+            .flat_map(|value| product.iter().map(move |geometry| with(geometry, value)))
+            .collect();
+    }
+    product
+}
+
 /// What is left to try of nothing: the space and the constants that were set leave no
 /// geometry that is legal and fits.
 #[must_use]
@@ -54,4 +112,22 @@ pub fn keep_faster(winner: &mut Option<Winner>, found: Winner) {
 pub fn geometry_text(geometry: &Geometry) -> String {
     let set: Vec<String> = geometry.iter().map(|(n, v)| format!("{n}={v}")).collect();
     set.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn combinations_are_of_declared_values_or_of_those_given_in_their_place() {
+        let declared: [(&str, &[u32]); 2] = [("stages", &[2, 4]), ("rows", &[8, 16])];
+        let given = [("rows".to_owned(), vec!["40".to_owned()])];
+        assert_eq!(combinations(&declared, &[]).len(), 4);
+        let texts: Vec<_> = combinations(&declared, &given)
+            .iter()
+            .map(geometry_text)
+            .collect();
+        assert_eq!(texts, ["rows=40 stages=2", "rows=40 stages=4"]);
+        assert_eq!(combinations(&[], &[]), [Geometry::new()]);
+    }
 }

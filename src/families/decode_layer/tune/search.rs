@@ -17,7 +17,7 @@ use crate::engine::request::target::Arch;
 use crate::engine::run::device::{Context, Device};
 use crate::engine::run::occupancy::known_device;
 use crate::measure::MeasureError;
-use crate::measure::bench::TOKENS;
+use crate::measure::bench::{DRY_RUN, SPACE, TOKENS};
 use crate::measure::harness::{Event, Flag, Options, Sink, Verdict};
 use crate::measure::timing::{Method, Plan, Summary, sample};
 use crate::measure::tune::{
@@ -26,12 +26,8 @@ use crate::measure::tune::{
 
 /// What tuning the layer takes.
 pub const FLAGS: &[Flag] = &[
-    Flag::repeated(
-        "space",
-        "NAME=LIST",
-        "Values of a constant to try, instead of the declared ones",
-    ),
-    Flag::switch("dry-run", "List the candidates; needs no GPU"),
+    SPACE,
+    DRY_RUN,
     Flag::new(
         "context",
         "POSITIONS",
@@ -68,8 +64,8 @@ impl<'a> TuneRequest<'a> {
     pub fn new(jit: &Jit, family: &'a str, options: &Options) -> Result<Self, MeasureError> {
         Ok(Self {
             family,
-            space: read_space(jit.registry().named(family)?.family(), options.all("space"))?,
-            dry_run: options.is_given("dry-run"),
+            space: read_space(jit.registry().named(family)?.family(), options.all(SPACE.name))?,
+            dry_run: options.is_given(DRY_RUN.name),
             tokens: read_tokens(options)?,
             context: options.count("context")?.unwrap_or(4096),
             samples: options.count("launches")?.unwrap_or(50),
@@ -107,11 +103,7 @@ pub fn tune(jit: &Jit, request: &TuneRequest<'_>, sink: &mut Sink<'_>) -> Result
             }
             continue;
         };
-        let Some(path) = jit.config().cache_dir().map(|dir| Record::path(&dir)) else {
-            return Err(MeasureError::Request(
-                "there is no cache folder to keep the record beside".into(),
-            ));
-        };
+        let path = Record::beside_cache(jit)?;
         jit.prepare_each(candidates.iter().map(|(spec, _)| spec))?;
         let Some(winner) = best(jit, context, request, &problem, &candidates, sink)? else {
             untuned += 1;
@@ -121,10 +113,7 @@ pub fn tune(jit: &Jit, request: &TuneRequest<'_>, sink: &mut Sink<'_>) -> Result
             )));
             continue;
         };
-        // Read again: another process may have tuned something else meanwhile.
-        let mut record = Record::load(&path, jit.registry());
-        record.put(winner);
-        record.save(&path)?;
+        Record::keep(&path, jit.registry(), winner)?;
     }
     Ok(Verdict::of(untuned))
 }

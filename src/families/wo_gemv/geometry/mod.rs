@@ -3,7 +3,7 @@
 mod mma;
 
 use super::FAMILY;
-use crate::measure::tune::{Geometry, Gpu, Problem};
+use crate::measure::tune::{Geometry, Gpu, Problem, combinations};
 
 /// The rule, drawn from measurements on one H200 (docs/KERNELS.md): one block a
 /// multiprocessor, each with the same number of rows; with more than one token,
@@ -63,39 +63,22 @@ pub fn heuristic(gpu: &Gpu, problem: &Problem) -> Geometry {
 /// the constant. Combinations that the family forbids are the caller's to drop.
 #[must_use]
 pub fn space(accumulate: &str, tokens: usize, given: &[(String, Vec<String>)]) -> Vec<Geometry> {
-    let mut lists: Vec<(&str, Vec<String>)> = Vec::new();
-    let mut declare = |name: &'static str, values: &[u32]| {
-        lists.push((name, values.iter().map(u32::to_string).collect()));
-    };
-    if accumulate == "mma" {
-        declare("mma_rows", &[16, 24, 40]);
-        declare("mma_warps", &[8, 16]);
-        declare("mma_ring", &[0, 3, 6]);
-        declare("tokens_per_pass", mma::tokens(tokens));
+    let lists: [(&str, &[u32]); 4] = if accumulate == "mma" {
+        [
+            ("mma_rows", &[16, 24, 40]),
+            ("mma_warps", &[8, 16]),
+            ("mma_ring", &[0, 3, 6]),
+            ("tokens_per_pass", mma::tokens(tokens)),
+        ]
     } else {
-        declare("rows_per_cta", &[16, 20, 24, 40, 48]);
-        declare("rows_per_thread", &[1, 2]);
-        declare("row_groups", &[1, 2, 5, 10]);
-        declare("tokens_per_pass", if tokens > 1 { &[1, 2, 4] } else { &[1] });
-    }
-    for (name, values) in given {
-        lists.retain(|(declared, _)| declared != name);
-        lists.push((name, values.clone()));
-    }
-    let mut product = vec![Geometry::new()];
-    for (name, values) in &lists {
-        product = values
-            .iter()
-            .flat_map(|value| {
-                product.iter().map(move |geometry| {
-                    let mut geometry = geometry.clone();
-                    geometry.insert((*name).to_owned(), value.clone());
-                    geometry
-                })
-            })
-            .collect();
-    }
-    product
+        [
+            ("rows_per_cta", &[16, 20, 24, 40, 48]),
+            ("rows_per_thread", &[1, 2]),
+            ("row_groups", &[1, 2, 5, 10]),
+            ("tokens_per_pass", if tokens > 1 { &[1, 2, 4] } else { &[1] }),
+        ]
+    };
+    combinations(&lists, given)
 }
 
 #[cfg(test)]
