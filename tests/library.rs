@@ -7,7 +7,7 @@ use jitc::engine::config::{Config, Environment, FlagConstant, Flags};
 use jitc::engine::jit::Jit;
 use jitc::engine::request::template::Registry;
 use jitc::families::decode_layer::dispatch::{self, Kind, Policy, Problem, Target};
-use jitc::families::{BUILT_IN, decode_layer, gemv, harness, wo_gemv};
+use jitc::families::{BUILT_IN, axpy, decode_layer, gemv, harness, wo_gemv};
 use jitc::measure::MeasureError;
 use jitc::measure::harness::{Event, Options, Session, Verb, Verdict};
 
@@ -179,6 +179,37 @@ fn a_layers_candidates_are_listed_through_the_library() {
     });
     assert_eq!(told.expect("listed"), Verdict::Good);
     assert_eq!(splits, ["4", "8"]);
+}
+
+#[test]
+fn the_candidates_of_axpy_are_its_declared_geometries_or_those_that_are_set() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let listed = |constants: &[(&str, &str)], space: &[&str]| {
+        let jit = jit(dir.path(), constants);
+        let mut options = Options::of(axpy::tune::FLAGS).set("dry-run", "");
+        for text in space {
+            options = options.add("space", *text);
+        }
+        let mut geometries = Vec::new();
+        axpy::tune::tune(&jit, &options, &mut |event| {
+            if let Event::Object(object) = event {
+                assert_eq!(object["problem"]["elements"], "16777216");
+                let constant = |name: &str| object["constants"][name].as_str().map(str::to_owned);
+                geometries.push((constant("num_threads"), constant("unroll")));
+            }
+        })
+        .map(|_| geometries)
+        .map_err(|error| error.to_string())
+    };
+    assert_eq!(listed(&[], &[]).expect("listed").len(), 16);
+    let narrowed = listed(&[("unroll", "2")], &["num_threads=64,96"]).expect("listed");
+    let expected = ["64", "96"].map(|threads| (Some(threads.into()), Some("2".into())));
+    assert_eq!(narrowed, expected);
+    let illegal = listed(&[("unroll", "3")], &[]).expect_err("refused");
+    assert!(
+        illegal.contains("unroll (flag --set): `3` is not legal"),
+        "{illegal}"
+    );
 }
 
 #[test]

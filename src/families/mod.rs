@@ -6,6 +6,7 @@
 
 #![cfg_attr(test, allow(clippy::float_cmp, reason = "references are held to the bit"))]
 
+pub mod axpy;
 mod config;
 pub mod decode_layer;
 mod error;
@@ -24,6 +25,7 @@ pub const BUILT_IN: &[&dyn Harness] = &[
     gemv::HARNESS,
     decode_layer::HARNESS,
     decode_layer::BENCH,
+    axpy::HARNESS,
 ];
 
 /// The harness that answers to a name.

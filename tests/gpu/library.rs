@@ -4,7 +4,7 @@ use std::path::Path;
 
 use jitc::engine::config::{Config, Environment, FlagConstant, Flags};
 use jitc::engine::jit::Jit;
-use jitc::families::{decode_layer, gemv, wo_gemv};
+use jitc::families::{axpy, decode_layer, gemv, wo_gemv};
 use jitc::measure::harness::{Event, Options, Verdict};
 use jitc::measure::tune::Record;
 
@@ -76,6 +76,33 @@ fn a_tuned_geometry_is_kept_beside_the_cache_through_the_library() {
     assert_eq!(verdict, Verdict::Good);
     let record = fs_err::read_to_string(Record::path(dir.path())).expect("a record");
     assert!(record.contains("\"rows_per_cta\""), "{record}");
+}
+
+#[test]
+fn axpy_is_verified_then_tuned_and_benchmarked_in_the_tuned_geometry() {
+    if gpu().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("tempdir");
+    let jit = crate::jit(dir.path());
+    let verdict = axpy::verify::verify(&jit, &Options::of(axpy::verify::FLAGS), &mut |_| {});
+    assert_eq!(verdict.expect("verified"), Verdict::Good);
+    let options = |flags| {
+        let options = Options::of(flags).set("elements", "100003");
+        options.set("launches", "3").set("warm", "")
+    };
+    let tune = options(axpy::tune::FLAGS).add("space", "num_threads=96");
+    let verdict = axpy::tune::tune(&jit, &tune, &mut |_| {}).expect("tuned");
+    assert_eq!(verdict, Verdict::Good);
+    let mut told = Vec::new();
+    let verdict = axpy::bench::bench(&jit, &options(axpy::bench::FLAGS), &mut |event| {
+        if let Event::Object(object) = event {
+            let threads = object["constants"]["num_threads"].clone();
+            told.push((object["origin"].clone(), threads, object["passes"].clone()));
+        }
+    });
+    assert_eq!(verdict.expect("benchmarked"), Verdict::Good);
+    assert_eq!(told, [("Tuned".into(), "96".into(), true.into())]);
 }
 
 #[test]

@@ -80,8 +80,8 @@ fn help_without_a_family_shows_what_differs_family_by_family() {
     ] {
         assert!(geometry.contains(part), "{part} in {geometry}");
     }
-    let unroll = entry(&all, "--unroll");
-    assert!(!unroll.contains("stream:"), "declared once: {unroll}");
+    let unpack = entry(&all, "--unpack");
+    assert!(!unpack.contains("pack:"), "declared once: {unpack}");
     for shown in ["--mma-rows", "--tile-s", "--unpack"] {
         assert!(all.contains(shown), "{all}");
     }

@@ -95,6 +95,7 @@ const VARIANTS: &[(&str, &[(&str, &str)])] = &[
     ("pack", &[]),
     ("pack", &[("unpack", "true"), ("weight_layout", "packed")]),
     ("stream", &[]),
+    ("axpy", &[]),
     ("decode_layer", SMALL),
     ("decode_layer", SMALL_ORIGINAL),
     ("decode_layer", SMALL_SEPARATE),
