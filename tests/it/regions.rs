@@ -266,7 +266,7 @@ fn below_of(folder: &Path, name: &str, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Names of regions that the headers of a kernel speak of.
+/// Names of regions that the headers or the source of a kernel speak of.
 fn spoken_of(text: &str) -> impl Iterator<Item = &str> {
     let after = text.split("region::").skip(1);
     after
@@ -283,8 +283,9 @@ fn every_region_that_a_kernel_speaks_of_is_declared() {
     let registry = Registry::load(None).expect("families");
     let declared = registry.families().filter_map(|f| f.regions.as_ref());
     let declared: BTreeSet<&str> = declared.flat_map(Regions::compiled_names).collect();
-    let texts = registry.headers().values().map(|text| &**text);
-    let spoken: BTreeSet<&str> = texts.flat_map(spoken_of).collect();
+    let headers = registry.headers().values().map(|text| &**text);
+    let sources = registry.families().map(|family| family.source.as_str());
+    let spoken: BTreeSet<&str> = headers.chain(sources).flat_map(spoken_of).collect();
     assert!(spoken.len() > 20, "{spoken:?}");
     let unknown: Vec<&&str> = spoken.difference(&declared).collect();
     assert!(unknown.is_empty(), "{unknown:?}");

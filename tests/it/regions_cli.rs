@@ -193,10 +193,7 @@ fn a_file_that_is_no_buffer_is_one_line_and_exit_code_2() {
             ],
             "geometry: wo_split 8 and grid_x 4: a kv head has a block a slot",
         ),
-        (
-            vec!["swapped.npy"],
-            "swapped.npy: 64 regions: known are decode_layer 11, 13, 16, 20, 21",
-        ),
+        (vec!["swapped.npy"], " decode_layer 11, 13, 16, 20, 21"),
         (
             vec!["fortran.npy"],
             "fortran.npy: Fortran order: expected C order",

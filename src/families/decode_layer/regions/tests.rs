@@ -363,10 +363,10 @@ fn a_file_of_another_shape_is_one_clear_line() {
         "t.npy: shape (64, 13, 3): expected (blocks, regions, 2)"
     );
     assert_eq!(refused(&[32, 13, 2]), "t.npy has 32 rows: the grid has 64 blocks");
-    assert_eq!(
-        refused(&[64, 12, 2]),
-        "no family has 12 regions: known are decode_layer 11, 13, 16, 20, 21; wo_gemv 4"
-    );
+    // Among those of other families.
+    let many = refused(&[64, 12, 2]);
+    assert!(many.starts_with("no family has 12 regions: known are "), "{many}");
+    assert!(many.contains(" decode_layer 11, 13, 16, 20, 21"), "{many}");
     let other = read(&[64, 13, 2], Some(table_of("decode_layer", 20)));
     assert_eq!(
         other.expect_err("refused"),
