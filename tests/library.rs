@@ -205,6 +205,8 @@ fn the_candidates_of_axpy_are_its_declared_geometries_or_those_that_are_set() {
     let narrowed = listed(&[("unroll", "2")], &["num_threads=64,96"]).expect("listed");
     let expected = ["64", "96"].map(|threads| (Some(threads.into()), Some("2".into())));
     assert_eq!(narrowed, expected);
+    let regions = listed(&[], &["num_regions=0,2"]).expect_err("refused");
+    assert_eq!(regions, "--space num_regions: is not geometry");
     let illegal = listed(&[("unroll", "3")], &[]).expect_err("refused");
     assert!(
         illegal.contains("unroll (flag --set): `3` is not legal"),

@@ -21,7 +21,18 @@ fn the_built_in_families_compile_without_spills_on_every_tested_arch() {
         ),
         (kinds, &["gemv", "--weight-layout", "packed"]),
         (archs, &["stream"]),
-        (archs, &["axpy", "--unroll", "1,8", "--num-threads", "32,1024", "--num-regions", "0,2"]),
+        (
+            archs,
+            &[
+                "axpy",
+                "--unroll",
+                "1,8",
+                "--num-threads",
+                "32,1024",
+                "--num-regions",
+                "0,2",
+            ],
+        ),
     ] {
         let output = jitc(dir.path())
             .args(["warm", "--json", "--arch", archs])

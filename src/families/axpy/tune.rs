@@ -66,17 +66,7 @@ pub fn rule(gpu: &Gpu, problem: &Problem) -> Geometry {
 /// those of making, launching and timing, and of the record.
 pub fn tune(jit: &Jit, options: &Options, sink: &mut Sink<'_>) -> Result<Verdict, MeasureError> {
     let (sizes, read) = (elements(options)?, BenchOptions::read(options)?);
-    let mut given = set(jit)?;
-    given.extend(read_space(
-        jit.registry().get(FAMILY)?,
-        options.all(bench::SPACE.name),
-    )?);
-    let mut candidates = combinations(&GEOMETRY, &given);
-    // Whether a geometry is legal does not depend on the arch.
-    candidates.retain(|geometry| spec(jit, geometry, Arch::DEFAULTS[0]).is_ok());
-    if candidates.is_empty() {
-        return Err(empty_search_space(FAMILY));
-    }
+    let candidates = candidates(jit, options)?;
     if options.is_given(bench::DRY_RUN.name) {
         for n in sizes {
             for geometry in &candidates {
@@ -96,6 +86,24 @@ pub fn tune(jit: &Jit, options: &Options, sink: &mut Sink<'_>) -> Result<Verdict
     }
     sink(Event::Line(format!("kept in {}", path.display())));
     Ok(Verdict::of(untuned))
+}
+
+/// What is left to try of the declared values by constants that were set, and by --space.
+fn candidates(jit: &Jit, options: &Options) -> Result<Vec<Geometry>, MeasureError> {
+    let mut given = set(jit)?;
+    let family = jit.registry().get(FAMILY)?;
+    given.extend(read_space(family, options.all(bench::SPACE.name))?);
+    let is_geometry = |name: &String| GEOMETRY.iter().any(|(known, _)| known == name);
+    if let Some((name, _)) = given.iter().find(|(name, _)| !is_geometry(name)) {
+        return Err(MeasureError::Request(format!("--space {name}: is not geometry")));
+    }
+    let mut candidates = combinations(&GEOMETRY, &given);
+    // Whether a geometry is legal does not depend on the arch.
+    candidates.retain(|geometry| spec(jit, geometry, Arch::DEFAULTS[0]).is_ok());
+    if candidates.is_empty() {
+        return Err(empty_search_space(FAMILY));
+    }
+    Ok(candidates)
 }
 
 /// The fastest of the candidates that are right.

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::{CudaSlice, CudaStream};
+use cudarc::driver::{CudaSlice, CudaStream, sys};
 
 use crate::engine::run::bind::BoundKernel;
 use crate::engine::run::bind_error::BindError;
@@ -69,6 +69,7 @@ impl Vectors {
             (kernel.bind())
                 .size("n", self.n)
                 .arg("a", A)
+                .arg("region_timing", None::<Tensor>)
                 .arg("x", Tensor::new(all.address, Dtype::F32, &[n]))
                 .arg("y", Tensor::new(y, Dtype::F32, &[n]))
                 .finish()
@@ -81,7 +82,7 @@ impl Vectors {
         &self,
         bound: &[BoundKernel],
         number: usize,
-        stream: cudarc::driver::sys::CUstream,
+        stream: sys::CUstream,
     ) -> Result<(), MeasureError> {
         // SAFETY: the sets live as long as `self`, whose users wait for the stream.
         Ok(unsafe { bound[number % bound.len()].launch(&[self.n], stream) }?)
@@ -99,14 +100,9 @@ impl Vectors {
     /// The bytes of each set that the streaming kernel reads.
     pub(super) fn streamed(&self) -> Vec<Tensor> {
         let bytes = self.n as usize * BYTES_PER_ELEMENT;
-        let one = |set| {
-            Tensor::flat(
-                Tensor::all_of(&self.stream, set, Dtype::U8).address,
-                Dtype::U8,
-                bytes,
-            )
-        };
-        self.sets.iter().map(one).collect()
+        let address = |set| Tensor::all_of(&self.stream, set, Dtype::F32).address;
+        let sets = self.sets.iter().map(address);
+        sets.map(|set| Tensor::flat(set, Dtype::U8, bytes)).collect()
     }
 }
 
