@@ -173,3 +173,28 @@ fn a_winner_tuned_under_a_former_name_is_still_found_so_the_bits_do_not_change()
         assert!(text.contains("decode_layer") && !text.contains(former), "{text}");
     }
 }
+
+#[test]
+fn a_matrix_leaves_constants_that_a_former_family_lacked_to_the_others() {
+    let registry = Registry::load(None).expect("families");
+    let text =
+        "[[warm]]\nfamilies = [\"beta_coop\", \"beta_lite\"]\n[warm.constants]\ntimeout_ms = [0, 1000]\n";
+    let matrix = Matrix::parse(text).expect("matrix");
+    let expansion = matrix
+        .expand(&registry, &["sm_90a".parse().expect("arch")])
+        .expect("expanded");
+    let seen = expansion.specs.iter().map(|spec| {
+        let launch = spec.constants()["launch"].to_string();
+        (launch, spec.number("timeout_ms"))
+    });
+    let seen: Vec<_> = seen.collect();
+    let named = |launch: &str, timeout| (launch.to_owned(), Some(timeout));
+    assert_eq!(
+        seen,
+        [
+            named("cooperative", 0),
+            named("cooperative", 1000),
+            named("separate", 0)
+        ]
+    );
+}

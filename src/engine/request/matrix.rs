@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::engine::request::spec::{KernelSpec, SpecError};
 use crate::engine::request::target::Arch;
-use crate::engine::request::template::{Family, NamedFamily, Registry};
+use crate::engine::request::template::{NamedFamily, Registry};
 
 /// Why a matrix cannot be expanded.
 #[derive(Debug, thiserror::Error)]
@@ -139,7 +139,7 @@ impl Block {
         }
         let before = out.specs.len();
         for family in &families {
-            for set in self.product(family.family())? {
+            for set in self.product(family)? {
                 let set: Vec<_> = set.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
                 for arch in &archs {
                     match KernelSpec::new(family, set.iter().copied(), *arch) {
@@ -158,10 +158,12 @@ impl Block {
 
     /// Every combination of this block's values for the constants of a family;
     /// constants of its other families are left to those.
-    fn product(&self, family: &Family) -> Result<Vec<Vec<(String, String)>>, String> {
+    fn product(&self, named: &NamedFamily) -> Result<Vec<Vec<(String, String)>>, String> {
+        let lacks = |name: &str| named.former_name().is_some_and(|f| f.lacked.contains(name));
         let mut product = vec![Vec::new()];
         for (name, values) in &self.constants {
-            let Some(constant) = family.constant(name) else {
+            let constant = named.family().constant(name);
+            let Some(constant) = constant.filter(|constant| !lacks(&constant.name)) else {
                 continue;
             };
             let mut texts = Vec::new();

@@ -294,7 +294,7 @@ fn free(signature: &Signature, parameter: &Parameter) -> Result<Option<Dtype>, M
 }
 
 fn number<T: std::str::FromStr>(name: &str, text: &str) -> Result<T, MeasureError> {
-    let wrong = |_| MeasureError::Request(format!("--with {name}={text}: is no number of its type"));
+    let wrong = |_| MeasureError::Request(format!("--with {name}={text}: is not a number of its type"));
     text.parse().map_err(wrong)
 }
 

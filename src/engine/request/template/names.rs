@@ -2,7 +2,7 @@
 //!
 //! Invariant: every constant of a set is declared by its family and has a legal value.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -35,6 +35,8 @@ pub struct FormerName {
     pub name: String,
     /// Constants that the name fixes, with their values.
     pub constants: BTreeMap<String, Value>,
+    /// Constants that a family of this name did not have.
+    pub lacked: BTreeSet<String>,
     /// What it stands for, for people: `launch = separate`.
     pub meaning: String,
     /// Whether somebody who uses it was told.
@@ -201,15 +203,19 @@ impl FormerNameFile {
             .iter()
             .map(|(name, value)| format!("{name} = {value}"))
             .collect();
+        let mut lacked = BTreeSet::new();
         for name in self.without {
             let constant = constants
                 .get(&name)
                 .ok_or_else(|| unknown(&what, &name, constants))?;
-            set.entry(name).or_insert_with(|| constant.default.clone());
+            set.entry(name.clone())
+                .or_insert_with(|| constant.default.clone());
+            lacked.insert(name);
         }
         Ok(FormerName {
             name: self.name,
             constants: set,
+            lacked,
             meaning: meaning.join(", "),
             told: AtomicBool::new(false),
         })
