@@ -15,7 +15,8 @@ const ROWS: usize = 136;
 const K: usize = 1536;
 
 /// Every block's tile is filled by its copies; every thread walks its slots as the kernel
-/// does; what it decodes goes to its row and k. Cases are numbered.
+/// does; what it decodes goes to its row and k. Cases are numbered; from the eighth on
+/// slots are 96, 48 and 24 weights.
 const SHIM: &str = r"
 #define __device__
 #define __host__
@@ -48,6 +49,9 @@ static unsigned __byte_perm(unsigned a, unsigned b, unsigned select) {
         d |= ((n < 4 ? a >> (8 * n) : b >> (8 * (n - 4))) & 255u) << (8 * i);
     }
     return d;
+}
+static unsigned __funnelshift_r(unsigned low, unsigned high, unsigned by) {
+    return unsigned((((unsigned long long)high << 32) | low) >> (by & 31u));
 }
 static float from_f16(unsigned h) {
     const int exponent = int(h >> 10 & 31u);
@@ -82,6 +86,42 @@ struct Config {
     static constexpr unsigned rows_per_cta = TILE, row_chains = CHAINS, row_groups = GROUPS, block_threads = 96, tokens = 1;
     static constexpr bool packed = P;
 };
+// `count` groups of a slot, of which weights in the slot count.
+template <typename C, unsigned count>
+void take_groups(const typename TiledLayout<C>::GroupWalk& walk, unsigned block, uint2 it, unsigned k, std::vector<float>& out) {
+    using L = TiledLayout<C>;
+    using S = Shape<C>;
+    using D = WeightDecode<C::packed>;
+    typename D::Scales scale[L::rows];
+    load_group_scales<L, count>(walk, [&](unsigned j, unsigned bytes) { scale[j] = D::scales(bytes); });
+    for (unsigned j = 0; j < L::rows; ++j) {
+        const unsigned row = L::global_row(block, L::local(it.y, j));
+        if (row >= S::hidden) continue;
+        for (unsigned n = 0; n < 2 * count; ++n) {
+            unsigned word;
+            memcpy(&word, walk.group_weights(n / 2) + j * L::row_step + n % 2 * 4, 4);
+            float v[8];
+            D::weights(word, scale[j].pair[n / 2], v);
+            for (unsigned e = 0; e < 8; ++e) {
+                const unsigned at = k + n * 8 + e;
+                if (at < S::slot_begin(it.x) || at >= S::slot_end(it.x)) continue;
+                float& to = out[size_t(row) * S::k_total + at];
+                if (to == to) exit(6);
+                to = v[e] * 256.0f;
+            }
+        }
+    }
+}
+template <typename C>
+void by_groups(unsigned char* shared, unsigned block, uint2 it, std::vector<float>& out) {
+    using S = Shape<C>;
+    typename TiledLayout<C>::GroupWalk walk(shared, it);
+    unsigned k = S::slot_begin(it.x) / 16 * 16;
+    const unsigned end = S::slot_end(it.x);
+    for (; k + 64 <= end; k += 64, walk.group += 4) take_groups<C, 4>(walk, block, it, k, out);
+    if (k + 48 <= end) take_groups<C, 3>(walk, block, it, k, out), k += 48, walk.group += 3;
+    for (; k < end; k += 16, ++walk.group) take_groups<C, 1>(walk, block, it, k, out);
+}
 template <typename C>
 void run() {
     using L = TiledLayout<C>;
@@ -105,6 +145,10 @@ void run() {
         for (unsigned g = 0; g < L::groups; ++g) if (arrivals[g] != L::group_copies) exit(5);
         for (unsigned i = 0; i < S::slots * L::lanes; ++i) {
             const uint2 it = L::item(i);
+            if constexpr (!L::whole_chunks) {
+                by_groups<C>(shared, block, it, out);
+                continue;
+            }
             typename L::Walk walk(shared, it);
             for (unsigned c = 0; c < L::slot_chunks; ++c, walk.next()) {
                 for (unsigned j = 0; j < L::rows; ++j) {
@@ -136,6 +180,12 @@ int main(int, char** a) {
     case 5: run<Config<1, 8, 24, 4, 3, true>>(); break;
     case 6: run<Config<1, 1, 48, 2, 3, true>>(); break;
     case 7: run<Config<2, 1, 40, 1, 1, true>>(); break;
+    case 8: run<Config<4, 4, 40, 2, 5, false>>(); break;
+    case 9: run<Config<4, 8, 20, 1, 5, false>>(); break;
+    case 10: run<Config<8, 8, 40, 4, 2, false>>(); break;
+    case 11: run<Config<4, 4, 40, 2, 5, true>>(); break;
+    case 12: run<Config<4, 8, 16, 1, 2, true>>(); break;
+    case 13: run<Config<8, 8, 24, 2, 3, true>>(); break;
     default: return 2;
     }
 }
@@ -201,8 +251,12 @@ fn a_thread_of_the_exact_modes_decodes_the_very_weights_of_its_slots_in_either_l
             (fp4::decode(code) * e4m3::decode(linear[at / 16])).to_bits()
         })
         .collect();
-    for case in 0..8 {
-        let weight = if case < 3 { &plain } else { &packed };
+    for case in 0..14 {
+        let weight = if case < 3 || (8..11).contains(&case) {
+            &plain
+        } else {
+            &packed
+        };
         let decoded: Vec<u32> = run(&program, case, weight)
             .as_chunks::<4>()
             .0

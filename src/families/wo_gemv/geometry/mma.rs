@@ -18,6 +18,13 @@ pub(super) fn heuristic(gpu: &Gpu, tokens: u32, hidden: u32, k: u32, slots: u32)
     ])
 }
 
+/// Whether tensor cores take slots of this shape; the others run exact chains.
+pub(super) fn takes(k: u32, slots: u32) -> bool {
+    let part = part_len(k / slots.max(1));
+    let range = if part.is_multiple_of(128) { part } else { 2 * part };
+    k.is_multiple_of(64 * slots.max(1)) && k.is_multiple_of(range)
+}
+
 /// The part of a slot that one sum covers, as the family derives it.
 fn part_len(slot_len: u32) -> u32 {
     match slot_len {

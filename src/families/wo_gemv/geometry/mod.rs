@@ -5,14 +5,18 @@ mod mma;
 use super::FAMILY;
 use crate::measure::tune::{Geometry, Gpu, Problem, combinations};
 
-/// The rule, drawn from measurements on one H200 (docs/KERNELS.md): one block a
-/// multiprocessor, each with the same number of rows; with more than one token,
-/// two share a decode.
+/// Threads that compute, at most: a block has one more warp.
+const MOST_THREADS: u32 = 992;
+
+/// The rule, drawn from measurements on one H200 and one H100 (docs/KERNELS.md): one
+/// block a multiprocessor, or as many in turn as shared memory makes of it, each with
+/// the same number of rows, which where a thread has two of them make at least four
+/// groups; with more than one token, two share a decode. Where there are more items
+/// than threads, all passes over them are of one length.
 #[must_use]
 pub fn heuristic(gpu: &Gpu, problem: &Problem) -> Geometry {
     let number = |name| problem.number(name);
-    let plain = problem.constants.get("geometry").is_none_or(|g| g == "tiled")
-        && problem.constants.get("accumulate").is_none_or(|a| a != "mma");
+    let is = |name, value| problem.constants.get(name).is_some_and(|v| v == value);
     let (Some(hidden), Some(q_heads), Some(head_dim), Some(kv_heads), Some(split)) = (
         number("hidden"),
         number("num_q_heads"),
@@ -23,40 +27,53 @@ pub fn heuristic(gpu: &Gpu, problem: &Problem) -> Geometry {
         return Geometry::new();
     };
     let (k, slots) = (q_heads * head_dim, kv_heads * split);
-    if problem.family == FAMILY && problem.constants.get("accumulate").is_some_and(|a| a == "mma") {
+    if problem.family != FAMILY {
+        return Geometry::new();
+    }
+    if is("accumulate", "mma") && mma::takes(k, slots) {
         return mma::heuristic(gpu, problem.tokens, hidden, k, slots);
     }
-    if !plain || problem.family != FAMILY || k % (64 * slots) != 0 {
+    if is("geometry", "original") || k % 32 != 0 {
         return Geometry::new();
     }
     let tokens = if problem.tokens > 1 { 2 } else { 1 };
     let bytes = |rows: u32| {
         128 + rows * (k / 2 + 16)
-            + k / 64 * rows * 4
+            + k.div_ceil(64) * rows * 4
             + tokens * (k + slots * 4) * 4
             + tokens * slots * rows * 4
     };
     let fits = |rows: u32| bytes(rows) <= gpu.shared_mem_per_block;
     // Packed rows come by eight.
-    let packed = problem
-        .constants
-        .get("weight_layout")
-        .is_some_and(|l| l == "packed");
-    let unit = if packed { 8 } else { 4 };
-    let mut rows = (hidden.div_ceil(unit).div_ceil(gpu.sm_count.max(1)) * unit).clamp(unit, 128);
-    while rows > unit && !fits(rows) {
-        rows -= unit;
-    }
-    if !fits(rows) {
+    let unit = if is("weight_layout", "packed") { 8 } else { 4 };
+    let units = hidden.div_ceil(unit);
+    let rows_in_turns = |turns: u32| (units.div_ceil(gpu.sm_count.max(1) * turns) * unit).clamp(unit, 128);
+    let Some(mut rows) = (1..=units).map(rows_in_turns).find(|&rows| fits(rows)) else {
         return Geometry::new();
-    }
-    let set = |pairs: &[(&str, u32)]| {
-        pairs
-            .iter()
-            .map(|(n, v)| ((*n).to_owned(), v.to_string()))
-            .collect()
     };
-    set(&[("rows_per_cta", rows), ("tokens_per_pass", tokens)])
+    // The family makes five groups of rows by ten, four of rows by eight, and less of others.
+    if row_chains(slots, rows) == 2 && rows % 8 != 0 && rows % 10 != 0 && fits(rows + 4) {
+        rows += 4;
+    }
+    let mut chosen = vec![("rows_per_cta", rows), ("tokens_per_pass", tokens)];
+    if let Some(threads) = threads_of_like_passes(slots * rows / row_chains(slots, rows)) {
+        chosen.push(("num_threads", threads));
+    }
+    chosen
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_string()))
+        .collect()
+}
+
+/// Chains that a thread runs side by side, as the family derives them.
+fn row_chains(slots: u32, rows: u32) -> u32 {
+    if slots >= 32 && slots * rows >= 512 { 2 } else { 1 }
+}
+
+/// Threads of a block with more items than it can have threads: as many as make its
+/// passes over them alike. The family's own choice would leave a short last pass.
+fn threads_of_like_passes(items: u32) -> Option<u32> {
+    (items > MOST_THREADS).then(|| items.div_ceil(items.div_ceil(MOST_THREADS)).next_multiple_of(32))
 }
 
 /// What `jitc tune` tries: the product of these lists, or of `given` where it names
@@ -122,6 +139,49 @@ mod tests {
         let mut packed = problem(1, 1);
         packed.constants.insert("weight_layout".into(), "packed".into());
         assert_eq!(heuristic(&gpu(148), &packed)["rows_per_cta"], "40", "by eight");
+    }
+
+    fn of_shape(shape: [u32; 4], split: u32, accumulate: &str) -> Geometry {
+        let mut asked = problem(split, 1);
+        let names = ["hidden", "num_q_heads", "num_kv_heads", "head_dim"];
+        for (name, value) in names.into_iter().zip(shape) {
+            asked.constants.insert(name.into(), value.to_string());
+        }
+        asked.constants.insert("accumulate".into(), accumulate.into());
+        heuristic(&gpu(132), &asked)
+    }
+
+    #[test]
+    fn by_rule_slots_that_are_not_whole_runs_of_64_get_as_many_rows_as_others() {
+        let rows = |shape, split| of_shape(shape, split, "fma")["rows_per_cta"].clone();
+        for split in [1, 2, 4, 8] {
+            assert_eq!(rows([5120, 40, 8, 128], split), "40", "split {split}");
+            assert_eq!(rows([7168, 40, 8, 128], split), "56", "split {split}");
+        }
+        // With two rows a thread, by eight or ten: 28 would make two groups.
+        let small = [1, 2, 4, 8].map(|split| rows([3584, 28, 4, 128], split));
+        assert_eq!(small, ["28", "28", "28", "32"]);
+        assert_eq!(rows([5376, 32, 16, 128], 8), "48");
+        assert!(of_shape([72, 3, 1, 16], 1, "fma").is_empty(), "rows of 24 bytes");
+    }
+
+    #[test]
+    fn by_rule_tensor_cores_leave_such_slots_to_the_exact_geometry() {
+        assert!(of_shape([5120, 40, 8, 128], 2, "mma").contains_key("mma_rows"));
+        for split in [4, 8] {
+            let exact = of_shape([5120, 40, 8, 128], split, "fma");
+            assert_eq!(of_shape([5120, 40, 8, 128], split, "mma"), exact, "split {split}");
+        }
+        assert!(of_shape([4544, 71, 1, 64], 1, "mma").contains_key("rows_per_cta"));
+    }
+
+    #[test]
+    fn by_rule_a_tile_that_does_not_fit_is_halved_and_passes_over_items_are_alike() {
+        assert_eq!(of_shape([8192, 64, 8, 128], 1, "fma")["rows_per_cta"], "32");
+        let threads = |shape, split| of_shape(shape, split, "fma").get("num_threads").cloned();
+        assert_eq!(threads([8192, 64, 8, 128], 8).as_deref(), Some("512"));
+        assert_eq!(threads([5120, 40, 8, 128], 8).as_deref(), Some("640"));
+        assert_eq!(threads([5120, 40, 8, 128], 4), None);
     }
 
     #[test]

@@ -248,7 +248,7 @@ impl Sweep<'_> {
             for split in SPLITS {
                 for mode in MODES {
                     for (form, set_by) in FORMS {
-                        if takes_packed(set_by) && !packs(shape, *kv, split) {
+                        if takes_packed(set_by) && !packs(shape) {
                             continue;
                         }
                         let numbers = [shape.0, shape.1, shape.2, *kv, split].map(|n| n.to_string());
@@ -317,13 +317,9 @@ fn takes_packed(set_by: &[(&str, &str)]) -> bool {
     set_by.contains(&("weight_layout", "packed"))
 }
 
-/// Whether the exact modes run over packed weights of this shape: rows by eight, k by
-/// 128, slots of whole 64 weights.
-fn packs((hidden, q_heads, head_dim): (usize, usize, usize), kv_heads: usize, split: usize) -> bool {
-    let k = q_heads * head_dim;
-    hidden.is_multiple_of(BLOCK_ROWS)
-        && k.is_multiple_of(PACKED.block_len)
-        && k.is_multiple_of(kv_heads * split * 64)
+/// Whether there are packed weights of this shape: rows by eight, k by 128.
+fn packs((hidden, q_heads, head_dim): (usize, usize, usize)) -> bool {
+    hidden.is_multiple_of(BLOCK_ROWS) && (q_heads * head_dim).is_multiple_of(PACKED.block_len)
 }
 
 /// Activations of every magnitude below 2^61, subnormal ones and zeros among them.

@@ -5,6 +5,8 @@
 // m, m+32, m+64, m+96 of a 128-row block share the 16 scale bytes of four groups, so a tile is a run of units and its
 // scales are whole 16-byte pieces. Unit u holds rows (u/32)*128 + 32q + u%32. Packed, a tile is a run of rows by eight:
 // eight rows by 128 k are 512 bytes, 64 a row, their scales 64 bytes.
+//
+// Slots of whole chunks are walked by the chunk (Walk), others by the scale group (GroupWalk).
 #pragma once
 
 #include <jitc/ptx/cp_async.cuh>
@@ -13,6 +15,7 @@
 namespace jitc {
 
 constexpr u32 chunk_len = 64;  // weights between two scale loads of a row: four groups
+constexpr u32 chunk_groups = chunk_len / group_len;
 
 // What both layouts share. `weight_bytes`: a tile's weights, padding included.
 template <typename C, u32 weight_bytes>
@@ -25,17 +28,24 @@ struct TileParts {
     static constexpr u32 slot_chunks = S::k_head / S::split / chunk_len;
     static constexpr u32 groups = C::row_groups;
     static constexpr u32 group_lanes = lanes / groups;  // of one slot in one group
+    // Slots are whole chunks; or whole scale groups, or pairs of them; or they begin and end anywhere.
+    static constexpr bool whole_chunks = S::k_head % (S::split * chunk_len) == 0;
+    static constexpr bool whole_groups = S::k_head % (S::split * group_len) == 0;
+    static constexpr bool whole_pairs = S::k_head % (S::split * group_len * 2u) == 0;
+    // Activations of a slot; slots of whole groups are padded against bank conflicts, others lie in the order of k.
     static constexpr u32 slot_floats = S::k_head / S::split + 4u;
+    static constexpr u32 token_floats = whole_groups ? S::slots * slot_floats : S::k_total;
 
     static constexpr u32 barriers_at = 0;
     static constexpr u32 weights_at = round_up(groups * 8u, 128u);
     static constexpr u32 scales_at = weights_at + weight_bytes;
-    static constexpr u32 attn_at = scales_at + (S::k_total / chunk_len) * tile * 4u;
-    static constexpr u32 sums_at = attn_at + C::tokens * S::slots * slot_floats * 4u;
+    static constexpr u32 attn_at = scales_at + S::scale_tiles * tile * 4u;
+    static constexpr u32 sums_at = attn_at + C::tokens * token_floats * 4u;
     static constexpr u32 bytes = sums_at + C::tokens * S::slots * tile * 4u;
 
     static_assert(lanes % groups == 0, "every group has the same number of rows");
     static_assert(rows == 1 || rows == 2 || rows == 4, "tile shape");
+    static_assert(S::row_bytes % 16u == 0, "a row is whole 16-byte pieces");
 
     // The group whose copies are issued in place `i`. Where a group is one warp, the schedulers that hold a warp more
     // than the others get theirs first.
@@ -57,12 +67,25 @@ struct TileCopy {
     u64 from;
 };
 
+// Hands on the scale bytes of `count` groups, at most four, from a walk's own on: of each of a thread's rows, the first
+// group's in the lowest byte. They lie in one word of the row or in two.
+template <typename L, u32 count, typename Take>
+__device__ __forceinline__ void load_group_scales(const typename L::GroupWalk& walk, Take take) {
+    u32 low[L::rows];
+    L::load_scales(walk.scale_word(walk.group / chunk_groups), [&](u32 j, u32 bytes) { low[j] = bytes; });
+    L::load_scales(walk.scale_word((walk.group + count - 1u) / chunk_groups), [&](u32 j, u32 bytes) {
+        take(j, __funnelshift_r(low[j], bytes, walk.group % chunk_groups * 8u));
+    });
+}
+
+// An odd number of 16-byte pieces: neighbours miss each other's banks.
+__host__ __device__ constexpr u32 plain_pitch(u32 row_bytes) { return row_bytes + (row_bytes % 32u == 0 ? 16u : 0u); }
+
 // As checkpoints have them. A row is a copy, since shorter ones cost as much each.
 template <typename C>
-struct PlainTile : TileParts<C, C::rows_per_cta*(Shape<C>::row_bytes + 16u)> {
+struct PlainTile : TileParts<C, C::rows_per_cta * plain_pitch(Shape<C>::row_bytes)> {
     using S = Shape<C>;
-    // An odd number of 16-byte pieces: neighbours miss each other's banks.
-    static constexpr u32 pitch = S::row_bytes + 16u;
+    static constexpr u32 pitch = plain_pitch(S::row_bytes);
     using P = TileParts<C, C::rows_per_cta * pitch>;
     static constexpr u32 units = P::tile / 4;
     static constexpr u32 row_step = P::lanes * pitch;  // from one of a thread's rows to the next
@@ -100,6 +123,20 @@ struct PlainTile : TileParts<C, C::rows_per_cta*(Shape<C>::row_bytes + 16u)> {
             scales += units * 16u;
         }
     };
+    // Walks the scale groups of a row from the one that a slot begins in.
+    struct GroupWalk {
+        const u8* weights;  // of the thread's first row
+        const u8* scales;
+        u32 group;
+        __device__ GroupWalk(u8* shared, uint2 it)
+            : weights(shared + P::weights_at + it.y * pitch),
+              scales(shared + P::scales_at + it.y % units * 16u + it.y / units * P::rows * 4u),
+              group(S::slot_begin(it.x) / group_len) {}
+        __device__ __forceinline__ const u8* group_weights(u32 ahead) const {
+            return weights + (group + ahead) * (group_len / 2u);
+        }
+        __device__ __forceinline__ const u8* scale_word(u32 word) const { return scales + word * (units * 16u); }
+    };
     // Hands on the scale bytes of each of a thread's rows, which lie side by side.
     template <typename Take>
     __device__ __forceinline__ static void load_scales(const u8* scales, Take take) {
@@ -122,7 +159,7 @@ struct PlainTile : TileParts<C, C::rows_per_cta*(Shape<C>::row_bytes + 16u)> {
     // the weights they would come last.
     __device__ static void copy_scales(u8* shared, const u8* scales, u32 block) {
         constexpr u32 all_units = ceil_div(S::hidden, 128u) * 32u;
-        constexpr u32 tiles = S::k_total / chunk_len;
+        constexpr u32 tiles = S::scale_tiles;
         for (u32 i = threadIdx.x; i < tiles * units; i += P::workers) {
             u32 tile = i / units, local = i % units, unit = block * units + local;
             if (unit < all_units) {
@@ -192,6 +229,24 @@ struct PackedTile : TileParts<C, C::rows_per_cta * Shape<C>::row_bytes +
             weights += step * 8u;
             scales += step;
             step = 64u - step;
+        }
+    };
+    // The same by groups, which are counted from the start of the slot's segment.
+    struct GroupWalk {
+        const u8* weights;
+        const u8* scales;
+        u32 group;
+        __device__ GroupWalk(u8* shared, uint2 it) {
+            const u32 eight = it.y / lane_rows, row = it.y % lane_rows, segment = it.x / segment_slots;
+            weights = shared + P::weights_at + (eight * segments + segment) * pitch + row * 64u;
+            scales = shared + P::scales_at + eight * eight_scales + segment * (eight_scales / segments) + row * 8u;
+            group = (S::slot_begin(it.x) - segment * (S::k_total / segments)) / group_len;
+        }
+        __device__ __forceinline__ const u8* group_weights(u32 ahead) const {
+            return weights + (group + ahead) / 8u * 512u + (group + ahead) % 8u * 8u;
+        }
+        __device__ __forceinline__ const u8* scale_word(u32 word) const {
+            return scales + word / 2u * 64u + word % 2u * 4u;
         }
     };
     template <typename Take>

@@ -24,7 +24,6 @@ __device__ __forceinline__ void tiled_chunk(const u8* weights, const u8* scales,
                                             float (&acc)[C::row_chains][C::tokens]) {
     using L = TiledLayout<C>;
     using D = WeightDecode<C::packed>;
-    constexpr u32 token_floats = L::S::slots * L::slot_floats;
     typename D::Scales scale[L::rows];
     L::load_scales(scales, [&](u32 j, u32 bytes) { scale[j] = D::scales(bytes); });
 #pragma unroll
@@ -51,7 +50,7 @@ __device__ __forceinline__ void tiled_chunk(const u8* weights, const u8* scales,
             }
 #pragma unroll
             for (u32 t = 0; t < C::tokens; ++t) {
-                const float4* x = reinterpret_cast<const float4*>(attn + t * token_floats + half * 32u + i * 8u);
+                const float4* x = reinterpret_cast<const float4*>(attn + t * L::token_floats + half * 32u + i * 8u);
                 float4 a = x[0], b = x[1];
                 float v[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
 #pragma unroll
@@ -75,6 +74,107 @@ __device__ __forceinline__ void tiled_slot(typename TiledLayout<C>::Walk walk, c
         tiled_chunk<C, folded>(walk.weights, walk.scales, attn, global, acc);
         walk.next();
         attn += chunk_len;
+    }
+}
+
+// The chains of one thread over `count` scale groups, at most four, from the walk's own on. `masked`: over weights
+// [first, end) of one group.
+// \param attn  activations of the walk's group, of the first token
+template <typename C, bool folded, u32 count, bool masked = false>
+__device__ __forceinline__ void tiled_groups(const typename TiledLayout<C>::GroupWalk& walk, const float* attn,
+                                             float global, float (&acc)[C::row_chains][C::tokens], u32 first = 0u,
+                                             u32 end = group_len) {
+    using L = TiledLayout<C>;
+    using D = WeightDecode<C::packed>;
+    static_assert(!masked || count == 1u, "one group is masked");
+    // Groups of a load: sixteen bytes where slots allow it.
+    constexpr u32 together = L::whole_pairs && count % 2u == 0u ? 2u : 1u;
+    typename D::Scales scale[L::rows];
+    load_group_scales<L, count>(walk, [&](u32 j, u32 bytes) { scale[j] = D::scales(bytes); });
+#pragma unroll
+    for (u32 of = 0; of < count; of += together) {
+        u32 words[L::rows][together * 2u];
+#pragma unroll
+        for (u32 j = 0; j < L::rows; ++j) {
+            const u8* from = walk.group_weights(of) + j * L::row_step;
+            if constexpr (together == 2u) {
+                const uint4 w = *reinterpret_cast<const uint4*>(from);
+                words[j][0] = w.x;
+                words[j][1] = w.y;
+                words[j][2] = w.z;
+                words[j][3] = w.w;
+            } else {
+                const uint2 w = *reinterpret_cast<const uint2*>(from);
+                words[j][0] = w.x;
+                words[j][1] = w.y;
+            }
+        }
+#pragma unroll
+        for (u32 i = 0; i < together * 2u; ++i) {
+            float w[L::rows][8];
+#pragma unroll
+            for (u32 j = 0; j < L::rows; ++j) {
+                D::weights(words[j][i], scale[j].pair[of + i / 2u], w[j]);
+                if constexpr (!folded) {
+#pragma unroll
+                    for (u32 n = 0; n < 8; ++n) w[j][n] = __fmul_rn(w[j][n], global);
+                }
+            }
+#pragma unroll
+            for (u32 t = 0; t < C::tokens; ++t) {
+                const float4* x = reinterpret_cast<const float4*>(attn + t * L::token_floats + of * group_len + i * 8u);
+                const float4 a = x[0], b = x[1];
+                const float v[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+#pragma unroll
+                for (u32 n = 0; n < 8; ++n) {
+#pragma unroll
+                    for (u32 j = 0; j < L::rows; ++j) {
+                        const float next = chain_step<C::accumulate>(w[j][n], v[n], acc[j][t]);
+                        acc[j][t] = !masked || (i * 8u + n >= first && i * 8u + n < end) ? next : acc[j][t];
+                    }
+                }
+            }
+        }
+    }
+}
+
+// The chains of one thread over a slot that is not whole chunks. What does not fill a chunk goes by the group; a group
+// that the slot shares with another is masked.
+template <typename C, bool folded>
+__device__ __forceinline__ void tiled_slot_by_groups(typename TiledLayout<C>::GroupWalk walk, u32 slot,
+                                                     const float* attn, float global,
+                                                     float (&acc)[C::row_chains][C::tokens]) {
+    using L = TiledLayout<C>;
+    using S = typename L::S;
+    auto go_on = [&](u32 groups) {
+        walk.group += groups;
+        attn += groups * group_len;
+    };
+    if constexpr (L::whole_groups) {
+        constexpr u32 slot_groups = S::k_head / S::split / group_len, rest = slot_groups % chunk_groups;
+#pragma unroll 1
+        for (u32 c = 0; c < L::slot_chunks; ++c) {
+            tiled_groups<C, folded, chunk_groups>(walk, attn, global, acc);
+            go_on(chunk_groups);
+        }
+        if constexpr (rest != 0u) tiled_groups<C, folded, rest>(walk, attn, global, acc);
+    } else {
+        // k of the slot that lie ahead: [begin, end), counted from the walk's group.
+        u32 begin = S::slot_begin(slot) % group_len, end = S::slot_end(slot) - S::slot_begin(slot) + begin;
+        auto part_of_group = [&] {
+            tiled_groups<C, folded, 1u, true>(walk, attn, global, acc, begin, min(end, group_len));
+            go_on(1u);
+            begin = 0u;
+            end -= min(end, group_len);
+        };
+        if (begin != 0u) part_of_group();
+#pragma unroll 1
+        for (; end >= chunk_len; end -= chunk_len) {
+            tiled_groups<C, folded, chunk_groups>(walk, attn, global, acc);
+            go_on(chunk_groups);
+        }
+#pragma unroll 1
+        while (end != 0u) part_of_group();
     }
 }
 
@@ -118,7 +218,7 @@ __device__ __forceinline__ bool far_from_one(u32 pair) {
 }
 
 // Activations of the token tile, four a piece: fetched to registers, then stored as floats times `factor` (1, or a
-// folded global scale), every slot's stretch padded by 16 bytes.
+// folded global scale), every slot's stretch padded by 16 bytes if it is whole groups.
 template <typename C>
 struct AttnPieces {
     using L = TiledLayout<C>;
@@ -137,11 +237,23 @@ struct AttnPieces {
         constexpr u32 slot_len = S::k_head / S::split;
         if (piece >= all) return;
         u32 token = piece / row_pieces, k = piece % row_pieces * 4u;
-        float* to = reinterpret_cast<float*>(shared + L::attn_at) +
-                    (token * S::slots + L::x_place(k / slot_len)) * L::slot_floats + k % slot_len;
+        float* to = reinterpret_cast<float*>(shared + L::attn_at);
+        if constexpr (L::whole_groups) {
+            to = to + (token * S::slots + L::x_place(k / slot_len)) * L::slot_floats + k % slot_len;
+        } else {
+            to = to + token * S::k_total + k;
+        }
         *reinterpret_cast<float4*>(to) = make_float4(
             __fmul_rn(__uint_as_float(v.x << 16), factor), __fmul_rn(__uint_as_float(v.x & 0xffff0000u), factor),
             __fmul_rn(__uint_as_float(v.y << 16), factor), __fmul_rn(__uint_as_float(v.y & 0xffff0000u), factor));
+    }
+    // Where a slot's activations begin among a token's; where slots share groups, those of the first one's.
+    __device__ static u32 of_slot(u32 slot) {
+        if constexpr (L::whole_groups) {
+            return L::x_place(slot) * L::slot_floats;
+        } else {
+            return S::slot_begin(slot) / group_len * group_len;
+        }
     }
     // All of a token tile; whether any of them is far from one.
     __device__ static bool fill(u8* shared, const u16* attn, u32 first_token, u32 nat, float factor) {
@@ -255,14 +367,25 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
                 for (u32 t = 0; t < C::tokens; ++t) acc[j][t] = 0.0f;
             }
             if (plain) {
-                const typename L::Walk walk(shared, it);
-                const float* x =
-                    reinterpret_cast<const float*>(shared + L::attn_at) + L::x_place(slot) * L::slot_floats;
-                if constexpr (has_bulk_copy) mbarrier_wait_parity(bars + group, 0u);
-                if (folds) {
-                    tiled_slot<C, true>(walk, x, rest, acc);
+                if constexpr (L::whole_chunks) {
+                    const typename L::Walk walk(shared, it);
+                    const float* x =
+                        reinterpret_cast<const float*>(shared + L::attn_at) + L::x_place(slot) * L::slot_floats;
+                    if constexpr (has_bulk_copy) mbarrier_wait_parity(bars + group, 0u);
+                    if (folds) {
+                        tiled_slot<C, true>(walk, x, rest, acc);
+                    } else {
+                        tiled_slot<C, false>(walk, x, rest, acc);
+                    }
                 } else {
-                    tiled_slot<C, false>(walk, x, rest, acc);
+                    const typename L::GroupWalk walk(shared, it);
+                    const float* x = reinterpret_cast<const float*>(shared + L::attn_at) + A::of_slot(slot);
+                    if constexpr (has_bulk_copy) mbarrier_wait_parity(bars + group, 0u);
+                    if (folds) {
+                        tiled_slot_by_groups<C, true>(walk, slot, x, rest, acc);
+                    } else {
+                        tiled_slot_by_groups<C, false>(walk, slot, x, rest, acc);
+                    }
                 }
             } else {
                 for (u32 j = 0; j < L::rows; ++j) {
