@@ -3,4 +3,7 @@
 
 #[path = "../it/command.rs"]
 mod command;
+#[path = "../it/region_code.rs"]
+mod region_code;
+mod regions;
 mod spills;

@@ -59,7 +59,15 @@ fn the_layer_compiles_without_spills() {
         ),
     ] {
         let output = jitc(dir.path())
-            .args(["warm", "decode_layer", "--wo-split", "8", "--json"])
+            .args([
+                "warm",
+                "decode_layer",
+                "--launch",
+                "cooperative",
+                "--wo-split",
+                "8",
+                "--json",
+            ])
             .args(args)
             .output()
             .expect("ran");

@@ -27,6 +27,7 @@ mod pack;
 mod parameters;
 mod policy;
 mod published;
+mod region_code;
 mod regions;
 mod regions_cli;
 mod regions_page;

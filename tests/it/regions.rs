@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use jitc::engine::request::regions::Regions;
 use jitc::engine::request::template::Registry;
 use jitc::measure::region::{Geometry, Region};
-use object::{Object, ObjectSection};
 
-use crate::cli::{jitc, succeeded};
+use crate::cli::jitc;
+use crate::region_code::{code, code_of, without_timing};
 
 const TOML: &str = r#"
 summary = "a probe with the names of the W_O GEMV's regions"
@@ -100,49 +100,6 @@ fn cubin(templates: &Path, cache: &Path, set: &[&str]) -> (Vec<u8>, u64) {
     )
 }
 
-/// The machine code of the only kernel.
-fn code(cubin: &[u8]) -> Vec<u8> {
-    let file = object::File::parse(cubin).expect("ELF");
-    let section = file
-        .sections()
-        .find(|s| s.name().is_ok_and(|n| n.starts_with(".text.")))
-        .expect("code");
-    section.data().expect("bytes").to_vec()
-}
-
-/// A header without comments, and its argument lists on one line each.
-fn code_of(header: &str) -> String {
-    let comment = |line: &&str| !line.trim_start().starts_with("//");
-    let mut joined = String::new();
-    for line in header.lines().filter(comment) {
-        let (gap, line) = match joined.chars().last() {
-            Some(',') => (" ", line.trim_start()),
-            Some('(') => ("", line.trim_start()),
-            _ => ("\n", line),
-        };
-        joined.push_str(gap);
-        joined.push_str(line);
-    }
-    joined + "\n"
-}
-
-/// The source without a trace of timing.
-fn without_timing(source: &str) -> String {
-    let timing = ["timer.", "RegionTimer<Config> ", "RegionTimer<C> ", "RegionSum<"];
-    let plain: Vec<&str> = source
-        .lines()
-        .filter(|line| {
-            !timing
-                .iter()
-                .any(|word| line.trim_start().trim_start_matches("jitc::").starts_with(word))
-        })
-        .collect();
-    plain.join(
-        "
-",
-    )
-}
-
 #[test]
 fn no_regions_compile_to_the_very_code_without_instrumentation() {
     let cache = tempfile::tempdir().expect("tempdir");
@@ -192,77 +149,6 @@ fn the_wo_gemv_without_regions_is_the_very_code_of_one_without_instrumentation()
             &[&set[..], &["--num-regions", "4"]].concat(),
         );
         assert_ne!(code(&on.0), code(&off.0));
-    }
-}
-
-#[test]
-fn the_layer_without_regions_has_the_instructions_of_one_without_instrumentation() {
-    let plain = tempfile::tempdir().expect("tempdir");
-    let below = plain.path().join("include/jitc/layer");
-    fs_err::create_dir_all(&below).expect("folder");
-    let headers = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/include/jitc/layer");
-    for name in ["persistent.cuh", "original.cuh"] {
-        let mut source = code_of(&fs_err::read_to_string(headers.join(name)).expect("header"));
-        for condition in [
-            "if constexpr (!own) ",
-            "if constexpr (entered) ",
-            "if (!entered || first != 0u) ",
-        ] {
-            source = source.replace(condition, "");
-        }
-        let mut stripped = without_timing(&source);
-        for argument in [
-            ", RegionSum<C>& fc1, RegionSum<C>& quant",
-            ", T& timer",
-            ", timer, fc1, quant",
-            ", timer",
-            ", typename T",
-        ] {
-            stripped = stripped.replace(argument, "");
-        }
-        assert!(
-            !stripped.contains("timer") && !stripped.contains("RegionSum"),
-            "{stripped}"
-        );
-        fs_err::write(below.join(name), stripped).expect("written");
-    }
-    for geometry in ["spread", "original"] {
-        let built = |args: &[&str]| {
-            let cache = tempfile::tempdir().expect("tempdir");
-            let output = jitc(cache.path())
-                .args(["warm", "decode_layer", "--arch", "sm_90a", "--geometry", geometry])
-                .args(args)
-                .output()
-                .expect("ran");
-            succeeded(&output);
-            let mut cubins = Vec::new();
-            below_of(cache.path(), "kernel.cubin", &mut cubins);
-            code(&fs_err::read(&cubins[0]).expect("cubin"))
-        };
-        let plain = plain.path().display().to_string();
-        let (off, never) = (built(&[]), built(&["--templates", &plain]));
-        // The assembler may put equal instructions in another order; it may not need others.
-        assert!(opcodes(&off) == opcodes(&never), "{geometry}");
-    }
-}
-
-/// What the instructions of some code do, 16 bytes each, sorted.
-fn opcodes(code: &[u8]) -> Vec<u16> {
-    let opcode = |i: &[u8]| u16::from_le_bytes([i[0], i[1]]) & 0xfff;
-    let mut all: Vec<u16> = code.chunks_exact(16).map(opcode).collect();
-    all.sort_unstable();
-    all
-}
-
-/// The files of a name below a folder.
-fn below_of(folder: &Path, name: &str, found: &mut Vec<PathBuf>) {
-    for entry in fs_err::read_dir(folder).expect("folder") {
-        let path = entry.expect("entry").path();
-        if path.is_dir() {
-            below_of(&path, name, found);
-        } else if path.ends_with(name) {
-            found.push(path);
-        }
     }
 }
 
@@ -376,28 +262,4 @@ fn masks_are_the_roles_that_the_kernel_of_the_originals_geometry_gives_its_block
         !kernel.contains("if (bx ") && !kernel.contains("&& by "),
         "a role of its own"
     );
-}
-
-#[test]
-fn every_set_of_regions_compiles_in_every_family_and_geometry() {
-    let cache = tempfile::tempdir().expect("tempdir");
-    for args in [
-        &[
-            "decode_layer",
-            "--num-regions",
-            "13",
-            "--geometry",
-            "spread,original",
-        ][..],
-        &["decode_layer", "--launch", "separate", "--num-regions", "13"],
-        &["wo_gemv", "--num-regions", "4", "--geometry", "original,tiled"],
-    ] {
-        let output = jitc(cache.path())
-            .args(["warm", "--arch", "sm_90a", "--json"])
-            .args(args)
-            .output()
-            .expect("ran");
-        let words = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{args:?}: {words}");
-    }
 }
