@@ -150,7 +150,7 @@ fn a_layer_is_tuned_and_benchmarked_through_the_library() {
 
     let options = Options::of(decode_layer::bench::FLAGS)
         .set("context", "40")
-        .set("nat", "2")
+        .set("tokens", "2")
         .set("path", "coop,lite")
         .set("launches", "3")
         .set("out", out.display().to_string());

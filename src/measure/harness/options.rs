@@ -7,6 +7,7 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use crate::engine::suggest::did_you_mean;
 use crate::measure::MeasureError;
 
 /// A flag that a verb of a family takes.
@@ -75,6 +76,9 @@ impl Flag {
 pub struct Options {
     given: BTreeMap<String, Vec<String>>,
     defaults: BTreeMap<&'static str, &'static str>,
+    known: Vec<&'static str>,
+    /// A name that was set and that no flag has: told by the first value that is read.
+    unknown: Option<String>,
 }
 
 impl Options {
@@ -85,12 +89,15 @@ impl Options {
         Self {
             given: BTreeMap::new(),
             defaults: defaults.collect(),
+            known: flags.iter().map(|f| f.name).collect(),
+            unknown: None,
         }
     }
 
     /// Sets one; a switch is set to the empty text.
     #[must_use]
     pub fn set(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.note_unknown(name);
         self.given.insert(name.to_owned(), vec![value.into()]);
         self
     }
@@ -98,8 +105,26 @@ impl Options {
     /// Gives one once more.
     #[must_use]
     pub fn add(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.note_unknown(name);
         self.given.entry(name.to_owned()).or_default().push(value.into());
         self
+    }
+
+    fn note_unknown(&mut self, name: &str) {
+        if !self.known.contains(&name) {
+            self.unknown.get_or_insert_with(|| name.to_owned());
+        }
+    }
+
+    /// Refuses an option that no flag has.
+    fn check(&self) -> Result<(), MeasureError> {
+        let Some(name) = &self.unknown else {
+            return Ok(());
+        };
+        let hint = did_you_mean(name, self.known.iter().copied());
+        Err(MeasureError::Request(format!(
+            "--{name}: there is no such option{hint}"
+        )))
     }
 
     /// Whether it was given, and not left to its default.
@@ -121,6 +146,7 @@ impl Options {
 
     /// Its value as one of these words.
     pub fn choice<'w>(&self, name: &str, words: &[&'w str]) -> Result<Option<&'w str>, MeasureError> {
+        self.check()?;
         let Some(text) = self.text(name) else {
             return Ok(None);
         };
@@ -135,6 +161,7 @@ impl Options {
     where
         T: FromStr + PartialOrd + Display,
     {
+        self.check()?;
         let Some(text) = self.text(name) else {
             return Ok(None);
         };
@@ -143,6 +170,7 @@ impl Options {
 
     /// Its value as a whole number of at least one.
     pub fn count(&self, name: &str) -> Result<Option<usize>, MeasureError> {
+        self.check()?;
         let Some(text) = self.text(name) else {
             return Ok(None);
         };
@@ -157,6 +185,7 @@ impl Options {
     where
         T: FromStr + PartialOrd + Display,
     {
+        self.check()?;
         let text = self.text(name).into_iter();
         text.flat_map(|text| text.split(','))
             .map(|part| one(name, part.trim(), &range))
@@ -201,6 +230,16 @@ mod tests {
         assert_eq!(options.number("launches", 1..=1000).expect("read"), Some(7_usize));
         assert!(options.is_given("launches") && options.is_given("warm"));
         assert_eq!(options.text("method"), None);
+    }
+
+    #[test]
+    fn an_option_that_no_flag_has_is_refused_and_never_ignored() {
+        let options = Options::of(&FLAGS).set("lauches", "7");
+        let refused = options.number("launches", 1..=9_u32).expect_err("refused");
+        assert_eq!(
+            refused.to_string(),
+            "--lauches: there is no such option (did you mean `launches`?)"
+        );
     }
 
     #[test]

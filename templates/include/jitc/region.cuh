@@ -6,8 +6,11 @@
 // The buffer, 64-bit words: a row a block (linear block index, x fastest) of region_count pairs (entry, exit); then a
 // word a block with its multiprocessor; then the table's identity.
 //
-//     RegionTimer<C> timer(region_timing);                  // first thing in the kernel; C has num_regions,
-//     tick_source, tick_thread timer.enter(region::phase1_wo_gemv{}); timer.exit(region::phase1_wo_gemv{});
+//     RegionTimer<C> timer(region_timing);  // first in the kernel; C has num_regions, tick_source, tick_thread
+//
+//     timer.enter(region::phase1_wo_gemv{});
+//
+//     timer.exit(region::phase1_wo_gemv{});
 //
 // and for a region of a loop that another region sums:
 //
@@ -99,11 +102,7 @@ struct RegionTimer<C, true> {
         }
     }
     // The block's number, worked out anew for every tick: kernels with regions have no register to spare.
-    __device__ __forceinline__ static u64 block() {
-        u32 x, y, z;
-        read_ctaid(x, y, z);
-        return (u64(z) * gridDim.y + y) * gridDim.x + x;
-    }
+    __device__ __forceinline__ static u64 block() { return read_linear_ctaid(); }
     // Its row.
     __device__ __forceinline__ u64* row() const { return buffer + block() * (2u * region_count); }
     // From the kernel's first instruction on, the zeroing of the rows included.
