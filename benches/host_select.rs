@@ -37,12 +37,12 @@ fn selecting(c: &mut Criterion) {
             layers: layers.clone(),
             max_tokens: 8,
         };
-        let mut nat = 0;
+        let mut num_tokens = 0;
         c.bench_function(&format!("select among 8, {name}"), |b| {
             b.iter(|| {
-                nat = nat % 8 + 1;
+                num_tokens = num_tokens % 8 + 1;
                 let problem = Problem {
-                    nat,
+                    num_tokens,
                     layer: 31,
                     decode_only: true,
                 };

@@ -67,19 +67,19 @@ fn main() -> Result<(), Box<dyn Error>> {
         max_tokens: MAX_TOKENS.try_into()?,
         ..Policy::default()
     };
-    let step = |nat| Problem {
-        nat,
+    let step = |num_tokens| Problem {
+        num_tokens,
         layer: 3,
         decode_only: true,
     };
     let Some(context) = context else {
-        for nat in [1, 2, 4, 8] {
-            let choice = select(&variants, &policy, &step(nat));
+        for num_tokens in [1, 2, 4, 8] {
+            let choice = select(&variants, &policy, &step(num_tokens));
             let spec = &specs[choice.variant.ok_or("nothing to launch")?];
             let what = format!("{} {}", spec.family().name, spec.variant());
             writeln!(
                 out,
-                "{nat} tokens on {}: would launch {what}: {}",
+                "{num_tokens} tokens on {}: would launch {what}: {}",
                 device.name, choice.reason
             )?;
         }
@@ -104,12 +104,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         let layer = Layer::new(spec, jit.load(spec, &context)?)?;
         bound.push(layer.bind(&stream, &tensors, &scales, &workspace, 0)?);
     }
-    for nat in (1..=8).cycle().take(1000) {
-        let choice = select(&variants, &policy, &step(nat));
+    for num_tokens in (1..=8).cycle().take(1000) {
+        let choice = select(&variants, &policy, &step(num_tokens));
         let layer = &bound[choice.variant.ok_or("nothing to launch")?];
         // SAFETY: tensors and workspace live to the end of `main`, which waits for
         // the stream; all launches are on it. Lengths and pages are zeros.
-        unsafe { layer.launch(nat, stream.cu_stream()) }?;
+        unsafe { layer.launch(num_tokens, stream.cu_stream()) }?;
     }
     stream.synchronize()?;
     writeln!(out, "1000 steps of 1 to 8 tokens on {}", device.name)?;

@@ -156,7 +156,7 @@ fn requests_of_the_layer_are_validated_before_a_gpu_is_looked_for() {
     let never = jit(dir.path(), &[("num_regions", "20")]);
     let options = Options::of(decode_layer::bench::FLAGS);
     let request = decode_layer::bench::LayerBenchRequest::new(&options).expect("request");
-    assert_eq!(request.nats, [1, 2, 4, 8]);
+    assert_eq!(request.token_counts, [1, 2, 4, 8]);
     let error = decode_layer::bench::bench(&never, &request, &mut |_| {}).expect_err("refused");
     assert!(error.to_string().starts_with("num_regions: a layer"), "{error}");
 }
@@ -237,7 +237,7 @@ fn dispatch_names_a_gpu_that_need_not_be_here_or_says_that_there_is_none() {
         capacity: 132,
     });
     let step = Problem {
-        nat: 1,
+        num_tokens: 1,
         layer: 7,
         decode_only: true,
     };

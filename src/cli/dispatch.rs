@@ -82,7 +82,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         target => target?,
     };
     let problem = Problem {
-        nat: number("tokens").unwrap_or(1),
+        num_tokens: number("tokens").unwrap_or(1),
         layer: number("layer").unwrap_or(0),
         decode_only: true,
     };
@@ -101,7 +101,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
 
 fn choice_json(explained: &Explanation, policy: &Policy) -> serde_json::Value {
     let chosen = explained.chosen();
-    json!({"event": "choice", "device": explained.device.name, "nat": explained.problem.nat,
+    json!({"event": "choice", "device": explained.device.name, "nat": explained.problem.num_tokens,
         "layer": explained.problem.layer, "path": policy.path, "kind": chosen.map(|c| c.variant.kind),
         "family": chosen.map(|c| &c.spec.family().name), "variant": chosen.map(|c| c.spec.variant()),
         "wo_split": chosen.map(|c| &c.spec.constants()["wo_split"]).map(Value::to_json),
@@ -110,14 +110,14 @@ fn choice_json(explained: &Explanation, policy: &Policy) -> serde_json::Value {
 }
 
 fn print_choice(explained: &Explanation) {
-    let (chosen, nat) = (explained.chosen(), explained.problem.nat);
+    let (chosen, num_tokens) = (explained.chosen(), explained.problem.num_tokens);
     let what = chosen.map_or("nothing".to_owned(), |c| {
         format!("{} {}", c.spec.family().name, c.spec.variant())
     });
     output::line(format!(
-        "{}, {nat} token{}: {what}: {}",
+        "{}, {num_tokens} token{}: {what}: {}",
         explained.device.name,
-        if nat == 1 { "" } else { "s" },
+        if num_tokens == 1 { "" } else { "s" },
         explained.choice.reason
     ));
     if let Some(c) = chosen {
@@ -136,7 +136,7 @@ fn split(candidate: &Candidate) -> String {
 }
 
 fn print_candidates(explained: &Explanation, json: bool) {
-    let nat = explained.problem.nat;
+    let num_tokens = explained.problem.num_tokens;
     let titles = [
         "family",
         "variant",
@@ -149,7 +149,7 @@ fn print_candidates(explained: &Explanation, json: bool) {
     ];
     let mut rows = vec![titles.map(str::to_owned).to_vec()];
     for c in &explained.candidates {
-        let (blocks, fits) = (c.variant.grid_blocks(nat), c.variant.fits(nat));
+        let (blocks, fits) = (c.variant.grid_blocks(num_tokens), c.variant.fits(num_tokens));
         let shared = c.spec.derived().get("shared_bytes").copied().unwrap_or(0);
         if json {
             output::json(&json!({"event": "candidate", "family": c.spec.family().name,

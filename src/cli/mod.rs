@@ -6,14 +6,14 @@ mod constant_flags;
 mod dispatch;
 mod doctor;
 mod extract;
+mod format;
 mod former;
-mod human;
+mod inspect;
 mod measured;
 mod output;
 mod pack;
 mod plan;
 mod regions;
-mod show;
 mod signature;
 mod warm;
 mod why;
@@ -44,9 +44,9 @@ struct Verb {
 #[rustfmt::skip]
 const VERBS: &[Verb] = &[
     Verb { name: "warm", command: warm::command, run: warm::run },
-    Verb { name: "render", command: show::render_command, run: show::render },
-    Verb { name: "key", command: show::key_command, run: show::key },
-    Verb { name: "families", command: show::families_command, run: show::families },
+    Verb { name: "render", command: inspect::render_command, run: inspect::render },
+    Verb { name: "key", command: inspect::key_command, run: inspect::key },
+    Verb { name: "families", command: inspect::families_command, run: inspect::families },
     Verb { name: "why", command: why::command, run: why::run },
     Verb { name: "cache", command: cache::command, run: cache::run },
     Verb { name: "toolchain", command: doctor::toolchain_command, run: doctor::toolchain },

@@ -31,7 +31,7 @@ pub(super) struct Request {
 /// All of them.
 pub(super) struct Plan {
     pub(super) requests: Vec<Request>,
-    pub(super) left_out: usize,
+    pub(super) skipped: usize,
 }
 
 /// `--matrix`, `--from-trace`, `--shard`.
@@ -69,7 +69,7 @@ fn shard(text: &str) -> Result<(usize, usize), String> {
 
 impl Plan {
     pub(super) fn make(jit: &Jit, matches: &ArgMatches) -> Result<Self, Error> {
-        let (specs, left_out) = if let Some(path) = matches.get_one::<PathBuf>("matrix") {
+        let (specs, skipped) = if let Some(path) = matches.get_one::<PathBuf>("matrix") {
             matrix(jit, path)?
         } else if let Some(path) = matches.get_one::<PathBuf>("from-trace") {
             (traced(jit, path)?, 0)
@@ -88,7 +88,7 @@ impl Plan {
             let ours: BTreeSet<CacheKey> = seen.into_iter().skip(i - 1).step_by(*n).collect();
             requests.retain(|request| ours.contains(request.request.key()));
         }
-        Ok(Self { requests, left_out })
+        Ok(Self { requests, skipped })
     }
 
     /// Lists what no tier has; 1 if there is any.
@@ -148,7 +148,7 @@ fn matrix(jit: &Jit, path: &Path) -> Result<(Vec<KernelSpec>, usize), Error> {
         path: path.to_path_buf(),
         source,
     })?;
-    Ok((expansion.specs, expansion.left_out))
+    Ok((expansion.specs, expansion.skipped))
 }
 
 fn traced(jit: &Jit, path: &Path) -> Result<Vec<KernelSpec>, Error> {

@@ -99,8 +99,8 @@ fn runs(
         if let Some(name) = given.keys().next() {
             return Ok(Err(format!("--with {name}: {family} does not take it")));
         }
-        let nat = flag(matches, "num_seqs").map_or(Ok(1), |text| text.parse());
-        let Ok(nat @ 1..=64) = nat else {
+        let num_tokens = flag(matches, "num_seqs").map_or(Ok(1), |text| text.parse());
+        let Ok(num_tokens @ 1..=64) = num_tokens else {
             return Ok(Err("--tokens: expected a whole number from 1 to 64".into()));
         };
         let options = Options::default();
@@ -109,7 +109,7 @@ fn runs(
             name: family,
             options: &options,
         };
-        return Ok(Ok(harness.live(session, nat)?));
+        return Ok(Ok(harness.live(session, num_tokens)?));
     }
     if let Some(flag) = unused(jit) {
         return Ok(Err(format!(

@@ -75,8 +75,8 @@ pub(super) fn command(registry: &Registry) -> Command {
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     let started = Instant::now();
     let plan = Plan::make(jit, matches)?;
-    if plan.left_out > 0 {
-        let left_out = plan.left_out;
+    if plan.skipped > 0 {
+        let left_out = plan.skipped;
         output::note(format!(
             "{left_out} combinations left out, since constraints do not allow them"
         ));

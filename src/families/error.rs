@@ -3,7 +3,7 @@
 use crate::families::config::ConstantError;
 use crate::families::decode_layer::WorkspaceError;
 use crate::families::nvfp4::packed::PackError;
-use crate::families::wo_gemv::problem::ProblemError;
+use crate::families::wo_gemv::device_buffers::ProblemError;
 use crate::measure::MeasureError;
 
 impl From<ConstantError> for MeasureError {

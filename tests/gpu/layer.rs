@@ -303,12 +303,12 @@ fn tokens_over_the_workspace_and_a_workspace_for_a_smaller_layer_are_refused() {
     let small = layer(&jit, &context, "cooperative", &[]);
     let problem = problem(&stream, &small, &steps[0]);
     let bound = problem.bind(&small).expect("bound");
-    for nat in [0, 4] {
+    for num_tokens in [0, 4] {
         // SAFETY: refused on the host.
-        let error = unsafe { problem.launch(&bound, nat) }.expect_err("refused");
+        let error = unsafe { problem.launch(&bound, num_tokens) }.expect_err("refused");
         assert_eq!(
             error.to_string(),
-            format!("`decode_layer`: num_tokens = {nat}: it was bound for 1 to 3")
+            format!("`decode_layer`: num_tokens = {num_tokens}: it was bound for 1 to 3")
         );
     }
     let error = problem

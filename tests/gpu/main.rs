@@ -18,7 +18,7 @@ use jitc::engine::request::target::Arch;
 use jitc::engine::run::device::Context;
 use jitc::engine::run::launch::{LaunchError, Order, launch_grid};
 use jitc::engine::run::load::LoadError;
-use jitc::families::wo_gemv::problem::WoProblem;
+use jitc::families::wo_gemv::device_buffers::WoBuffers;
 use jitc::families::wo_gemv::reference::WoInputs;
 use jitc::families::wo_gemv::reference::WoShape;
 use jitc::families::wo_gemv::reference::split_order;
@@ -85,7 +85,7 @@ fn assert_right(jit: &Jit, context: &Context, spec: &KernelSpec) {
     let kernel = jit.load(spec, context).expect("loaded");
     let inputs = WoInputs::random(&SHAPE, 3, 0.0123, 7);
     let stream = context.cuda().default_stream();
-    let mut problem = WoProblem::new(&stream, &SHAPE, SHAPE.num_slots(), &inputs).expect("memory");
+    let mut problem = WoBuffers::new(&stream, &SHAPE, SHAPE.num_slots(), &inputs).expect("memory");
     let actual = problem.run(&kernel, 3, SHAPE.num_slots()).expect("launched");
     let expected = split_order(&SHAPE, &inputs, true);
     assert!(compare(&expected.partials, &actual.partials).is_exact());
@@ -112,7 +112,7 @@ fn chains_over_packed_weights_have_the_bits_of_the_reference() {
     let inputs = WoInputs::random(&shape, 3, 0.0123, 7);
     let packed = inputs.packed(&shape).expect("whole blocks");
     let stream = context.cuda().default_stream();
-    let mut problem = WoProblem::new(&stream, &shape, shape.num_slots(), &packed).expect("memory");
+    let mut problem = WoBuffers::new(&stream, &shape, shape.num_slots(), &packed).expect("memory");
     let family = jit.registry().get("wo_gemv").expect("family");
     for mode in ["fma", "mul_add"] {
         for tile in [&[][..], &[("rows_per_cta", "40"), ("tokens_per_pass", "2")]] {

@@ -11,9 +11,9 @@ fn bench_refuses_a_request_that_it_could_not_measure_before_it_looks_for_a_gpu()
     let dir = tempfile::tempdir().expect("tempdir");
     for (args, word) in [
         (["--tokens", "0"], "at least one token"),
-        (["--tokens", "1,two"], "`two` is no number"),
+        (["--tokens", "1,two"], "`two` is not a number"),
         (["--hidden", "5120,1024"], "a run measures one value of it"),
-        (["--global-scale", "1,x"], "`x` is no number"),
+        (["--global-scale", "1,x"], "`x` is not a number"),
         (
             ["--wo-split", "8,3"],
             "wo_gemv: wo_split (flag --wo-split): `3` is not legal: expected one of 1, 2, 4, 8",
@@ -53,7 +53,10 @@ fn bench_of_the_layer_names_the_flag_that_is_wrong() {
         ),
         (["--rows", "8"], "unknown constant `rows` (flag --rows)"),
         (["--launches", "0"], "expected a whole number from 1"),
-        (["--path", "coop,fast"], "`fast` is none of coop, lite, separate"),
+        (
+            ["--path", "coop,fast"],
+            "`fast`: expected one of coop, lite, separate",
+        ),
         (
             ["--intermediate", "17408,8704"],
             "a run measures one shape; lists are for",

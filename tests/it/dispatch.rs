@@ -47,7 +47,7 @@ fn step(
     set: &[(&str, &str)],
     path: Option<&str>,
     layers: Option<&str>,
-    nat: u32,
+    num_tokens: u32,
 ) -> Explanation {
     let constant = |(name, value): &(&str, &str)| FlagConstant {
         name: (*name).to_owned(),
@@ -65,7 +65,7 @@ fn step(
         .with_compiler(Box::new(Registers(96)));
     let policy = Policy::of(jit.config(), path, layers, 64).expect("policy");
     let problem = Problem {
-        nat,
+        num_tokens,
         layer: 4,
         decode_only: true,
     };
@@ -99,9 +99,9 @@ fn dispatch_says_what_it_chose_and_why_without_a_gpu() {
 #[test]
 fn the_split_is_what_was_set_else_what_was_tuned_else_by_rule() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let run = |set: &[(&str, &str)], nat: u32| {
+    let run = |set: &[(&str, &str)], num_tokens: u32| {
         let all: Vec<_> = SMALL.iter().chain(set).copied().collect();
-        let explained = step(dir.path(), &all, Some("coop"), None, nat);
+        let explained = step(dir.path(), &all, Some("coop"), None, num_tokens);
         let chosen = explained.chosen().expect("chosen");
         (chosen.spec.number("wo_split").expect("a split"), chosen.origin)
     };

@@ -334,7 +334,10 @@ fn live_regions_of_the_example_family_take_a_gpu_and_nothing_else() {
             &["--with", "m=3"][..],
             "scale: --with m: is no launch size and no number that it takes: expected one of n",
         ),
-        (&["--with", "n=some"], "--with n=some: is no number of its type"),
+        (
+            &["--with", "n=some"],
+            "--with n=some: is not a number of its type",
+        ),
         (&["--with", "n"], "--with n: expected NAME=N"),
         (&["--num-regions", "3"], "`3` is not legal: expected one of 0, 2"),
         (

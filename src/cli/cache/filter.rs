@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::Value;
 
-use crate::cli::human::now_unix_ms;
+use crate::cli::format::now_unix_ms;
 use crate::cli::output;
 use crate::engine::cache::{Record, Summary, TierName};
 use crate::engine::config::{parse_age, parse_bytes};

@@ -7,7 +7,7 @@ use clap::{ArgMatches, Command};
 use serde_json::json;
 
 use super::filter::{Filter, Row, filter_args, plain, registers, sort, sort_args, spills, split};
-use crate::cli::human::Style;
+use crate::cli::format::NumberFormat;
 use crate::cli::{Answer, output};
 use crate::engine::cache::Summary;
 use crate::engine::jit::{Error, Jit};
@@ -30,7 +30,7 @@ pub(super) fn ls(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
         output::json_lines(rows.iter().map(object));
         return ExitCode::SUCCESS;
     }
-    let style = Style::of_stdout();
+    let style = NumberFormat::of_stdout();
     let heading = [
         "key",
         "family",
@@ -55,7 +55,7 @@ pub(super) fn ls(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
                 registers(s).to_string(),
                 spills(s).to_string(),
                 style.bytes(row.record.bytes),
-                Style::Plain.millis(s.compile_us),
+                NumberFormat::Plain.millis(s.compile_us),
                 style.time(s.created_unix_ms),
                 style.time(row.record.used_unix_ms),
                 row.tier.to_string(),
@@ -125,7 +125,7 @@ struct Group {
 }
 
 pub(super) fn stats(jit: &Jit, json: bool) -> Answer {
-    let style = Style::of_stdout();
+    let style = NumberFormat::of_stdout();
     let mut tiers = vec![
         ["tier", "entries", "size", "bad", "quarantined", "staging"]
             .map(str::to_owned)
@@ -184,7 +184,7 @@ pub(super) fn stats(jit: &Jit, json: bool) -> Answer {
             .to_vec(),
     ];
     for ((family, arch), group) in groups {
-        let millis = Style::Plain.millis(group.compile_us);
+        let millis = NumberFormat::Plain.millis(group.compile_us);
         rows.push(vec![
             family,
             arch,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::json;
 
-use crate::cli::human::Style;
+use crate::cli::format::NumberFormat;
 use crate::cli::{Answer, output};
 use crate::engine::cache::{Checked, Limits, Receipt, ReceiptError, Store, TierName};
 use crate::engine::config::{parse_age, parse_bytes};
@@ -174,7 +174,7 @@ pub(super) fn prune(jit: &Jit, store: &Store, matches: &ArgMatches, json: bool) 
         output::json(&json!({"dry_run": dry_run, "pruned": pruned}));
         return Ok(ExitCode::SUCCESS);
     }
-    let style = Style::of_stdout();
+    let style = NumberFormat::of_stdout();
     if dry_run {
         for key in &pruned.keys {
             output::line(format!("would remove {key}"));

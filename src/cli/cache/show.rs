@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
 use serde_json::json;
 
 use super::{find, key_arg, not_found};
-use crate::cli::human::Style;
+use crate::cli::format::NumberFormat;
 use crate::cli::{Answer, output};
 use crate::engine::cache::{Entry, FindError, Load, TierName};
 use crate::engine::jit::Jit;
@@ -109,7 +109,7 @@ fn summary(jit: &Jit, entry: &Entry, tier: &TierName, json: bool) {
         );
         return;
     }
-    let style = Style::of_stdout();
+    let style = NumberFormat::of_stdout();
     let field = |name: &str, value: String| output::line(format!("{name:<10} {value}"));
     field("key", key.to_string());
     field("family", format!("{} {}", manifest.family, manifest.arch));

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::filter::{Filter, filter_args, split};
 use super::{find, key_arg, not_found};
-use crate::cli::human::Style;
+use crate::cli::format::NumberFormat;
 use crate::cli::output;
 use crate::engine::atomic_file::write_atomically;
 use crate::engine::build::key::CacheKey;
@@ -66,7 +66,7 @@ pub(super) fn export(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
         output::line(format!(
             "{} entries in {}: {}",
             exported.entries,
-            Style::of_stdout().size(exported.bytes),
+            NumberFormat::of_stdout().size(exported.bytes),
             path.display()
         ));
     }

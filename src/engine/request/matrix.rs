@@ -43,7 +43,7 @@ pub struct Expansion {
     /// Every variant, in the order of the file.
     pub specs: Vec<KernelSpec>,
     /// Combinations that a family's constraints do not allow.
-    pub left_out: usize,
+    pub skipped: usize,
 }
 
 /// A parsed matrix.
@@ -102,7 +102,7 @@ impl Matrix {
     pub fn expand(&self, registry: &Registry, archs: &[Arch]) -> Result<Expansion, MatrixError> {
         let mut expansion = Expansion {
             specs: Vec::new(),
-            left_out: 0,
+            skipped: 0,
         };
         for (n, block) in self.warm.iter().enumerate() {
             block
@@ -144,7 +144,7 @@ impl Block {
                 for arch in &archs {
                     match KernelSpec::new(family, set.iter().copied(), *arch) {
                         Ok(spec) => out.specs.push(spec),
-                        Err(SpecError::Constraint { .. }) => out.left_out += 1,
+                        Err(SpecError::Constraint { .. }) => out.skipped += 1,
                         Err(error) => return Err(error.to_string()),
                     }
                 }
@@ -281,7 +281,7 @@ mod tests {
         let text = "[[warm]]\nfamilies = 'wo_gem?'\narchs = ['sm_90a', 'sm_12*']\n\
                     [warm.constants]\nwo_split = [1, 8]\naccumulate = '*'\n";
         let expansion = expand(text).expect("expanded");
-        assert_eq!((expansion.specs.len(), expansion.left_out), (2 * 3 * 3, 0));
+        assert_eq!((expansion.specs.len(), expansion.skipped), (2 * 3 * 3, 0));
     }
 
     #[test]
@@ -289,8 +289,8 @@ mod tests {
         let text = "[[warm]]\nfamilies = ['wo_gemv']\n[warm.constants]\n\
                     geometry = 'original'\nwo_split = '*'\nslice_ctas = [4]\n";
         let expansion = expand(text).expect("expanded");
-        assert!(expansion.left_out > 0);
-        assert_eq!(expansion.specs.len() + expansion.left_out, 4);
+        assert!(expansion.skipped > 0);
+        assert_eq!(expansion.specs.len() + expansion.skipped, 4);
     }
 
     #[test]

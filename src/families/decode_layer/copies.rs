@@ -52,10 +52,10 @@ pub(super) fn weight_bytes(inputs: &LayerInputs) -> usize {
 pub(super) fn launch(
     bound: &[BoundLayer],
     number: usize,
-    nat: u32,
+    num_tokens: u32,
     stream: sys::CUstream,
 ) -> Result<(), WorkspaceError> {
     // SAFETY: the memory is that of `Copies`, which the caller keeps until the stream
     // is done; one launch follows the other.
-    unsafe { bound[number % bound.len()].launch(nat, stream) }
+    unsafe { bound[number % bound.len()].launch(num_tokens, stream) }
 }

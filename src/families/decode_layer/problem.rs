@@ -31,7 +31,7 @@ impl Room {
     #[must_use]
     pub fn of(dims: &LayerDims, inputs: &LayerInputs) -> Self {
         Self {
-            tokens: inputs.nat,
+            tokens: inputs.num_tokens,
             max_pages: inputs.max_pages,
             pages: inputs.kv_cache.len() / page_bytes(dims),
         }
@@ -55,25 +55,25 @@ fn page_bytes(d: &LayerDims) -> usize {
 /// What a launch wrote, as bits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
-    /// bf16 `[nat, K]`.
+    /// bf16 `[num_tokens, K]`.
     pub attn_rows: Vec<u16>,
-    /// f32 `[nat, slots, H]`.
+    /// f32 `[num_tokens, slots, H]`.
     pub wo_output: Vec<u32>,
-    /// f32 `[nat, H]`.
+    /// f32 `[num_tokens, H]`.
     pub summed: Vec<u32>,
-    /// bf16 `[nat, H]`.
+    /// bf16 `[num_tokens, H]`.
     pub residual_output: Vec<u16>,
-    /// bf16 `[nat, H]`.
+    /// bf16 `[num_tokens, H]`.
     pub attn_output: Vec<u16>,
-    /// bf16 `[nat, H]`, poison where the spec has no `input_norm`.
+    /// bf16 `[num_tokens, H]`, poison where the spec has no `input_norm`.
     pub attn_input: Vec<u16>,
-    /// bf16 `[nat, I]`, empty where the workspace keeps none.
+    /// bf16 `[num_tokens, I]`, empty where the workspace keeps none.
     pub middle: Vec<u16>,
-    /// `[nat, I/2]`.
+    /// `[num_tokens, I/2]`.
     pub codes: Vec<u8>,
-    /// `[nat, I/16]`.
+    /// `[num_tokens, I/16]`.
     pub code_scales: Vec<u8>,
-    /// bf16 `[nat, H]`.
+    /// bf16 `[num_tokens, H]`.
     pub mlp_output: Vec<u16>,
 }
 
@@ -280,27 +280,29 @@ impl LayerProblem {
     ///
     /// It was [`bind`](Self::bind) of this problem that bound it, and the context
     /// is current on this thread.
-    pub unsafe fn launch(&self, bound: &BoundLayer, nat: u32) -> Result<(), WorkspaceError> {
+    pub unsafe fn launch(&self, bound: &BoundLayer, num_tokens: u32) -> Result<(), WorkspaceError> {
         // SAFETY: the memory is this problem's, which outlives what its stream does
         // with it; lengths and pages come from `LayerInputs`, which keeps them inside.
-        unsafe { bound.launch(nat, self.stream.cu_stream()) }
+        unsafe { bound.launch(num_tokens, self.stream.cu_stream()) }
     }
 
-    /// Waits, and reads what the last launch wrote for its `nat` tokens with a
+    /// Waits, and reads what the last launch wrote for its `num_tokens` tokens with a
     /// `W_O` of so many slots. A counter that is not zero is an error.
-    pub fn read(&self, nat: usize, slots: usize) -> Result<Written, WorkspaceError> {
+    pub fn read(&self, num_tokens: usize, slots: usize) -> Result<Written, WorkspaceError> {
         let (d, w, stream) = (&self.dims, &self.workspace, &self.stream);
         let words = |slice: &CudaSlice<f32>, count: usize| -> Result<Vec<u32>, DriverError> {
             let values = stream.clone_dtoh(&slice.slice(..count))?;
             Ok(values.into_iter().map(f32::to_bits).collect())
         };
-        let halves = |slice: &CudaSlice<u16>, width: usize| stream.clone_dtoh(&slice.slice(..nat * width));
-        let bytes = |slice: &CudaSlice<u8>, width: usize| stream.clone_dtoh(&slice.slice(..nat * width));
+        let halves =
+            |slice: &CudaSlice<u16>, width: usize| stream.clone_dtoh(&slice.slice(..num_tokens * width));
+        let bytes =
+            |slice: &CudaSlice<u8>, width: usize| stream.clone_dtoh(&slice.slice(..num_tokens * width));
         let middle = w.middle.as_ref().map(|m| halves(m, d.intermediate)).transpose()?;
         let written = Written {
             attn_rows: halves(&w.attn_rows, d.k())?,
-            wo_output: words(&w.wo_output, nat * slots * d.hidden)?,
-            summed: words(&w.summed, nat * d.hidden)?,
+            wo_output: words(&w.wo_output, num_tokens * slots * d.hidden)?,
+            summed: words(&w.summed, num_tokens * d.hidden)?,
             residual_output: halves(&self.residual_output, d.hidden)?,
             attn_output: halves(&self.attn_output, d.hidden)?,
             attn_input: halves(&self.attn_input, d.hidden)?,

@@ -20,7 +20,7 @@ use crate::engine::run::device::Context;
 use crate::engine::run::load::LoadedKernel;
 use crate::engine::run::tensor::{Dtype, Tensor};
 use crate::families::nvfp4::packed;
-use crate::families::wo_gemv::problem::ProblemError;
+use crate::families::wo_gemv::device_buffers::ProblemError;
 use crate::families::wo_gemv::reference::mma::Accuracy;
 use crate::families::wo_gemv::reference::{WoInputs, WoShape, matmul_f64, split_order};
 use crate::families::wo_gemv::verify::VerifyRequest;
@@ -133,9 +133,9 @@ impl Sweep<'_> {
             let config = GemvConfig::try_from(spec)?;
             let (short, order) = (config.is_bf16, config.mma_order());
             // The most tokens first: all other launches are held to the beginning of it.
-            for nat in (1..=MAX_TOKENS).rev() {
-                let actual = there.launch(&kernel, &config, nat)?;
-                let again = there.launch(&kernel, &config, nat)?;
+            for num_tokens in (1..=MAX_TOKENS).rev() {
+                let actual = there.launch(&kernel, &config, num_tokens)?;
+                let again = there.launch(&kernel, &config, num_tokens)?;
                 let accuracy = Accuracy::of(
                     &actual,
                     &self.exact[..actual.len()],
@@ -157,7 +157,7 @@ impl Sweep<'_> {
                     spec,
                     inputs: self.name,
                     seed: self.seed,
-                    nat: Some(nat),
+                    num_tokens: Some(num_tokens),
                     yardstick: "exact chains",
                 };
                 told.tell(passes, same, &accuracy, sink);
@@ -222,15 +222,15 @@ impl DeviceInputs {
         })
     }
 
-    /// Output `[nat, rows]` of one launch; a bf16 one widened.
+    /// Output `[num_tokens, rows]` of one launch; a bf16 one widened.
     fn launch(
         &self,
         kernel: &Arc<LoadedKernel>,
         config: &GemvConfig,
-        nat: usize,
+        num_tokens: usize,
     ) -> Result<Vec<f32>, ProblemError> {
         let (stream, short) = (&self.stream, config.is_bf16);
-        let elements = nat * self.rows;
+        let elements = num_tokens * self.rows;
         // All bits set is a NaN of either type.
         let mut buffer: CudaSlice<u16> = stream.alloc_zeros(elements * if short { 1 } else { 2 })?;
         let bytes = buffer.len() * size_of::<u16>();
@@ -241,9 +241,9 @@ impl DeviceInputs {
             unsafe { result::memset_d8_async(out, 0xff, bytes, stream.cu_stream()) }?;
         }
         let dtype = if short { Dtype::Bf16 } else { Dtype::F32 };
-        let nat = u32::try_from(nat).unwrap_or(u32::MAX);
+        let num_tokens = u32::try_from(num_tokens).unwrap_or(u32::MAX);
         let bound = (kernel.bind())
-            .size("num_tokens", nat)
+            .size("num_tokens", num_tokens)
             .arg("x", Tensor::all_of(stream, &self.x, Dtype::Bf16))
             .arg("weight", Tensor::all_of(stream, weight, Dtype::U8))
             .arg("scales", Tensor::all_of(stream, scales, Dtype::E4m3))
@@ -254,7 +254,7 @@ impl DeviceInputs {
             .arg("output", Tensor::all_of(stream, &buffer, dtype))
             .finish()?;
         // SAFETY: the buffers are alive until the stream is waited for below.
-        unsafe { bound.launch(&[nat], stream.cu_stream()) }?;
+        unsafe { bound.launch(&[num_tokens], stream.cu_stream()) }?;
         let halves = stream.clone_dtoh(&buffer)?;
         stream.synchronize()?;
         Ok(if short {

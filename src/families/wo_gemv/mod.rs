@@ -2,9 +2,9 @@
 
 pub mod bench;
 mod config;
+pub mod device_buffers;
 pub mod geometry;
 mod harness;
-pub mod problem;
 pub mod reference;
 pub mod regions;
 mod request;

@@ -7,7 +7,7 @@ use cudarc::driver::CudaSlice;
 
 use super::FAMILY;
 use super::config::{Accumulate, LaunchGeometry, WoConfig};
-use super::problem::WoProblem;
+use super::device_buffers::WoBuffers;
 use super::reference::{WoInputs, WoShape, split_order};
 use crate::engine::jit::Jit;
 use crate::engine::request::target::Arch;
@@ -31,19 +31,19 @@ pub fn live(jit: &Jit, tokens: u32) -> Result<Vec<Run>, MeasureError> {
     let device = context.device();
     let here = Arch::of_device(device.major, device.minor);
     let stream = context.cuda().default_stream();
-    let mut problem: Option<(WoShape, WoInputs, WoProblem)> = None;
+    let mut problem: Option<(WoShape, WoInputs, WoBuffers)> = None;
     let mut scratch: CudaSlice<u8> = stream.alloc_zeros(FLUSH_BYTES)?;
     let mut runs = Vec::new();
     for pair in requested_pairs(jit, FAMILY, Some(here))? {
         let shape = WoConfig::try_from(&pair.on)?.shape();
         // Weights do not depend on the split: most variants share them.
-        let same = |p: &(WoShape, WoInputs, WoProblem)| p.0.hidden == shape.hidden && p.0.k == shape.k;
+        let same = |p: &(WoShape, WoInputs, WoBuffers)| p.0.hidden == shape.hidden && p.0.k == shape.k;
         let (_, inputs, problem) = match &mut problem {
             Some(kept) if same(kept) => kept,
             slot => {
                 let inputs = WoInputs::random(&shape, tokens as usize, 1.0, 4242);
                 let most_slots = 8 * shape.num_kv_heads.max(4);
-                let there = WoProblem::new(&stream, &shape, most_slots, &inputs)?;
+                let there = WoBuffers::new(&stream, &shape, most_slots, &inputs)?;
                 slot.insert((shape, inputs, there))
             }
         };
@@ -56,25 +56,25 @@ fn one(
     jit: &Jit,
     context: &Context,
     pair: &Pair,
-    (inputs, problem): (&WoInputs, &mut WoProblem),
+    (inputs, problem): (&WoInputs, &mut WoBuffers),
     scratch: &mut CudaSlice<u8>,
 ) -> Result<Run, MeasureError> {
     let (on, off) = (&pair.on, &pair.off);
     let config = WoConfig::try_from(on)?;
     let shape = config.shape();
     let (on_kernel, off_kernel) = (jit.load(on, context)?, jit.load(off, context)?);
-    let nat = inputs.nat;
+    let num_tokens = inputs.num_tokens;
     let layout = match config.geometry {
         LaunchGeometry::Original => Layout::Slots,
         LaunchGeometry::Tiled => Layout::Tiles,
     };
-    let tokens = u32::try_from(nat).unwrap_or(u32::MAX);
+    let tokens = u32::try_from(num_tokens).unwrap_or(u32::MAX);
     let geometry = geometry(pair, &on_kernel, &[tokens], layout);
     let stream = context.cuda().default_stream();
     let (words, timing) = buffer(&stream, pair, &geometry)?;
 
     let expected = split_order(&shape, inputs, config.accumulate == Accumulate::Fma);
-    let actual = problem.run_timed(&on_kernel, nat, shape.num_slots(), timing)?;
+    let actual = problem.run_timed(&on_kernel, num_tokens, shape.num_slots(), timing)?;
     for (what, compared) in [
         ("partials", compare(&expected.partials, &actual.partials)),
         ("output", compare(&expected.output, &actual.output)),
@@ -91,8 +91,8 @@ fn one(
 
     let against = "equal to the reference in every bit";
     let bound = [
-        problem.bind(&off_kernel, nat, 0)?,
-        problem.bind(&on_kernel, nat, timing)?,
+        problem.bind(&off_kernel, num_tokens, 0)?,
+        problem.bind(&on_kernel, num_tokens, timing)?,
     ];
     let account = |words: &[u64]| {
         let (table, source) = (pair.table.clone(), TickSource::of_spec(on));
@@ -105,6 +105,6 @@ fn one(
         off,
         against,
         &account,
-        &mut |regions| Ok(problem.launch(&bound[usize::from(regions)], nat)?),
+        &mut |regions| Ok(problem.launch(&bound[usize::from(regions)], num_tokens)?),
     )
 }

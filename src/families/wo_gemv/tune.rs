@@ -76,11 +76,11 @@ impl TuneRequest {
         let family = jit.registry().get(FAMILY)?;
         let mut problems = Vec::new();
         for variant in &self.wo.variants {
-            for nat in &self.wo.tokens {
+            for num_tokens in &self.wo.tokens {
                 let problem = Problem {
                     variant,
-                    nat: *nat,
-                    candidates: self.candidates(family, variant, *nat),
+                    num_tokens: *num_tokens,
+                    candidates: self.candidates(family, variant, *num_tokens),
                 };
                 if problem.candidates.is_empty() {
                     return Err(empty_search_space(&problem.label()));
@@ -91,14 +91,14 @@ impl TuneRequest {
         Ok(problems)
     }
 
-    fn candidates(&self, family: &Arc<Family>, variant: &WoVariant, nat: usize) -> Vec<Geometry> {
+    fn candidates(&self, family: &Arc<Family>, variant: &WoVariant, num_tokens: usize) -> Vec<Geometry> {
         let allowed = |geometry: &Geometry| {
             geometry.keys().all(|name| family.constants.contains_key(name))
                 && (self.wo)
                     .spec(family, variant, geometry, Arch::DEFAULTS[0])
                     .is_ok()
         };
-        let mut all = space(variant.accumulate.name(), nat, &self.space);
+        let mut all = space(variant.accumulate.name(), num_tokens, &self.space);
         all.retain(allowed);
         all
     }
@@ -107,7 +107,7 @@ impl TuneRequest {
 /// A variant at a number of tokens.
 struct Problem<'a> {
     variant: &'a WoVariant,
-    nat: usize,
+    num_tokens: usize,
     candidates: Vec<Geometry>,
 }
 
@@ -116,7 +116,7 @@ impl Problem<'_> {
         let variant = self.variant;
         format!(
             "wo_split={} {} tokens={}",
-            variant.wo_split, variant.accumulate, self.nat
+            variant.wo_split, variant.accumulate, self.num_tokens
         )
     }
 }
@@ -163,14 +163,14 @@ fn best(
     inputs: &mut Inputs,
     sink: &mut Sink<'_>,
 ) -> Result<Option<Winner>, MeasureError> {
-    let problem = request.wo.problem(asked.variant, asked.nat);
+    let problem = request.wo.problem(asked.variant, asked.num_tokens);
     let (mut winner, mut floor, mut tried) = (None::<Winner>, f64::NAN, 0);
     for geometry in &asked.candidates {
         let choice = Choice {
             origin: Origin::Forced,
             geometry: geometry.clone(),
         };
-        let measured = session.one(asked.variant, asked.nat, choice, inputs, sink)?;
+        let measured = session.one(asked.variant, asked.num_tokens, choice, inputs, sink)?;
         let Some(summary) = measured.timed.summary else {
             continue;
         };
@@ -205,15 +205,18 @@ fn tell(
     median_us: Option<f64>,
     sink: &mut Sink<'_>,
 ) {
-    let (constants, nat) = (request.wo.problem(asked.variant, asked.nat).constants, asked.nat);
+    let (constants, num_tokens) = (
+        request.wo.problem(asked.variant, asked.num_tokens).constants,
+        asked.num_tokens,
+    );
     let median = median_us.map_or(String::new(), |us| format!("{us:8.2} us  "));
     let problem = ["wo_split", "accumulate"].map(|n| format!("{n}={}", constants[n]));
     sink(Event::Object(
-        json!({"event": "candidate", "problem": constants, "tokens": nat,
+        json!({"event": "candidate", "problem": constants, "tokens": num_tokens,
         "constants": geometry, "median_us": median_us}),
     ));
     sink(Event::Line(format!(
-        "{median}{} tokens={nat}  {}",
+        "{median}{} tokens={num_tokens}  {}",
         problem.join(" "),
         geometry_text(geometry)
     )));

@@ -22,7 +22,7 @@ pub use geometry::{Geometry, Layout};
 pub use live::{Cost, Run};
 pub use npy::{Array, NpyError};
 pub use page::page;
-pub use reduce::{CtaAccount, Reduced, RegionRow, Rest, reduce};
+pub use reduce::{CtaAccount, Reduced, RegionRow, Unaccounted, reduce};
 pub use report::{COLUMNS, csv, to_json, warnings};
 pub use trace::trace;
 

@@ -54,7 +54,7 @@ pub struct CtaAccount {
 
 /// Where the launch's time is that no region of the busiest block holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rest {
+pub struct Unaccounted {
     /// Before the first tick of any block and after the last one: from the launch's
     /// measured start to the kernel's first instruction, and from its last to the
     /// measured end. `None` without a measured launch, or with cycles.
@@ -85,7 +85,7 @@ pub struct Reduced {
     /// blocks do not share.
     pub window: Option<i64>,
     /// What the busiest block's regions leave unexplained, by place.
-    pub rest: Rest,
+    pub rest: Unaccounted,
 }
 
 impl Reduced {
@@ -176,7 +176,7 @@ pub fn reduce(ticks: &Ticks) -> Reduced {
         wait: ctas.iter().map(|c| c.wait).sum(),
         step: if globaltimer { step(ticks) } else { 0 },
         window,
-        rest: Rest {
+        rest: Unaccounted {
             outside: window
                 .zip(total_us)
                 .map(|(window, us)| rounded(us * 1000.0) - window),

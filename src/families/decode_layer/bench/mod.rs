@@ -76,9 +76,9 @@ struct Run<'a> {
 /// the files.
 pub fn bench(jit: &Jit, request: &LayerBenchRequest, sink: &mut Sink<'_>) -> Result<Verdict, MeasureError> {
     // What is not legal is refused here, not once a GPU was found.
-    variants(jit, &request.nats, None)?;
+    variants(jit, &request.token_counts, None)?;
     let session = BenchSession::open(jit, &request.options)?;
-    let (variants, dims) = variants(jit, &request.nats, Some(session.arch()))?;
+    let (variants, dims) = variants(jit, &request.token_counts, Some(session.arch()))?;
     jit.prepare_each(variants.iter().flat_map(|v| [&v.coop, &v.lite]))?;
     let mut run = Run {
         session: &session,
@@ -89,7 +89,7 @@ pub fn bench(jit: &Jit, request: &LayerBenchRequest, sink: &mut Sink<'_>) -> Res
     for variant in &variants {
         run.judge(&variant.coop, sink)?;
     }
-    let most = request.nats.iter().copied().max().unwrap_or(1);
+    let most = request.token_counts.iter().copied().max().unwrap_or(1);
     for context in request.contexts.iter().copied() {
         let inputs = dims.inputs(&vec![context; most], Kv::Random, session.seed);
         let mut sets = Sets::new(&session, &dims, &inputs)?;
@@ -98,21 +98,21 @@ pub fn bench(jit: &Jit, request: &LayerBenchRequest, sink: &mut Sink<'_>) -> Res
         } else {
             None
         };
-        for nat in request.nats.iter().copied() {
-            let bytes = sets.bytes(context, nat);
+        for num_tokens in request.token_counts.iter().copied() {
+            let bytes = sets.bytes(context, num_tokens);
             let plan = Plan {
                 launches_per_graph: PER_GRAPH.max(sets.count()),
                 ..session.plan
             };
             let at = At {
                 context,
-                nat,
+                num_tokens,
                 copies: sets.count(),
                 plan,
                 bytes,
                 floor: sets.floor(&session, &plan, bytes)?,
             };
-            for variant in variants.iter().filter(|v| v.nat == nat) {
+            for variant in variants.iter().filter(|v| v.num_tokens == num_tokens) {
                 run.points_of(variant, at, &mut sets, separate.as_ref(), sink)?;
             }
         }
@@ -151,7 +151,7 @@ impl Run<'_> {
         sink: &mut Sink<'_>,
     ) -> Result<(), MeasureError> {
         let (session, plan) = (self.session, at.plan);
-        let nat = u32::try_from(at.nat).unwrap_or(u32::MAX);
+        let num_tokens = u32::try_from(at.num_tokens).unwrap_or(u32::MAX);
         let layer = |spec: &KernelSpec| -> Result<Layer, MeasureError> {
             let kernel = session.jit.load(spec, &session.context)?;
             Ok(Layer::new(spec, kernel)?)
@@ -159,7 +159,7 @@ impl Run<'_> {
         let (coop_layer, lite_layer) = (layer(&variant.coop)?, layer(&variant.lite)?);
         let (coop, lite) = (sets.bind(&coop_layer)?, sets.bind(&lite_layer)?);
         let slots = coop_layer.dims().slots;
-        let expected = sets.written(&lite, nat, slots)?;
+        let expected = sets.written(&lite, num_tokens, slots)?;
         // nvllm's geometry divides FC2's sums otherwise, so it is held to itself
         // and to the references alone.
         let spread = variant.coop.constants()["geometry"].to_string() == "spread";
@@ -168,7 +168,10 @@ impl Run<'_> {
             let bound = if path == BenchPath::Coop { &coop } else { &lite };
             let mut bits = Bits::default();
             if gated {
-                let (one, two) = (sets.written(bound, nat, slots)?, sets.written(bound, nat, slots)?);
+                let (one, two) = (
+                    sets.written(bound, num_tokens, slots)?,
+                    sets.written(bound, num_tokens, slots)?,
+                );
                 bits = Bits {
                     repeat: Some(one == two),
                     as_lite: spread.then_some(one == expected),
@@ -177,7 +180,7 @@ impl Run<'_> {
             let passes = gated && bits.are_good();
             let kernels = match separate {
                 Some(separate) if path == BenchPath::Separate => {
-                    Some(separate.kernels(session, &variant.coop, nat)?)
+                    Some(separate.kernels(session, &variant.coop, num_tokens)?)
                 }
                 _ => None,
             };
@@ -201,10 +204,10 @@ impl Run<'_> {
             if passes {
                 let samples = match (&kernels, separate) {
                     (Some(kernels), Some(separate)) => {
-                        separate.sample(session, &plan, &lite, kernels, nat)?
+                        separate.sample(session, &plan, &lite, kernels, num_tokens)?
                     }
                     _ => sample(&session.context, &plan, &mut |i, stream| {
-                        Ok::<_, MeasureError>(copies::launch(bound, i, nat, stream)?)
+                        Ok::<_, MeasureError>(copies::launch(bound, i, num_tokens, stream)?)
                     })?,
                 };
                 summary = Summary::of(&samples);
@@ -218,7 +221,7 @@ impl Run<'_> {
                     path.name(),
                     variant.coop.variant(),
                     at.context,
-                    at.nat
+                    at.num_tokens
                 )));
             }
             self.points.push(Point {

@@ -21,7 +21,7 @@ const FORMULA: &str = "codes and scales of W_O, gate, up and down, once; \
 #[derive(Debug, Clone, Copy)]
 pub(super) struct At {
     pub(super) context: usize,
-    pub(super) nat: usize,
+    pub(super) num_tokens: usize,
     /// Copies of weights and cache that take turns.
     pub(super) copies: usize,
     pub(super) plan: Plan,
@@ -58,7 +58,7 @@ impl Bits {
 /// The folder of a point's files, below `--out`.
 pub(super) fn folder(path: Path, spec: &KernelSpec, at: &At) -> String {
     let variant = spec.variant().replace(' ', "-").replace('=', "_");
-    format!("c{}-t{}-{}-{variant}", at.context, at.nat, path.name())
+    format!("c{}-t{}-{}-{variant}", at.context, at.num_tokens, path.name())
 }
 
 /// A kernel of a point, with its key and where it came from.
@@ -79,7 +79,7 @@ pub(super) fn config(path: Path, at: &At, seed: u64, kernels: &[Value]) -> Value
     let plan = &at.plan;
     json!({
         "git_sha": run_files::git_sha(), "path": path.name(), "cooperative": path == Path::Coop,
-        "context": at.context, "copies": at.copies, "num_active_tokens": at.nat, "seed": seed,
+        "context": at.context, "copies": at.copies, "num_active_tokens": at.num_tokens, "seed": seed,
         "launches": plan.samples, "warmup_launches": plan.warmups, "method": plan.method,
         "launches_per_sample": plan.launches_per_graph, "kernels": kernels,
         "payload_bytes": at.bytes, "stream_us": at.floor, "effective_bytes_formula": FORMULA,

@@ -22,17 +22,19 @@ pub(super) fn tell(run: &Run, sink: &mut Sink<'_>) -> Value {
         let timed = &p.timed;
         let mut row: Vec<String> = vec![
             p.at.context.to_string(),
-            p.at.nat.to_string(),
+            p.at.num_tokens.to_string(),
             p.path.name().to_owned(),
             p.spec.variant(),
         ];
         row.extend(timed.cells());
         rows.push(row);
-        values.push(json!({"event": "point", "context": p.at.context, "nat": p.at.nat,
+        values.push(
+            json!({"event": "point", "context": p.at.context, "nat": p.at.num_tokens,
             "copies": p.at.copies, "plan": p.at.plan,
             "path": p.path.name(), "variant": p.spec.variant(), "passes": timed.passes, "bytes": timed.bytes,
             "gbps": timed.gbps(), "summary": timed.summary, "stream_us": timed.floor,
-            "over_stream": timed.over_stream(), "tokens_a_decode": p.decodes}));
+            "over_stream": timed.over_stream(), "tokens_a_decode": p.decodes}),
+        );
     }
     let device = run.session.context.device();
     for value in &values {
@@ -84,11 +86,11 @@ fn decodes(points: &[Point]) -> Vec<String> {
         let Some([gate_up, down]) = p.decodes else {
             continue;
         };
-        if (gate_up.min(down) as usize) < p.at.nat {
+        if (gate_up.min(down) as usize) < p.at.num_tokens {
             let line = format!(
                 "separate with {} tokens: {gate_up} a decode of gate_up, {down} of down: \
                  what shared memory has room for",
-                p.at.nat
+                p.at.num_tokens
             );
             if !lines.contains(&line) {
                 lines.push(line);
@@ -107,7 +109,7 @@ pub(super) fn csv(points: &[Point]) -> String {
             text,
             "{},{},{},{},{},{},{},{},{},{:.3}",
             p.at.context,
-            p.at.nat,
+            p.at.num_tokens,
             p.path.name(),
             p.spec.variant(),
             p.timed.passes,
@@ -126,10 +128,16 @@ pub(super) fn csv(points: &[Point]) -> String {
 pub(super) fn picture(device: &str, points: &[Point]) -> String {
     let mut panels: Vec<(usize, plot::Panel)> = Vec::new();
     for p in points {
-        let at = panels.iter().position(|(nat, _)| *nat == p.at.nat);
+        let at = panels
+            .iter()
+            .position(|(num_tokens, _)| *num_tokens == p.at.num_tokens);
         let at = at.unwrap_or_else(|| {
-            let title = format!("{} token{}", p.at.nat, if p.at.nat == 1 { "" } else { "s" });
-            panels.push((p.at.nat, plot::Panel::new(title)));
+            let title = format!(
+                "{} token{}",
+                p.at.num_tokens,
+                if p.at.num_tokens == 1 { "" } else { "s" }
+            );
+            panels.push((p.at.num_tokens, plot::Panel::new(title)));
             panels.len() - 1
         });
         let panel = &mut panels[at].1;
@@ -138,7 +146,7 @@ pub(super) fn picture(device: &str, points: &[Point]) -> String {
             panel.put(&line(p), p.at.context, us);
         }
     }
-    panels.sort_by_key(|(nat, _)| *nat);
+    panels.sort_by_key(|(num_tokens, _)| *num_tokens);
     let panels: Vec<plot::Panel> = panels.into_iter().map(|(_, panel)| panel).collect();
     let title = format!("decode layer on {device}, median microseconds a launch, the fastest split of each");
     plot::svg(&title, "context", &panels)
@@ -161,7 +169,7 @@ mod tests {
     use crate::engine::request::spec::KernelSpec;
     use crate::measure::timing::{Method, Plan, Summary};
 
-    fn point(nat: usize, split: &str, us: Option<f64>) -> Point {
+    fn point(num_tokens: usize, split: &str, us: Option<f64>) -> Point {
         let registry = crate::engine::request::template::Registry::load(None).expect("families");
         let family = registry
             .get(crate::families::decode_layer::FAMILY)
@@ -170,7 +178,7 @@ mod tests {
         Point {
             at: At {
                 context: 4096,
-                nat,
+                num_tokens,
                 copies: 10,
                 plan: Plan {
                     method: Method::Graph,

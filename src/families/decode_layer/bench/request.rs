@@ -60,7 +60,7 @@ pub struct LayerBenchRequest {
     /// Positions of every sequence, a measurement each.
     pub contexts: Vec<usize>,
     /// Tokens of a launch.
-    pub nats: Vec<usize>,
+    pub token_counts: Vec<usize>,
     /// Ways to run it.
     pub paths: Vec<BenchPath>,
     /// How to launch, how often, and where files go.
@@ -98,7 +98,7 @@ impl LayerBenchRequest {
         let paths: Result<_, String> = text(PATH.name).split(',').map(path).collect();
         Ok(Self {
             contexts: numbers(CONTEXT.name, MAX_POSITIONS).map_err(MeasureError::Request)?,
-            nats: numbers(TOKENS.name, MAX_TOKENS).map_err(MeasureError::Request)?,
+            token_counts: numbers(TOKENS.name, MAX_TOKENS).map_err(MeasureError::Request)?,
             paths: paths.map_err(MeasureError::Request)?,
             options: BenchOptions::read(options)?,
         })
@@ -108,7 +108,7 @@ impl LayerBenchRequest {
 /// A variant on both paths.
 pub(super) struct Variant {
     /// Tokens of a launch.
-    pub(super) nat: usize,
+    pub(super) num_tokens: usize,
     pub(super) coop: KernelSpec,
     pub(super) lite: KernelSpec,
 }
@@ -117,7 +117,7 @@ pub(super) struct Variant {
 /// (`here`) what is not legal is refused just so.
 pub(super) fn variants(
     jit: &Jit,
-    nats: &[usize],
+    token_counts: &[usize],
     here: Option<Arch>,
 ) -> Result<(Vec<Variant>, LayerDims), MeasureError> {
     let mut specs: Vec<KernelSpec> = Vec::new();
@@ -135,12 +135,12 @@ pub(super) fn variants(
         .constant("tokens_per_pass", &tokens.variables)
         .is_some();
     let mut variants = Vec::new();
-    for nat in nats {
+    for num_tokens in token_counts {
         for spec in &specs {
             variants.push(Variant {
-                nat: *nat,
-                coop: with_tokens(spec, *nat, chosen)?,
-                lite: with_tokens(&with_launch(spec, Launch::Separate)?, *nat, chosen)?,
+                num_tokens: *num_tokens,
+                coop: with_tokens(spec, *num_tokens, chosen)?,
+                lite: with_tokens(&with_launch(spec, Launch::Separate)?, *num_tokens, chosen)?,
             });
         }
     }
@@ -150,11 +150,11 @@ pub(super) fn variants(
 /// The variant for so many tokens: unless it was chosen, by itself or
 /// with a preset, `tokens` is what shares a pass by rule; eight on tensor cores with
 /// packed weights, where they fit.
-fn with_tokens(spec: &KernelSpec, nat: usize, chosen: bool) -> Result<KernelSpec, MeasureError> {
+fn with_tokens(spec: &KernelSpec, num_tokens: usize, chosen: bool) -> Result<KernelSpec, MeasureError> {
     let is_default = |name: &str| spec.constants()[name] == spec.family().constants[name].default;
-    let nat = u32::try_from(nat).unwrap_or(u32::MAX);
+    let num_tokens = u32::try_from(num_tokens).unwrap_or(u32::MAX);
     let laid = |eight: bool| {
-        let (tokens, short_ring) = tune::pass(nat, eight);
+        let (tokens, short_ring) = tune::pass(num_tokens, eight);
         let texts: Vec<(&str, String)> = spec
             .constants()
             .iter()
@@ -216,10 +216,10 @@ mod tests {
     fn packed_weights_on_tensor_cores_have_eight_tokens_a_pass_where_they_fit() {
         let registry = crate::engine::request::template::Registry::load(None).expect("families");
         let family = registry.get(FAMILY).expect("family");
-        let tokens = |set: &[(&str, &str)], nat, chosen| {
+        let tokens = |set: &[(&str, &str)], num_tokens, chosen| {
             let arch = "sm_90a".parse().expect("arch");
             let spec = KernelSpec::new(family, set.iter().copied(), arch).expect("legal");
-            let laid = with_tokens(&spec, nat, chosen).expect("laid");
+            let laid = with_tokens(&spec, num_tokens, chosen).expect("laid");
             laid.number("tokens_per_pass").expect("tokens")
         };
         let (packed, mma) = (("weight_layout", "packed64"), ("accumulate", "mma"));

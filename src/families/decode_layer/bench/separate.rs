@@ -91,15 +91,15 @@ impl Separate {
             .query
             .iter()
             .cycle()
-            .take(inputs.nat * widest)
+            .take(inputs.num_tokens * widest)
             .map(|v| v.to_bits())
             .collect();
         Ok(Self {
             x: stream.clone_htod(&row)?,
             global: stream.clone_htod(&[inputs.wo_global])?,
-            out: stream.alloc_zeros(inputs.nat * 2 * widest)?,
-            partials: stream.alloc_zeros(inputs.nat * dims.slots * dims.hidden)?,
-            counters: stream.alloc_zeros(1024 * inputs.nat)?,
+            out: stream.alloc_zeros(inputs.num_tokens * 2 * widest)?,
+            partials: stream.alloc_zeros(inputs.num_tokens * dims.slots * dims.hidden)?,
+            counters: stream.alloc_zeros(1024 * inputs.num_tokens)?,
             copies,
             dims: *dims,
             stream,
@@ -111,7 +111,7 @@ impl Separate {
         &self,
         session: &BenchSession<'_>,
         spec: &KernelSpec,
-        nat: u32,
+        num_tokens: u32,
     ) -> Result<Kernels, MeasureError> {
         let d = &self.dims;
         let loaded = |spec: KernelSpec| -> Result<_, MeasureError> {
@@ -119,9 +119,9 @@ impl Separate {
             Ok((spec, kernel))
         };
         Ok(Kernels {
-            wo: loaded(Self::wo(session, spec, nat)?)?,
-            gate_up: loaded(gemv_spec(session, 2 * d.intermediate, d.hidden, nat)?)?,
-            down: loaded(gemv_spec(session, d.hidden, d.intermediate, nat)?)?,
+            wo: loaded(Self::wo(session, spec, num_tokens)?)?,
+            gate_up: loaded(gemv_spec(session, 2 * d.intermediate, d.hidden, num_tokens)?)?,
+            down: loaded(gemv_spec(session, d.hidden, d.intermediate, num_tokens)?)?,
         })
     }
 
@@ -132,23 +132,27 @@ impl Separate {
         plan: &Plan,
         attention: &[BoundLayer],
         kernels: &Kernels,
-        nat: u32,
+        num_tokens: u32,
     ) -> Result<Vec<f64>, MeasureError> {
         let bound = (self.copies.iter())
-            .map(|copy| self.bind(kernels, copy, nat))
+            .map(|copy| self.bind(kernels, copy, num_tokens))
             .collect::<Result<Vec<_>, _>>()?;
         sample(&session.context, plan, &mut |i, stream| {
             // SAFETY: as in `copies::launch`.
-            unsafe { attention[i % attention.len()].launch_entries(ATTENTION, nat, stream) }?;
+            unsafe { attention[i % attention.len()].launch_entries(ATTENTION, num_tokens, stream) }?;
             for kernel in &bound[i % bound.len()] {
                 // SAFETY: these buffers are alive, and launches follow each other.
-                unsafe { kernel.launch(&[nat], stream) }?;
+                unsafe { kernel.launch(&[num_tokens], stream) }?;
             }
             Ok(())
         })
     }
 
-    fn wo(session: &BenchSession<'_>, spec: &KernelSpec, nat: u32) -> Result<KernelSpec, MeasureError> {
+    fn wo(
+        session: &BenchSession<'_>,
+        spec: &KernelSpec,
+        num_tokens: u32,
+    ) -> Result<KernelSpec, MeasureError> {
         let names = [
             "hidden",
             "num_q_heads",
@@ -164,7 +168,7 @@ impl Separate {
         let problem = Problem {
             family: wo_gemv::FAMILY.into(),
             constants: constants.clone(),
-            tokens: nat,
+            tokens: num_tokens,
         };
         constants.extend(
             choose(
@@ -182,12 +186,12 @@ impl Separate {
     }
 
     /// The three kernels over one copy of the weights.
-    fn bind(&self, kernels: &Kernels, copy: &Copy, nat: u32) -> Result<[BoundKernel; 3], BindError> {
+    fn bind(&self, kernels: &Kernels, copy: &Copy, num_tokens: u32) -> Result<[BoundKernel; 3], BindError> {
         let [wo, gate_up, down] = copy;
         let s = &self.stream;
         let common = |kernel: &Arc<LoadedKernel>, (codes, scales): &(CudaSlice<u8>, CudaSlice<u8>)| {
             (kernel.bind())
-                .size("num_tokens", nat)
+                .size("num_tokens", num_tokens)
                 .arg("weight", Tensor::all_of(s, codes, Dtype::U8))
                 .arg("scales", Tensor::all_of(s, scales, Dtype::E4m3))
                 .arg("global_scale", Tensor::all_of(s, &self.global, Dtype::F32))
@@ -212,7 +216,7 @@ fn gemv_spec(
     session: &BenchSession<'_>,
     rows: usize,
     k: usize,
-    nat: u32,
+    num_tokens: u32,
 ) -> Result<KernelSpec, MeasureError> {
     let family = session.jit.registry().get(gemv::FAMILY)?;
     let room = session.context.device().shared_mem_per_block;
@@ -222,7 +226,7 @@ fn gemv_spec(
         room,
         rows,
         k,
-        nat.next_power_of_two().min(8),
+        num_tokens.next_power_of_two().min(8),
     )
 }
 

@@ -54,8 +54,8 @@ impl Sets {
     }
 
     /// Bytes of weights, scales and cache that a launch has to read.
-    pub(super) fn bytes(&self, context: usize, nat: usize) -> usize {
-        self.weight_bytes + nat * context * self.position_bytes
+    pub(super) fn bytes(&self, context: usize, num_tokens: usize) -> usize {
+        self.weight_bytes + num_tokens * context * self.position_bytes
     }
 
     /// A layer over each copy.
@@ -67,14 +67,14 @@ impl Sets {
     pub(super) fn written(
         &mut self,
         bound: &[BoundLayer],
-        nat: u32,
+        num_tokens: u32,
         slots: usize,
     ) -> Result<Written, MeasureError> {
         let copy = &mut self.copies.0[0];
         copy.poison()?;
         // SAFETY: the first of `bound` was bound to this copy; the context is current.
-        unsafe { copy.launch(&bound[0], nat) }?;
-        Ok(copy.read(nat as usize, slots)?)
+        unsafe { copy.launch(&bound[0], num_tokens) }?;
+        Ok(copy.read(num_tokens as usize, slots)?)
     }
 
     /// The streaming kernel over so many bytes.

@@ -128,7 +128,7 @@ pub fn explain(
     policy: &Policy,
     problem: Problem,
 ) -> Result<Explanation, MeasureError> {
-    let candidates = candidates(jit, &target, problem.nat)?;
+    let candidates = candidates(jit, &target, problem.num_tokens)?;
     let variants: Vec<Variant> = candidates.iter().map(|c| c.variant).collect();
     Ok(Explanation {
         choice: select(&variants, policy, &problem),
@@ -138,7 +138,7 @@ pub fn explain(
     })
 }
 
-fn candidates(jit: &Jit, target: &Target, nat: u32) -> Result<Vec<Candidate>, MeasureError> {
+fn candidates(jit: &Jit, target: &Target, num_tokens: u32) -> Result<Vec<Candidate>, MeasureError> {
     let device = &target.device;
     let arch = Arch::of_device(device.major, device.minor);
     let record = jit.config().cache_dir();
@@ -148,7 +148,7 @@ fn candidates(jit: &Jit, target: &Target, nat: u32) -> Result<Vec<Candidate>, Me
     let set = set_geometry(jit.config(), jit.registry().get(FAMILY)?);
     let mut all = Vec::new();
     for asked in asked_launches(jit, arch)? {
-        let (spec, origin) = lay_out(&record, device, &asked, nat, &set)?;
+        let (spec, origin) = lay_out(&record, device, &asked, num_tokens, &set)?;
         let registers = jit.prepare(&spec)?.fetched.artifact.registers();
         let resident = target.resident(jit, &spec, registers)?;
         if let Some(variant) = Variant::of(&spec, resident) {

@@ -21,7 +21,7 @@ pub use policy::{Layers, Path, Policy};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Problem {
     /// Tokens.
-    pub nat: u32,
+    pub num_tokens: u32,
     /// The layer.
     pub layer: u32,
     /// Whether every sequence of the step decodes.
@@ -72,16 +72,16 @@ impl Variant {
         })
     }
 
-    /// Blocks of the grid for `nat` tokens.
+    /// Blocks of the grid for `num_tokens` tokens.
     #[must_use]
-    pub fn grid_blocks(&self, nat: u32) -> u64 {
-        u64::from(self.blocks) * if self.per_token { u64::from(nat) } else { 1 }
+    pub fn grid_blocks(&self, num_tokens: u32) -> u64 {
+        u64::from(self.blocks) * if self.per_token { u64::from(num_tokens) } else { 1 }
     }
 
     /// Whether it may be launched: waiting blocks have to be resident together.
     #[must_use]
-    pub fn fits(&self, nat: u32) -> bool {
-        self.kind == Kind::Lite || self.grid_blocks(nat) <= u64::from(self.capacity)
+    pub fn fits(&self, num_tokens: u32) -> bool {
+        self.kind == Kind::Lite || self.grid_blocks(num_tokens) <= u64::from(self.capacity)
     }
 }
 
@@ -175,13 +175,13 @@ pub fn select(variants: &[Variant], policy: &Policy, problem: &Problem) -> Choic
     if !policy.layers.allow(problem.layer) {
         return Choice::none(Reason::Layer);
     }
-    let nat = problem.nat;
-    if nat == 0 || nat > policy.max_tokens {
+    let num_tokens = problem.num_tokens;
+    if num_tokens == 0 || num_tokens > policy.max_tokens {
         return Choice::none(Reason::Tokens {
             room: policy.max_tokens,
         });
     }
-    let lite = best(variants, Kind::Lite, nat);
+    let lite = best(variants, Kind::Lite, num_tokens);
     if policy.path == Path::Lite {
         return Choice {
             variant: lite,
@@ -192,7 +192,7 @@ pub fn select(variants: &[Variant], policy: &Policy, problem: &Problem) -> Choic
             },
         };
     }
-    if let Some(coop) = best(variants, Kind::Coop, nat) {
+    if let Some(coop) = best(variants, Kind::Coop, num_tokens) {
         return Choice {
             variant: Some(coop),
             reason: Reason::Fits,
@@ -201,7 +201,7 @@ pub fn select(variants: &[Variant], policy: &Policy, problem: &Problem) -> Choic
     let smallest = variants
         .iter()
         .filter(|v| v.kind == Kind::Coop)
-        .map(|v| (v.grid_blocks(nat), v.capacity))
+        .map(|v| (v.grid_blocks(num_tokens), v.capacity))
         .min();
     match (policy.path, smallest) {
         (Path::Coop, Some((blocks, capacity))) => {
@@ -220,10 +220,15 @@ pub fn select(variants: &[Variant], policy: &Policy, problem: &Problem) -> Choic
 
 /// The variant of a kind that needs fewest passes over the weights, and among
 /// those the one for fewest tokens.
-fn best(variants: &[Variant], kind: Kind, nat: u32) -> Option<usize> {
+fn best(variants: &[Variant], kind: Kind, num_tokens: u32) -> Option<usize> {
     (0..variants.len())
-        .filter(|at| variants[*at].kind == kind && variants[*at].fits(nat))
-        .min_by_key(|at| (nat.div_ceil(variants[*at].tokens.max(1)), variants[*at].tokens))
+        .filter(|at| variants[*at].kind == kind && variants[*at].fits(num_tokens))
+        .min_by_key(|at| {
+            (
+                num_tokens.div_ceil(variants[*at].tokens.max(1)),
+                variants[*at].tokens,
+            )
+        })
 }
 
 #[cfg(test)]
@@ -231,7 +236,7 @@ mod tests {
     use super::*;
 
     const STEP: Problem = Problem {
-        nat: 1,
+        num_tokens: 1,
         layer: 3,
         decode_only: true,
     };
@@ -254,13 +259,13 @@ mod tests {
         ]
     }
 
-    fn choose(variants: &[Variant], path: Path, nat: u32) -> (Option<usize>, Reason) {
+    fn choose(variants: &[Variant], path: Path, num_tokens: u32) -> (Option<usize>, Reason) {
         let policy = Policy {
             path,
             layers: Layers::all(),
             max_tokens: 8,
         };
-        let choice = select(variants, &policy, &Problem { nat, ..STEP });
+        let choice = select(variants, &policy, &Problem { num_tokens, ..STEP });
         (choice.variant, choice.reason)
     }
 
@@ -305,8 +310,20 @@ mod tests {
         assert_eq!(reason(STEP), Reason::Fits);
         assert_eq!(reason(Problem { layer: 4, ..STEP }), Reason::Layer);
         let tokens = Reason::Tokens { room: 4 };
-        assert_eq!(reason(Problem { nat: 5, ..STEP }), tokens);
-        assert_eq!(reason(Problem { nat: 0, ..STEP }), tokens);
+        assert_eq!(
+            reason(Problem {
+                num_tokens: 5,
+                ..STEP
+            }),
+            tokens
+        );
+        assert_eq!(
+            reason(Problem {
+                num_tokens: 0,
+                ..STEP
+            }),
+            tokens
+        );
         let prefill = Problem {
             decode_only: false,
             ..STEP
@@ -321,7 +338,7 @@ mod tests {
             .map(|tokens| variant(Kind::Coop, tokens, false, 132, 132))
             .collect();
         let chosen: Vec<_> = (1..=8)
-            .map(|nat| spread[choose(&spread, Path::Auto, nat).0.expect("fits")].tokens)
+            .map(|num_tokens| spread[choose(&spread, Path::Auto, num_tokens).0.expect("fits")].tokens)
             .collect();
         assert_eq!(chosen, [1, 2, 4, 4, 4, 4, 4, 4]);
         assert_eq!(choose(&spread, Path::Auto, 8), (Some(2), Reason::Fits));

@@ -6,13 +6,13 @@
 use super::{LayerInputs, LayerShape};
 use crate::families::nvfp4::e4m3;
 
-/// `[nat, K]`: softmax of the scaled scores over V, then the gate if there is one.
+/// `[num_tokens, K]`: softmax of the scaled scores over V, then the gate if there is one.
 #[must_use]
 pub fn attention_f64(shape: &LayerShape, inputs: &LayerInputs, gated: bool) -> Vec<f64> {
     let table: Vec<f64> = (0..=255).map(|byte| f64::from(e4m3::decode(byte))).collect();
     let (d, group) = (shape.head_dim, shape.num_q_heads / shape.num_kv_heads);
     let factor = f64::from(inputs.softmax_scale) * f64::from(inputs.k_scale);
-    let mut out = vec![0.0; inputs.nat * shape.k()];
+    let mut out = vec![0.0; inputs.num_tokens * shape.k()];
     let rows: Vec<(usize, &mut [f64])> = out.chunks_mut(d).enumerate().collect();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let per_thread = rows.len().div_ceil(threads).max(1);

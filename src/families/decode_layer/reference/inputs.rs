@@ -111,26 +111,26 @@ impl Matrix {
 #[derive(Debug, Clone)]
 pub struct LayerInputs {
     /// Tokens.
-    pub nat: usize,
-    /// `[nat, q_heads, D]`.
+    pub num_tokens: usize,
+    /// `[num_tokens, q_heads, D]`.
     pub query: Vec<bf16>,
     /// `[pages, 2, page_size, kv_heads, D]`, E4M3.
     pub kv_cache: Vec<u8>,
-    /// `[nat, max_pages]`.
+    /// `[num_tokens, max_pages]`.
     pub page_table: Vec<i32>,
     /// Pages of a row of `page_table`.
     pub max_pages: usize,
-    /// `[nat]`.
+    /// `[num_tokens]`.
     pub seq_lens: Vec<i32>,
-    /// `[nat, K]`, before the sigmoid.
+    /// `[num_tokens, K]`, before the sigmoid.
     pub gate: Vec<bf16>,
     /// `[H, K]`, scales swizzled.
     pub wo: Matrix,
     /// Multiplied.
     pub wo_global: f32,
-    /// `[nat, H]`.
+    /// `[num_tokens, H]`.
     pub hidden_in: Vec<bf16>,
-    /// `[nat, H]`.
+    /// `[num_tokens, H]`.
     pub residual_in: Vec<bf16>,
     /// `[H]`, used as 1 + gamma.
     pub input_gamma: Vec<bf16>,
@@ -187,7 +187,7 @@ impl LayerInputs {
         seed: u64,
     ) -> Self {
         let lengths = &lengths.0;
-        let (nat, hidden) = (lengths.len(), shape.hidden);
+        let (num_tokens, hidden) = (lengths.len(), shape.hidden);
         let rng = |stream| Rng::stream(seed, stream);
         let normal = |stream, count, scale: f32| -> Vec<bf16> {
             let mut rng = rng(stream);
@@ -200,17 +200,17 @@ impl LayerInputs {
         #[expect(clippy::cast_precision_loss, reason = "head_dim is at most 256")]
         let softmax_scale = 1.0 / (shape.head_dim as f32).sqrt();
         Self {
-            nat,
-            query: normal(1, nat * shape.k(), query_scale),
+            num_tokens,
+            query: normal(1, num_tokens * shape.k(), query_scale),
             kv_cache,
             page_table,
             max_pages,
             seq_lens: lengths.iter().map(|l| small(*l)).collect(),
-            gate: normal(3, nat * shape.k(), 1.0),
+            gate: normal(3, num_tokens * shape.k(), 1.0),
             wo: Matrix::random(hidden, shape.k(), ScaleLayout::Swizzled, &mut rng(4)),
             wo_global: 0.0123,
-            hidden_in: normal(5, nat * hidden, 1.0),
-            residual_in: normal(6, nat * hidden, 1.0),
+            hidden_in: normal(5, num_tokens * hidden, 1.0),
+            residual_in: normal(6, num_tokens * hidden, 1.0),
             input_gamma: normal(7, hidden, 0.2),
             post_gamma: normal(8, hidden, 0.2),
             gate_proj: Matrix::random(shape.intermediate, hidden, layout, &mut rng(9)),

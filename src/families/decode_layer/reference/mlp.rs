@@ -7,7 +7,7 @@ use half::bf16;
 
 use super::{LayerInputs, Matrix};
 
-/// `RMSNorm` of rows, times 1 + gamma: `[nat, H]`.
+/// `RMSNorm` of rows, times 1 + gamma: `[num_tokens, H]`.
 #[must_use]
 pub fn norm_f64(rows: &[f32], gamma: &[bf16], eps: f32) -> Vec<f64> {
     let hidden = gamma.len();
@@ -23,12 +23,12 @@ pub fn norm_f64(rows: &[f32], gamma: &[bf16], eps: f32) -> Vec<f64> {
         .collect()
 }
 
-/// Gate, up and activation: `[nat, I]`, before any rounding. `x` is `[nat, H]`.
+/// Gate, up and activation: `[num_tokens, I]`, before any rounding. `x` is `[num_tokens, H]`.
 #[must_use]
 pub fn middle_f64(inputs: &LayerInputs, x: &[bf16]) -> Vec<f64> {
     let x: Vec<f64> = x.iter().map(|v| v.to_f64()).collect();
-    let gate = product(&inputs.gate_proj, &x, inputs.nat);
-    let up = product(&inputs.up_proj, &x, inputs.nat);
+    let gate = product(&inputs.gate_proj, &x, inputs.num_tokens);
+    let up = product(&inputs.up_proj, &x, inputs.num_tokens);
     let global = f64::from(inputs.gate_up_global);
     gate.iter()
         .zip(&up)
@@ -39,18 +39,18 @@ pub fn middle_f64(inputs: &LayerInputs, x: &[bf16]) -> Vec<f64> {
         .collect()
 }
 
-/// The MLP's result `[nat, H]` of a requantized middle `[nat, I]`.
+/// The MLP's result `[num_tokens, H]` of a requantized middle `[num_tokens, I]`.
 #[must_use]
 pub fn output_f64(inputs: &LayerInputs, middle: &[f32]) -> Vec<f64> {
     let x: Vec<f64> = middle.iter().map(|v| f64::from(*v)).collect();
-    product(&inputs.down_proj, &x, inputs.nat)
+    product(&inputs.down_proj, &x, inputs.num_tokens)
         .iter()
         .map(|v| v * f64::from(inputs.down_global))
         .collect()
 }
 
-/// `[nat, rows]`. A row is decoded once for all tokens.
-fn product(matrix: &Matrix, x: &[f64], nat: usize) -> Vec<f64> {
+/// `[num_tokens, rows]`. A row is decoded once for all tokens.
+fn product(matrix: &Matrix, x: &[f64], num_tokens: usize) -> Vec<f64> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let per_thread = matrix.rows.div_ceil(threads).max(1);
     let parts: Vec<Vec<f64>> = std::thread::scope(|scope| {
@@ -73,8 +73,8 @@ fn product(matrix: &Matrix, x: &[f64], nat: usize) -> Vec<f64> {
         workers.into_iter().filter_map(|w| w.join().ok()).collect()
     });
     let by_row: Vec<f64> = parts.into_iter().flatten().collect();
-    (0..nat * matrix.rows)
-        .map(|at| by_row[at % matrix.rows * nat + at / matrix.rows])
+    (0..num_tokens * matrix.rows)
+        .map(|at| by_row[at % matrix.rows * num_tokens + at / matrix.rows])
         .collect()
 }
 

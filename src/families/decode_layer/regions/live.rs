@@ -37,7 +37,7 @@ pub fn live(jit: &Jit, family: &str, tokens: u32) -> Result<Vec<Run>, MeasureErr
     each.collect()
 }
 
-fn one(jit: &Jit, context: &Context, pair: &Pair, nat: u32) -> Result<Run, MeasureError> {
+fn one(jit: &Jit, context: &Context, pair: &Pair, num_tokens: u32) -> Result<Run, MeasureError> {
     let stream = context.cuda().default_stream();
     let (on, off) = (&pair.on, &pair.off);
     let layer_on = Layer::new(on, jit.load(on, context)?)?;
@@ -47,9 +47,9 @@ fn one(jit: &Jit, context: &Context, pair: &Pair, nat: u32) -> Result<Run, Measu
         LayerGeometry::Original => Layout::Slots,
         LayerGeometry::Spread => Layout::Tiles,
     };
-    let geometry = geometry(pair, &off_kernel, &[nat], layout);
+    let geometry = geometry(pair, &off_kernel, &[num_tokens], layout);
     let dims = layer_on.dims();
-    let inputs = dims.inputs(&vec![CONTEXT; nat as usize], Kv::Random, 4242);
+    let inputs = dims.inputs(&vec![CONTEXT; num_tokens as usize], Kv::Random, 4242);
     let mut copies = Copies::new(context, dims, &inputs)?;
     let [memory, others @ ..] = copies.0.as_mut_slice() else {
         unreachable!("cold sets are two at least")
@@ -62,8 +62,8 @@ fn one(jit: &Jit, context: &Context, pair: &Pair, nat: u32) -> Result<Run, Measu
 
     let mut written = |bound: &BoundLayer| {
         memory.poison()?;
-        launch(bound, nat, &stream)?;
-        memory.read(nat as usize, dims.slots)
+        launch(bound, num_tokens, &stream)?;
+        memory.read(num_tokens as usize, dims.slots)
     };
     if written(&bound_off)? != written(&bound_on)? {
         let reason = "what a launch with regions writes differs from what one without writes";
@@ -80,20 +80,24 @@ fn one(jit: &Jit, context: &Context, pair: &Pair, nat: u32) -> Result<Run, Measu
     };
     measure(
         context,
-        &mut || Ok(before.iter().try_for_each(|bound| launch(bound, nat, &stream))?),
+        &mut || {
+            Ok(before
+                .iter()
+                .try_for_each(|bound| launch(bound, num_tokens, &stream))?)
+        },
         &words,
         off,
         against,
         &account,
         &mut |regions| {
             let bound = if regions { &bound_on } else { &bound_off };
-            Ok(launch(bound, nat, &stream)?)
+            Ok(launch(bound, num_tokens, &stream)?)
         },
     )
 }
 
-fn launch(bound: &BoundLayer, nat: u32, stream: &CudaStream) -> Result<(), WorkspaceError> {
+fn launch(bound: &BoundLayer, num_tokens: u32, stream: &CudaStream) -> Result<(), WorkspaceError> {
     // SAFETY: the caller keeps the memory that it was bound to and waits for the
     // stream; its lengths and pages come from `LayerInputs`, which keeps them inside.
-    unsafe { bound.launch(nat, stream.cu_stream()) }
+    unsafe { bound.launch(num_tokens, stream.cu_stream()) }
 }

@@ -168,7 +168,7 @@ fn what_no_region_holds_is_told_by_place() {
     let rest = reduce(&ticks).rest;
     assert_eq!(
         rest,
-        Rest {
+        Unaccounted {
             outside: Some(2700),
             before: Some(200),
             after: Some(400),

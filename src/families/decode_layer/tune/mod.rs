@@ -123,10 +123,10 @@ pub fn lay_out(
     record: &Record,
     device: &Device,
     asked: &KernelSpec,
-    nat: u32,
+    num_tokens: u32,
     set: &[&str],
 ) -> Result<(KernelSpec, Origin), SpecError> {
-    let (gpu, problem) = (Gpu::from(device), Problem::of_layer(asked, nat));
+    let (gpu, problem) = (Gpu::from(device), Problem::of_layer(asked, num_tokens));
     let forced: Geometry = (set.iter())
         .filter(|name| **name == "wo_split")
         .map(|name| ((*name).to_owned(), asked.constants()[*name].to_string()))
@@ -230,23 +230,23 @@ mod tests {
             let arch = crate::engine::request::target::Arch::of_device(device.major, device.minor);
             let layouts = ["nvfp4", "packed64"];
             let cases = [("fma", 1), ("fma", 4), ("mma", 1), ("mma", 8)];
-            for (layout, (mode, nat)) in layouts.into_iter().flat_map(|l| cases.map(|c| (l, c))) {
+            for (layout, (mode, num_tokens)) in layouts.into_iter().flat_map(|l| cases.map(|c| (l, c))) {
                 let family = registry.get(FAMILY).expect("family");
                 let set = [("accumulate", mode), ("weight_layout", layout)];
                 let asked = KernelSpec::new(family, set, arch).expect("legal");
                 let (spec, origin) =
-                    lay_out(&Record::default(), &device, &asked, nat, &[]).expect("laid out");
+                    lay_out(&Record::default(), &device, &asked, num_tokens, &[]).expect("laid out");
                 assert_eq!(origin, Origin::Heuristic);
                 assert!(
                     spec.shared_mem_bytes() <= device.shared_mem_per_block,
-                    "{name} {layout} {mode} {nat}"
+                    "{name} {layout} {mode} {num_tokens}"
                 );
                 let tokens = if (layout, mode) == ("packed64", "mma") {
                     8
                 } else {
                     4
                 };
-                if name == "h200" && nat >= 4 {
+                if name == "h200" && num_tokens >= 4 {
                     assert_eq!(spec.number("tokens_per_pass"), Some(tokens), "{layout} {mode}");
                 }
                 assert_eq!(spec.number("num_ctas"), Some(device.sm_count));

@@ -262,7 +262,7 @@ fn time(
     copies: &Copies,
     context: &Context,
     layer: &Layer,
-    nat: u32,
+    num_tokens: u32,
     samples: usize,
 ) -> Result<f64, MeasureError> {
     let bound = copies.bind(layer)?;
@@ -273,7 +273,7 @@ fn time(
         samples,
     };
     let samples = sample(context, &plan, &mut |at, stream| {
-        Ok::<_, MeasureError>(copies::launch(&bound, at, nat, stream)?)
+        Ok::<_, MeasureError>(copies::launch(&bound, at, num_tokens, stream)?)
     })?;
     Ok(Summary::of(&samples).map_or(f64::NAN, |s| s.median))
 }

@@ -19,8 +19,8 @@ pub(super) fn run_once(
     problem.put(inputs)?;
     problem.poison()?;
     let bound = problem.bind(layer)?;
-    let nat = u32::try_from(inputs.nat).unwrap_or(u32::MAX);
+    let num_tokens = u32::try_from(inputs.num_tokens).unwrap_or(u32::MAX);
     // SAFETY: bound to this problem just now, on the context's own stream.
-    unsafe { problem.launch(&bound, nat) }?;
-    problem.read(inputs.nat, layer.dims().slots)
+    unsafe { problem.launch(&bound, num_tokens) }?;
+    problem.read(inputs.num_tokens, layer.dims().slots)
 }

@@ -212,7 +212,7 @@ fn replays(
     inputs: &[LayerInputs],
 ) -> Result<usize, MeasureError> {
     let mut problem = LayerProblem::new(stream, dims, room, weights, false)?;
-    let nat = u32::try_from(TOKENS).unwrap_or(u32::MAX);
+    let num_tokens = u32::try_from(TOKENS).unwrap_or(u32::MAX);
     let layer = &layers[layers.len() - 1];
     let bound = problem.bind(layer)?;
     let read = |problem: &LayerProblem| -> Result<Written, WorkspaceError> {
@@ -223,14 +223,14 @@ fn replays(
         problem.put(set)?;
         problem.poison()?;
         // SAFETY: bound to this problem, whose stream is of the current context.
-        unsafe { problem.launch(&bound, nat) }?;
+        unsafe { problem.launch(&bound, num_tokens) }?;
         expected.push(read(&problem)?);
     }
     stream
         .begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
         .map_err(WorkspaceError::from)?;
     // SAFETY: as above; the graph lives no longer than the problem.
-    let captured = unsafe { problem.launch(&bound, nat) };
+    let captured = unsafe { problem.launch(&bound, num_tokens) };
     let graph = stream.end_capture(CUgraphInstantiate_flags(0));
     captured?;
     let graph = graph
@@ -309,9 +309,9 @@ impl Lane {
     ) -> Result<(), WorkspaceError> {
         let memory = &mut self.problems[problem];
         memory.poison_outputs()?;
-        let nat = u32::try_from(tokens).unwrap_or(u32::MAX);
+        let num_tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
         // SAFETY: bound to this problem; `soak` has made the context current.
-        unsafe { memory.launch(&self.bound[problem][layer], nat) }?;
+        unsafe { memory.launch(&self.bound[problem][layer], num_tokens) }?;
         let half = self.width / 2;
         for (at, result) in memory.outputs().into_iter().enumerate() {
             let from = place * self.width + at * half;

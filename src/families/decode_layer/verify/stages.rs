@@ -84,7 +84,7 @@ pub(super) fn check(
         (1e-2, 1e-2)
     };
     let mut stages = vec![near("attention", &floats(&w.attn_rows), &attention, rtol, atol)];
-    let (nat, hidden) = (inputs.nat, shape.hidden);
+    let (num_tokens, hidden) = (inputs.num_tokens, shape.hidden);
     let wo_shape = WoShape {
         hidden,
         k: shape.k(),
@@ -96,11 +96,11 @@ pub(super) fn check(
         weight: inputs.wo.codes.clone(),
         scales: inputs.wo.scales.clone(),
         global_scale: inputs.wo_global,
-        nat,
+        num_tokens,
     };
     let slots = wo_shape.num_slots();
     let output: Vec<f32> = w.wo_output.iter().map(|b| f32::from_bits(*b)).collect();
-    let sums: Vec<f32> = (0..nat)
+    let sums: Vec<f32> = (0..num_tokens)
         .flat_map(|token| output[token * slots * hidden..][..hidden].to_vec())
         .collect();
     if mode == "mma" {
@@ -118,7 +118,7 @@ pub(super) fn check(
         });
         // Slot 0 holds the sum by now; the others are still partials.
         let mut partials = expected.partials;
-        for token in 0..nat {
+        for token in 0..num_tokens {
             let at = token * slots * hidden;
             partials[at..at + hidden].copy_from_slice(&sums[token * hidden..][..hidden]);
         }

@@ -36,7 +36,7 @@ pub(super) struct Layout {
 pub(super) struct Buffers {
     stream: Arc<CudaStream>,
     shape: WoShape,
-    nat: usize,
+    num_tokens: usize,
     order: Order,
     sets: Vec<CudaSlice<u8>>,
     set_addresses: Vec<sys::CUdeviceptr>,
@@ -96,10 +96,10 @@ impl Buffers {
         }
         let attn_bits: Vec<u16> = inputs.attn.iter().map(|x| x.to_bits()).collect();
         let attn = stream.clone_htod(&attn_bits)?;
-        let counters = stream.alloc_zeros::<u32>(1024 * inputs.nat)?;
+        let counters = stream.alloc_zeros::<u32>(1024 * inputs.num_tokens)?;
         let global_scale = stream.clone_htod(&[inputs.global_scale])?;
-        let partials = stream.alloc_zeros::<f32>(inputs.nat * most_slots * shape.hidden)?;
-        let output = stream.alloc_zeros::<f32>(inputs.nat * shape.hidden)?;
+        let partials = stream.alloc_zeros::<f32>(inputs.num_tokens * most_slots * shape.hidden)?;
+        let output = stream.alloc_zeros::<f32>(inputs.num_tokens * shape.hidden)?;
         stream.synchronize()?;
         Ok(Self {
             set_addresses: sets.iter().map(|s| address(s, &stream)).collect(),
@@ -112,7 +112,7 @@ impl Buffers {
             output,
             counters,
             shape: *shape,
-            nat: inputs.nat,
+            num_tokens: inputs.num_tokens,
             order: Order::Serial,
             stream,
         })
@@ -142,7 +142,7 @@ impl Buffers {
         let one = |set: &sys::CUdeviceptr| {
             (kernel.bind())
                 .order(self.order)
-                .size("num_tokens", u32::try_from(self.nat).unwrap_or(u32::MAX))
+                .size("num_tokens", u32::try_from(self.num_tokens).unwrap_or(u32::MAX))
                 .arg("attn", Tensor::all_of(s, &self.attn, Dtype::Bf16))
                 .arg("weight", Tensor::flat(*set, Dtype::U8, count(codes)))
                 .arg("scales", Tensor::flat(*set + codes, Dtype::E4m3, count(scales)))
@@ -183,9 +183,9 @@ impl Buffers {
         &mut self,
         bound: &[BoundKernel],
         shape: &WoShape,
-        nat: u32,
+        num_tokens: u32,
     ) -> Result<WoOutput, MeasureError> {
-        let tokens = nat as usize;
+        let tokens = num_tokens as usize;
         let poison = vec![f32::NAN; self.partials.len()];
         self.stream.memcpy_htod(&poison, &mut self.partials)?;
         self.stream
@@ -198,7 +198,7 @@ impl Buffers {
             DISTINCT - 1
         };
         for number in (0..=before).rev() {
-            Self::launch(bound, number, &[nat], self.stream.cu_stream())?;
+            Self::launch(bound, number, &[num_tokens], self.stream.cu_stream())?;
         }
         self.stream.synchronize()?;
         let mut partials = self.stream.clone_dtoh(&self.partials)?;

@@ -30,7 +30,7 @@ pub(super) struct Case {
     /// How a launch is laid out.
     pub geometry: LaunchGeometry,
     /// Tokens of a launch.
-    pub nat: usize,
+    pub num_tokens: usize,
     /// The global scale.
     pub global_scale: f32,
     /// Blocks along x in `geometry = original`.
@@ -46,19 +46,19 @@ impl Case {
     pub(super) fn folder(&self) -> String {
         format!(
             "split{}-{}-{}-t{}-gs{}",
-            self.shape.wo_split, self.accumulate, self.geometry, self.nat, self.global_scale
+            self.shape.wo_split, self.accumulate, self.geometry, self.num_tokens, self.global_scale
         )
     }
 
     /// Bytes that any implementation moves.
     pub(super) fn payload_bytes(&self) -> usize {
-        let (h, k, b) = (self.shape.hidden, self.shape.k, self.nat);
+        let (h, k, b) = (self.shape.hidden, self.shape.k, self.num_tokens);
         2 * b * k + h * k / 2 + h.div_ceil(128) * (k / 16).div_ceil(4) * 512 + 4 + 4 * b * h
     }
 
     /// Bytes of partial sums.
     pub(super) fn scratch_bytes(&self) -> usize {
-        let written = 4 * self.nat * self.shape.hidden * self.shape.num_slots();
+        let written = 4 * self.num_tokens * self.shape.hidden * self.shape.num_slots();
         if self.geometry == LaunchGeometry::Original {
             2 * written
         } else {
@@ -78,7 +78,7 @@ impl Case {
             "total_grid_ctas_per_seq": original.then_some(grid), "active_wo_ctas": original.then_some(active),
             "hidden_size": shape.hidden, "num_kv_heads": shape.num_kv_heads, "num_q_heads": self.heads.0,
             "head_dim": self.heads.1, "K": shape.k, "num_k_groups": shape.k / 16,
-            "num_k_tiles": (shape.k / 16).div_ceil(4), "num_active_tokens": self.nat, "seed": self.seed,
+            "num_k_tiles": (shape.k / 16).div_ceil(4), "num_active_tokens": self.num_tokens, "seed": self.seed,
             "launches": plan.samples, "cooperative": original, "ncu": ncu, "warmup_launches": plan.warmups,
             "dtypes": {"attn": "bf16", "weight": "e2m1", "scales": "e4m3", "global_scale": "f32",
                        "partials": "f32", "output": "f32"},
@@ -133,7 +133,7 @@ mod tests {
             heads: (24, 256),
             accumulate: Accumulate::Fma,
             geometry: LaunchGeometry::Original,
-            nat: 1,
+            num_tokens: 1,
             global_scale: 1.0,
             slice_ctas: 8,
             packed: false,

@@ -111,9 +111,9 @@ pub fn bench(jit: &Jit, request: &BenchRequest, sink: &mut Sink<'_>) -> Result<V
     for gs in &request.wo.global_scales {
         let mut inputs = run.inputs(&request.wo.variants, *gs)?;
         for variant in &request.wo.variants {
-            for nat in &request.wo.tokens {
-                let choice = run.choose(variant, *nat);
-                all.push(run.one(variant, *nat, choice, &mut inputs, sink)?);
+            for num_tokens in &request.wo.tokens {
+                let choice = run.choose(variant, *num_tokens);
+                all.push(run.one(variant, *num_tokens, choice, &mut inputs, sink)?);
             }
         }
     }

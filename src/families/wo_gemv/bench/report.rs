@@ -31,14 +31,14 @@ pub(super) fn tell(run: &WoSession<'_>, all: &[Measured], sink: &mut Sink<'_>) -
             m.case.shape.wo_split.to_string(),
             m.case.accumulate.to_string(),
             m.case.geometry.to_string(),
-            m.case.nat.to_string(),
+            m.case.num_tokens.to_string(),
             m.case.global_scale.to_string(),
         ];
         row.extend(timed.cells());
         row.push(choice_text(&m.choice));
         rows.push(row);
         values.push(json!({"event": "variant", "wo_split": m.case.shape.wo_split, "accumulate": m.case.accumulate.name(),
-            "geometry": m.case.geometry.name(), "tokens": m.case.nat, "global_scale": m.case.global_scale,
+            "geometry": m.case.geometry.name(), "tokens": m.case.num_tokens, "global_scale": m.case.global_scale,
             "passes": timed.passes, "max_abs": m.max_abs.to_string(), "relative_l2_vs_float64": m.drift.relative_l2.to_string(),
             "origin": m.choice.origin, "constants": m.choice.geometry, "provenance": m.how,
             "plan": m.plan, "summary": timed.summary, "payload_bytes": timed.bytes, "payload_gbps": timed.gbps(),
@@ -80,8 +80,8 @@ pub(super) fn picture(run: &WoSession<'_>, all: &[Measured]) -> String {
             "{} {}, {} token{}, scale {}",
             case.geometry,
             case.accumulate,
-            case.nat,
-            if case.nat == 1 { "" } else { "s" },
+            case.num_tokens,
+            if case.num_tokens == 1 { "" } else { "s" },
             case.global_scale
         );
         panel.put(&name, case.shape.wo_split, us);

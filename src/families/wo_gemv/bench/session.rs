@@ -77,8 +77,8 @@ impl<'a> WoSession<'a> {
     }
 
     /// The geometry of a variant: forced, tuned or by rule.
-    pub(super) fn choose(&self, variant: &WoVariant, nat: usize) -> Choice {
-        let problem = self.request.problem(variant, nat);
+    pub(super) fn choose(&self, variant: &WoVariant, num_tokens: usize) -> Choice {
+        let problem = self.request.problem(variant, num_tokens);
         choose(
             &self.session.record,
             &self.session.gpu(),
@@ -143,7 +143,7 @@ impl<'a> WoSession<'a> {
     pub(crate) fn one(
         &self,
         variant: &WoVariant,
-        nat: usize,
+        num_tokens: usize,
         choice: Choice,
         inputs: &mut Inputs,
         sink: &mut Sink<'_>,
@@ -155,7 +155,7 @@ impl<'a> WoSession<'a> {
             heads: self.request.heads(),
             accumulate: variant.accumulate,
             geometry: variant.geometry,
-            nat,
+            num_tokens,
             global_scale: gs,
             slice_ctas: self.request.slice_ctas(),
             packed: self.request.packed(),
@@ -172,7 +172,7 @@ impl<'a> WoSession<'a> {
         let key = prepared.request.key().to_string();
         configured(Some((key.as_str(), prepared.fetched.provenance.label())))?;
         let kernel = self.session.jit.load(&spec, &self.session.context)?;
-        let tokens = u32::try_from(nat).unwrap_or(u32::MAX);
+        let tokens = u32::try_from(num_tokens).unwrap_or(u32::MAX);
 
         // Only a kernel that waits inside may start before the one ahead of it is done.
         let overlaps = WoConfig::try_from(&spec)?.may_overlap();

@@ -21,7 +21,7 @@ pub(super) fn count(case: &Case, choice: &Choice, config: &Config) -> Result<Cou
     flag("wo-split", shape.wo_split.to_string());
     flag("accumulate", case.accumulate.to_string());
     flag("geometry", case.geometry.to_string());
-    flag("tokens", case.nat.to_string());
+    flag("tokens", case.num_tokens.to_string());
     flag("global-scale", case.global_scale.to_string());
     flag("seed", case.seed.to_string());
     flag("set", format!("hidden={}", shape.hidden));
@@ -48,11 +48,11 @@ pub(super) fn count(case: &Case, choice: &Choice, config: &Config) -> Result<Cou
 
 /// One cold launch of each variant, for ncu to count.
 pub(super) fn child(run: &WoSession<'_>) -> Result<(), MeasureError> {
-    let nat = run.request.tokens.iter().copied().max().unwrap_or(1);
+    let num_tokens = run.request.tokens.iter().copied().max().unwrap_or(1);
     for variant in &run.request.variants {
         let shape = run.request.wo_shape(variant.wo_split);
         let gs = run.request.global_scales.first().copied().unwrap_or(1.0);
-        let inputs = WoInputs::random(&shape, nat, gs, run.session.seed);
+        let inputs = WoInputs::random(&shape, num_tokens, gs, run.session.seed);
         let mut buffers = Buffers::new(
             &run.session.context,
             &shape,
@@ -61,14 +61,14 @@ pub(super) fn child(run: &WoSession<'_>) -> Result<(), MeasureError> {
             run.layout(),
             shape.num_slots(),
         )?;
-        let choice = run.choose(variant, nat);
+        let choice = run.choose(variant, num_tokens);
         let kernel = run
             .session
             .jit
             .load(&run.spec(variant, &choice)?, &run.session.context)?;
         // The sets after the first were uploaded later: nothing of the first is in L2.
         let bound = buffers.bind(&kernel)?;
-        buffers.run(&bound, &shape, u32::try_from(nat).unwrap_or(1))?;
+        buffers.run(&bound, &shape, u32::try_from(num_tokens).unwrap_or(1))?;
     }
     Ok(())
 }

@@ -37,8 +37,8 @@ fn part_len(slot_len: u32) -> u32 {
 }
 
 /// Tokens of one decode to choose from for a launch of so many.
-pub(super) fn tokens(nat: usize) -> &'static [u32] {
-    match nat {
+pub(super) fn tokens(num_tokens: usize) -> &'static [u32] {
+    match num_tokens {
         0 | 1 => &[1],
         2 => &[1, 2],
         _ => &[4, 8],
@@ -53,8 +53,8 @@ mod tests {
 
     #[test]
     fn by_rule_tensor_cores_have_a_block_a_multiprocessor_and_decode_once_for_as_many_tokens_as_fit() {
-        let tokens = |gpu: &Gpu, nat: u32| {
-            let mut asked = problem(8, nat);
+        let tokens = |gpu: &Gpu, num_tokens: u32| {
+            let mut asked = problem(8, num_tokens);
             asked.constants.insert("accumulate".into(), "mma".into());
             let geometry = crate::families::wo_gemv::geometry::heuristic(gpu, &asked);
             (geometry["mma_rows"].clone(), geometry["tokens_per_pass"].clone())
@@ -77,13 +77,13 @@ mod tests {
 
     #[test]
     fn geometries_to_choose_from_sum_in_one_order() {
-        for nat in [1, 2, 3, 8] {
-            let orders = space("mma", nat, &[])
+        for num_tokens in [1, 2, 3, 8] {
+            let orders = space("mma", num_tokens, &[])
                 .iter()
                 .map(|g| g["tokens_per_pass"].parse::<u32>().map(|t| t > 2))
                 .collect::<Vec<_>>();
             assert!(orders.windows(2).all(|w| w[0] == w[1]));
-            assert_eq!(orders[0], Ok(nat > 2));
+            assert_eq!(orders[0], Ok(num_tokens > 2));
         }
     }
 }

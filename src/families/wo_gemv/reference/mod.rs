@@ -45,7 +45,7 @@ impl WoShape {
 /// Inputs of the problem, as the kernel takes them.
 #[derive(Debug, Clone)]
 pub struct WoInputs {
-    /// Activations, `[nat, K]`.
+    /// Activations, `[num_tokens, K]`.
     pub attn: Vec<bf16>,
     /// Codes, `[H, K/2]`: even k in the low nibble.
     pub weight: Vec<u8>,
@@ -54,16 +54,16 @@ pub struct WoInputs {
     /// Multiplied.
     pub global_scale: f32,
     /// Tokens.
-    pub nat: usize,
+    pub num_tokens: usize,
 }
 
 impl WoInputs {
     /// Normal activations, uniform bytes for weights and scales; the two NaN
     /// scale bytes become 0x40 (+2).
     #[must_use]
-    pub fn random(shape: &WoShape, nat: usize, global_scale: f32, seed: u64) -> Self {
+    pub fn random(shape: &WoShape, num_tokens: usize, global_scale: f32, seed: u64) -> Self {
         let mut rng = Rng::new(seed);
-        let attn = rng.normal_bf16(nat * shape.k);
+        let attn = rng.normal_bf16(num_tokens * shape.k);
         let weight = rng.bytes(shape.hidden * shape.k / 2);
         let mut scales = rng.bytes(swizzle::padded_len(shape.hidden, shape.k / 16));
         for scale in &mut scales {
@@ -76,7 +76,7 @@ impl WoInputs {
             weight,
             scales,
             global_scale,
-            nat,
+            num_tokens,
         }
     }
 
@@ -103,9 +103,9 @@ impl WoInputs {
 /// What the kernel writes.
 #[derive(Debug, Clone)]
 pub struct WoOutput {
-    /// `[nat, slots, H]`.
+    /// `[num_tokens, slots, H]`.
     pub partials: Vec<f32>,
-    /// `[nat, H]`.
+    /// `[num_tokens, H]`.
     pub output: Vec<f32>,
 }
 
@@ -175,7 +175,7 @@ pub fn split_order(shape: &WoShape, inputs: &WoInputs, fused: bool) -> WoOutput 
         for weight in weights.iter_mut().flatten() {
             *weight *= inputs.global_scale;
         }
-        let mut chains = vec![[0.0; LANES]; inputs.nat * slots];
+        let mut chains = vec![[0.0; LANES]; inputs.num_tokens * slots];
         for (token, chains) in chains.chunks_mut(slots.max(1)).enumerate() {
             let x = &attn[token * shape.k..(token + 1) * shape.k];
             for (slot, chain) in chains.iter_mut().enumerate() {
@@ -186,8 +186,8 @@ pub fn split_order(shape: &WoShape, inputs: &WoInputs, fused: bool) -> WoOutput 
         chains
     });
     let mut out = WoOutput {
-        partials: vec![0.0; inputs.nat * slots * hidden],
-        output: vec![0.0; inputs.nat * hidden],
+        partials: vec![0.0; inputs.num_tokens * slots * hidden],
+        output: vec![0.0; inputs.num_tokens * hidden],
     };
     for (block, chains) in blocks.iter().enumerate() {
         let first = block * LANES;
@@ -203,7 +203,7 @@ pub fn split_order(shape: &WoShape, inputs: &WoInputs, fused: bool) -> WoOutput 
     out
 }
 
-/// The order of one chain a kv head, then the heads in order, `[nat, H]`: what
+/// The order of one chain a kv head, then the heads in order, `[num_tokens, H]`: what
 /// `wo_split` 1 gives. How far another split lies from it is drift, and no error.
 #[must_use]
 pub fn chained(shape: &WoShape, inputs: &WoInputs, fused: bool) -> Vec<f32> {
@@ -255,13 +255,13 @@ fn run_chain_plain(weights: &[[f32; LANES]], x: &[f32], fused: bool, chain: &mut
     *chain = a;
 }
 
-/// The same product in float64, `[nat, H]`: a yardstick, with no order to keep.
+/// The same product in float64, `[num_tokens, H]`: a yardstick, with no order to keep.
 #[must_use]
 pub fn matmul_f64(shape: &WoShape, inputs: &WoInputs) -> Vec<f64> {
     let attn: Vec<f64> = inputs.attn.iter().map(|x| x.to_f64()).collect();
     let blocks = for_blocks(shape.hidden, |first| {
         let weights = block_of(shape, inputs, first);
-        let mut sums = vec![[0.0_f64; LANES]; inputs.nat];
+        let mut sums = vec![[0.0_f64; LANES]; inputs.num_tokens];
         for (sum, x) in sums.iter_mut().zip(attn.chunks(shape.k)) {
             for (w, x) in weights.iter().zip(x) {
                 for (sum, w) in sum.iter_mut().zip(w) {
@@ -272,7 +272,7 @@ pub fn matmul_f64(shape: &WoShape, inputs: &WoInputs) -> Vec<f64> {
         sums
     });
     let global_scale = f64::from(inputs.global_scale);
-    let mut out = vec![0.0; inputs.nat * shape.hidden];
+    let mut out = vec![0.0; inputs.num_tokens * shape.hidden];
     for (block, sums) in blocks.iter().enumerate() {
         for (token, sum) in sums.iter().enumerate() {
             let rows = block * LANES..(block * LANES + LANES).min(shape.hidden);
@@ -333,10 +333,10 @@ mod tests {
     fn by_definition(shape: &WoShape, inputs: &WoInputs, fused: bool) -> WoOutput {
         let (slots, tiles) = (shape.num_slots(), swizzle::group_tiles(shape.k / 16));
         let mut out = WoOutput {
-            partials: vec![0.0; inputs.nat * slots * shape.hidden],
-            output: vec![0.0; inputs.nat * shape.hidden],
+            partials: vec![0.0; inputs.num_tokens * slots * shape.hidden],
+            output: vec![0.0; inputs.num_tokens * shape.hidden],
         };
-        for token in 0..inputs.nat {
+        for token in 0..inputs.num_tokens {
             for row in 0..shape.hidden {
                 let mut sum = 0.0_f32;
                 for slot in 0..slots {

@@ -22,7 +22,7 @@ pub(super) struct Expected<'a> {
 
 /// One launch, compared.
 pub(super) struct Case {
-    pub nat: usize,
+    pub num_tokens: usize,
     pub partials: Comparison,
     pub output: Comparison,
     pub from_chained: Drift,
@@ -30,13 +30,18 @@ pub(super) struct Case {
 }
 
 impl Case {
-    /// The references hold the most tokens; a launch has the first `nat` of them.
-    pub(super) fn new(shape: &WoShape, nat: usize, expected: &Expected<'_>, actual: &WoOutput) -> Self {
-        let rows = nat * shape.hidden;
+    /// The references hold the most tokens; a launch has the first `num_tokens` of them.
+    pub(super) fn new(
+        shape: &WoShape,
+        num_tokens: usize,
+        expected: &Expected<'_>,
+        actual: &WoOutput,
+    ) -> Self {
+        let rows = num_tokens * shape.hidden;
         let chained: Vec<f64> = expected.chained[..rows].iter().map(|v| f64::from(*v)).collect();
         let partials = &expected.wo.partials[..rows * shape.num_slots()];
         Self {
-            nat,
+            num_tokens,
             partials: compare(partials, &actual.partials),
             output: compare(&expected.wo.output[..rows], &actual.output),
             from_chained: drift(&actual.output, &chained),

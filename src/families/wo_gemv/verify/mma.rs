@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::super::FAMILY;
 use super::super::config::WoConfig;
-use super::super::problem::WoProblem;
+use super::super::device_buffers::WoBuffers;
 use super::super::reference::mma::{Accuracy, quantize};
 use super::super::reference::{WoInputs, WoOutput, WoShape, matmul_f64, split_order};
 use crate::engine::jit::Jit;
@@ -106,7 +106,7 @@ impl Sweep<'_> {
             // The shapes above are whole blocks.
             let packed = (layout == "packed").then(|| inputs.packed(shape).ok()).flatten();
             let held = packed.as_ref().unwrap_or(inputs);
-            let mut problem = WoProblem::new(self.stream, shape, shape.num_slots(), held)?;
+            let mut problem = WoBuffers::new(self.stream, shape, shape.num_slots(), held)?;
             for geometry in GEOMETRIES {
                 let spec = spec(self.jit, self.context, self.shape, self.q_heads, layout, geometry)?;
                 let kernel = self.jit.load(&spec, self.context)?;
@@ -124,7 +124,7 @@ impl Sweep<'_> {
                     spec: &spec,
                     inputs: name,
                     seed,
-                    nat: None,
+                    num_tokens: None,
                     yardstick: "exact mode",
                 };
                 launch.tell(passes, same, &accuracy, sink);
@@ -168,7 +168,7 @@ pub(crate) struct Launch<'a> {
     pub inputs: &'a str,
     pub seed: u64,
     /// Where launches of several numbers of tokens are told apart.
-    pub nat: Option<usize>,
+    pub num_tokens: Option<usize>,
     /// What its distance from float64 is held to.
     pub yardstick: &'a str,
 }
@@ -180,14 +180,17 @@ impl Launch<'_> {
             "seed": self.seed, "passes": passes, "same_bits": same,
             "relative_l2": accuracy.mma.relative_l2, "relative_l2_exact": accuracy.exact.relative_l2,
             "max_abs": accuracy.mma.max_abs, "max_abs_exact": accuracy.exact.max_abs});
-        if let Some(nat) = self.nat {
-            event["nat"] = nat.into();
+        if let Some(num_tokens) = self.num_tokens {
+            event["nat"] = num_tokens.into();
         }
         sink(Event::Object(event));
         if !passes {
-            let nat = self.nat.map(|nat| format!(" nat={nat}")).unwrap_or_default();
+            let num_tokens = self
+                .num_tokens
+                .map(|num_tokens| format!(" nat={num_tokens}"))
+                .unwrap_or_default();
             sink(Event::Note(format!(
-                "wrong: {} {} seed={}{nat}: distance from float64 {:.2e} ({} {:.2e}), bits {}",
+                "wrong: {} {} seed={}{num_tokens}: distance from float64 {:.2e} ({} {:.2e}), bits {}",
                 self.spec.variant(),
                 self.inputs,
                 self.seed,

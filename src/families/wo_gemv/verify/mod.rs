@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::FAMILY;
 use super::config::WoConfig;
-use super::problem::WoProblem;
+use super::device_buffers::WoBuffers;
 use super::reference::{WoInputs, WoShape, chained, matmul_f64, split_order};
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
@@ -175,9 +175,9 @@ impl Sweep<'_> {
             if seed > 0 && seed + 1 == self.seeds {
                 spread(&mut inputs.attn, seed);
             }
-            let mut problems = vec![WoProblem::new(&stream, &plain, most_slots, &inputs)?];
+            let mut problems = vec![WoBuffers::new(&stream, &plain, most_slots, &inputs)?];
             if let Ok(packed) = inputs.packed(&plain) {
-                problems.push(WoProblem::new(&stream, &plain, most_slots, &packed)?);
+                problems.push(WoBuffers::new(&stream, &plain, most_slots, &packed)?);
             }
             for global_scale in GLOBAL_SCALES {
                 inputs.global_scale = global_scale;
@@ -208,7 +208,7 @@ impl Sweep<'_> {
         shape: &WoShape,
         set: &Set<'_>,
         specs: &Specs,
-        problems: &mut [WoProblem],
+        problems: &mut [WoBuffers],
         (tally, sink): (&mut Tally, &mut Sink<'_>),
     ) -> Result<(), MeasureError> {
         for mode in MODES {
@@ -227,9 +227,9 @@ impl Sweep<'_> {
                     };
                     let kernel = self.jit.load(spec, self.context)?;
                     let problem = &mut problems[usize::from(takes_packed(set_by))];
-                    for nat in 1..=MAX_TOKENS {
-                        let actual = problem.run(&kernel, nat, shape.num_slots())?;
-                        let case = Case::new(&shape, nat, &expected, &actual);
+                    for num_tokens in 1..=MAX_TOKENS {
+                        let actual = problem.run(&kernel, num_tokens, shape.num_slots())?;
+                        let case = Case::new(&shape, num_tokens, &expected, &actual);
                         tell(spec, set, &case, sink);
                         tally.add(&shape, mode, form, &case);
                     }
@@ -273,7 +273,7 @@ impl Sweep<'_> {
 
 /// Tells a launch, and what differs in it.
 fn tell(spec: &KernelSpec, set: &Set<'_>, case: &Case, sink: &mut Sink<'_>) {
-    let (nat, seed, global_scale) = (case.nat, set.seed, set.inputs.global_scale);
+    let (num_tokens, seed, global_scale) = (case.num_tokens, set.seed, set.inputs.global_scale);
     let part = |c: &Comparison| {
         json!({"max_abs": finite(c.max_abs), "max_rel": finite(c.max_rel),
             "mismatches": c.mismatches, "elements": c.elements,
@@ -281,7 +281,7 @@ fn tell(spec: &KernelSpec, set: &Set<'_>, case: &Case, sink: &mut Sink<'_>) {
                 "expected_bits": m.expected_bits, "actual_bits": m.actual_bits}))})
     };
     sink(Event::Object(
-        json!({"event": "case", "variant": spec.variant(), "seed": seed, "nat": nat,
+        json!({"event": "case", "variant": spec.variant(), "seed": seed, "nat": num_tokens,
         "global_scale": global_scale, "partials": part(&case.partials), "output": part(&case.output),
         "drift_from_chained_max_abs": finite(case.from_chained.max_abs),
         "drift_from_float64_max_abs": finite(case.from_float64.max_abs),
@@ -290,7 +290,7 @@ fn tell(spec: &KernelSpec, set: &Set<'_>, case: &Case, sink: &mut Sink<'_>) {
     for (what, comparison) in [("partials", &case.partials), ("output", &case.output)] {
         if let Some(first) = comparison.first_mismatch {
             sink(Event::Note(format!(
-                "wrong: {} seed={seed} nat={nat} global_scale={global_scale:?}: {what}[{}] is {:#010x}, \
+                "wrong: {} seed={seed} nat={num_tokens} global_scale={global_scale:?}: {what}[{}] is {:#010x}, \
                  expected {:#010x}; {} of {} differ",
                 spec.variant(),
                 first.index,

@@ -47,7 +47,7 @@ const COUNTERS_PER_TOKEN: usize = 64;
 
 /// Inputs and outputs of `wo_gemv` in device memory.
 #[derive(Debug)]
-pub struct WoProblem {
+pub struct WoBuffers {
     stream: Arc<CudaStream>,
     attn: CudaSlice<u16>,
     weight: CudaSlice<u8>,
@@ -57,15 +57,15 @@ pub struct WoProblem {
     output: CudaSlice<f32>,
     counters: CudaSlice<u32>,
     hidden: usize,
-    nat: usize,
+    num_tokens: usize,
 }
 
-impl WoProblem {
+impl WoBuffers {
     /// Puts inputs into memory, with room for the partials of `max_slots` slots.
     ///
-    /// `attn` is `[nat, K]` bf16, `weight` `[H, K/2]` u8, `scales` swizzled e4m3,
-    /// the global scale one f32; `partials` `[nat, slots, H]` and `output`
-    /// `[nat, H]` f32.
+    /// `attn` is `[num_tokens, K]` bf16, `weight` `[H, K/2]` u8, `scales` swizzled e4m3,
+    /// the global scale one f32; `partials` `[num_tokens, slots, H]` and `output`
+    /// `[num_tokens, H]` f32.
     pub fn new(
         stream: &Arc<CudaStream>,
         shape: &WoShape,
@@ -78,12 +78,12 @@ impl WoProblem {
             weight: stream.clone_htod(&inputs.weight)?,
             scales: stream.clone_htod(&inputs.scales)?,
             global_scale: stream.clone_htod(&[inputs.global_scale])?,
-            partials: stream.alloc_zeros(inputs.nat * max_slots * shape.hidden)?,
-            output: stream.alloc_zeros(inputs.nat * shape.hidden)?,
-            counters: stream.alloc_zeros(inputs.nat * COUNTERS_PER_TOKEN)?,
+            partials: stream.alloc_zeros(inputs.num_tokens * max_slots * shape.hidden)?,
+            output: stream.alloc_zeros(inputs.num_tokens * shape.hidden)?,
+            counters: stream.alloc_zeros(inputs.num_tokens * COUNTERS_PER_TOKEN)?,
             stream: Arc::clone(stream),
             hidden: shape.hidden,
-            nat: inputs.nat,
+            num_tokens: inputs.num_tokens,
         })
     }
 
@@ -93,19 +93,19 @@ impl WoProblem {
         Ok(())
     }
 
-    /// Runs a kernel once over the first `nat` tokens, with outputs poisoned
-    /// before, and returns partials `[nat, slots, H]` and output `[nat, H]`.
+    /// Runs a kernel once over the first `num_tokens` tokens, with outputs poisoned
+    /// before, and returns partials `[num_tokens, slots, H]` and output `[num_tokens, H]`.
     ///
     /// # Panics
     ///
-    /// If `nat` tokens of `slots` slots are more than there is room for.
+    /// If `num_tokens` tokens of `slots` slots are more than there is room for.
     pub fn run(
         &mut self,
         kernel: &Arc<LoadedKernel>,
-        nat: usize,
+        num_tokens: usize,
         slots: usize,
     ) -> Result<WoOutput, ProblemError> {
-        self.run_timed(kernel, nat, slots, 0)
+        self.run_timed(kernel, num_tokens, slots, 0)
     }
 
     /// As [`Self::run`], of a kernel that writes region timings to this address.
@@ -116,29 +116,31 @@ impl WoProblem {
     pub fn run_timed(
         &mut self,
         kernel: &Arc<LoadedKernel>,
-        nat: usize,
+        num_tokens: usize,
         slots: usize,
         region_timing: sys::CUdeviceptr,
     ) -> Result<WoOutput, ProblemError> {
         assert!(
-            nat <= self.nat && nat * slots * self.hidden <= self.partials.len(),
+            num_tokens <= self.num_tokens && num_tokens * slots * self.hidden <= self.partials.len(),
             "a problem set up for more than it is run with"
         );
-        let bound = self.bind(kernel, nat, region_timing)?;
-        let mut partials = self.partials.slice_mut(..nat * slots * self.hidden);
-        let mut output = self.output.slice_mut(..nat * self.hidden);
+        let bound = self.bind(kernel, num_tokens, region_timing)?;
+        let mut partials = self.partials.slice_mut(..num_tokens * slots * self.hidden);
+        let mut output = self.output.slice_mut(..num_tokens * self.hidden);
         for buffer in [&mut partials, &mut output] {
             let bytes = buffer.len() * size_of::<f32>();
             let (address, _written) = buffer.device_ptr_mut(&self.stream);
             // SAFETY: the buffer has that many bytes. All bits set is a NaN.
             unsafe { result::memset_d8_async(address, 0xff, bytes, self.stream.cu_stream()) }?;
         }
-        self.launch(&bound, nat)?;
+        self.launch(&bound, num_tokens)?;
         let out = WoOutput {
             partials: self
                 .stream
-                .clone_dtoh(&self.partials.slice(..nat * slots * self.hidden))?,
-            output: self.stream.clone_dtoh(&self.output.slice(..nat * self.hidden))?,
+                .clone_dtoh(&self.partials.slice(..num_tokens * slots * self.hidden))?,
+            output: self
+                .stream
+                .clone_dtoh(&self.output.slice(..num_tokens * self.hidden))?,
         };
         self.stream.synchronize()?;
         let counters = self.stream.clone_dtoh(&self.counters)?;
@@ -153,17 +155,17 @@ impl WoProblem {
         }
     }
 
-    /// Binds a kernel to this memory, for up to `nat` tokens; see
+    /// Binds a kernel to this memory, for up to `num_tokens` tokens; see
     /// [`crate::measure::region::argument`] for the address.
     pub fn bind(
         &self,
         kernel: &Arc<LoadedKernel>,
-        nat: usize,
+        num_tokens: usize,
         region_timing: sys::CUdeviceptr,
     ) -> Result<BoundKernel, ProblemError> {
         let s = &self.stream;
         let bound = (kernel.bind())
-            .size("num_tokens", u32::try_from(nat).unwrap_or(u32::MAX))
+            .size("num_tokens", u32::try_from(num_tokens).unwrap_or(u32::MAX))
             .arg("attn", Tensor::all_of(s, &self.attn, Dtype::Bf16))
             .arg("weight", Tensor::all_of(s, &self.weight, Dtype::U8))
             .arg("scales", Tensor::all_of(s, &self.scales, Dtype::E4m3))
@@ -178,11 +180,11 @@ impl WoProblem {
 
     /// Queues a launch of a kernel that was [bound](Self::bind) to this memory, and
     /// nothing else.
-    pub fn launch(&mut self, bound: &BoundKernel, nat: usize) -> Result<(), ProblemError> {
-        let nat = u32::try_from(nat).unwrap_or(u32::MAX);
+    pub fn launch(&mut self, bound: &BoundKernel, num_tokens: usize) -> Result<(), ProblemError> {
+        let num_tokens = u32::try_from(num_tokens).unwrap_or(u32::MAX);
         // SAFETY: `bind` checked this problem's memory, which lives as long as its stream
         // works on it.
-        unsafe { bound.launch(&[nat], self.stream.cu_stream()) }?;
+        unsafe { bound.launch(&[num_tokens], self.stream.cu_stream()) }?;
         Ok(())
     }
 }

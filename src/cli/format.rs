@@ -5,14 +5,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How numbers are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Style {
+pub(super) enum NumberFormat {
     /// `1.5 MiB`, `3 h ago`.
     Human,
     /// `1572864`, seconds since 1970.
     Plain,
 }
 
-impl Style {
+impl NumberFormat {
     /// What standard output asks for.
     pub(super) fn of_stdout() -> Self {
         if std::io::stdout().is_terminal() {
@@ -97,24 +97,24 @@ mod tests {
             (4 << 30, "4.0 GiB"),
             (u64::MAX, "15.9 EiB"),
         ] {
-            assert_eq!(Style::Human.bytes(bytes), human);
-            assert_eq!(Style::Plain.bytes(bytes), bytes.to_string());
-            assert_eq!(Style::Plain.size(bytes), format!("{bytes} bytes"));
+            assert_eq!(NumberFormat::Human.bytes(bytes), human);
+            assert_eq!(NumberFormat::Plain.bytes(bytes), bytes.to_string());
+            assert_eq!(NumberFormat::Plain.size(bytes), format!("{bytes} bytes"));
         }
     }
 
     #[test]
     fn a_size_in_a_sentence_has_a_unit() {
-        assert_eq!(Style::Human.size(12), "12 bytes");
-        assert_eq!(Style::Human.size(2048), "2.0 KiB");
+        assert_eq!(NumberFormat::Human.size(12), "12 bytes");
+        assert_eq!(NumberFormat::Human.size(2048), "2.0 KiB");
     }
 
     #[test]
     fn times_are_spans_on_a_terminal_and_seconds_elsewhere() {
         let three_hours_ago = now_unix_ms() - 3 * 3_600_000;
-        assert_eq!(Style::Human.time(three_hours_ago), "3 h ago");
-        assert_eq!(Style::Human.time(0), "never");
-        assert_eq!(Style::Plain.time(1_700_000_000_123), "1700000000");
+        assert_eq!(NumberFormat::Human.time(three_hours_ago), "3 h ago");
+        assert_eq!(NumberFormat::Human.time(0), "never");
+        assert_eq!(NumberFormat::Plain.time(1_700_000_000_123), "1700000000");
         assert_eq!(span(59), "59 s");
         assert_eq!(span(172_800), "2 d");
     }
