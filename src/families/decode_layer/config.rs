@@ -10,6 +10,7 @@ use crate::engine::request::constant::Value;
 use crate::engine::request::spec::{KernelSpec, SpecError};
 use crate::engine::request::target::Arch;
 use crate::engine::request::template::Registry;
+use crate::families::wo_gemv::Accumulate;
 use crate::measure::MeasureError;
 
 /// The family's name.
@@ -45,17 +46,6 @@ pub enum LayerGeometry {
     Spread,
     /// `slice_ctas` x `num_k_tiles` blocks per token.
     Original,
-}
-
-/// How `W_O` is summed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Accumulate {
-    /// An exact chain, one rounding per step.
-    Fma,
-    /// An exact chain, two roundings per step.
-    MulAdd,
-    /// Tensor cores, in a fixed order.
-    Mma,
 }
 
 /// The layout of the weights that tensor cores read.

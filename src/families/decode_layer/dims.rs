@@ -2,9 +2,10 @@
 
 use std::ops::Deref;
 
-use super::{Accumulate, LayerConfig, LayerGeometry, WeightLayout, WorkspaceError};
+use super::{LayerConfig, LayerGeometry, WeightLayout, WorkspaceError};
 use crate::engine::request::spec::KernelSpec;
 use crate::families::decode_layer::reference::{Kv, LayerInputs, LayerShape, Lengths, ScaleLayout};
+use crate::families::wo_gemv::Accumulate;
 
 /// Which matrices of a layer are packed for tensor cores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

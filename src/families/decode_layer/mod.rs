@@ -21,8 +21,7 @@ mod workspace;
 
 pub use crate::engine::run::tensor::{Dtype, Tensor};
 pub use config::{
-    Accumulate, FAMILY, Launch, LayerConfig, LayerGeometry, WeightLayout, asked_launches, launches,
-    with_launch,
+    FAMILY, Launch, LayerConfig, LayerGeometry, WeightLayout, asked_launches, launches, with_launch,
 };
 pub use dims::{LayerDims, Packed};
 pub use error::WorkspaceError;

@@ -120,10 +120,10 @@ pub fn choose(record: &Record, gpu: &Gpu, problem: &Problem, forced: &Geometry, 
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    pub(super) fn gpu(sm_count: u32) -> Gpu {
+    pub(crate) fn gpu(sm_count: u32) -> Gpu {
         Gpu {
             name: "NVIDIA H200".into(),
             compute_capability: "9.0".into(),
@@ -132,7 +132,7 @@ mod tests {
         }
     }
 
-    pub(super) fn problem(split: u32, tokens: u32) -> Problem {
+    pub(crate) fn problem(split: u32, tokens: u32) -> Problem {
         let constants = [
             ("hidden", 5120),
             ("num_q_heads", 24),

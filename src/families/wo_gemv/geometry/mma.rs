@@ -47,9 +47,9 @@ pub(super) fn tokens(num_tokens: usize) -> &'static [u32] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{gpu, problem};
     use super::*;
     use crate::families::wo_gemv::geometry::space;
+    use crate::measure::tune::tests::{gpu, problem};
 
     #[test]
     fn by_rule_tensor_cores_have_a_block_a_multiprocessor_and_decode_once_for_as_many_tokens_as_fit() {

@@ -101,33 +101,7 @@ pub fn space(accumulate: &str, tokens: usize, given: &[(String, Vec<String>)]) -
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    pub(super) fn gpu(sm_count: u32) -> Gpu {
-        Gpu {
-            name: "NVIDIA H200".into(),
-            compute_capability: "9.0".into(),
-            sm_count,
-            shared_mem_per_block: 232_448,
-        }
-    }
-
-    pub(super) fn problem(split: u32, tokens: u32) -> Problem {
-        let constants = [
-            ("hidden", 5120),
-            ("num_q_heads", 24),
-            ("head_dim", 256),
-            ("num_kv_heads", 4),
-            ("wo_split", split),
-        ];
-        Problem {
-            family: "wo_gemv".into(),
-            constants: constants
-                .iter()
-                .map(|(n, v)| ((*n).into(), v.to_string()))
-                .collect(),
-            tokens,
-        }
-    }
+    use crate::measure::tune::tests::{gpu, problem};
 
     #[test]
     fn by_rule_every_multiprocessor_gets_the_same_number_of_rows() {
