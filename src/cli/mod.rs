@@ -15,6 +15,7 @@ mod pack;
 mod plan;
 mod regions;
 mod signature;
+mod toolchain;
 mod warm;
 mod why;
 
@@ -49,8 +50,8 @@ const VERBS: &[Verb] = &[
     Verb { name: "families", command: inspect::families_command, run: inspect::families },
     Verb { name: "why", command: why::command, run: why::run },
     Verb { name: "cache", command: cache::command, run: cache::run },
-    Verb { name: "toolchain", command: doctor::toolchain_command, run: doctor::toolchain },
-    Verb { name: "doctor", command: doctor::doctor_command, run: doctor::doctor },
+    Verb { name: "toolchain", command: toolchain::command, run: toolchain::run },
+    Verb { name: "doctor", command: doctor::command, run: doctor::run },
     Verb { name: "dispatch", command: dispatch::command, run: dispatch::run },
     Verb { name: "verify", command: |r| measured::command(Measured::Verify, r), run: |j, m, json| measured::run(Measured::Verify, j, m, json) },
     Verb { name: "regions", command: regions::command, run: regions::run },

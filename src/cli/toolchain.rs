@@ -1,0 +1,68 @@
+//! `jitc toolchain`: finds or installs NVRTC.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Arg, ArgMatches, value_parser};
+use serde_json::json;
+
+use super::{Answer, output};
+use crate::engine::build::toolchain::{Found, candidates, find, install, install_wheel};
+use crate::engine::jit::Jit;
+use crate::engine::request::template::Registry;
+
+pub(super) fn command(_: &Registry) -> clap::Command {
+    clap::Command::new("toolchain")
+        .about("Find or install NVRTC")
+        .arg(
+            Arg::new("action")
+                .required(true)
+                .value_parser(["install", "list", "path"]),
+        )
+        .arg(
+            Arg::new("wheel")
+                .long("wheel")
+                .value_parser(value_parser!(PathBuf))
+                .help("Install from this wheel"),
+        )
+}
+
+pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
+    let config = jit.config();
+    let toolchain = match matches.get_one::<String>("action").map(String::as_str) {
+        Some("list") => {
+            for place in candidates(config) {
+                let (nvrtc, words) = match &place.found {
+                    Found::Nvrtc(nvrtc, _) => (Some(nvrtc), nvrtc.display().to_string()),
+                    Found::TooOld(version) => (None, format!("{version}, too old")),
+                    Found::Nothing => (None, "none".into()),
+                };
+                if json {
+                    output::json(
+                        &json!({"origin": place.origin, "place": place.place, "nvrtc": nvrtc,
+                        "words": words}),
+                    );
+                } else {
+                    output::line(format!("{:<20} {}: {words}", place.origin, place.place.display()));
+                }
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some("install") => match matches.get_one::<PathBuf>("wheel") {
+            Some(wheel) => Some(install_wheel(config, wheel)?),
+            None => Some(install(config)?),
+        },
+        _ => find(config)?,
+    };
+    let Some(toolchain) = toolchain else {
+        output::note("no NVRTC is here yet: the first compile fetches it, or run `jitc toolchain install`");
+        return Ok(ExitCode::from(1));
+    };
+    if json {
+        output::json(&json!({"nvrtc": toolchain.nvrtc, "builtins": toolchain.builtins,
+            "origin": toolchain.origin, "identity": toolchain.identity}));
+    } else {
+        output::line(toolchain.nvrtc.display().to_string());
+    }
+    Ok(ExitCode::SUCCESS)
+}
