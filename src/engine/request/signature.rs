@@ -63,6 +63,7 @@ pub enum GridAxis {
 impl GridAxis {
     /// Blocks for these launch sizes; 0 where the size is not there.
     #[must_use]
+    #[inline]
     pub fn blocks(self, sizes: &[u32]) -> u32 {
         match self {
             Self::Blocks(blocks) => blocks,

@@ -126,8 +126,10 @@ impl EntryPoint {
 
     /// Blocks in x, y, z for these launch sizes, in declared order.
     #[must_use]
+    #[inline]
     pub fn grid(&self, sizes: &[u32]) -> [u32; 3] {
-        self.grid.map(|axis| axis.blocks(sizes))
+        let [x, y, z] = &self.grid;
+        [x.blocks(sizes), y.blocks(sizes), z.blocks(sizes)]
     }
 }
 

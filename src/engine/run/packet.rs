@@ -2,6 +2,10 @@
 //!
 //! Invariant: putting a launch's values together allocates nothing and cannot fail.
 
+use std::ffi::c_void;
+
+use arrayvec::ArrayVec;
+
 use crate::engine::request::template::MAX_PARAMETERS;
 
 /// Checked values, packed for launches.
@@ -17,9 +21,11 @@ pub struct Packet {
 }
 
 /// What the driver is given: built on the stack by each launch.
+///
+/// Few stores: those of a launch queue up behind the one that rings the GPU for the
+/// launch before, and once the processor's store buffer is full it waits for the bus.
 pub struct Passed {
-    words: [u64; MAX_PARAMETERS],
-    count: usize,
+    words: ArrayVec<u64, MAX_PARAMETERS>,
     in_struct: bool,
 }
 
@@ -43,16 +49,17 @@ impl Packet {
 
     /// The values for a launch of these sizes, in declared order. Allocates nothing.
     #[must_use]
+    #[inline]
     pub fn passed(&self, sizes: &[u32]) -> Passed {
-        let mut words = [0; MAX_PARAMETERS];
+        let mut words = ArrayVec::new();
         // A list has at most as many parameters: checked when its family was read.
-        words[..self.words.len()].copy_from_slice(&self.words);
+        let fits = words.try_extend_from_slice(&self.words);
+        debug_assert!(fits.is_ok());
         for (word, size) in &self.patches {
             words[*word] = u64::from(sizes[*size]);
         }
         Passed {
             words,
-            count: self.words.len(),
             in_struct: self.in_struct,
         }
     }
@@ -62,21 +69,20 @@ impl Passed {
     /// The values, in the low bytes of a word each.
     #[must_use]
     pub fn words(&self) -> &[u64] {
-        &self.words[..self.count]
+        &self.words
     }
 
     /// The pointers to the parameters, as the driver reads them: one to each, or
     /// one to the struct. They are good as long as this value is where it is.
-    pub fn pointers<R>(&mut self, with: impl FnOnce(&mut [*mut std::ffi::c_void]) -> R) -> R {
-        let mut pointers = [std::ptr::null_mut(); MAX_PARAMETERS];
-        let count = if self.in_struct { 1 } else { self.count };
-        for (pointer, word) in pointers.iter_mut().zip(&mut self.words[..count]) {
-            *pointer = std::ptr::from_mut(word).cast();
-        }
+    #[inline]
+    pub fn pointers<R>(&mut self, with: impl FnOnce(&mut [*mut c_void]) -> R) -> R {
         if self.in_struct {
             // Of the struct, not only of its first word.
-            pointers[0] = self.words.as_mut_ptr().cast();
+            return with(&mut [self.words.as_mut_ptr().cast()]);
         }
-        with(&mut pointers[..count])
+        let words = self.words.iter_mut();
+        let mut pointers: ArrayVec<_, MAX_PARAMETERS> =
+            words.map(|word| std::ptr::from_mut(word).cast()).collect();
+        with(&mut pointers)
     }
 }
