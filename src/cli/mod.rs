@@ -22,7 +22,8 @@ mod why;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::engine::build::compile::CompileError;
+use crate::engine::build::compile::worker::serve_if_asked;
+use crate::engine::build::compile::{CompileError, WorkerChoice};
 use crate::engine::config::{Config, ConfigError, Environment, Flags};
 use crate::engine::jit::{Error, Jit};
 use crate::engine::request::spec::KernelSpec;
@@ -65,6 +66,9 @@ const VERBS: &[Verb] = &[
 /// Runs the program.
 #[must_use]
 pub fn run() -> ExitCode {
+    if let Some(code) = serve_if_asked() {
+        return code;
+    }
     let env = Environment::capture();
     let words: Vec<String> = std::env::args_os()
         .map(|w| w.to_string_lossy().into_owned())
@@ -124,11 +128,18 @@ fn start(words: &[String], env: &Environment) -> Answer {
     let config = settings(flags, env, &here, verb == "doctor")?;
     logging(&config, sub.get_count("verbose"), sub.get_flag("quiet"));
     let json = sub.get_flag("json");
-    let jit = Jit::new(config)?;
+    let jit = Jit::builder(config).worker(itself()).build()?;
     match VERBS.iter().find(|v| v.name == verb) {
         Some(found) => (found.run)(&jit, sub, json),
         None => Ok(ExitCode::from(2)),
     }
+}
+
+/// This program is its own compile worker, also where its file was replaced meanwhile.
+fn itself() -> WorkerChoice {
+    let running = Path::new("/proc/self/exe");
+    let named = || std::env::current_exe().unwrap_or_default();
+    WorkerChoice::Program(if running.exists() { running.into() } else { named() })
 }
 
 /// All settings. A config file that somebody else put into the working folder is an

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use jitc::engine::build::artifact::{Artifact, Resources};
-use jitc::engine::build::compile::{CompileError, Compiler};
+use jitc::engine::build::compile::{Cancel, CompileError, Compiler};
 use jitc::engine::build::render::RenderedSource;
 use jitc::engine::config::{Config, Environment, FlagConstant, Flags};
 use jitc::engine::jit::Jit;
@@ -27,7 +27,7 @@ const SMALL: [(&str, &str); 5] = [
 struct Registers(u32);
 
 impl Compiler for Registers {
-    fn compile(&self, _rendered: &RenderedSource) -> Result<Artifact, CompileError> {
+    fn compile(&self, _rendered: &RenderedSource, _cancel: &Cancel) -> Result<Artifact, CompileError> {
         Ok(Artifact {
             cubin: vec![0; 64],
             resources: vec![Resources {

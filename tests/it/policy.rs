@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use jitc::engine::build::artifact::{Artifact, Resources};
-use jitc::engine::build::compile::{CompileError, Compiler};
+use jitc::engine::build::compile::{Cancel, CompileError, Compiler};
 use jitc::engine::build::render::RenderedSource;
 use jitc::engine::cache::{Drift, Event, Receipt};
 use jitc::engine::config::{Config, Environment, Flags, MissPolicy};
@@ -16,7 +16,7 @@ use jitc::engine::request::spec::KernelSpec;
 struct Counting(Arc<AtomicU32>);
 
 impl Compiler for Counting {
-    fn compile(&self, rendered: &RenderedSource) -> Result<Artifact, CompileError> {
+    fn compile(&self, rendered: &RenderedSource, _cancel: &Cancel) -> Result<Artifact, CompileError> {
         self.0.fetch_add(1, Ordering::Relaxed);
         Ok(Artifact {
             cubin: rendered.source.clone().into_bytes(),

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::engine::build::compile::options;
 use crate::engine::build::key::{KeyInputs, Preimage};
 use crate::engine::request::regions::{self, TableError};
 use crate::engine::request::spec::KernelSpec;
@@ -26,13 +27,15 @@ pub enum RenderError {
         /// The engine's words.
         reason: String,
     },
-    /// An option with which the compiler would read or write files.
-    #[error("{family}: option `{option}` is refused: the compiler may see only what the key covers")]
+    /// An option that a family may not have.
+    #[error("{family}: option `{option}` is refused: {why}")]
     Option {
-        /// The family.
+        /// The family, or the variable of the environment.
         family: String,
         /// The option.
         option: String,
+        /// What is wrong with it.
+        why: String,
     },
     /// A number of regions for which the family has no table.
     #[error(transparent)]
@@ -53,28 +56,6 @@ pub struct RenderedSource {
     pub options: Vec<String>,
 }
 
-/// Options that make the compiler read, or write, files that no key covers, or
-/// that jitc sets itself.
-const REFUSED: [&str; 17] = [
-    "-I",
-    "--include-path",
-    "-include",
-    "--pre-include",
-    "--pch",
-    "-pch",
-    "--create-pch",
-    "-create-pch",
-    "--use-pch",
-    "-use-pch",
-    "--pch-dir",
-    "-pch-dir",
-    "--time",
-    "-time",
-    "--fdevice-time-trace",
-    "--gpu-architecture",
-    "-arch",
-];
-
 /// What every compile is given. Without the first, a quoted include that no header in
 /// memory answers is read from the working folder, which no key covers. NVRTC's own disk
 /// cache would hide the ptxas report and make cold figures warm.
@@ -83,12 +64,14 @@ const OWN_OPTIONS: [&str; 3] = ["--no-source-include", "--no-cache", "--ptxas-op
 /// Renders a spec.
 pub fn render(registry: &Registry, spec: &KernelSpec) -> Result<RenderedSource, RenderError> {
     let family = spec.family();
-    let refused = |option: &&String| REFUSED.iter().any(|r| option.trim().starts_with(r));
-    if let Some(option) = family.options.iter().find(refused) {
-        return Err(RenderError::Option {
-            family: family.name.clone(),
-            option: option.clone(),
-        });
+    for option in &family.options {
+        if let Some(why) = options::refused(option) {
+            return Err(RenderError::Option {
+                family: family.name.clone(),
+                option: option.clone(),
+                why,
+            });
+        }
     }
     let mut literals: BTreeMap<String, String> = spec
         .constants()

@@ -89,13 +89,13 @@ impl Config {
         self.path(None, "JITC_TRACE", "trace")
     }
 
-    fn setting(&self, key: &str, variable: &str) -> Option<Setting> {
+    pub(super) fn setting(&self, key: &str, variable: &str) -> Option<Setting> {
         self.variable(&[variable])
             .or_else(|| self.file.as_ref()?.get(key))
     }
 }
 
-fn parsed<T>(
+pub(super) fn parsed<T>(
     name: &str,
     setting: Option<Setting>,
     parse: impl Fn(&str) -> Result<T, String>,
@@ -109,7 +109,7 @@ fn parsed<T>(
     }
 }
 
-fn bad_value(name: &str, value: String, origin: Source, expected: String) -> ConfigError {
+pub(super) fn bad_value(name: &str, value: String, origin: Source, expected: String) -> ConfigError {
     ConfigError::Value {
         name: name.into(),
         value,

@@ -7,6 +7,7 @@
 //! value was written.
 
 mod cache;
+mod compile;
 mod env_file;
 mod file;
 pub mod settings;

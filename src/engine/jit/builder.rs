@@ -8,6 +8,8 @@ use dashmap::DashMap;
 
 use super::policy::Policy;
 use super::{Error, Jit};
+use crate::engine::build::compile::{Limits, WorkerChoice, options};
+use crate::engine::build::render::RenderError;
 use crate::engine::cache::{Cache, CacheBuilder, Event, Receipt, Tier};
 use crate::engine::config::{Config, MissPolicy};
 use crate::engine::request::template::{Registry, variable_of};
@@ -19,6 +21,7 @@ pub struct JitBuilder {
     cache: CacheBuilder,
     miss: Option<MissPolicy>,
     receipt: Option<Receipt>,
+    worker: Option<WorkerChoice>,
 }
 
 impl Jit {
@@ -29,6 +32,7 @@ impl Jit {
             cache: Cache::builder(),
             miss: None,
             receipt: None,
+            worker: None,
         }
     }
 }
@@ -64,6 +68,12 @@ impl JitBuilder {
         self
     }
 
+    /// Where it compiles, whatever `JITC_PROGRAM` says.
+    pub fn worker(mut self, choice: WorkerChoice) -> Self {
+        self.worker = Some(choice);
+        self
+    }
+
     /// Reads the families; touches neither cache nor compiler.
     pub fn build(self) -> Result<Jit, Error> {
         let mut config = self.config;
@@ -79,6 +89,21 @@ impl JitBuilder {
             }
         }
         let policy = Policy::new(&config, self.miss, self.receipt)?;
+        let worker = self.worker.unwrap_or_else(|| match config.program() {
+            Some(program) => WorkerChoice::Program(program),
+            None => WorkerChoice::Found,
+        });
+        let defaults = Limits::default();
+        let limits = Limits {
+            timeout: config.compile_timeout()?.unwrap_or(defaults.timeout),
+            memory: config.compile_memory()?.unwrap_or(defaults.memory),
+        };
+        for (variable, flags) in config.compiler_env() {
+            if let Some((option, why)) = options::refused_of_environment(&flags) {
+                let family = variable;
+                return Err(RenderError::Option { family, option, why }.into());
+            }
+        }
         let mut cache = self.cache.trust(config.cache_trust()?);
         for folder in config.cache_ro() {
             cache = cache.read_only(folder);
@@ -102,6 +127,8 @@ impl JitBuilder {
             config,
             identity: OnceLock::new(),
             toolchain: Mutex::new(None),
+            worker,
+            limits,
             compiler: OnceLock::new(),
             opening: Mutex::new(()),
             loaded: DashMap::new(),

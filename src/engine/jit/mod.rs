@@ -6,6 +6,7 @@
 
 mod builder;
 mod error;
+mod open;
 mod policy;
 mod prepare_all;
 mod trace;
@@ -22,7 +23,7 @@ use policy::Policy;
 pub use prepare_all::{Jobs, Progress};
 pub use trace::{TraceLine, read_trace};
 
-use crate::engine::build::compile::{CompileError, Compiler, Nvrtc};
+use crate::engine::build::compile::{Cancel, CompileError, Compiler, Limits, WorkerChoice};
 use crate::engine::build::parameter_info::{self, ParameterError};
 use crate::engine::build::render::{RenderedSource, preimage, render};
 use crate::engine::build::request::{CompileRequest, RequestParts};
@@ -54,6 +55,8 @@ pub struct Jit {
     policy: Policy,
     identity: OnceLock<ToolchainIdentity>,
     toolchain: Mutex<Option<Toolchain>>,
+    worker: WorkerChoice,
+    limits: Limits,
     compiler: OnceLock<Box<dyn Compiler>>,
     opening: Mutex<()>,
     /// By context: a module belongs to one, and its holder keeps that alive.
@@ -140,6 +143,12 @@ impl Jit {
     /// Finds or makes the artifact of a spec; where a policy forbids compiling,
     /// finds it or fails.
     pub fn prepare(&self, spec: &KernelSpec) -> Result<Prepared, Error> {
+        self.prepare_unless(spec, &Cancel::new())
+    }
+
+    /// As [`Jit::prepare`], and ends with [`CompileError::Cancelled`] soon after it was
+    /// cancelled: a compile in a worker is ended; one in this process is waited for.
+    pub fn prepare_unless(&self, spec: &KernelSpec, cancel: &Cancel) -> Result<Prepared, Error> {
         let started = Instant::now();
         let (request, rendered) = self.describe(spec)?;
         if let Some(fetched) = self.policy.without_compiling(&self.cache, spec, &request)? {
@@ -159,7 +168,7 @@ impl Jit {
                 let compiler = self.compiler()?;
                 outside_us += micros(opening);
                 let compiling = Instant::now();
-                let built = info_span!("compile").in_scope(|| compiler.compile(&rendered));
+                let built = info_span!("compile").in_scope(|| compiler.compile(&rendered, cancel));
                 outside_us += micros(compiling);
                 let built = built.map_err(|source| self.compile_error(source, spec, &request))?;
                 check_parameters(spec, &built.cubin)?;
@@ -262,11 +271,7 @@ impl Jit {
                 Some(toolchain) => toolchain,
                 None => toolchain::install(&self.config)?,
             };
-            let nvrtc = Nvrtc::open(&toolchain).map_err(|e| ToolchainError::Unopenable {
-                path: toolchain.nvrtc.clone(),
-                reason: e.to_string(),
-            })?;
-            let _ = self.compiler.set(Box::new(nvrtc));
+            let _ = self.compiler.set(self.open(&toolchain)?);
         }
         match self.compiler.get() {
             Some(compiler) => Ok(&**compiler),

@@ -2,14 +2,37 @@
 //!
 //! Invariant: a [`Compiler`] reads nothing but what it is given. The trait is
 //! the seam at which tests count or replace compiles.
+//!
+//! NVRTC runs in a process of its own ([`Workers`]), or, where the program that is that
+//! process cannot be found, on a thread of its own ([`InProcess`]). Either way its file
+//! system is closed ([`sandbox`]) and its clock stands still.
 
+mod cancel;
+mod clock;
 mod diagnostics;
+mod find;
+mod in_process;
 mod nvrtc;
+pub mod options;
+mod sandbox;
+mod stay_inside;
+pub mod worker;
 
+use std::time::Duration;
+
+pub use cancel::Cancel;
+pub(crate) use find::program;
+pub use find::{PROGRAM, WorkerChoice};
+pub use in_process::InProcess;
 pub use nvrtc::Nvrtc;
+pub use worker::Workers;
 
 use crate::engine::build::artifact::Artifact;
 use crate::engine::build::render::RenderedSource;
+
+/// Stack of the thread that NVRTC runs on, bytes: its parser and its optimizer recurse,
+/// and 2 MiB end at 2,000 `else if`s.
+const STACK: usize = 64 << 20;
 
 /// Why there is no machine code.
 #[derive(Debug, thiserror::Error)]
@@ -24,15 +47,60 @@ pub enum CompileError {
         /// The whole log.
         log: String,
     },
+    /// The compiler's process ended.
+    #[error("the compiler crashed: {how}")]
+    Crashed {
+        /// The signal or exit code, and its last words.
+        how: String,
+    },
+    /// It took too long, and was ended.
+    #[error(
+        "the compile was ended after {} s: the most that compile_timeout (JITC_COMPILE_TIMEOUT) allows",
+        after.as_secs_f64()
+    )]
+    TimedOut {
+        /// The limit.
+        after: Duration,
+    },
+    /// It took too much memory, and was ended.
+    #[error("the compile ran out of memory{}", match limit {
+        Some(bytes) => format!(": compile_memory (JITC_COMPILE_MEMORY) allows {} MiB", bytes >> 20),
+        None => String::new(),
+    })]
+    OutOfMemory {
+        /// The limit in force, bytes.
+        limit: Option<u64>,
+    },
+    /// Whoever asked for it gave up.
+    #[error("the compile was cancelled")]
+    Cancelled,
     /// The compiler could not be used.
     #[error("NVRTC: {0}")]
     Library(String),
 }
 
+/// What a compile may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest that one compile may take.
+    pub timeout: Duration,
+    /// Address space of the compiler's process, bytes.
+    pub memory: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_mins(5),
+            memory: 8 << 30,
+        }
+    }
+}
+
 /// What turns rendered sources into artifacts.
 pub trait Compiler: Send + Sync {
-    /// Compiles one source.
-    fn compile(&self, rendered: &RenderedSource) -> Result<Artifact, CompileError>;
+    /// Compiles one source; ends early, where it can, once it is cancelled.
+    fn compile(&self, rendered: &RenderedSource, cancel: &Cancel) -> Result<Artifact, CompileError>;
 
     /// The PTX of one source, where the compiler can say it.
     fn ptx(&self, _rendered: &RenderedSource) -> Result<String, CompileError> {

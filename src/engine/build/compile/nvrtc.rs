@@ -12,7 +12,7 @@ use cudarc::nvrtc::sys::{nvrtcProgram, nvrtcResult};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW, Symbol};
 
 use super::diagnostics::first_error;
-use super::{CompileError, Compiler};
+use super::{CompileError, clock};
 use crate::engine::build::artifact::{Artifact, parse_ptxas_report};
 use crate::engine::build::render::RenderedSource;
 use crate::engine::build::toolchain::Toolchain;
@@ -52,8 +52,15 @@ pub struct Nvrtc {
 impl Nvrtc {
     /// Opens the toolchain's libraries.
     pub fn open(toolchain: &Toolchain) -> Result<Self, CompileError> {
+        alone(&toolchain.builtins)?;
         let builtins = open(&toolchain.builtins)?;
-        let nvrtc = open(&toolchain.nvrtc)?;
+        let (nvrtc, stopped) = clock::stop(open(&toolchain.nvrtc)?);
+        if !stopped {
+            return Err(CompileError::Library(format!(
+                "{}: its clock cannot be stopped, so that the time of a compile could get into the code",
+                toolchain.nvrtc.display()
+            )));
+        }
         Ok(Self {
             create: symbol(&nvrtc, c"nvrtcCreateProgram")?,
             compile: symbol(&nvrtc, c"nvrtcCompileProgram")?,
@@ -135,6 +142,9 @@ impl Nvrtc {
         let mut log = self.read(&program, &self.log_size, &self.log)?;
         log.retain(|b| *b != 0);
         let log = String::from_utf8_lossy(&log).into_owned();
+        if compiled == nvrtcResult::NVRTC_ERROR_OUT_OF_MEMORY {
+            return Err(CompileError::OutOfMemory { limit: None });
+        }
         if compiled == nvrtcResult::NVRTC_ERROR_COMPILATION
             || compiled == nvrtcResult::NVRTC_ERROR_INVALID_OPTION
         {
@@ -148,8 +158,9 @@ impl Nvrtc {
     }
 }
 
-impl Compiler for Nvrtc {
-    fn compile(&self, rendered: &RenderedSource) -> Result<Artifact, CompileError> {
+impl Nvrtc {
+    /// Compiles one source on this thread.
+    pub(super) fn compile(&self, rendered: &RenderedSource) -> Result<Artifact, CompileError> {
         let started = Instant::now();
         let (program, log) = self.run(rendered)?;
         let cubin = self.read(&program, &self.cubin_size, &self.cubin)?;
@@ -165,7 +176,8 @@ impl Compiler for Nvrtc {
         })
     }
 
-    fn ptx(&self, rendered: &RenderedSource) -> Result<String, CompileError> {
+    /// The PTX of one source.
+    pub(super) fn ptx(&self, rendered: &RenderedSource) -> Result<String, CompileError> {
         let (program, _) = self.run(rendered)?;
         let mut ptx = self.read(&program, &self.ptx_size, &self.ptx)?;
         ptx.retain(|b| *b != 0);
@@ -185,6 +197,30 @@ impl Drop for Program<'_> {
             // SAFETY: the handle came from nvrtcCreateProgram and is destroyed once.
             let _ = unsafe { (self.nvrtc.destroy)(&raw mut self.handle) };
         }
+    }
+}
+
+/// libnvrtc takes its builtins by soname: another one that the host has open already
+/// would be used under our key.
+fn alone(builtins: &Path) -> Result<(), CompileError> {
+    let (Some(soname), Ok(ours)) = (builtins.file_name(), fs_err::canonicalize(builtins)) else {
+        return Ok(());
+    };
+    let maps = fs_err::read_to_string("/proc/self/maps").unwrap_or_default();
+    let other = maps
+        .lines()
+        .filter_map(|line| Some(Path::new(line.get(line.find('/')?..)?)))
+        .find(|path| {
+            path.file_name() == Some(soname) && fs_err::canonicalize(path).ok().as_ref() != Some(&ours)
+        });
+    match other {
+        None => Ok(()),
+        Some(other) => Err(CompileError::Library(format!(
+            "{} is open in this process, and would be used in the place of {}: let jitc compile in a process of \
+             its own (JITC_PROGRAM)",
+            other.display(),
+            builtins.display()
+        ))),
     }
 }
 

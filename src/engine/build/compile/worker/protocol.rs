@@ -1,0 +1,180 @@
+//! What goes through the pipe: one message a way, each a JSON head and raw bytes.
+//!
+//! Invariant: both ends are the same build, which the first messages show; so there are
+//! no versions, and whatever does not parse is an error.
+
+use std::io::{self, Read, Write};
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::build::artifact::Resources;
+use crate::engine::build::compile::Limits;
+use crate::engine::build::render::RenderedSource;
+use crate::engine::request::target::ToolchainIdentity;
+
+/// The largest part of a message, bytes: what is longer is no message.
+const LARGEST: u64 = 1 << 30;
+
+/// What a worker is told at its start.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Greeting {
+    /// The library, as bytes: a path need not be UTF-8.
+    pub(super) nvrtc: Vec<u8>,
+    pub(super) builtins: Vec<u8>,
+    pub(super) memory: u64,
+}
+
+/// What a worker is asked.
+#[derive(Debug, Serialize)]
+pub(super) struct Task<'a> {
+    ptx: bool,
+    name: &'a str,
+    source: &'a str,
+    headers: Vec<(&'a str, &'a str)>,
+    options: &'a [String],
+    /// Seconds of processor time that it may take.
+    cpu_seconds: u64,
+}
+
+/// As [`Task`], where it arrives.
+#[derive(Debug, Deserialize)]
+pub(super) struct Received {
+    pub(super) ptx: bool,
+    name: String,
+    source: String,
+    headers: Vec<(String, String)>,
+    options: Vec<String>,
+    pub(super) cpu_seconds: u64,
+}
+
+/// What a worker says. Machine code and PTX are the raw bytes beside it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Answer {
+    Ready {
+        version: String,
+        build: String,
+        identity: ToolchainIdentity,
+    },
+    Built {
+        resources: Vec<Resources>,
+        log: String,
+        compile_us: u64,
+    },
+    Ptx,
+    Refused {
+        first: String,
+        log: String,
+    },
+    OutOfMemory,
+    Library(String),
+}
+
+impl<'a> Task<'a> {
+    pub(super) fn compile(rendered: &'a RenderedSource, limits: Limits) -> Self {
+        Self {
+            ptx: false,
+            name: &rendered.name,
+            source: &rendered.source,
+            headers: rendered
+                .headers
+                .iter()
+                .map(|(name, text)| (name.as_str(), &**text))
+                .collect(),
+            options: &rendered.options,
+            cpu_seconds: limits.timeout.as_secs().saturating_add(1),
+        }
+    }
+
+    pub(super) fn ptx(rendered: &'a RenderedSource, limits: Limits) -> Self {
+        Self {
+            ptx: true,
+            ..Self::compile(rendered, limits)
+        }
+    }
+}
+
+impl Received {
+    pub(super) fn into_rendered(self) -> RenderedSource {
+        RenderedSource {
+            name: self.name,
+            source: self.source,
+            headers: self
+                .headers
+                .into_iter()
+                .map(|(name, text)| (name, text.into()))
+                .collect(),
+            options: self.options,
+        }
+    }
+}
+
+/// What a program says that it is: its version, and a digest of the sources of its build.
+pub(super) fn this_build() -> (&'static str, &'static str) {
+    (env!("CARGO_PKG_VERSION"), env!("JITC_BUILD"))
+}
+
+pub(super) fn write(into: &mut impl Write, head: &impl Serialize, bytes: &[u8]) -> io::Result<()> {
+    let head = serde_json::to_vec(head)?;
+    let mut message = Vec::with_capacity(16 + head.len() + bytes.len());
+    for part in [&head[..], bytes] {
+        message.extend((part.len() as u64).to_le_bytes());
+        message.extend(part);
+    }
+    into.write_all(&message)
+}
+
+/// The next message; `None` where the other end closed the pipe between two.
+pub(super) fn read<T: serde::de::DeserializeOwned>(from: &mut impl Read) -> io::Result<Option<(T, Vec<u8>)>> {
+    let mut first = [0_u8; 1];
+    if from.read(&mut first)? == 0 {
+        return Ok(None);
+    }
+    let head = part(from, Some(first[0]))?;
+    let bytes = part(from, None)?;
+    Ok(Some((serde_json::from_slice(&head)?, bytes)))
+}
+
+fn part(from: &mut impl Read, first: Option<u8>) -> io::Result<Vec<u8>> {
+    let mut length = [0; 8];
+    let begun = usize::from(first.is_some());
+    length[0] = first.unwrap_or(0);
+    from.read_exact(&mut length[begun..])?;
+    let length = u64::from_le_bytes(length);
+    if length > LARGEST {
+        return Err(io::Error::other(format!("a message of {length} bytes")));
+    }
+    let mut bytes = Vec::new();
+    // As it comes: a length alone reserves nothing.
+    let read = from.take(length).read_to_end(&mut bytes)?;
+    if read as u64 == length {
+        Ok(bytes)
+    } else {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_comes_out_as_it_went_in() {
+        let mut pipe = Vec::new();
+        write(&mut pipe, &Answer::Library("x".into()), b"\0bytes").expect("written");
+        let mut from = &pipe[..];
+        let (answer, bytes) = read::<Answer>(&mut from).expect("read").expect("a message");
+        assert!(matches!(answer, Answer::Library(text) if text == "x"));
+        assert_eq!(bytes, b"\0bytes");
+        assert!(read::<Answer>(&mut from).expect("the end").is_none());
+    }
+
+    #[test]
+    fn what_is_cut_or_too_long_is_an_error() {
+        let mut pipe = Vec::new();
+        write(&mut pipe, &Answer::OutOfMemory, b"bytes").expect("written");
+        for end in 1..pipe.len() {
+            assert!(read::<Answer>(&mut &pipe[..end]).is_err(), "cut at {end}");
+        }
+        assert!(read::<Answer>(&mut &[255_u8; 64][..]).is_err());
+    }
+}

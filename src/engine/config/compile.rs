@@ -1,0 +1,60 @@
+//! Settings of compiles: what one may take, and which program makes them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::cache::{bad_value, parse_age, parse_bytes, parsed};
+use super::{Config, ConfigError};
+
+/// The shortest `compile_timeout` there is.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// The least `compile_memory` there is: what the compiler takes for nothing.
+const LEAST: u64 = 512 << 20;
+
+impl Config {
+    /// The longest that one compile may take, if it was said.
+    pub fn compile_timeout(&self) -> Result<Option<Duration>, ConfigError> {
+        let setting = self.setting("compile_timeout", "JITC_COMPILE_TIMEOUT");
+        let found = parsed("compile_timeout", setting.clone(), parse_age)?;
+        match (found, setting) {
+            (Some(short), Some(setting)) if short < SHORTEST => Err(bad_value(
+                "compile_timeout",
+                setting.value,
+                setting.source,
+                "expected at least 1s".into(),
+            )),
+            (found, _) => Ok(found),
+        }
+    }
+
+    /// Address space that a compile may take, bytes, if it was said.
+    pub fn compile_memory(&self) -> Result<Option<u64>, ConfigError> {
+        let setting = self.setting("compile_memory", "JITC_COMPILE_MEMORY");
+        let found = parsed("compile_memory", setting.clone(), parse_bytes)?;
+        match (found, setting) {
+            (Some(little), Some(setting)) if little < LEAST => Err(bad_value(
+                "compile_memory",
+                setting.value,
+                setting.source,
+                "expected at least 512MiB".into(),
+            )),
+            (found, _) => Ok(found),
+        }
+    }
+
+    /// The program that compiles in processes of its own, if it was said.
+    #[must_use]
+    pub fn program(&self) -> Option<PathBuf> {
+        self.env_path("JITC_PROGRAM")
+    }
+
+    /// The folders of `PATH` that are absolute.
+    #[must_use]
+    pub fn program_path(&self) -> Vec<PathBuf> {
+        let path = self.env_path("PATH").unwrap_or_default();
+        std::env::split_paths(&path)
+            .filter(|dir| dir.is_absolute())
+            .collect()
+    }
+}
