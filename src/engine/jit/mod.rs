@@ -260,8 +260,9 @@ impl Jit {
                 .clone();
             let toolchain = match found {
                 Some(toolchain) => toolchain,
-                None => toolchain::install(&self.config)?,
+                None => toolchain::install_once(&self.config)?,
             };
+            toolchain.confirm()?;
             let nvrtc = Nvrtc::open(&toolchain).map_err(|e| ToolchainError::Unopenable {
                 path: toolchain.nvrtc.clone(),
                 reason: e.to_string(),

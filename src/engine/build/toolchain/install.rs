@@ -1,216 +1,277 @@
 //! The pinned NVRTC: fetched by pip, checked by hash, unpacked atomically.
 //!
 //! Invariant: the managed folder appears by one rename and holds the pinned
-//! libraries whole, or it does not exist. Two processes may install at once.
+//! libraries whole, or it does not exist. Of processes that want it at once one
+//! fetches, and the others take what came of that.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
-use sha2::{Digest, Sha256};
+use rustix::fs::{CWD, RenameFlags};
 
-use super::identity::HashWriter;
-use super::{Toolchain, ToolchainError, identify};
+use super::contents::sha256_of;
+use super::held::{Held, is_ending};
+use super::lock::{Claim, claim};
+use super::managed::{FETCHING, UNPACKING, close_to_others, collect, folder, make, managed, work};
+use super::pin::{PINNED_VERSION, Pin, pin};
+use super::pip::{FETCH_LIMIT, Pip};
+use super::{Toolchain, ToolchainError, failure, wheel};
 use crate::engine::config::Config;
-use crate::engine::request::target::ToolchainIdentity;
 
-/// The version of NVRTC that jitc installs where none is found.
-pub const PINNED_VERSION: &str = "13.0.88";
+/// The longest wait for another process's install: its fetch, and its unpacking.
+const WAIT_LIMIT: Duration = FETCH_LIMIT.saturating_add(Duration::from_mins(2));
 
-struct Pin<'a> {
-    wheel_sha256: &'a str,
-    nvrtc: &'a str,
-    builtins: &'a str,
+/// Who wants it installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// A person or program, by name: what is there is read afresh and repaired, and a
+    /// fetch that failed before is tried again.
+    ByName,
+    /// A compile that has no compiler.
+    ByCompile,
 }
 
-const X86_64: Pin<'_> = Pin {
-    wheel_sha256: "ad9b6d2ead2435f11cbb6868809d2adeeee302e9bb94bcf0539c7a40d80e8575",
-    nvrtc: "build-id:65be0db342ad51a06876e71e210bccc5aa8322cf",
-    builtins: "build-id:08d17e32084d3171cc6e296843a5e09fbd20a331",
-};
-
-/// The builtins of this wheel have no build-id.
-const AARCH64: Pin<'_> = Pin {
-    wheel_sha256: "d27f20a0ca67a4bb34268a5e951033496c5b74870b868bacd046b1b8e0c3267b",
-    nvrtc: "build-id:31b78904841e67069f791b61c43083f2a983fffb",
-    builtins: "sha256:84f1c5031bfe1146375b367b2c7fb8d31ea00430be7172177eeb5d04ab813b69",
-};
-
-impl Pin<'_> {
-    fn identity(&self) -> ToolchainIdentity {
-        ToolchainIdentity {
-            version: PINNED_VERSION.into(),
-            nvrtc: self.nvrtc.into(),
-            builtins: self.builtins.into(),
-        }
-    }
-}
-
-fn pin() -> Result<&'static Pin<'static>, ToolchainError> {
-    match std::env::consts::ARCH {
-        "x86_64" => Ok(&X86_64),
-        "aarch64" => Ok(&AARCH64),
-        other => Err(ToolchainError::NotPinned(other)),
-    }
-}
-
-/// The identity that the pinned NVRTC has, installed or not: keys can be worked
-/// out, and a warmed cache hit, on a machine that has no compiler at all.
-#[must_use]
-pub fn pinned_identity() -> Option<ToolchainIdentity> {
-    pin().ok().map(Pin::identity)
-}
-
-/// Fetches and installs the pinned NVRTC into the managed folder.
+/// Fetches and installs the pinned NVRTC into the managed folder. What is there
+/// already is read whole, and replaced where it is not what is pinned.
 pub fn install(config: &Config) -> Result<Toolchain, ToolchainError> {
+    install_by(config, Asked::ByName)
+}
+
+/// The same for a compile that has found no NVRTC: a fetch is tried once a process,
+/// and once by processes that want it at the same time.
+pub fn install_once(config: &Config) -> Result<Toolchain, ToolchainError> {
+    install_by(config, Asked::ByCompile)
+}
+
+fn install_by(config: &Config, asked: Asked) -> Result<Toolchain, ToolchainError> {
     let root = config.toolchain_dir().ok_or(ToolchainError::NoFolder)?;
-    let pin = pin()?;
-    if let Ok(there) = opened(&root.join(PINNED_VERSION), pin) {
+    let offline = config.offline()?;
+    install_into(&root, pin()?, &Pip::default(), asked, offline)
+}
+
+fn install_into(
+    root: &Path,
+    pin: &Pin<'_>,
+    pip: &Pip,
+    asked: Asked,
+    offline: bool,
+) -> Result<Toolchain, ToolchainError> {
+    let by_name = asked == Asked::ByName;
+    let since = if by_name {
+        SystemTime::now()
+    } else {
+        failure::process_started()
+    };
+    if by_name {
+        close_to_others(root)?;
+    }
+    let there = || match managed(root, pin, by_name) {
+        // It is about to be replaced.
+        Err(ToolchainError::Changed { .. } | ToolchainError::Untrusted { .. }) if by_name => Ok(None),
+        other => other,
+    };
+    if let Some(there) = there()? {
+        if by_name && let Ok(Claim::Held(_alone)) = claim(root, Duration::ZERO) {
+            collect(root, true);
+        }
         return Ok(there);
     }
-    if config.offline()? {
+    if !by_name && let Some(reason) = failure::own(root) {
+        return Err(ToolchainError::Fetch(reason));
+    }
+    if offline {
         return Err(ToolchainError::Offline {
             managed: root.join(PINNED_VERSION).display().to_string(),
         });
     }
-    fs_err::create_dir_all(&root)?;
-    let download = tempfile::tempdir_in(&root)?;
-    let requirements = download.path().join("requirements.txt");
-    let line = format!(
-        "nvidia-cuda-nvrtc=={PINNED_VERSION} --hash=sha256:{}\n",
-        pin.wheel_sha256
-    );
-    fs_err::write(&requirements, line)?;
-    let output = Command::new("python3")
-        .args([
-            // Else a pip.py of the working folder would be run in pip's place.
-            "-I",
-            "-m",
-            "pip",
-            "download",
-            "--no-deps",
-            "--only-binary=:all:",
-            "--require-hashes",
-        ])
-        .args(["--no-input", "--disable-pip-version-check", "--quiet", "--dest"])
-        .arg(download.path())
-        .arg("-r")
-        .arg(&requirements)
-        .output()
-        .map_err(|e| ToolchainError::Fetch(format!("python3 could not be started: {e}")))?;
-    if !output.status.success() {
-        let words = String::from_utf8_lossy(&output.stderr);
-        let last = words
-            .lines()
-            .rev()
-            .find(|l| !l.trim().is_empty())
-            .unwrap_or("it said nothing");
-        return Err(ToolchainError::Fetch(last.trim().to_owned()));
+    make(root)?;
+    let lock = match claim(root, WAIT_LIMIT)? {
+        Claim::Held(lock) => Some(lock),
+        Claim::Unsupported => None,
+        Claim::Taken => return Err(ToolchainError::Busy { path: root.into() }),
+    };
+    // What a process did that was waited for.
+    if let Some(there) = there()? {
+        return Ok(there);
     }
-    let wheel = fs_err::read_dir(download.path())?
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|e| e == "whl"))
-        .ok_or_else(|| ToolchainError::Fetch("pip left no wheel".into()))?;
-    install_pinned(&root, pin, &wheel)
+    if let Some(reason) = failure::told(root, since) {
+        failure::keep(root, &reason);
+        return Err(ToolchainError::Fetch(reason));
+    }
+    collect(root, lock.is_some());
+    let fetched = fetch(root, pin, pip);
+    match &fetched {
+        Ok(_) => failure::forget(root),
+        Err(ToolchainError::Fetch(reason)) if !is_ending() => {
+            failure::keep(root, reason);
+            failure::tell(root, reason);
+        }
+        Err(_) => {}
+    }
+    fetched
 }
 
-/// Installs from a wheel that is already here.
+fn fetch(root: &Path, pin: &Pin<'_>, pip: &Pip) -> Result<Toolchain, ToolchainError> {
+    let work = work(root, FETCHING)?;
+    let downloaded = pip.download(&work, pin.wheel_sha256);
+    if is_ending() {
+        return Err(ToolchainError::Ending);
+    }
+    let wheel = downloaded.map_err(ToolchainError::Fetch)?;
+    check(pin, &wheel)?;
+    place(root, pin, &work, &wheel)
+}
+
+/// Installs from a wheel that is already here: neither Python nor a network is
+/// needed, and nobody is waited for.
 pub fn install_wheel(config: &Config, wheel: &Path) -> Result<Toolchain, ToolchainError> {
     let root = config.toolchain_dir().ok_or(ToolchainError::NoFolder)?;
     install_pinned(&root, pin()?, wheel)
 }
 
 fn install_pinned(root: &Path, pin: &Pin<'_>, wheel: &Path) -> Result<Toolchain, ToolchainError> {
-    let mut hash = Sha256::new();
-    std::io::copy(&mut fs_err::File::open(wheel)?, &mut HashWriter(&mut hash))?;
-    let actual = hex::encode(hash.finalize());
-    if actual != pin.wheel_sha256 {
-        return Err(ToolchainError::Hash {
-            path: wheel.to_path_buf(),
-            actual,
-            expected: pin.wheel_sha256.to_owned(),
-        });
+    check(pin, wheel)?;
+    close_to_others(root)?;
+    make(root)?;
+    let work = work(root, UNPACKING)?;
+    let toolchain = place(root, pin, &work, wheel)?;
+    failure::forget(root);
+    if let Ok(Claim::Held(_alone)) = claim(root, Duration::ZERO) {
+        collect(root, true);
     }
-    fs_err::create_dir_all(root)?;
-    let staging = tempfile::tempdir_in(root)?;
-    unpack(wheel, staging.path())?;
-    let folder = root.join(PINNED_VERSION);
-    // A folder that is there and whole was put there by another process: use it.
-    // One that is not whole was tampered with, since it appears by one rename.
-    if opened(&folder, pin).is_err()
-        && fs_err::rename(staging.path(), &folder).is_err()
-        && opened(&folder, pin).is_err()
-    {
-        fs_err::remove_dir_all(&folder)?;
-        fs_err::rename(staging.path(), &folder)?;
-    }
-    opened(&folder, pin)
+    Ok(toolchain)
 }
 
-fn opened(folder: &Path, pin: &Pin<'_>) -> Result<Toolchain, ToolchainError> {
-    let (nvrtc, builtins) = super::search::libraries_in(folder).ok_or_else(|| ToolchainError::NotThere {
-        path: folder.to_path_buf(),
-    })?;
-    let identity = identify(&nvrtc, &builtins)?;
-    if identity != pin.identity() {
-        return Err(ToolchainError::NotThere {
-            path: folder.to_path_buf(),
-        });
+fn check(pin: &Pin<'_>, wheel: &Path) -> Result<(), ToolchainError> {
+    let actual = sha256_of(wheel)?;
+    if actual == pin.wheel_sha256 {
+        return Ok(());
     }
-    Ok(Toolchain {
-        nvrtc,
-        builtins,
-        origin: "managed".into(),
-        identity,
+    Err(ToolchainError::Hash {
+        path: wheel.to_path_buf(),
+        actual,
+        expected: pin.wheel_sha256.to_owned(),
     })
 }
 
-/// Takes the two libraries and the licence out of a wheel, to disk for good.
-fn unpack(wheel: &Path, into: &Path) -> Result<(), ToolchainError> {
-    let bad = |reason: String| ToolchainError::Unpack {
-        path: wheel.to_path_buf(),
-        reason,
-    };
-    let mut archive = zip::ZipArchive::new(fs_err::File::open(wheel)?).map_err(|e| bad(e.to_string()))?;
-    let mut taken = 0;
-    for index in 0..archive.len() {
-        let mut file = archive.by_index(index).map_err(|e| bad(e.to_string()))?;
-        let name = PathBuf::from(file.name().map_err(|e| bad(e.to_string()))?.into_owned());
-        // Only the bare file name is used, so no path of the archive can escape.
-        let Some(base) = name.file_name().and_then(|n| n.to_str()).map(str::to_owned) else {
-            continue;
-        };
-        if !["libnvrtc.so.13", "libnvrtc-builtins.so.13.0", "License.txt"].contains(&base.as_str()) {
-            continue;
+/// Unpacks the wheel and puts it where it belongs. What stands there and is not what
+/// is pinned ends up in the working folder, and goes with it.
+fn place(root: &Path, pin: &Pin<'_>, work: &Held, wheel: &Path) -> Result<Toolchain, ToolchainError> {
+    let unpacked = work.path().join("unpacked");
+    folder(&unpacked)?;
+    wheel::unpack(wheel, &unpacked)?;
+    let home = root.join(PINNED_VERSION);
+    let there = || managed(root, pin, true).ok().flatten();
+    if let Some(there) = there() {
+        return Ok(there);
+    }
+    if fs_err::rename(&unpacked, &home).is_err() {
+        // Another process may have been first.
+        if let Some(there) = there() {
+            return Ok(there);
         }
-        let mut out = fs_err::File::create(into.join(&base))?;
-        std::io::copy(&mut file, &mut out)?;
-        out.sync_all()?;
-        taken += usize::from(base.starts_with("lib"));
+        if rustix::fs::renameat_with(CWD, &unpacked, CWD, &home, RenameFlags::EXCHANGE).is_err() {
+            // Not every file system exchanges.
+            fs_err::rename(&home, work.path().join("replaced"))?;
+            fs_err::rename(&unpacked, &home)?;
+        }
     }
-    if taken == 2 {
-        Ok(())
-    } else {
-        Err(bad(
-            "libnvrtc.so.13 and libnvrtc-builtins.so.13.0 are not both in it".into(),
-        ))
-    }
+    managed(root, pin, false)?.ok_or(ToolchainError::Written { path: home })
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
 
+    use sha2::{Digest, Sha256};
+
+    use super::super::contents::Contents;
+    use super::super::pin::{BUILTINS_FILE, NVRTC_FILE};
     use super::*;
 
-    const NVRTC: &[u8] = b"not an ELF, so its content is its identity";
+    const NVRTC: &[u8] = b"not an ELF: only its content matters";
     const BUILTINS: &[u8] = b"neither is this";
+
+    /// A folder to install into, a wheel, and a pin of that wheel.
+    struct Place {
+        dir: tempfile::TempDir,
+        root: PathBuf,
+        wheel: PathBuf,
+        hashes: [String; 3],
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().expect("tempdir");
+            let wheel = dir.path().join("a.whl");
+            let members: [(&str, &[u8]); 4] = [
+                ("nvidia/cu13/lib/libnvrtc.so.13", NVRTC),
+                ("nvidia/cu13/lib/libnvrtc-builtins.so.13.0", BUILTINS),
+                ("../../escape.so", b"only bare names are used"),
+                ("x.dist-info/License.txt", b"license"),
+            ];
+            zip(&wheel, &members);
+            let of_wheel = sha256(&fs_err::read(&wheel).expect("wheel"));
+            Self {
+                root: dir.path().join("toolchain"),
+                hashes: [of_wheel, sha256(NVRTC), sha256(BUILTINS)],
+                wheel,
+                dir,
+            }
+        }
+
+        fn pin(&self) -> Pin<'_> {
+            let [wheel_sha256, nvrtc, builtins] = self.hashes.each_ref().map(String::as_str);
+            Pin {
+                wheel_sha256,
+                contents: Contents { nvrtc, builtins },
+                nvrtc: "build-id:1",
+                builtins: "build-id:2",
+            }
+        }
+
+        /// A python3 that notes that it was started and does this.
+        fn pip(&self, does: &str, limit: Duration) -> Pip {
+            let python = self.dir.path().join("python3");
+            let log = self.dir.path().join("started");
+            let script = format!("#!/bin/sh\necho x >> {}\n{does}\n", log.display());
+            fs_err::write(&python, script).expect("script");
+            fs_err::set_permissions(&python, PermissionsExt::from_mode(0o755)).expect("mode");
+            Pip {
+                python: python.into(),
+                limit,
+            }
+        }
+
+        /// What leaves the wheel where pip would: the last but two of its words.
+        fn delivers(&self) -> String {
+            let wheel = self.wheel.display();
+            format!("while [ $# -gt 3 ]; do shift; done\ncp {wheel} \"$1\"/x.whl")
+        }
+
+        fn starts(&self) -> usize {
+            let log = fs_err::read_to_string(self.dir.path().join("started"));
+            log.map_or(0, |log| log.lines().count())
+        }
+
+        fn install(&self, pip: &Pip, asked: Asked) -> Result<Toolchain, ToolchainError> {
+            install_into(&self.root, &self.pin(), pip, asked, false)
+        }
+
+        fn library(&self) -> PathBuf {
+            self.root.join(PINNED_VERSION).join(NVRTC_FILE)
+        }
+    }
+
+    const LONG: Duration = Duration::from_mins(2);
 
     fn sha256(bytes: &[u8]) -> String {
         hex::encode(Sha256::digest(bytes))
     }
 
-    fn wheel(at: &Path, members: &[(&str, &[u8])]) -> String {
+    fn zip(at: &Path, members: &[(&str, &[u8])]) {
         let mut zip = zip::ZipWriter::new(fs_err::File::create(at).expect("file"));
         for (name, bytes) in members {
             zip.start_file(*name, zip::write::SimpleFileOptions::default())
@@ -218,91 +279,189 @@ mod tests {
             zip.write_all(bytes).expect("bytes");
         }
         zip.finish().expect("zip");
-        sha256(&fs_err::read(at).expect("wheel"))
     }
 
-    fn good_wheel(at: &Path) -> String {
-        let members: [(&str, &[u8]); 4] = [
-            ("nvidia/cu13/lib/libnvrtc.so.13", NVRTC),
-            ("nvidia/cu13/lib/libnvrtc-builtins.so.13.0", BUILTINS),
-            (
-                "../../escape.so",
-                b"only bare names of the two libraries are used",
-            ),
-            ("x.dist-info/License.txt", b"licence"),
-        ];
-        wheel(at, &members)
+    fn names(path: &Path) -> Vec<String> {
+        let entries = fs_err::read_dir(path).expect("folder");
+        let mut names: Vec<_> = entries
+            .map(|e| e.expect("entry").file_name().into_string().expect("name"))
+            .filter(|name| name != ".stamp")
+            .collect();
+        names.sort();
+        names
     }
 
     #[test]
     fn installing_from_many_threads_at_once_leaves_one_whole_folder() {
-        let dir = tempfile::tempdir().expect("tempdir");
-        let (at, root) = (dir.path().join("a.whl"), dir.path().join("toolchain"));
-        let hash = good_wheel(&at);
-        let (nvrtc, builtins) = (
-            format!("sha256:{}", sha256(NVRTC)),
-            format!("sha256:{}", sha256(BUILTINS)),
-        );
-        let pin = Pin {
-            wheel_sha256: &hash,
-            nvrtc: &nvrtc,
-            builtins: &builtins,
-        };
+        let place = Place::new();
         std::thread::scope(|scope| {
             for _ in 0..16 {
                 scope.spawn(|| {
-                    let toolchain = install_pinned(&root, &pin, &at).expect("installed");
-                    assert_eq!(toolchain.identity, pin.identity());
+                    let toolchain =
+                        install_pinned(&place.root, &place.pin(), &place.wheel).expect("installed");
+                    assert_eq!(toolchain.identity, place.pin().identity());
                 });
             }
         });
-        let names = |path: &Path| {
-            let mut names: Vec<_> = fs_err::read_dir(path)
-                .expect("folder")
-                .map(|e| e.expect("entry").file_name().into_string().expect("name"))
-                .collect();
-            names.sort();
-            names
-        };
-        assert_eq!(names(&root), [PINNED_VERSION], "no staging folder is left");
+        assert_eq!(names(&place.root), [PINNED_VERSION], "no working folder is left");
         assert_eq!(
-            names(&root.join(PINNED_VERSION)),
-            ["License.txt", "libnvrtc-builtins.so.13.0", "libnvrtc.so.13"]
+            names(&place.root.join(PINNED_VERSION)),
+            ["License.txt", BUILTINS_FILE, NVRTC_FILE]
         );
-        // A folder that was tampered with is replaced.
-        let library = root.join(PINNED_VERSION).join("libnvrtc.so.13");
-        fs_err::write(&library, b"changed behind our back").expect("write");
-        install_pinned(&root, &pin, &at).expect("replaced");
-        assert_eq!(fs_err::read(&library).expect("library"), NVRTC);
+    }
+
+    #[test]
+    fn a_changed_file_is_refused_by_name_and_replaced_by_an_install() {
+        let place = Place::new();
+        install_pinned(&place.root, &place.pin(), &place.wheel).expect("installed");
+        for name in [NVRTC_FILE, BUILTINS_FILE] {
+            let file = place.root.join(PINNED_VERSION).join(name);
+            let mut bytes = fs_err::read(&file).expect("library");
+            bytes[0] ^= 1;
+            fs_err::write(&file, bytes).expect("write");
+            for afresh in [false, true] {
+                match managed(&place.root, &place.pin(), afresh) {
+                    Err(ToolchainError::Changed { path, .. }) => assert_eq!(path, file),
+                    other => panic!("{other:?}"),
+                }
+            }
+            // A compile does not mend it behind anybody's back.
+            let pip = place.pip(&place.delivers(), LONG);
+            let refused = place.install(&pip, Asked::ByCompile).expect_err("changed");
+            assert!(matches!(refused, ToolchainError::Changed { .. }), "{refused}");
+            assert_eq!(place.starts(), 0);
+            install_pinned(&place.root, &place.pin(), &place.wheel).expect("replaced");
+            managed(&place.root, &place.pin(), true).expect("as pinned");
+        }
+        assert_eq!(fs_err::read(place.library()).expect("library"), NVRTC);
+        assert_eq!(names(&place.root), [PINNED_VERSION]);
+    }
+
+    #[test]
+    fn what_others_may_write_to_is_refused_until_an_install_has_read_it() {
+        let place = Place::new();
+        install_pinned(&place.root, &place.pin(), &place.wheel).expect("installed");
+        let home = place.root.join(PINNED_VERSION);
+        for path in [&place.root, &home, &place.library(), &home.join(BUILTINS_FILE)] {
+            let mode = fs_err::metadata(path).expect("there").permissions().mode();
+            fs_err::set_permissions(path, PermissionsExt::from_mode(mode | 0o020)).expect("chmod");
+            match managed(&place.root, &place.pin(), false) {
+                Err(ToolchainError::Untrusted { path: named, .. }) => assert_eq!(named, *path),
+                other => panic!("{other:?}"),
+            }
+            let pip = place.pip("exit 1", LONG);
+            place
+                .install(&pip, Asked::ByName)
+                .expect("closed to others, and read");
+            managed(&place.root, &place.pin(), false).expect("trusted");
+        }
+        assert_eq!(place.starts(), 0, "the bytes were good: nothing was fetched");
     }
 
     #[test]
     fn a_wheel_that_is_not_the_pinned_one_changes_nothing() {
-        let dir = tempfile::tempdir().expect("tempdir");
-        let (at, root) = (dir.path().join("a.whl"), dir.path().join("toolchain"));
-        good_wheel(&at);
+        let place = Place::new();
         let pin = Pin {
             wheel_sha256: "00",
-            nvrtc: "",
-            builtins: "",
+            ..place.pin()
         };
-        let error = install_pinned(&root, &pin, &at).expect_err("refused");
+        let error = install_pinned(&place.root, &pin, &place.wheel).expect_err("refused");
         assert!(matches!(error, ToolchainError::Hash { .. }), "{error}");
-        assert!(!root.exists());
+        assert!(!place.root.exists());
     }
 
     #[test]
     fn a_wheel_without_both_libraries_leaves_nothing_behind() {
-        let dir = tempfile::tempdir().expect("tempdir");
-        let (at, root) = (dir.path().join("a.whl"), dir.path().join("toolchain"));
-        let hash = wheel(&at, &[("lib/libnvrtc.so.13", NVRTC)]);
+        let place = Place::new();
+        zip(&place.wheel, &[("lib/libnvrtc.so.13", NVRTC)]);
+        let hash = sha256(&fs_err::read(&place.wheel).expect("wheel"));
         let pin = Pin {
             wheel_sha256: &hash,
-            nvrtc: "",
-            builtins: "",
+            ..place.pin()
         };
-        let error = install_pinned(&root, &pin, &at).expect_err("refused");
+        let error = install_pinned(&place.root, &pin, &place.wheel).expect_err("refused");
         assert!(error.to_string().contains("are not both in it"), "{error}");
-        assert_eq!(fs_err::read_dir(&root).expect("folder").count(), 0);
+        assert_eq!(names(&place.root), [""; 0]);
+    }
+
+    #[test]
+    fn of_many_that_want_it_at_once_one_fetches_and_leftovers_are_collected() {
+        let place = Place::new();
+        let pip = place.pip(&place.delivers(), LONG);
+        for left in [".tmpOld/wheels", ".tmp-dead"] {
+            fs_err::create_dir_all(place.root.join(left)).expect("folder");
+        }
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| place.install(&pip, Asked::ByCompile).expect("installed"));
+            }
+        });
+        assert_eq!(place.starts(), 1);
+        assert_eq!(names(&place.root), [PINNED_VERSION]);
+        // With the toolchain in place leftovers go as well.
+        fs_err::create_dir_all(place.root.join(".tmp-dead")).expect("folder");
+        place.install(&pip, Asked::ByName).expect("there");
+        assert_eq!(names(&place.root), [PINNED_VERSION]);
+    }
+
+    #[test]
+    fn a_fetch_that_failed_is_not_tried_again_for_the_next_compile() {
+        let place = Place::new();
+        let pip = place.pip("echo ERROR: no network >&2; exit 1", LONG);
+        for _ in 0..12 {
+            let error = place.install(&pip, Asked::ByCompile).expect_err("failed");
+            assert!(
+                matches!(&error, ToolchainError::Fetch(words) if words == "ERROR: no network"),
+                "{error}"
+            );
+        }
+        assert_eq!(place.starts(), 1);
+        // Asked for by name it is, and then the compiles have it.
+        let pip = place.pip(&place.delivers(), LONG);
+        place.install(&pip, Asked::ByName).expect("installed");
+        assert_eq!(place.starts(), 2);
+        place.install(&pip, Asked::ByCompile).expect("there");
+        assert_eq!(names(&place.root), [PINNED_VERSION], "no failure is remembered");
+    }
+
+    #[test]
+    fn a_fetch_that_does_not_end_is_ended_with_all_its_processes() {
+        let place = Place::new();
+        let pids = place.dir.path().join("pids");
+        // A child of the stub's own, as a wrapper of Python would have.
+        let does = format!("sleep 600 & echo $! > {}; wait", pids.display());
+        let pip = place.pip(&does, Duration::from_millis(300));
+        let error = place.install(&pip, Asked::ByName).expect_err("ended");
+        assert!(error.to_string().contains("it was ended after"), "{error}");
+        assert_eq!(names(&place.root), [failure::FAILED], "no working folder is left");
+        let pid: i32 = fs_err::read_to_string(&pids)
+            .expect("the stub ran")
+            .trim()
+            .parse()
+            .expect("a number");
+        // Killed; whoever inherits it may not have waited for it yet.
+        let state = || {
+            let stat = fs_err::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            stat.rsplit_once(')')?.1.trim().chars().next()
+        };
+        for _ in 0..500 {
+            if matches!(state(), None | Some('Z')) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("process {pid} still runs");
+    }
+
+    #[test]
+    fn offline_nothing_is_fetched_and_nothing_is_made() {
+        let place = Place::new();
+        let pip = place.pip(&place.delivers(), LONG);
+        for asked in [Asked::ByName, Asked::ByCompile] {
+            let error = install_into(&place.root, &place.pin(), &pip, asked, true).expect_err("offline");
+            assert!(matches!(error, ToolchainError::Offline { .. }), "{error}");
+        }
+        assert_eq!(place.starts(), 0);
+        assert!(!place.root.exists());
     }
 }
