@@ -242,3 +242,16 @@ fn a_wheel_needs_no_python() {
     assert!(words.contains("SHA-256 is"), "{words}");
     assert!(!dir.path().join("jitc").exists());
 }
+
+#[test]
+fn a_python_of_the_working_folder_is_not_run_where_path_is_relative() {
+    let home = Home::new("exit 1");
+    for args in [&["toolchain", "install"][..], &["doctor", "--offline"]] {
+        let mut command = home.jitc(args);
+        command
+            .env("PATH", "bin:.:/usr/bin:/bin")
+            .env("PIP_NO_INDEX", "1");
+        command.output().expect("ran");
+        assert!(home.started().is_empty(), "{args:?}");
+    }
+}

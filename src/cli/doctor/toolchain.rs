@@ -74,7 +74,7 @@ pub(super) fn facts(config: &Config, pip: bool) -> Result<Fact, Error> {
         Fact::missing(
             "nvrtc",
             format!("none{old}, and without python3 with pip it cannot be fetched"),
-            "install python3 with pip, or set JITC_NVRTC or CUDA_HOME",
+            "install python3 with pip, or run `jitc toolchain install --wheel FILE`, or set JITC_NVRTC or CUDA_HOME",
         )
     })
 }

@@ -66,6 +66,10 @@ pub(super) enum Reading<'a> {
     Afresh(Option<&'a Path>),
 }
 
+/// The bytes of a libnvrtc that takes longer to read than a stamp does; the smallest
+/// there is has 40 MB.
+const WORTH_A_STAMP: u64 = 1 << 20;
+
 /// Digests of this process, by path.
 static KNOWN: Mutex<Option<HashMap<PathBuf, (Facts, String)>>> = Mutex::new(None);
 
@@ -108,6 +112,7 @@ pub(super) fn contents(
         remember(nvrtc, facts.nvrtc, &read.nvrtc);
         remember(builtins, facts.builtins, &read.builtins);
         if let Some(at) = stamp
+            && facts.nvrtc.size > WORTH_A_STAMP
             && let Err(error) = stamp::write(at, nvrtc, builtins, &facts, &read)
         {
             // Then every process reads the files once.

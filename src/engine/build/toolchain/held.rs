@@ -9,8 +9,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpid};
 
 #[derive(Debug)]
 struct Thing {
@@ -41,6 +42,7 @@ pub fn abandon_installs() {
     for thing in state.things.values() {
         if let Some(group) = thing.group {
             kill(group);
+            wait_for(group);
         }
         // Whoever unpacks into a folder at this moment may need a second try.
         let _ = (0..3).find(|_| remove(&thing.path).is_ok());
@@ -110,8 +112,12 @@ impl Held {
 
     /// Kills the group and waits for its leader.
     pub(super) fn kill(&self, child: &mut Child) {
-        kill(Pid::from_child(child));
         let mut state = state();
+        if state.ending {
+            // It was killed and waited for: its number may be another's.
+            return;
+        }
+        kill(Pid::from_child(child));
         // It was killed: the wait is short, and nothing follows from how it went.
         let _ = child.wait();
         if let Some(thing) = state.things.get_mut(&self.id) {
@@ -131,6 +137,17 @@ impl Drop for Held {
 fn kill(group: Pid) {
     // One that has ended already is as good.
     let _ = kill_process_group(group, Signal::KILL);
+}
+
+/// Takes notice of the leader's end, which is near: it was killed. Nobody else will
+/// once this process has ended, and not every init does.
+fn wait_for(group: Pid) {
+    for _ in 0..50 {
+        match waitpid(Some(group), WaitOptions::NOHANG) {
+            Ok(None) => std::thread::sleep(Duration::from_millis(10)),
+            _ => return,
+        }
+    }
 }
 
 /// Removes a file, or a folder with all that is in it. What is not there is removed.
