@@ -84,7 +84,7 @@ fn remove(config: &Config, json: bool) -> Answer {
         for path in &removed.paths {
             output::line(format!("removed {}", path.display()));
         }
-        let freed = NumberFormat::of_stdout().bytes(removed.bytes);
+        let freed = NumberFormat::of_stdout().size(removed.bytes);
         output::line(format!("{freed} freed"));
     }
     Ok(ExitCode::SUCCESS)
