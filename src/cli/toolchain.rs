@@ -1,4 +1,4 @@
-//! `jitc toolchain`: finds or installs NVRTC.
+//! `jitc toolchain`: finds, installs or removes NVRTC.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,24 +6,26 @@ use std::process::ExitCode;
 use clap::{Arg, ArgMatches, value_parser};
 use serde_json::json;
 
-use super::{Answer, output};
-use crate::engine::build::toolchain::{Found, candidates, find, install, install_wheel};
+use super::format::NumberFormat;
+use super::{Answer, output, warm};
+use crate::engine::build::toolchain::{self, Found, candidates, find, install, install_wheel};
+use crate::engine::config::Config;
 use crate::engine::jit::Jit;
 use crate::engine::request::template::Registry;
 
 pub(super) fn command(_: &Registry) -> clap::Command {
     clap::Command::new("toolchain")
-        .about("Find or install NVRTC")
+        .about("Find, install or remove NVRTC")
         .arg(
             Arg::new("action")
                 .required(true)
-                .value_parser(["install", "list", "path"]),
+                .value_parser(["install", "list", "path", "remove"]),
         )
         .arg(
             Arg::new("wheel")
                 .long("wheel")
                 .value_parser(value_parser!(PathBuf))
-                .help("Install from this wheel"),
+                .help("Install from this wheel; needs neither Python nor a network"),
         )
 }
 
@@ -48,10 +50,14 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             }
             return Ok(ExitCode::SUCCESS);
         }
-        Some("install") => match matches.get_one::<PathBuf>("wheel") {
-            Some(wheel) => Some(install_wheel(config, wheel)?),
-            None => Some(install(config)?),
-        },
+        Some("install") => {
+            warm::on_ctrl_c();
+            Some(match matches.get_one::<PathBuf>("wheel") {
+                Some(wheel) => install_wheel(config, wheel)?,
+                None => install(config)?,
+            })
+        }
+        Some("remove") => return remove(config, json),
         _ => find(config)?,
     };
     let Some(toolchain) = toolchain else {
@@ -63,6 +69,23 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             "origin": toolchain.origin, "identity": toolchain.identity}));
     } else {
         output::line(toolchain.nvrtc.display().to_string());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn remove(config: &Config, json: bool) -> Answer {
+    let removed = toolchain::remove(config)?;
+    if json {
+        let paths: Vec<_> = removed.paths.iter().map(|p| p.display().to_string()).collect();
+        output::json(&json!({"removed": paths, "bytes": removed.bytes}));
+    } else if removed.paths.is_empty() {
+        output::line("no managed toolchain is installed: nothing is removed");
+    } else {
+        for path in &removed.paths {
+            output::line(format!("removed {}", path.display()));
+        }
+        let freed = NumberFormat::of_stdout().size(removed.bytes);
+        output::line(format!("{freed} freed"));
     }
     Ok(ExitCode::SUCCESS)
 }

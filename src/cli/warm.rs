@@ -234,8 +234,8 @@ fn compile_all(
     results.into_iter().flatten().collect()
 }
 
-/// The first Ctrl-C lets a publish in progress end, and leaves a clean cache.
-fn on_ctrl_c() {
+/// The first Ctrl-C lets a publish in progress end, ends a fetch, and leaves a clean cache.
+pub(super) fn on_ctrl_c() {
     let Ok(mut signals) =
         signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])
     else {
@@ -244,6 +244,7 @@ fn on_ctrl_c() {
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
             crate::engine::cache::shutdown();
+            crate::engine::build::toolchain::abandon_installs();
             output::note("interrupted; the cache is clean, and what was built so far is kept");
             let _ = signal_hook::low_level::emulate_default_handler(signal);
         }

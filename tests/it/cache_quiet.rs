@@ -1,11 +1,10 @@
 //! What a cache does not do: write when it is only read, trust what others could
-//! have written, read libnvrtc twice, need locks.
+//! have written, need locks.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jitc::engine::build::toolchain::identify;
 use jitc::engine::cache::{Cache, Load};
 
 use crate::cache_support::{Root, artifact, build, never, subject};
@@ -145,33 +144,4 @@ fn where_there_are_no_locks_work_is_duplicated_and_nothing_fails() {
     });
     assert!(root.store().check(false).expect("checked").is_clean());
     root.cache().get_or_build(&subject(1), never).expect("a hit");
-}
-
-#[test]
-fn a_librarys_identity_is_remembered_by_path_size_time_and_inode() {
-    let dir = tempfile::tempdir().expect("tempdir");
-    let nvrtc = dir.path().join("libnvrtc.so.13");
-    let builtins = dir.path().join("libnvrtc-builtins.so.13.0");
-    fs_err::write(&nvrtc, b"one").expect("write");
-    fs_err::write(&builtins, b"builtins").expect("write");
-    let first = identify(&nvrtc, &builtins).expect("an identity");
-    let modified = fs_err::metadata(&nvrtc)
-        .expect("a file")
-        .modified()
-        .expect("a time");
-    // Other bytes behind the same stamp: that the answer stays shows that the file
-    // was not read again.
-    fs_err::write(&nvrtc, b"two").expect("write");
-    let file = fs_err::OpenOptions::new()
-        .write(true)
-        .open(&nvrtc)
-        .expect("a file");
-    file.file().set_modified(modified).expect("a time");
-    assert_eq!(identify(&nvrtc, &builtins).expect("an identity"), first);
-    file.file()
-        .set_modified(modified + Duration::from_secs(1))
-        .expect("a time");
-    let second = identify(&nvrtc, &builtins).expect("an identity");
-    assert_ne!(second.nvrtc, first.nvrtc);
-    assert_eq!(second.builtins, first.builtins);
 }

@@ -33,6 +33,8 @@ mod regions_cli;
 mod regions_page;
 mod regions_trace;
 mod runs_index;
+mod toolchain;
+mod toolchain_fetch;
 mod vocabulary;
 mod walk;
 mod webdriver;

@@ -206,7 +206,11 @@ impl Desk {
             .arg(self.at("bundle"))
             .output();
         succeeded(&import.expect("ran"));
-        jitc(cache.path())
+        let mut command = jitc(cache.path());
+        if removes_what_is_the_users(words) {
+            command.env("XDG_DATA_HOME", here.path());
+        }
+        command
             .args(words)
             .current_dir(here.path())
             .env("JITC_OFFLINE", "1")
@@ -229,6 +233,12 @@ fn cheaper(mut words: Vec<String>) -> Vec<String> {
     };
     words.extend(more.iter().map(|word| (*word).to_owned()));
     words
+}
+
+/// Whether it takes away what whoever runs the tests has installed: it gets a home of its
+/// own, where there is nothing.
+fn removes_what_is_the_users(words: &[String]) -> bool {
+    words.first().is_some_and(|w| w == "toolchain") && words.iter().any(|w| w == "remove")
 }
 
 /// Whether it takes a GPU.
@@ -267,6 +277,19 @@ fn wrong(words: &[String], output: &Output, record: bool) -> Option<String> {
     };
     let code = output.status.code();
     (!right).then(|| format!("ended with {code:?}: {}", said.trim_end()))
+}
+
+#[test]
+fn a_published_removal_is_known_as_one_however_it_is_written() {
+    for removes in [
+        "toolchain remove",
+        "toolchain remove --json",
+        "toolchain --json remove",
+    ] {
+        let words: Vec<_> = removes.split(' ').map(str::to_owned).collect();
+        assert!(removes_what_is_the_users(&words), "{removes}");
+    }
+    assert!(!removes_what_is_the_users(&["toolchain".into(), "path".into()]));
 }
 
 #[test]

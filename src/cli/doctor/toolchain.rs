@@ -1,27 +1,34 @@
 //! The compiler that would be used, and whether it can be.
 
-use std::process::Command;
+use std::path::Path;
+
+use rustix::fs::StatVfsMountFlags;
 
 use super::Fact;
 use crate::engine::build::compile::Nvrtc;
-use crate::engine::build::toolchain::{Found, OLDEST, ToolchainError, candidates, find};
+pub(super) use crate::engine::build::toolchain::pip_version;
+use crate::engine::build::toolchain::{Found, OLDEST, ToolchainError, candidates, find_afresh};
 use crate::engine::config::Config;
 use crate::engine::jit::Error;
 
-pub(super) fn pip_version() -> Option<String> {
-    let output = Command::new("python3")
-        .args(["-I", "-m", "pip", "--version"])
-        .output()
-        .ok()?;
-    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    output.status.success().then_some(text)
-}
-
 pub(super) fn facts(config: &Config, pip: bool) -> Result<Fact, Error> {
-    let found = match find(config) {
-        // What was named and is not there is a fact, and no failure of this verb.
+    let found = match find_afresh(config) {
+        // What was named and is not there, or is not what it should be, is a fact, and
+        // no failure of this verb.
         Err(error @ (ToolchainError::NotThere { .. } | ToolchainError::TooOld { .. })) => {
             let fix = "name another, or none: the pinned one is then fetched";
+            return Ok(Fact::missing("nvrtc", error.to_string(), fix));
+        }
+        Err(error @ ToolchainError::Changed { .. }) => {
+            let fix = "run `jitc toolchain install`, and find out who changed it";
+            return Ok(Fact::missing("nvrtc", error.to_string(), fix));
+        }
+        Err(ToolchainError::Untrusted { path, reason, remedy }) => {
+            let text = format!("{} is not trusted: {reason}", path.display());
+            return Ok(Fact::missing("nvrtc", text, remedy));
+        }
+        Err(error @ ToolchainError::Io(_)) => {
+            let fix = "make it readable, or name another with JITC_NVRTC";
             return Ok(Fact::missing("nvrtc", error.to_string(), fix));
         }
         other => other?,
@@ -38,7 +45,7 @@ pub(super) fn facts(config: &Config, pip: bool) -> Result<Fact, Error> {
             Err(error) => Fact::missing(
                 "nvrtc",
                 format!("{text} cannot be opened: {error}"),
-                "install what it misses, or run `jitc toolchain install`",
+                why_not_opened(&toolchain.nvrtc, &error.to_string()),
             ),
         });
     }
@@ -67,7 +74,24 @@ pub(super) fn facts(config: &Config, pip: bool) -> Result<Fact, Error> {
         Fact::missing(
             "nvrtc",
             format!("none{old}, and without python3 with pip it cannot be fetched"),
-            "install python3 with pip, or set JITC_NVRTC or CUDA_HOME",
+            "install python3 with pip, or run `jitc toolchain install --wheel FILE`, or set JITC_NVRTC or CUDA_HOME",
         )
     })
+}
+
+/// What to do where the loader will not have a library that is what it should be.
+fn why_not_opened(nvrtc: &Path, words: &str) -> String {
+    let mounted_noexec =
+        rustix::fs::statvfs(nvrtc).is_ok_and(|s| s.f_flag.contains(StatVfsMountFlags::NOEXEC));
+    if mounted_noexec {
+        "it lies on a file system that is mounted noexec: set XDG_DATA_HOME to a folder on another one and \
+         run `jitc toolchain install`, or name an NVRTC elsewhere with JITC_NVRTC"
+            .into()
+    } else if words.contains("cannot open shared object file") {
+        "install the library that is named".into()
+    } else if words.contains("not found (required by") {
+        "it needs a newer C library than this system's: use a newer system or image".into()
+    } else {
+        "run `jitc toolchain install`, or name another with JITC_NVRTC".into()
+    }
 }

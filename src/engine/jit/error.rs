@@ -156,7 +156,13 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Spec(SpecError::Arch { .. } | SpecError::TooOld { .. }) => None,
+            // These say themselves what to do.
+            Self::Spec(SpecError::Arch { .. } | SpecError::TooOld { .. })
+            | Self::Toolchain(
+                ToolchainError::Changed { .. }
+                | ToolchainError::Untrusted { .. }
+                | ToolchainError::Busy { .. },
+            ) => None,
             Self::Spec(_) => {
                 Some("`jitc families` lists every constant with its legal values and its default")
             }

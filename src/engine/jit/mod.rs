@@ -269,8 +269,9 @@ impl Jit {
                 .clone();
             let toolchain = match found {
                 Some(toolchain) => toolchain,
-                None => toolchain::install(&self.config)?,
+                None => toolchain::install_once(&self.config)?,
             };
+            toolchain.confirm()?;
             let _ = self.compiler.set(self.open(&toolchain)?);
         }
         match self.compiler.get() {

@@ -161,14 +161,15 @@ impl From<Arch> for String {
 
 /// The compiler that made, or will make, a cubin: what the key knows of it.
 ///
-/// Identity is the ELF build-id, or the SHA-256 of the content where a library
-/// has none. A version number alone would let two different builds share keys.
+/// Identity is that of the content: its SHA-256, or, of just the pinned files, the
+/// names that are pinned with their SHA-256. A version number or a build-id alone
+/// would let two different builds share keys.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ToolchainIdentity {
     /// Version as far as it is known without loading the library, `13.0.88`.
     /// For people; not part of the key.
     pub version: String,
-    /// `build-id:<hex>` or `sha256:<hex>` of libnvrtc.
+    /// `sha256:<hex>` of libnvrtc; `build-id:<hex>` if it is the pinned one.
     pub nvrtc: String,
     /// The same of libnvrtc-builtins.
     pub builtins: String,

@@ -1,38 +1,59 @@
-//! What two libraries are: their ELF build-ids, or the SHA-256 of their bytes.
+//! What two libraries are to a key: the pinned ones, or the SHA-256 of their bytes.
 
-use std::collections::HashMap;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
-use object::{Object, ReadCache};
 use sha2::{Digest, Sha256};
 
 use super::ToolchainError;
+use super::contents::{Reading, contents};
+use super::pin::pin;
 use crate::engine::request::target::ToolchainIdentity;
 
-/// Path, size, mtime (s, ns), inode: what may not have changed for a remembered
-/// identity to hold.
-type Stamp = (PathBuf, u64, i64, i64, u64);
-
-static KNOWN: Mutex<Option<HashMap<Stamp, String>>> = Mutex::new(None);
-
-/// The identity of the compiler in these two files. Remembered in the process.
+/// The identity of the compiler in these two files: the pinned one where they hold
+/// just the pinned bytes, wherever they lie; else their content. Remembered in the
+/// process.
 pub fn identify(nvrtc: &Path, builtins: &Path) -> Result<ToolchainIdentity, ToolchainError> {
+    identity_of(nvrtc, builtins, Reading::Seldom(None))
+}
+
+pub(super) fn identity_of(
+    nvrtc: &Path,
+    builtins: &Path,
+    reading: Reading<'_>,
+) -> Result<ToolchainIdentity, ToolchainError> {
+    let contents = contents(nvrtc, builtins, reading)?;
+    if let Ok(pin) = pin()
+        && pin.is(&contents)
+    {
+        return Ok(pin.identity());
+    }
     Ok(ToolchainIdentity {
         version: version_of(nvrtc, builtins),
-        nvrtc: remembered(nvrtc)?,
-        builtins: remembered(builtins)?,
+        nvrtc: format!("sha256:{}", contents.nvrtc),
+        builtins: format!("sha256:{}", contents.builtins),
     })
 }
+
+/// Where the stamp of two files that are not the managed ones is kept: the user's
+/// own folder, as theirs may be anybody's.
+pub(super) fn stamp_of(root: &Path, nvrtc: &Path, builtins: &Path) -> PathBuf {
+    let mut hash = Sha256::new();
+    hash.update(nvrtc.as_os_str().as_bytes());
+    hash.update([0]);
+    hash.update(builtins.as_os_str().as_bytes());
+    let name = hex::encode(hash.finalize());
+    root.join(STAMPS).join(&name[..32])
+}
+
+/// The folder of these stamps, below that of the managed toolchains.
+pub(super) const STAMPS: &str = ".stamps";
 
 /// The managed folder is named by the full version; elsewhere the builtins' file
 /// name says the first two numbers.
 fn version_of(nvrtc: &Path, builtins: &Path) -> String {
     let folder = nvrtc.parent().and_then(Path::file_name).and_then(|n| n.to_str());
-    if let Some(name) =
-        folder.filter(|n| n.split('.').count() == 3 && n.split('.').all(|p| p.parse::<u32>().is_ok()))
-    {
+    if let Some(name) = folder.filter(|n| is_version(n)) {
         return name.to_owned();
     }
     builtins
@@ -43,49 +64,7 @@ fn version_of(nvrtc: &Path, builtins: &Path) -> String {
         .to_owned()
 }
 
-fn remembered(path: &Path) -> Result<String, ToolchainError> {
-    let meta = fs_err::metadata(path)?;
-    let stamp = (
-        path.to_path_buf(),
-        meta.size(),
-        meta.mtime(),
-        meta.mtime_nsec(),
-        meta.ino(),
-    );
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    let known = known.get_or_insert_default();
-    if let Some(identity) = known.get(&stamp) {
-        return Ok(identity.clone());
-    }
-    let identity = read(path)?;
-    known.insert(stamp, identity.clone());
-    Ok(identity)
-}
-
-fn read(path: &Path) -> Result<String, ToolchainError> {
-    let file = fs_err::File::open(path)?;
-    let cache = ReadCache::new(file);
-    let id = object::File::parse(&cache)
-        .ok()
-        .and_then(|elf| elf.build_id().ok().flatten().map(hex::encode));
-    if let Some(id) = id {
-        return Ok(format!("build-id:{id}"));
-    }
-    let mut hash = Sha256::new();
-    std::io::copy(&mut fs_err::File::open(path)?, &mut HashWriter(&mut hash))?;
-    Ok(format!("sha256:{}", hex::encode(hash.finalize())))
-}
-
-/// Feeds a hash from anything that copies bytes.
-pub(super) struct HashWriter<'a>(pub(super) &'a mut Sha256);
-
-impl std::io::Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
+/// Whether a folder's name is that of a managed version, `13.0.88`.
+pub(super) fn is_version(name: &str) -> bool {
+    name.split('.').count() == 3 && name.split('.').all(|part| part.parse::<u32>().is_ok())
 }

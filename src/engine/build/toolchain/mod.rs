@@ -1,17 +1,33 @@
 //! Find, identify and, if need be, install NVRTC.
 //!
 //! Invariant: a [`Toolchain`] names two files by absolute path together with
-//! the identity of just those files. Nothing is opened as a library here.
+//! the identity of just those files. Nothing is opened as a library here. The pinned
+//! identity is that of the pinned bytes and of no others.
 
+mod contents;
+mod failure;
+mod held;
 mod identity;
 mod install;
+mod lock;
+mod managed;
+mod pin;
+mod pip;
+mod remove;
 mod search;
+mod stamp;
+mod trust;
+mod wheel;
 
 use std::path::PathBuf;
 
+pub use held::abandon_installs;
 pub use identity::identify;
-pub use install::{PINNED_VERSION, install, install_wheel, pinned_identity};
-pub use search::{Candidate, Found, OLDEST, candidates, find};
+pub use install::{install, install_once, install_wheel};
+pub use pin::{PINNED_VERSION, pinned_identity};
+pub use pip::FETCH_LIMIT;
+pub use remove::{Removed, remove};
+pub use search::{Candidate, Found, OLDEST, candidates, find, find_afresh};
 
 use crate::engine::config::ConfigError;
 use crate::engine::request::target::ToolchainIdentity;
@@ -76,6 +92,44 @@ pub enum ToolchainError {
         /// What it should be.
         expected: String,
     },
+    /// A file of the managed toolchain is not what is pinned.
+    #[error(
+        "{path} is not the pinned file and is not used: its SHA-256 is {actual}, pinned is {expected}; \
+         `jitc toolchain install` puts the pinned one back"
+    )]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        actual: String,
+        /// What it should be.
+        expected: String,
+    },
+    /// Others could have written the managed toolchain.
+    #[error("{path} is not trusted: {reason}; {remedy}")]
+    Untrusted {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+        /// What to do about it.
+        remedy: &'static str,
+    },
+    /// A file is another one than a moment ago.
+    #[error("{path} was changed while it was in use: try again when nobody writes to it")]
+    Written {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another process is at work in the managed folder.
+    #[error("another process is installing into {path}: try again when it has ended")]
+    Busy {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// This process is ending and installs no more.
+    #[error("the process is ending")]
+    Ending,
     /// A wheel could not be unpacked.
     #[error("{path}: {reason}")]
     Unpack {
@@ -113,4 +167,28 @@ pub struct Toolchain {
     pub origin: String,
     /// What the key knows of it.
     pub identity: ToolchainIdentity,
+}
+
+impl Toolchain {
+    /// Whether the files are still those that were identified: asked just before they
+    /// are opened.
+    pub fn confirm(&self) -> Result<(), ToolchainError> {
+        let now = identify(&self.nvrtc, &self.builtins)?;
+        for (path, now, then) in [
+            (&self.nvrtc, now.nvrtc, &self.identity.nvrtc),
+            (&self.builtins, now.builtins, &self.identity.builtins),
+        ] {
+            if now != *then {
+                return Err(ToolchainError::Written { path: path.clone() });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The version of the pip that a fetch would run, as it says it; `None` where there is
+/// no python3 with pip.
+#[must_use]
+pub fn pip_version() -> Option<String> {
+    pip::Pip::default().version()
 }

@@ -8,7 +8,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{PINNED_VERSION, Toolchain, ToolchainError, identify};
+use super::contents::Reading;
+use super::identity::{identity_of, stamp_of};
+use super::managed::{MANAGED, managed};
+use super::pin::pin;
+use super::{PINNED_VERSION, Toolchain, ToolchainError};
 use crate::engine::config::Config;
 
 /// The oldest NVRTC that will do: it knows every arch that jitc makes, and the
@@ -50,11 +54,29 @@ pub fn candidates(config: &Config) -> impl Iterator<Item = Candidate> {
 
 /// The strongest NVRTC at hand. `None`: there is none yet.
 pub fn find(config: &Config) -> Result<Option<Toolchain>, ToolchainError> {
+    find_reading(config, false)
+}
+
+/// The same, with every byte of its files read, whatever is known of them.
+pub fn find_afresh(config: &Config) -> Result<Option<Toolchain>, ToolchainError> {
+    find_reading(config, true)
+}
+
+fn find_reading(config: &Config, afresh: bool) -> Result<Option<Toolchain>, ToolchainError> {
+    let root = config.toolchain_dir();
     for Candidate { origin, place, found } in candidates(config) {
+        if let (MANAGED, Some(root), Ok(pin)) = (origin.as_str(), &root, pin()) {
+            match managed(root, pin, afresh)? {
+                Some(toolchain) => return Ok(Some(toolchain)),
+                None => continue,
+            }
+        }
         match found {
             Found::Nvrtc(nvrtc, builtins) => {
+                let stamp = root.as_ref().map(|root| stamp_of(root, &nvrtc, &builtins));
+                let reading = if afresh { Reading::Afresh } else { Reading::Seldom };
                 return Ok(Some(Toolchain {
-                    identity: identify(&nvrtc, &builtins)?,
+                    identity: identity_of(&nvrtc, &builtins, reading(stamp.as_deref()))?,
                     nvrtc,
                     builtins,
                     origin,
@@ -74,7 +96,7 @@ fn places(config: &Config) -> impl Iterator<Item = (&'static str, PathBuf)> {
     let named = config.nvrtc().map(|place| (NAMED, place));
     let managed = config
         .toolchain_dir()
-        .map(|root| ("managed", root.join(PINNED_VERSION)));
+        .map(|root| (MANAGED, root.join(PINNED_VERSION)));
     let homes = config.cuda_homes().into_iter().flat_map(|(name, home)| {
         let below = [
             "lib64",

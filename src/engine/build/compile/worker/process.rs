@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::protocol::{self, Answer, Greeting, Task};
+use super::protocol::{self, Answer, FileFacts, Greeting, Task};
 use super::{ROLE, WorkerSetup};
 use crate::engine::build::compile::{Cancel, CompileError, Limits};
 
@@ -89,6 +89,12 @@ impl Process {
             program: program(),
             reason,
         };
+        let changed = |reason: String| StartError::Compiler {
+            program: program(),
+            reason,
+        };
+        setup.toolchain.confirm().map_err(|e| changed(e.to_string()))?;
+        let ours_of = FileFacts::of_both(&setup.toolchain).map_err(|e| changed(e.to_string()))?;
         let (ours, theirs) = UnixStream::pair().map_err(spawn)?;
         let words = words().ok();
         let stderr = words.as_ref().and_then(|file| file.try_clone().ok());
@@ -114,6 +120,7 @@ impl Process {
         let greeting = Greeting {
             nvrtc: setup.toolchain.nvrtc.as_os_str().as_bytes().to_vec(),
             builtins: setup.toolchain.builtins.as_os_str().as_bytes().to_vec(),
+            identity: setup.toolchain.identity.clone(),
             memory: setup.limits.memory,
         };
         let greeted = protocol::write(&mut process.socket, &greeting, &[])
@@ -123,7 +130,7 @@ impl Process {
                 Answer::Ready {
                     version,
                     build,
-                    identity,
+                    files,
                 },
                 _,
             ))) => {
@@ -135,11 +142,10 @@ impl Process {
                         ours: format!("{our_version} ({our_build})"),
                     });
                 }
-                if identity != setup.toolchain.identity {
-                    return Err(StartError::Compiler {
-                        program: program(),
-                        reason: format!("it finds {identity} where {} was found", setup.toolchain.identity),
-                    });
+                if files != ours_of {
+                    return Err(changed(
+                        "it opened other files than were found: they changed meanwhile".into(),
+                    ));
                 }
                 Ok(process)
             }

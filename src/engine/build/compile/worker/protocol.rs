@@ -4,12 +4,15 @@
 //! no versions, and whatever does not parse is an error.
 
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::engine::build::artifact::Resources;
 use crate::engine::build::compile::Limits;
 use crate::engine::build::render::RenderedSource;
+use crate::engine::build::toolchain::Toolchain;
 use crate::engine::request::target::ToolchainIdentity;
 
 /// The largest part of a message, bytes: what is longer is no message.
@@ -21,7 +24,36 @@ pub(super) struct Greeting {
     /// The library, as bytes: a path need not be UTF-8.
     pub(super) nvrtc: Vec<u8>,
     pub(super) builtins: Vec<u8>,
+    pub(super) identity: ToolchainIdentity,
     pub(super) memory: u64,
+}
+
+/// Which file it is that lies under a path, and which state of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FileFacts {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl FileFacts {
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        let meta = fs_err::metadata(path)?;
+        Ok(Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+            bytes: meta.size(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        })
+    }
+
+    /// Of the toolchain's two libraries.
+    pub(super) fn of_both(toolchain: &Toolchain) -> io::Result<[Self; 2]> {
+        Ok([Self::of(&toolchain.nvrtc)?, Self::of(&toolchain.builtins)?])
+    }
 }
 
 /// What a worker is asked.
@@ -53,7 +85,8 @@ pub(super) enum Answer {
     Ready {
         version: String,
         build: String,
-        identity: ToolchainIdentity,
+        /// The libraries that it opened.
+        files: [FileFacts; 2],
     },
     Built {
         resources: Vec<Resources>,

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,8 +16,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::super::{CompileError, Nvrtc, STACK, sandbox, stay_inside};
-use super::protocol::{self, Answer, Greeting, Received};
-use crate::engine::build::toolchain::{Toolchain, identify};
+use super::protocol::{self, Answer, FileFacts, Greeting, Received};
+use crate::engine::build::toolchain::Toolchain;
 
 /// The word after the program's name that makes it a worker.
 pub const ROLE: &str = "compile-worker";
@@ -49,23 +50,19 @@ fn run(mut socket: &UnixStream) -> io::Result<()> {
     let Some((greeting, _)) = protocol::read::<Greeting>(&mut socket)? else {
         return Ok(());
     };
-    let toolchain = toolchain(&greeting);
-    let opened = toolchain.and_then(|toolchain| {
-        let nvrtc = Nvrtc::open(&toolchain).map_err(|e| e.to_string())?;
-        Ok((nvrtc, toolchain.identity))
-    });
-    let (nvrtc, identity) = match opened {
+    let memory = greeting.memory;
+    let (nvrtc, files) = match opened(greeting) {
         Ok(opened) => opened,
         Err(reason) => return protocol::write(&mut socket, &Answer::Library(reason), &[]),
     };
     watch(socket.try_clone()?)?;
     limit(Resource::Core, 0);
-    limit(Resource::As, greeting.memory.saturating_add(STACK as u64));
+    limit(Resource::As, memory.saturating_add(STACK as u64));
     let (version, build) = protocol::this_build();
     let ready = Answer::Ready {
         version: version.to_owned(),
         build: build.to_owned(),
-        identity,
+        files,
     };
     protocol::write(&mut socket, &ready, &[])?;
     socket.set_read_timeout(Some(IDLE))?;
@@ -80,18 +77,19 @@ fn run(mut socket: &UnixStream) -> io::Result<()> {
     })
 }
 
-/// The libraries by path, with the identity that this process finds them to have.
-fn toolchain(greeting: &Greeting) -> Result<Toolchain, String> {
-    let path = |bytes: &[u8]| OsString::from_vec(bytes.to_vec()).into();
-    let (nvrtc, builtins): (std::path::PathBuf, std::path::PathBuf) =
-        (path(&greeting.nvrtc), path(&greeting.builtins));
-    let identity = identify(&nvrtc, &builtins).map_err(|e| e.to_string())?;
-    Ok(Toolchain {
-        nvrtc,
-        builtins,
+/// The compiler, and which files were opened. What they are was judged by who started
+/// this process, which compares.
+fn opened(greeting: Greeting) -> Result<(Nvrtc, [FileFacts; 2]), String> {
+    let path = |bytes: Vec<u8>| PathBuf::from(OsString::from_vec(bytes));
+    let toolchain = Toolchain {
+        nvrtc: path(greeting.nvrtc),
+        builtins: path(greeting.builtins),
         origin: "worker".into(),
-        identity,
-    })
+        identity: greeting.identity,
+    };
+    let nvrtc = Nvrtc::open(&toolchain).map_err(|e| e.to_string())?;
+    let files = FileFacts::of_both(&toolchain).map_err(|e| e.to_string())?;
+    Ok((nvrtc, files))
 }
 
 fn work(mut socket: &UnixStream, nvrtc: &Nvrtc) -> io::Result<()> {
