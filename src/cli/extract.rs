@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::regions::refused;
 use super::{Answer, args, output};
+use crate::engine::atomic_file::write_text;
 use crate::engine::jit::Jit;
 use crate::engine::request::template::Registry;
 use crate::measure::region::{self, Bare, Geometry, RegionRow, Run, TickSource, Ticks};
@@ -102,7 +103,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, as_json: bool) -> Answer {
     let mut ticks = Ticks::open_bare(&path("buf"), &bare, jit.registry())?;
     ticks.launch_us = Some(launch_us);
     let run = Run::new(ticks);
-    fs_err::write(path("out"), region::csv(&run.ticks, &run.reduced, None))
+    write_text(&path("out"), &region::csv(&run.ticks, &run.reduced, None))
         .map_err(region::RegionError::from)?;
     let headline = Headline::of(&run.reduced.rows);
     if as_json {
