@@ -9,6 +9,7 @@ mod extract;
 mod format;
 mod former;
 mod inspect;
+mod interrupt;
 mod measured;
 mod output;
 mod pack;
@@ -65,6 +66,7 @@ const VERBS: &[Verb] = &[
 /// Runs the program.
 #[must_use]
 pub fn run() -> ExitCode {
+    interrupt::end_as_first_process();
     let env = Environment::capture();
     let words: Vec<String> = std::env::args_os()
         .map(|w| w.to_string_lossy().into_owned())

@@ -12,7 +12,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::plan::{self, Plan, Request};
-use super::{Answer, args, output};
+use super::{Answer, args, interrupt, output};
 use crate::engine::cache::Provenance;
 use crate::engine::jit::{Error, Jit, Jobs, Prepared, Progress};
 use crate::engine::request::spec::KernelSpec;
@@ -88,7 +88,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         Some(jobs) => NonZeroUsize::new(jobs).map_or(Jobs::Auto, Jobs::Count),
         None => Jobs::Auto,
     };
-    on_ctrl_c();
+    interrupt::leave_a_clean_cache();
     let specs: Vec<&KernelSpec> = plan.requests.iter().map(|request| &request.spec).collect();
     let bar = if std::io::stderr().is_terminal() && !matches.get_flag("quiet") {
         ProgressBar::new(specs.len() as u64)
@@ -232,22 +232,6 @@ fn compile_all(
         }
     });
     results.into_iter().flatten().collect()
-}
-
-/// The first Ctrl-C lets a publish in progress end, and leaves a clean cache.
-fn on_ctrl_c() {
-    let Ok(mut signals) =
-        signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])
-    else {
-        return;
-    };
-    std::thread::spawn(move || {
-        if let Some(signal) = signals.forever().next() {
-            crate::engine::cache::shutdown();
-            output::note("interrupted; the cache is clean, and what was built so far is kept");
-            let _ = signal_hook::low_level::emulate_default_handler(signal);
-        }
-    });
 }
 
 fn heading() -> Vec<String> {

@@ -11,3 +11,4 @@ pub mod jit;
 pub mod request;
 pub mod run;
 pub mod suggest;
+pub mod threads;

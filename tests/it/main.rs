@@ -22,6 +22,7 @@ mod host_code;
 mod interrupt;
 mod key;
 mod layer;
+mod machine;
 mod outputs;
 mod own_regions;
 mod pack;

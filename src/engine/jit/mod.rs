@@ -6,6 +6,7 @@
 
 mod builder;
 mod error;
+mod machine;
 mod policy;
 mod prepare_all;
 mod trace;

@@ -20,6 +20,7 @@ use super::{LOCKS, QUARANTINE, STAGING, Store, VERSION};
 use crate::engine::build::artifact::Resources;
 use crate::engine::build::key::CacheKey;
 use crate::engine::request::target::{Arch, ToolchainIdentity};
+use crate::engine::threads::{cores, for_each_on};
 
 /// One entry as a listing shows it.
 #[derive(Debug, Clone)]
@@ -279,18 +280,9 @@ fn summarise(manifest: &[u8], key: &CacheKey) -> Result<Summary, Fault> {
 /// Does something for parts of the keys on all cores; the results are in the keys'
 /// order.
 pub(super) fn spread<T: Send>(keys: &[CacheKey], each: impl Fn(&[CacheKey]) -> Vec<T> + Sync) -> Vec<T> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let share = keys.len().div_ceil(threads).max(64);
-    let each = &each;
-    std::thread::scope(|scope| {
-        let parts = keys.chunks(share);
-        let workers: Vec<_> = parts.map(|part| scope.spawn(move || each(part))).collect();
-        let join = |worker: std::thread::ScopedJoinHandle<'_, _>| match worker.join() {
-            Ok(part) => part,
-            Err(panic) => std::panic::resume_unwind(panic),
-        };
-        workers.into_iter().flat_map(join).collect()
-    })
+    let share = keys.len().div_ceil(cores()).max(64);
+    let parts = for_each_on(cores(), keys.chunks(share), each);
+    parts.into_iter().flatten().collect()
 }
 
 /// The names in a folder that are text; jitc makes no others.
