@@ -23,7 +23,6 @@ mod why;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::engine::build::compile::CompileError;
 use crate::engine::config::{Config, ConfigError, Environment, Flags};
 use crate::engine::jit::{Error, Jit};
 use crate::engine::request::spec::KernelSpec;
@@ -75,19 +74,29 @@ pub fn run() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             output::error(&error);
-            if let Some(Error::Compile {
-                source: CompileError::Refused { log, .. },
-                ..
-            }) = error.engine()
-            {
-                output::note(log);
-            }
-            if let Some(hint) = error.engine().and_then(Error::hint) {
-                output::hint(hint);
+            if let Some(engine) = error.engine() {
+                if words.iter().any(|word| word == "--json") && engine.log().is_some() {
+                    output::json(&failure(engine));
+                }
+                details(engine);
             }
             ExitCode::from(2)
         }
     }
+}
+
+/// What an error says besides its line: all of the compiler's log, and what to do.
+fn details(error: &Error) {
+    if let Some(log) = error.log() {
+        output::indented(log);
+    }
+    output::hints(&error.hints());
+}
+
+/// A failed compile as an object.
+fn failure(error: &Error) -> serde_json::Value {
+    serde_json::json!({"event": "failure", "error": error.to_string(), "log": error.log(),
+        "hints": error.hints()})
 }
 
 fn start(words: &[String], env: &Environment) -> Answer {

@@ -1,6 +1,6 @@
 //! `jitc warm`: compiles variants in parallel, keeps going after a failure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -153,6 +153,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             output::note(line);
         }
     }
+    let mut said: BTreeSet<Option<&str>> = BTreeSet::new();
     for (spec, error) in specs
         .iter()
         .zip(&results)
@@ -164,6 +165,13 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             spec.variant(),
             spec.arch()
         ));
+        // Variants of one source mostly fail alike.
+        let log = error.log();
+        if log.is_none() || said.insert(log) {
+            super::details(error);
+        } else {
+            output::indented("the compiler says the same as above");
+        }
     }
     if let Some((count, reason)) = not_kept {
         // The kernels are right, but there is nothing that a later run would find.
@@ -272,8 +280,11 @@ fn event(spec: &KernelSpec, result: &Result<Prepared, Error>) -> serde_json::Val
     let prepared = match result {
         Ok(prepared) => prepared,
         Err(error) => {
-            return json!({"event": "failure", "family": spec.family().name, "variant": spec.variant(),
-                "arch": spec.arch(), "error": error.to_string()});
+            let mut event = super::failure(error);
+            event["family"] = json!(spec.family().name);
+            event["variant"] = json!(spec.variant());
+            event["arch"] = json!(spec.arch());
+            return event;
         }
     };
     let artifact = &prepared.fetched.artifact;

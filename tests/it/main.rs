@@ -14,6 +14,7 @@ mod cache_support;
 mod circles;
 mod cli;
 mod command;
+mod compile_errors;
 mod conditions;
 mod constants;
 mod dispatch;

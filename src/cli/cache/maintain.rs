@@ -191,8 +191,8 @@ pub(super) fn prune(jit: &Jit, store: &Store, matches: &ArgMatches, json: bool) 
     ));
     if !dry_run {
         output::line(format!(
-            "{} folders of dead writers and {} quarantined entries removed",
-            pruned.staging, pruned.quarantined
+            "{} folders of dead writers, {} quarantined entries and {} failed sources removed",
+            pruned.staging, pruned.quarantined, pruned.failed
         ));
     }
     Ok(ExitCode::SUCCESS)
@@ -204,8 +204,8 @@ pub(super) fn clean(store: &Store, json: bool) -> Answer {
         output::json(&json!(cleaned));
     } else {
         output::line(format!(
-            "{} entries removed, {} in use left alone",
-            cleaned.entries, cleaned.in_use
+            "{} entries and {} failed sources removed, {} in use left alone",
+            cleaned.entries, cleaned.failed, cleaned.in_use
         ));
     }
     Ok(ExitCode::SUCCESS)

@@ -6,6 +6,7 @@
 mod diagnostics;
 mod nvrtc;
 
+pub(crate) use diagnostics::{hints, in_files};
 pub use nvrtc::Nvrtc;
 
 use crate::engine::build::artifact::Artifact;
@@ -27,6 +28,17 @@ pub enum CompileError {
     /// The compiler could not be used.
     #[error("NVRTC: {0}")]
     Library(String),
+}
+
+impl CompileError {
+    /// All that the compiler said, where it refused the source.
+    #[must_use]
+    pub fn log(&self) -> Option<&str> {
+        match self {
+            Self::Refused { log, .. } => Some(log),
+            Self::Library(_) => None,
+        }
+    }
 }
 
 /// What turns rendered sources into artifacts.

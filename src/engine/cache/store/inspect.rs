@@ -95,6 +95,8 @@ pub struct Cleaned {
     pub entries: u64,
     /// Left alone, since a builder or a reader has them in use.
     pub in_use: u64,
+    /// Failed sources removed.
+    pub failed: u64,
 }
 
 impl Store {
@@ -201,7 +203,10 @@ impl Store {
     /// Removes everything that jitc put into the folder, but for what is in use.
     /// Other files of the root stay.
     pub fn clean(&self) -> Result<Cleaned, CacheError> {
-        let mut cleaned = Cleaned::default();
+        let mut cleaned = Cleaned {
+            failed: self.remove_failures(),
+            ..Cleaned::default()
+        };
         let Some(version) = self.open_version()? else {
             return Ok(cleaned);
         };
