@@ -129,8 +129,8 @@ fn replace<T, E: From<io::Error>>(
     };
     let done = write(file.as_file_mut())?;
     if let Some(there) = there {
-        let made = file.as_file().metadata()?;
-        if (made.uid(), made.gid()) != (there.uid(), there.gid()) {
+        let new = file.as_file().metadata()?;
+        if (new.uid(), new.gid()) != (there.uid(), there.gid()) {
             let owner = Some(rustix::fs::Uid::from_raw(there.uid()));
             let group = Some(rustix::fs::Gid::from_raw(there.gid()));
             // Only root may give a file away; for others it becomes the writer's.

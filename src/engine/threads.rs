@@ -36,7 +36,7 @@ pub fn for_each_on<I: Send, T: Send>(
     };
     std::thread::scope(|scope| {
         for _ in 1..threads {
-            if let Err(reason) = std::thread::Builder::new().spawn_scoped(scope, &work) {
+            if let Err(reason) = std::thread::Builder::new().spawn_scoped(scope, work) {
                 tracing::debug!(%reason, "fewer threads than there are cores");
                 break;
             }

@@ -44,13 +44,13 @@ pub enum Error {
         /// The compiler's words.
         source: CompileError,
         /// The constants that differ from their defaults.
-        variant: String,
+        variant: Box<str>,
         /// The arch.
         arch: crate::engine::request::target::Arch,
         /// `; source and log: PATH`, or nothing.
-        kept: String,
+        kept: Box<str>,
         /// What to do about the mistakes that are understood, a line each.
-        hints: Vec<String>,
+        hints: Box<[String]>,
     },
     /// The kernels take something else than their family declares.
     #[error(transparent)]
@@ -168,7 +168,7 @@ impl Error {
     #[must_use]
     pub fn hints(&self) -> Vec<String> {
         match self {
-            Self::Compile { hints, .. } => hints.clone(),
+            Self::Compile { hints, .. } => hints.to_vec(),
             other => other.hint().map(str::to_owned).into_iter().collect(),
         }
     }

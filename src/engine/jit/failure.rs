@@ -40,12 +40,12 @@ impl Jit {
         };
         let kept = self.keep_failure(&source, request);
         Error::Compile {
-            variant: format!("{} {}", spec.family().name, spec.variant()),
+            variant: format!("{} {}", spec.family().name, spec.variant()).into(),
             arch: spec.arch(),
-            kept: kept.map_or_else(String::new, |path| {
-                format!("; source and log: {}", path.display())
+            kept: kept.map_or_else(Box::default, |path| {
+                format!("; source and log: {}", path.display()).into()
             }),
-            hints,
+            hints: hints.into(),
             source,
         }
     }

@@ -234,10 +234,10 @@ impl Jit {
         };
         self.compiler()?.ptx(&rendered).map_err(|source| Error::Compile {
             source,
-            variant: manifest.family.clone(),
+            variant: manifest.family.as_str().into(),
             arch: manifest.arch,
-            kept: String::new(),
-            hints: Vec::new(),
+            kept: Box::default(),
+            hints: Box::default(),
         })
     }
 

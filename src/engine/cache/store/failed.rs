@@ -92,7 +92,7 @@ fn sweep(failed: &Dir, newest: &str, max_count: usize, max_bytes: u64) -> u64 {
             let bytes = size(&name) + files.iter().sum::<u64>();
             let (seconds, nanoseconds) = failed
                 .stat_of(&name)
-                .map_or((0, 0), |stat| (stat.st_mtime, u64::from(stat.st_mtime_nsec)));
+                .map_or((0, 0), |stat| (stat.st_mtime, stat.st_mtime_nsec));
             (name == newest, seconds, nanoseconds, name, bytes)
         })
         .collect();
