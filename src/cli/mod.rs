@@ -135,7 +135,10 @@ fn start(words: &[String], env: &Environment) -> Answer {
     let config = settings(flags, env, &here, verb == "doctor")?;
     logging(&config, sub.get_count("verbose"), sub.get_flag("quiet"));
     let json = sub.get_flag("json");
-    let jit = Jit::new(config)?;
+    // One reading of the folder is what flags were made from and what is compiled.
+    let same = early.templates() == config.templates();
+    let jit = Jit::builder(config);
+    let jit = if same { jit.registry(registry) } else { jit }.build()?;
     match VERBS.iter().find(|v| v.name == verb) {
         Some(found) => (found.run)(&jit, sub, json),
         None => Ok(ExitCode::from(2)),

@@ -153,10 +153,25 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             output::note(line);
         }
     }
+    say_failures(&specs, &results);
+    if let Some((count, reason)) = not_kept {
+        // The kernels are right, but there is nothing that a later run would find.
+        output::error(format!("{count} built and not kept: {reason}"));
+    }
+    if let Some((path, Err(error))) = &written {
+        output::error(format!("the receipt {}: {error}", path.display()));
+        return Ok(ExitCode::from(2));
+    }
+    let done = failed == 0 && not_kept.is_none();
+    Ok(ExitCode::from(if done { 0 } else { 2 }))
+}
+
+/// Says of each failure its line, all of the compiler's log, and what to do about it.
+fn say_failures(specs: &[&KernelSpec], results: &[Result<Warmed, Error>]) {
     let mut said: BTreeSet<Option<&str>> = BTreeSet::new();
     for (spec, error) in specs
         .iter()
-        .zip(&results)
+        .zip(results)
         .filter_map(|(s, r)| Some((s, r.as_ref().err()?)))
     {
         output::note(format!(
@@ -173,16 +188,6 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             output::indented("the compiler says the same as above");
         }
     }
-    if let Some((count, reason)) = not_kept {
-        // The kernels are right, but there is nothing that a later run would find.
-        output::error(format!("{count} built and not kept: {reason}"));
-    }
-    if let Some((path, Err(error))) = &written {
-        output::error(format!("the receipt {}: {error}", path.display()));
-        return Ok(ExitCode::from(2));
-    }
-    let done = failed == 0 && not_kept.is_none();
-    Ok(ExitCode::from(if done { 0 } else { 2 }))
 }
 
 /// A line an arch whose blocks have less shared memory than some variants take: these

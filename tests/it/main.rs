@@ -23,6 +23,7 @@ mod host_code;
 mod interrupt;
 mod key;
 mod layer;
+mod limits;
 mod machine;
 mod outputs;
 mod own_regions;

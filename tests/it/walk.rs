@@ -13,6 +13,7 @@ const WALK: &[&str] = &[
     "engine::suggest",
     "engine::threads",
     "engine::atomic_file",
+    "engine::regular_file",
     "engine::config",
     "engine::request::constant",
     "engine::request::dtype",

@@ -16,6 +16,7 @@ use crate::engine::build::key::CacheKey;
 use crate::engine::cache::bundle::{BundleError, Exported, export_with, import as import_bundle};
 use crate::engine::cache::{FindError, Store, diff as differences};
 use crate::engine::jit::Jit;
+use crate::engine::regular_file;
 
 fn out_arg() -> Arg {
     Arg::new("out")
@@ -141,7 +142,7 @@ fn write(jit: &Jit, matches: &ArgMatches, path: &Path) -> Result<Exported, ExitC
 
 pub(super) fn import(store: &Store, matches: &ArgMatches, json: bool) -> ExitCode {
     let path = matches.get_one::<PathBuf>("file").cloned().unwrap_or_default();
-    let imported = fs_err::File::open(&path)
+    let imported = regular_file::open(&path)
         .map_err(BundleError::from)
         .and_then(|mut file| import_bundle(store, &mut file));
     match imported {

@@ -6,6 +6,8 @@
 
 use std::path::Path;
 
+use crate::engine::regular_file::{self, MAX_DATA};
+
 /// Why a file was not read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -78,7 +80,7 @@ const MAGIC: &[u8] = b"\x93NUMPY";
 
 /// Reads a file.
 pub fn read(path: &Path) -> Result<Array, NpyError> {
-    parse(&path.display().to_string(), &fs_err::read(path)?)
+    parse(&path.display().to_string(), &regular_file::read(path, MAX_DATA)?)
 }
 
 /// Reads a file's bytes; `file` is its name in messages.

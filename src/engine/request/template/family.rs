@@ -164,12 +164,8 @@ impl Family {
         }
         for derived in &file.derived {
             let what = format!("derived `{}`", derived.name);
-            add(
-                derived_id(&derived.name),
-                &what,
-                Body::Value(&derived.value),
-                &known,
-            )?;
+            let body = Body::Value(&derived.value);
+            add(derived_id(&derived.name), &what, body, &known)?;
             if !known.insert(derived.name.clone()) {
                 return Err(in_toml(format!("{what} is declared twice")));
             }
@@ -324,12 +320,12 @@ impl Family {
             let text = self
                 .expressions
                 .evaluate(&derived_id(&derived.name), &context)
-                .map_err(|e| format!("derived `{}` = {}: {e}", derived.name, derived.value))?;
+                .map_err(|e| format!("derived `{}` = {}: {e}", derived.name, shown(&derived.value)))?;
             let number: u32 = text.trim().parse().map_err(|_| {
                 format!(
                     "derived `{}` = {} comes out as {}, which is not a u32",
                     derived.name,
-                    derived.value,
+                    shown(&derived.value),
                     text.trim()
                 )
             })?;

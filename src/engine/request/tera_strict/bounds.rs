@@ -26,7 +26,7 @@ const WORDS: [&str; 5] = ["and", "or", "in", "is", "not"];
 pub(super) fn check(template: &str) -> Result<(), String> {
     let mut rest = template;
     let mut blocks = 0_usize;
-    while let Some(at) = rest.find("{") {
+    while let Some(at) = rest.find('{') {
         rest = &rest[at..];
         if rest.starts_with("{#") {
             rest = rest.find("#}").map_or("", |end| &rest[end + 2..]);
