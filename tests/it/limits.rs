@@ -110,7 +110,7 @@ fn what_is_no_regular_file_or_too_large_is_refused_and_never_waited_for() {
         fs_err::File::create(path)
             .expect("file")
             .set_len(10 << 30)
-            .expect("sparse")
+            .expect("sparse");
     };
     let pipe = |path: &Path| {
         mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("a pipe");

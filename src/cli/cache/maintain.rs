@@ -205,8 +205,8 @@ pub(super) fn clean(store: &Store, json: bool) -> Answer {
         output::json(&json!(cleaned));
     } else {
         output::line(format!(
-            "{} entries and {} failed sources removed, {} in use left alone",
-            cleaned.entries, cleaned.failed, cleaned.in_use
+            "{} entries removed, {} in use left alone; {} failed sources removed",
+            cleaned.entries, cleaned.in_use, cleaned.failed
         ));
     }
     Ok(ExitCode::SUCCESS)
