@@ -117,8 +117,9 @@ fn replace<T, E: From<io::Error>>(
         .tempfile_in(folder_of(path));
     let mut file = match beside {
         Ok(file) => file,
-        // The file may be written, its folder may not.
-        Err(_) if there.is_some() => {
+        // The file may be written, its folder may not. In no other case is what is there
+        // given up before what comes instead is on disk.
+        Err(e) if there.is_some() && is_closed(&e) => {
             let target = fs_err::OpenOptions::new().write(true).open(path)?;
             let mut whole = tempfile::tempfile()?;
             let done = write(&mut whole)?;
@@ -151,6 +152,14 @@ fn replace<T, E: From<io::Error>>(
         }
         Err(e) => Err(e.error.into()),
     }
+}
+
+/// Whether nothing may be made in a folder.
+fn is_closed(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+    )
 }
 
 /// Overwrites in place: all that is left where nothing can be renamed.

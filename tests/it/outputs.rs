@@ -94,6 +94,12 @@ fn a_device_named_as_receipt_or_bundle_stays_a_device() {
         .output()
         .expect("ran");
     succeeded(&output);
+    let output = jitc(dir.path())
+        .args(["warm", "axpy", "--arch", "sm_90a", "--receipt"])
+        .arg(&device)
+        .output()
+        .expect("ran");
+    succeeded(&output);
     write(&device, "gone").expect("written");
     let after = fs_err::symlink_metadata(&device).expect("device");
     assert_eq!(
@@ -185,4 +191,41 @@ fn a_filter_that_fits_nothing_overwrites_nothing_and_names_the_slip() {
         let bundle = fs_err::read_to_string(dir.path().join("b")).expect("bundle");
         assert_eq!(bundle, "a good bundle");
     }
+}
+
+/// A single file that is mounted into a container cannot be replaced; and where nothing
+/// may be made in its folder, a file that may be written is written.
+#[test]
+fn a_file_that_cannot_be_replaced_is_overwritten() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (outside, inside) = (dir.path().join("outside"), dir.path().join("inside"));
+    fs_err::write(&outside, "before, and longer").expect("written");
+    fs_err::write(&inside, "").expect("written");
+    let script = "mount --bind \"$0\" \"$1\" && exec \"$2\" cache export -o \"$1\" --cache-dir \"$3\"";
+    let root = Root::new();
+    root.cache()
+        .get_or_build(&subject(1), || build(1))
+        .expect("built");
+    let able = std::process::Command::new("unshare")
+        .args(["--mount", "sh", "-c", "mount --bind \"$0\" \"$1\""])
+        .args([&outside, &inside])
+        .output();
+    if !able.is_ok_and(|output| output.status.success()) {
+        let _ = writeln!(std::io::stderr(), "skipped: nothing can be mounted here");
+        return;
+    }
+    let output = std::process::Command::new("unshare")
+        .args(["--mount", "sh", "-c", script])
+        .args([
+            &outside,
+            &inside,
+            assert_cmd::cargo::cargo_bin!("jitc"),
+            &root.path(),
+        ])
+        .output()
+        .expect("ran");
+    succeeded(&output);
+    let bundle = fs_err::read(&outside).expect("bundle");
+    assert!(bundle.starts_with(b"JITCBNDL"), "written to the mounted file");
+    assert_eq!(names(dir.path()), ["inside", "outside"]);
 }

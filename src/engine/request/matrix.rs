@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::engine::regular_file::{MAX_TOML, read_text};
-use crate::engine::request::spec::{KernelSpec, SpecError, count};
+use crate::engine::request::spec::{KernelSpec, SpecError, count_variants};
 use crate::engine::request::target::Arch;
 use crate::engine::request::template::{NamedFamily, Registry};
 
@@ -194,7 +194,7 @@ impl Block {
         }
         let lengths = lists.iter().map(|(_, texts)| texts.len());
         let family = &named.family().name;
-        count(family, lengths.chain([archs]), already).map_err(|e| e.to_string())?;
+        count_variants(family, lengths.chain([archs]), already).map_err(|e| e.to_string())?;
         let mut product = vec![Vec::new()];
         for (name, texts) in lists {
             product = product

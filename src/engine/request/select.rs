@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::engine::config::{Config, Setting};
 use crate::engine::request::spec::{
-    KernelSpec, SpecError, SpecId, check_names, count, parse, parse_archs, preset,
+    KernelSpec, SpecError, SpecId, check_names, count_variants, parse, parse_archs, preset,
 };
 use crate::engine::request::target::Arch;
 use crate::engine::request::template::{Family, NamedFamily, Registry, TemplateError};
@@ -162,7 +162,7 @@ impl Selection {
                 skip.is_none_or(|skip| skip.iter().all(|one| one != text))
             };
             let own = KernelSpec::expand_where(&selected.named, config, &archs, &taken)?;
-            count("all families together", [own.len()], specs.len())?;
+            count_variants("all families together", [own.len()], specs.len())?;
             specs.extend(own);
         }
         Ok(specs)
@@ -191,7 +191,7 @@ impl Selection {
                     .cloned()
                     .collect();
                 let values = constant.legal.listed().unwrap_or_default();
-                count(&family.name, [own.len(), values.len()], specs.len())?;
+                count_variants(&family.name, [own.len(), values.len()], specs.len())?;
                 for value in values {
                     let others = own
                         .iter()

@@ -215,7 +215,7 @@ impl KernelSpec {
             let texts = setting.value.split(',');
             texts.filter(|text| taken(&constant.name, text)).count()
         });
-        count(&family.name, lengths.chain([archs.len()]), 0)?;
+        count_variants(&family.name, lengths.chain([archs.len()]), 0)?;
         for (constant, Setting { value, source }) in set {
             let mut next = Vec::new();
             for text in value.split(',').filter(|text| taken(&constant.name, text)) {
@@ -409,7 +409,7 @@ pub fn check_names<'a>(
 }
 
 /// The product of these lengths, where it and what there `already` is are not too many.
-pub(crate) fn count(
+pub(crate) fn count_variants(
     what: &str,
     lengths: impl IntoIterator<Item = usize>,
     already: usize,

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Array, Geometry, Region, RegionError, Scope, Table, TableError, npy};
+use crate::engine::atomic_file::write_text;
 use crate::engine::regular_file::{self, MAX_RECORDS};
 use crate::engine::request::constant::Value;
 use crate::engine::request::spec::KernelSpec;
@@ -305,7 +306,7 @@ impl Ticks {
             file: path.display().to_string(),
             reason: e.to_string(),
         })?;
-        Ok(fs_err::write(sidecar(path), text + "\n")?)
+        Ok(write_text(&sidecar(path), &(text + "\n"))?)
     }
 
     /// Entry and exit of a region in a block.

@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use crate::engine::atomic_file::write_atomically;
 use crate::engine::regular_file::{self, MAX_DATA};
 
 /// Why a file was not read or written.
@@ -170,7 +171,9 @@ pub fn encode(array: &Array) -> Vec<u8> {
 
 /// Writes a file.
 pub fn write(path: &Path, array: &Array) -> Result<(), NpyError> {
-    Ok(fs_err::write(path, encode(array))?)
+    Ok(write_atomically(path, 0o666, |file| {
+        file.write_all(&encode(array))
+    })?)
 }
 
 /// The text of a value of the header's one-level Python dictionary.
