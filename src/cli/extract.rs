@@ -13,7 +13,9 @@ use serde_json::json;
 
 use super::regions::refused;
 use super::{Answer, args, output};
+use crate::engine::atomic_file::write_text;
 use crate::engine::jit::Jit;
+use crate::engine::regular_file::{MAX_RECORDS, read_text};
 use crate::engine::request::template::Registry;
 use crate::measure::region::{self, Bare, Geometry, RegionRow, Run, TickSource, Ticks};
 
@@ -102,7 +104,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, as_json: bool) -> Answer {
     let mut ticks = Ticks::open_bare(&path("buf"), &bare, jit.registry())?;
     ticks.launch_us = Some(launch_us);
     let run = Run::new(ticks);
-    fs_err::write(path("out"), region::csv(&run.ticks, &run.reduced, None))
+    write_text(&path("out"), &region::csv(&run.ticks, &run.reduced, None))
         .map_err(region::RegionError::from)?;
     let headline = Headline::of(&run.reduced.rows);
     if as_json {
@@ -191,7 +193,7 @@ fn of_profile(path: &std::path::Path, wanted: &str) -> Result<(f64, Option<Strin
         .case_insensitive(true)
         .build()
         .map_err(|_| format!("--kernel-symbol-regex {wanted}: not a regular expression"))?;
-    let text = fs_err::read_to_string(path).map_err(|e| e.to_string())?;
+    let text = read_text(path, MAX_RECORDS).map_err(|e| e.to_string())?;
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let heading = reader.headers().map_err(|e| format!("{file}: {e}"))?.clone();
     let column = |name: &str| {

@@ -9,6 +9,7 @@ mod extract;
 mod format;
 mod former;
 mod inspect;
+mod interrupt;
 mod measured;
 mod output;
 mod pack;
@@ -22,8 +23,8 @@ mod why;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::engine::build::compile::WorkerChoice;
 use crate::engine::build::compile::worker::serve_if_asked;
-use crate::engine::build::compile::{CompileError, WorkerChoice};
 use crate::engine::config::{Config, ConfigError, Environment, Flags};
 use crate::engine::jit::{Error, Jit};
 use crate::engine::request::spec::KernelSpec;
@@ -69,6 +70,7 @@ pub fn run() -> ExitCode {
     if let Some(code) = serve_if_asked() {
         return code;
     }
+    interrupt::end_as_first_process();
     let env = Environment::capture();
     let words: Vec<String> = std::env::args_os()
         .map(|w| w.to_string_lossy().into_owned())
@@ -77,19 +79,29 @@ pub fn run() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             output::error(&error);
-            if let Some(Error::Compile {
-                source: CompileError::Refused { log, .. },
-                ..
-            }) = error.engine()
-            {
-                output::note(log);
-            }
-            if let Some(hint) = error.engine().and_then(Error::hint) {
-                output::hint(hint);
+            if let Some(engine) = error.engine() {
+                if words.iter().any(|word| word == "--json") && engine.log().is_some() {
+                    output::json(&failure(engine));
+                }
+                details(engine);
             }
             ExitCode::from(2)
         }
     }
+}
+
+/// What an error says besides its line: all of the compiler's log, and what to do.
+fn details(error: &Error) {
+    if let Some(log) = error.log() {
+        output::indented(log);
+    }
+    output::hints(&error.hints());
+}
+
+/// A failed compile as an object.
+fn failure(error: &Error) -> serde_json::Value {
+    serde_json::json!({"event": "failure", "error": error.to_string(), "log": error.log(),
+        "hints": error.hints()})
 }
 
 fn start(words: &[String], env: &Environment) -> Answer {
@@ -128,7 +140,10 @@ fn start(words: &[String], env: &Environment) -> Answer {
     let config = settings(flags, env, &here, verb == "doctor")?;
     logging(&config, sub.get_count("verbose"), sub.get_flag("quiet"));
     let json = sub.get_flag("json");
-    let jit = Jit::builder(config).worker(itself()).build()?;
+    // One reading of the folder is what flags were made from and what is compiled.
+    let same = early.templates() == config.templates();
+    let jit = Jit::builder(config).worker(itself());
+    let jit = if same { jit.registry(registry) } else { jit }.build()?;
     match VERBS.iter().find(|v| v.name == verb) {
         Some(found) => (found.run)(&jit, sub, json),
         None => Ok(ExitCode::from(2)),

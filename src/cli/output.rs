@@ -34,14 +34,30 @@ pub(super) fn stderr_is_colored() -> bool {
     anstream::AutoStream::choice(&std::io::stderr()) != ColorChoice::Never
 }
 
+/// Lines that belong to the one before, on standard error, indented below it. They quote
+/// what others wrote: nothing in them is an order to the terminal.
+pub(super) fn indented(text: &str) {
+    let lines = text.trim_matches('\n').lines().map(|line| match line.trim_end() {
+        "" => String::new(),
+        line => format!(
+            "  {}",
+            line.replace(|c: char| c.is_control() && c != '\t', "\u{fffd}")
+        ),
+    });
+    note(lines.collect::<Vec<_>>().join("\n"));
+}
+
 /// What went wrong, on standard error.
 pub(super) fn error(text: impl Display) {
     note(format!("{ERROR}error:{ERROR:#} {text}"));
 }
 
-/// What to do about it, after a blank line, on standard error.
-pub(super) fn hint(text: impl Display) {
-    note(format!("\n{HINT}hint:{HINT:#} {text}"));
+/// What to do about it, a line each after a blank one, on standard error.
+pub(super) fn hints(texts: &[String]) {
+    for (n, text) in texts.iter().enumerate() {
+        let gap = if n == 0 { "\n" } else { "" };
+        note(format!("{gap}{HINT}hint:{HINT:#} {text}"));
+    }
 }
 
 /// A line on standard output.

@@ -4,7 +4,7 @@
 //! Invariant: shards of one request are disjoint and together complete, whatever
 //! the order in which it was written: they are dealt out in the order of keys.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -19,7 +19,7 @@ use crate::engine::build::request::CompileRequest;
 use crate::engine::cache::Receipt;
 use crate::engine::jit::{Error, Jit, read_trace};
 use crate::engine::request::matrix::Matrix;
-use crate::engine::request::spec::{KernelSpec, parse_archs};
+use crate::engine::request::spec::{KernelSpec, count_variants, parse_archs};
 use crate::engine::run::device::default_archs;
 
 /// One variant to warm.
@@ -153,11 +153,17 @@ fn matrix(jit: &Jit, path: &Path) -> Result<(Vec<KernelSpec>, usize), Error> {
 
 fn traced(jit: &Jit, path: &Path) -> Result<Vec<KernelSpec>, Error> {
     let mut specs = Vec::new();
+    // Every process of a fleet records what it compiled.
+    let mut seen = HashSet::new();
     for line in read_trace(path).map_err(Error::Trace)? {
         let family = jit.registry().named(&line.family)?;
         let texts = line.texts();
         let set = texts.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        specs.push(KernelSpec::new(&family, set, line.arch)?);
+        let spec = KernelSpec::new(&family, set, line.arch)?;
+        if seen.insert(spec.id()) {
+            count_variants("the trace", [1], specs.len())?;
+            specs.push(spec);
+        }
     }
     Ok(specs)
 }

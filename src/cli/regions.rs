@@ -12,6 +12,7 @@ use clap::ArgMatches;
 use serde_json::json;
 
 use super::{Answer, output};
+use crate::engine::atomic_file::write_text;
 use crate::engine::jit::Jit;
 use crate::families;
 use crate::families::decode_layer::regions::synthetic;
@@ -169,7 +170,7 @@ fn write_reports(matches: &ArgMatches, runs: &[Run]) -> Result<(), region::Regio
     write_each(matches.get_one("trace"), "trace.json", runs, trace)?;
     if let Some(path) = matches.get_one::<PathBuf>("html") {
         let all: Vec<_> = runs.iter().map(|run| (&run.ticks, &run.reduced)).collect();
-        fs_err::write(path, region::page(&all))?;
+        write_text(path, &region::page(&all))?;
     }
     Ok(())
 }
@@ -185,12 +186,12 @@ fn write_each(
         return Ok(());
     };
     if let [run] = runs {
-        return Ok(fs_err::write(path, text(run))?);
+        return Ok(write_text(path, &text(run))?);
     }
     fs_err::create_dir_all(path)?;
     for run in runs {
         let name = format!("{}.{ending}", file_name(&run.ticks.label));
-        fs_err::write(path.join(name), text(run))?;
+        write_text(&path.join(name), &text(run))?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use clap::{Arg, ArgMatches, value_parser};
 use serde_json::json;
 
 use super::format::NumberFormat;
-use super::{Answer, output, warm};
+use super::{Answer, interrupt, output};
 use crate::engine::build::toolchain::{self, Found, candidates, find, install, install_wheel};
 use crate::engine::config::Config;
 use crate::engine::jit::Jit;
@@ -51,7 +51,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             return Ok(ExitCode::SUCCESS);
         }
         Some("install") => {
-            warm::on_ctrl_c();
+            interrupt::leave_a_clean_cache();
             Some(match matches.get_one::<PathBuf>("wheel") {
                 Some(wheel) => install_wheel(config, wheel)?,
                 None => install(config)?,

@@ -1,6 +1,6 @@
 //! `jitc warm`: compiles variants in parallel, keeps going after a failure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::plan::{self, Plan, Request};
-use super::{Answer, args, output};
+use super::{Answer, args, interrupt, output};
 use crate::engine::cache::Provenance;
 use crate::engine::jit::{Error, Jit, Jobs, Prepared, Progress};
 use crate::engine::request::spec::KernelSpec;
@@ -88,7 +88,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         Some(jobs) => NonZeroUsize::new(jobs).map_or(Jobs::Auto, Jobs::Count),
         None => Jobs::Auto,
     };
-    on_ctrl_c();
+    interrupt::leave_a_clean_cache();
     let specs: Vec<&KernelSpec> = plan.requests.iter().map(|request| &request.spec).collect();
     let bar = if std::io::stderr().is_terminal() && !matches.get_flag("quiet") {
         ProgressBar::new(specs.len() as u64)
@@ -153,18 +153,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             output::note(line);
         }
     }
-    for (spec, error) in specs
-        .iter()
-        .zip(&results)
-        .filter_map(|(s, r)| Some((s, r.as_ref().err()?)))
-    {
-        output::note(format!(
-            "failed: {} {} {}: {error}",
-            spec.family().name,
-            spec.variant(),
-            spec.arch()
-        ));
-    }
+    say_failures(&specs, &results);
     if let Some((count, reason)) = not_kept {
         // The kernels are right, but there is nothing that a later run would find.
         output::error(format!("{count} built and not kept: {reason}"));
@@ -175,6 +164,30 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     }
     let done = failed == 0 && not_kept.is_none();
     Ok(ExitCode::from(if done { 0 } else { 2 }))
+}
+
+/// Says of each failure its line, all of the compiler's log, and what to do about it.
+fn say_failures(specs: &[&KernelSpec], results: &[Result<Warmed, Error>]) {
+    let mut said: BTreeSet<Option<&str>> = BTreeSet::new();
+    for (spec, error) in specs
+        .iter()
+        .zip(results)
+        .filter_map(|(s, r)| Some((s, r.as_ref().err()?)))
+    {
+        output::note(format!(
+            "failed: {} {} {}: {error}",
+            spec.family().name,
+            spec.variant(),
+            spec.arch()
+        ));
+        // Variants of one source mostly fail alike.
+        let log = error.log();
+        if log.is_none() || said.insert(log) {
+            super::details(error);
+        } else {
+            output::indented("the compiler says the same as above");
+        }
+    }
 }
 
 /// A line an arch whose blocks have less shared memory than some variants take: these
@@ -234,23 +247,6 @@ fn compile_all(
     results.into_iter().flatten().collect()
 }
 
-/// The first Ctrl-C lets a publish in progress end, ends a fetch, and leaves a clean cache.
-pub(super) fn on_ctrl_c() {
-    let Ok(mut signals) =
-        signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])
-    else {
-        return;
-    };
-    std::thread::spawn(move || {
-        if let Some(signal) = signals.forever().next() {
-            crate::engine::cache::shutdown();
-            crate::engine::build::toolchain::abandon_installs();
-            output::note("interrupted; the cache is clean, and what was built so far is kept");
-            let _ = signal_hook::low_level::emulate_default_handler(signal);
-        }
-    });
-}
-
 fn heading() -> Vec<String> {
     [
         "family",
@@ -289,8 +285,11 @@ fn event(spec: &KernelSpec, result: &Result<Prepared, Error>) -> serde_json::Val
     let prepared = match result {
         Ok(prepared) => prepared,
         Err(error) => {
-            return json!({"event": "failure", "family": spec.family().name, "variant": spec.variant(),
-                "arch": spec.arch(), "error": error.to_string()});
+            let mut event = super::failure(error);
+            event["family"] = json!(spec.family().name);
+            event["variant"] = json!(spec.variant());
+            event["arch"] = json!(spec.arch());
+            return event;
         }
     };
     let artifact = &prepared.fetched.artifact;

@@ -8,6 +8,8 @@ pub mod build;
 pub mod cache;
 pub mod config;
 pub mod jit;
+pub mod regular_file;
 pub mod request;
 pub mod run;
 pub mod suggest;
+pub mod threads;

@@ -9,6 +9,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::bench::gigabytes_per_second;
+use crate::engine::atomic_file::write_text;
 
 /// `timing.csv`: every sample, with the bytes that it moved.
 #[must_use]
@@ -40,7 +41,7 @@ pub fn finite(value: f64) -> Value {
 /// Writes one of them.
 pub fn write(dir: &Path, name: &str, text: &str) -> io::Result<()> {
     fs_err::create_dir_all(dir)?;
-    fs_err::write(dir.join(name), text)
+    write_text(&dir.join(name), text)
 }
 
 /// Writes JSON, for people too.

@@ -182,7 +182,7 @@ fn a_compile_error_names_the_header_and_its_line() {
             family.join("include/bad.cuh").display()
         )))
         .stderr(contains("n=4"))
-        .stderr(contains("rendered source: "));
+        .stderr(contains("source and log: "));
 }
 
 #[test]

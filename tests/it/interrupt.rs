@@ -1,6 +1,6 @@
-//! Ctrl-C during a warm.
+//! Ctrl-C during a warm, and SIGTERM as the first process of a container.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
@@ -51,4 +51,54 @@ fn ctrl_c_ends_a_warm_with_a_clean_cache_and_keeps_what_was_built() {
         serde_json::from_str(last.lines().last().expect("summary")).expect("JSON");
     assert!(summary["hit"].as_u64().expect("hits") >= 1, "{summary}");
     assert_eq!(summary["failed"], 0);
+}
+
+/// As the first process the kernel lets no signal end it: it has to end itself.
+#[test]
+fn sigterm_ends_the_first_process_of_a_container_with_143() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let unshare = |words: &[&str]| {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--pid", "--fork", "--mount-proc"])
+            .args(words)
+            .env("JITC_CACHE_DIR", dir.path().join("cache"))
+            .current_dir(dir.path());
+        command
+    };
+    let able = unshare(&["true"]).output();
+    if !able.is_ok_and(|output| output.status.success()) {
+        let _ = writeln!(
+            std::io::stderr(),
+            "skipped: no process namespace can be made here"
+        );
+        return;
+    }
+    let program = assert_cmd::cargo::cargo_bin!("jitc");
+    let many = [
+        "warm",
+        "decode_layer",
+        "--wo-split",
+        "1,2,4,8",
+        "--arch",
+        "sm_90a,sm_100a",
+        "--json",
+    ];
+    let mut outer = unshare(&[program.to_str().expect("text")])
+        .args(many)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("started");
+    let mut first = String::new();
+    BufReader::new(outer.stdout.take().expect("pipe"))
+        .read_line(&mut first)
+        .expect("line");
+    let children = format!("/proc/{0}/task/{0}/children", outer.id());
+    let child = fs_err::read_to_string(children).expect("children");
+    let child: i32 = child.trim().parse().expect("one child");
+    let process = rustix::process::Pid::from_raw(child).expect("a process");
+    rustix::process::kill_process(process, rustix::process::Signal::TERM).expect("signal");
+    let status = outer.wait().expect("ended");
+    assert_eq!(status.code(), Some(143), "{status}");
 }

@@ -11,7 +11,9 @@ use jitc::engine::request::template::Registry;
 /// another: a new one has its place without being added here.
 const WALK: &[&str] = &[
     "engine::suggest",
+    "engine::threads",
     "engine::atomic_file",
+    "engine::regular_file",
     "engine::config",
     "engine::request::constant",
     "engine::request::dtype",

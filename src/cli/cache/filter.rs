@@ -1,6 +1,7 @@
 //! Which entries a verb is about, and in which order.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -14,6 +15,7 @@ use crate::engine::jit::Jit;
 use crate::engine::request::constant;
 use crate::engine::request::matrix::matches_glob;
 use crate::engine::request::template::Registry;
+use crate::engine::suggest::did_you_mean;
 
 /// An entry of a tier.
 pub(super) struct Row {
@@ -121,6 +123,22 @@ impl Filter {
 }
 
 impl Filter {
+    /// What to say of a constant in the filter that no entry has, with the nearest name.
+    pub(super) fn unknown_name(&self, rows: &[Row]) -> String {
+        let summaries = || rows.iter().filter_map(|row| row.record.summary.as_ref().ok());
+        let known: BTreeSet<&str> = summaries()
+            .flat_map(|s| s.constants.keys().map(String::as_str))
+            .collect();
+        let unknown = self
+            .constants
+            .iter()
+            .find(|(name, _)| !known.contains(name.as_str()));
+        unknown.map_or_else(String::new, |(name, _)| {
+            let hint = did_you_mean(name, known);
+            format!(": no entry has a constant `{name}`{hint}")
+        })
+    }
+
     /// Whether it is meant by a former name, which stands for some of its constants.
     fn formerly(&self, summary: &Summary, registry: &Registry) -> bool {
         let Ok(family) = registry.get(&summary.family) else {

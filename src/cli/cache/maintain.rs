@@ -1,6 +1,6 @@
 //! `jitc cache verify`, `prune` and `clean`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -11,6 +11,7 @@ use crate::cli::{Answer, output};
 use crate::engine::cache::{Checked, Limits, Receipt, ReceiptError, Store, TierName};
 use crate::engine::config::{parse_age, parse_bytes};
 use crate::engine::jit::{Error, Jit};
+use crate::engine::regular_file::{self, MAX_RECORDS};
 
 pub(super) fn verify_command() -> Command {
     Command::new("verify")
@@ -129,12 +130,12 @@ fn report(tier: &TierName, checked: &Checked, repaired: bool, json: bool) -> boo
     left == 0
 }
 
-fn against(jit: &Jit, path: &PathBuf, json: bool) -> Answer {
+fn against(jit: &Jit, path: &Path, json: bool) -> Answer {
     let unreadable = |source| Error::Receipt {
-        path: path.clone(),
+        path: path.to_path_buf(),
         source,
     };
-    let bytes = fs_err::read(path).map_err(|e| unreadable(ReceiptError::from(e)))?;
+    let bytes = regular_file::read(path, MAX_RECORDS).map_err(|e| unreadable(ReceiptError::from(e)))?;
     let receipt = Receipt::from_bytes(&bytes).map_err(unreadable)?;
     let drifts = receipt.drifts(jit.cache());
     for drift in &drifts {
@@ -191,8 +192,8 @@ pub(super) fn prune(jit: &Jit, store: &Store, matches: &ArgMatches, json: bool) 
     ));
     if !dry_run {
         output::line(format!(
-            "{} folders of dead writers and {} quarantined entries removed",
-            pruned.staging, pruned.quarantined
+            "{} folders of dead writers, {} quarantined entries and {} failed sources removed",
+            pruned.staging, pruned.quarantined, pruned.failed
         ));
     }
     Ok(ExitCode::SUCCESS)
@@ -204,8 +205,8 @@ pub(super) fn clean(store: &Store, json: bool) -> Answer {
         output::json(&json!(cleaned));
     } else {
         output::line(format!(
-            "{} entries removed, {} in use left alone",
-            cleaned.entries, cleaned.in_use
+            "{} entries removed, {} in use left alone; {} failed sources removed",
+            cleaned.entries, cleaned.in_use, cleaned.failed
         ));
     }
     Ok(ExitCode::SUCCESS)

@@ -16,6 +16,7 @@ use crate::engine::build::key::CacheKey;
 use crate::engine::cache::bundle::{BundleError, Exported, export_with, import as import_bundle};
 use crate::engine::cache::{FindError, Store, diff as differences};
 use crate::engine::jit::Jit;
+use crate::engine::regular_file;
 
 fn out_arg() -> Arg {
     Arg::new("out")
@@ -24,7 +25,7 @@ fn out_arg() -> Arg {
         .value_name("FILE")
         .required(true)
         .value_parser(value_parser!(PathBuf))
-        .help("The bundle to write; replaced if it is there")
+        .help("The bundle to write; a file that is there is replaced")
 }
 
 pub(super) fn export_command() -> Command {
@@ -57,8 +58,9 @@ pub(super) fn diff_command() -> Command {
 
 pub(super) fn export(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
     let path = out_path(matches);
-    let Some(exported) = write(jit, matches, &path) else {
-        return ExitCode::from(2);
+    let exported = match write(jit, matches, &path) {
+        Ok(exported) => exported,
+        Err(code) => return code,
     };
     if json {
         output::json(&json!({"file": path, "exported": exported}));
@@ -75,8 +77,9 @@ pub(super) fn export(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
 
 pub(super) fn embed(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
     let path = out_path(matches);
-    let Some(exported) = write(jit, matches, &path) else {
-        return ExitCode::from(2);
+    let exported = match write(jit, matches, &path) {
+        Ok(exported) => exported,
+        Err(code) => return code,
     };
     let absolute = std::path::absolute(&path).unwrap_or(path);
     if json {
@@ -96,24 +99,32 @@ fn out_path(matches: &ArgMatches) -> PathBuf {
     matches.get_one::<PathBuf>("out").cloned().unwrap_or_default()
 }
 
-/// Nothing exported, or not all that was asked for, is a negative answer.
+/// Not all that was asked for is a negative answer.
 fn ended(exported: &Exported) -> ExitCode {
     for key in &exported.skipped {
         output::note(format!("left out, since it is bad: {key}"));
     }
-    if exported.entries == 0 {
-        output::note("no entry was asked for: the bundle is empty");
-    }
-    ExitCode::from(u8::from(exported.entries == 0 || !exported.skipped.is_empty()))
+    ExitCode::from(u8::from(!exported.skipped.is_empty()))
 }
 
-/// Writes the bundle beside its place and renames it; a failure is said here.
-fn write(jit: &Jit, matches: &ArgMatches, path: &Path) -> Option<Exported> {
-    let keys: Vec<CacheKey> = split(jit, &Filter::read(matches))
-        .0
-        .iter()
-        .map(|row| row.record.key)
-        .collect();
+/// Writes the bundle; a failure is said here. A filter that fits nothing is a negative
+/// answer, and leaves what is at the path alone: it may be a slip in a name.
+fn write(jit: &Jit, matches: &ArgMatches, path: &Path) -> Result<Exported, ExitCode> {
+    let filter = Filter::read(matches);
+    let (meant, others) = split(jit, &filter);
+    let keys: Vec<CacheKey> = meant.iter().map(|row| row.record.key).collect();
+    if !keys.iter().any(|key| jit.cache().peek(key).is_some()) {
+        let why = match (meant.len(), others.len()) {
+            (0, 0) => "the cache has no entry".to_owned(),
+            (0, all) => format!(
+                "none of {all} entries fits the filter{}",
+                filter.unknown_name(&others)
+            ),
+            (bad, _) => format!("all {bad} entries that fit are bad (`jitc cache verify` says why)"),
+        };
+        output::error(format!("{}: not written: {why}", path.display()));
+        return Err(ExitCode::from(1));
+    }
     let written = write_atomically(path, 0o644, |file| -> Result<Exported, BundleError> {
         let mut out = BufWriter::new(file);
         let exported = export_with(|key| jit.cache().peek(key), &keys, &mut out)?;
@@ -121,17 +132,17 @@ fn write(jit: &Jit, matches: &ArgMatches, path: &Path) -> Option<Exported> {
         Ok(exported)
     });
     match written {
-        Ok(exported) => Some(exported),
+        Ok(exported) => Ok(exported),
         Err(error) => {
             output::error(format!("{}: {error}", path.display()));
-            None
+            Err(ExitCode::from(2))
         }
     }
 }
 
 pub(super) fn import(store: &Store, matches: &ArgMatches, json: bool) -> ExitCode {
     let path = matches.get_one::<PathBuf>("file").cloned().unwrap_or_default();
-    let imported = fs_err::File::open(&path)
+    let imported = regular_file::open(&path)
         .map_err(BundleError::from)
         .and_then(|mut file| import_bundle(store, &mut file));
     match imported {

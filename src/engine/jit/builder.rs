@@ -22,6 +22,7 @@ pub struct JitBuilder {
     miss: Option<MissPolicy>,
     receipt: Option<Receipt>,
     worker: Option<WorkerChoice>,
+    registry: Option<Registry>,
 }
 
 impl Jit {
@@ -33,6 +34,7 @@ impl Jit {
             miss: None,
             receipt: None,
             worker: None,
+            registry: None,
         }
     }
 }
@@ -62,6 +64,12 @@ impl JitBuilder {
         self
     }
 
+    /// Families that were read already, instead of reading those of the settings' folder.
+    pub fn registry(mut self, registry: Registry) -> Self {
+        self.registry = Some(registry);
+        self
+    }
+
     /// Loads only what this receipt lists byte for byte, and compiles nothing.
     pub fn require_receipt(mut self, receipt: Receipt) -> Self {
         self.receipt = Some(receipt);
@@ -77,7 +85,10 @@ impl JitBuilder {
     /// Reads the families; touches neither cache nor compiler.
     pub fn build(self) -> Result<Jit, Error> {
         let mut config = self.config;
-        let registry = Registry::load(config.templates().as_deref())?;
+        let registry = match self.registry {
+            Some(registry) => registry,
+            None => Registry::load(config.templates().as_deref())?,
+        };
         let renamed = registry.former_constants();
         for (former, present, origin) in config.rename_constants(&renamed) {
             tracing::warn!("constant `{former}` ({origin}) is called `{present}`; the former name will go");

@@ -44,11 +44,13 @@ pub enum Error {
         /// The compiler's words.
         source: CompileError,
         /// The constants that differ from their defaults.
-        variant: String,
+        variant: Box<str>,
         /// The arch.
         arch: crate::engine::request::target::Arch,
-        /// `; rendered source: PATH`, or nothing.
-        kept: String,
+        /// `; source and log: PATH`, or nothing.
+        kept: Box<str>,
+        /// What to do about the mistakes that are understood, a line each.
+        hints: Box<[String]>,
     },
     /// The kernels take something else than their family declares.
     #[error(transparent)]
@@ -152,7 +154,26 @@ impl Error {
         }
     }
 
-    /// What to do about it, where there is something.
+    /// All that the compiler said, where it refused the source: every error and warning,
+    /// with the lines and carets, in the terms of the family's files.
+    #[must_use]
+    pub fn log(&self) -> Option<&str> {
+        match self {
+            Self::Compile { source, .. } => source.log(),
+            _ => None,
+        }
+    }
+
+    /// What to do about it, a line each, where there is something.
+    #[must_use]
+    pub fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Compile { hints, .. } => hints.to_vec(),
+            other => other.hint().map(str::to_owned).into_iter().collect(),
+        }
+    }
+
+    /// The one line for all errors of a kind, where there is something.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {

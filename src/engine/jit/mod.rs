@@ -6,6 +6,8 @@
 
 mod builder;
 mod error;
+mod failure;
+mod machine;
 mod open;
 mod policy;
 mod prepare_all;
@@ -23,7 +25,7 @@ use policy::Policy;
 pub use prepare_all::{Jobs, Progress};
 pub use trace::{TraceLine, read_trace};
 
-use crate::engine::build::compile::{Cancel, CompileError, Compiler, Limits, WorkerChoice};
+use crate::engine::build::compile::{Cancel, Compiler, Limits, WorkerChoice};
 use crate::engine::build::parameter_info::{self, ParameterError};
 use crate::engine::build::render::{RenderedSource, preimage, render};
 use crate::engine::build::request::{CompileRequest, RequestParts};
@@ -241,9 +243,10 @@ impl Jit {
         };
         self.compiler()?.ptx(&rendered).map_err(|source| Error::Compile {
             source,
-            variant: manifest.family.clone(),
+            variant: manifest.family.as_str().into(),
             arch: manifest.arch,
-            kept: String::new(),
+            kept: Box::default(),
+            hints: Box::default(),
         })
     }
 
@@ -277,37 +280,6 @@ impl Jit {
         match self.compiler.get() {
             Some(compiler) => Ok(&**compiler),
             None => Err(ToolchainError::NoFolder.into()),
-        }
-    }
-
-    fn compile_error(&self, source: CompileError, spec: &KernelSpec, request: &CompileRequest) -> Error {
-        let source = match source {
-            // The compiler knows names only: a path would be in the key.
-            CompileError::Refused { first, log } => CompileError::Refused {
-                first: match first.split_once(':') {
-                    Some((file, rest)) if self.registry.has_file(file) => {
-                        format!("{}:{rest}", self.registry.place_of(file).display())
-                    }
-                    _ => first,
-                },
-                log,
-            },
-            other => other,
-        };
-        let folder = self
-            .config
-            .cache_dir()
-            .map_or_else(std::env::temp_dir, |dir| dir.join("failed"));
-        let path = folder.join(format!("{}-{}.cu", request.family(), request.key().short()));
-        let kept = fs_err::create_dir_all(&folder).and_then(|()| fs_err::write(&path, request.source()));
-        Error::Compile {
-            source,
-            variant: format!("{} {}", spec.family().name, spec.variant()),
-            arch: spec.arch(),
-            kept: kept.map_or_else(
-                |_| String::new(),
-                |()| format!("; rendered source: {}", path.display()),
-            ),
         }
     }
 }

@@ -12,6 +12,7 @@ use super::trace::Trace;
 use crate::engine::build::request::CompileRequest;
 use crate::engine::cache::{Cache, Drift, Fetched, Receipt, ReceiptError};
 use crate::engine::config::{Config, MissPolicy};
+use crate::engine::regular_file::{self, MAX_RECORDS};
 use crate::engine::request::spec::KernelSpec;
 
 /// Miss policy, receipt and trace of one facade.
@@ -89,7 +90,7 @@ impl Policy {
                 path: path.clone(),
                 source,
             };
-            let bytes = fs_err::read(path).map_err(|e| unreadable(e.into()))?;
+            let bytes = regular_file::read(path, MAX_RECORDS).map_err(|e| unreadable(e.into()))?;
             *held = Some(Arc::new(Receipt::from_bytes(&bytes).map_err(unreadable)?));
         }
         Ok(held.clone())

@@ -8,8 +8,10 @@ use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
+use super::machine::available_bytes;
 use super::{Error, Jit, Prepared};
 use crate::engine::request::spec::KernelSpec;
+use crate::engine::threads::cores;
 
 /// What NVRTC may need for one compile, with room for kernels much larger than the
 /// largest that come with jitc, of which a whole process peaks at 92 MB.
@@ -21,7 +23,8 @@ const ALIVE: Duration = Duration::from_secs(10);
 /// How many requests are prepared at once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Jobs {
-    /// As many as there are cores, as far as free memory allows.
+    /// As many as there are cores, as far as free memory allows: this process' own, in a
+    /// container too.
     #[default]
     Auto,
     /// This many.
@@ -34,9 +37,8 @@ impl Jobs {
     pub fn count(self) -> usize {
         match self {
             Self::Auto => {
-                let cores = std::thread::available_parallelism().map_or(1, usize::from);
                 let fit = available_bytes().map_or(u64::MAX, |bytes| bytes / COMPILE_BYTES);
-                cores.min(usize::try_from(fit).unwrap_or(usize::MAX)).max(1)
+                cores().min(usize::try_from(fit).unwrap_or(usize::MAX)).max(1)
             }
             Self::Count(count) => count.get(),
         }
@@ -69,23 +71,34 @@ enum Message {
 
 impl Jit {
     /// Prepares every spec, `jobs` at once, and tells of each as it ends, on this thread. A
-    /// failure stops none of the others.
+    /// failure stops none of the others, and threads that cannot be made cost only time.
     pub fn prepare_all(&self, specs: &[&KernelSpec], jobs: Jobs, tell: &mut dyn FnMut(Progress)) {
         let queue: Mutex<VecDeque<usize>> = Mutex::new((0..specs.len()).collect());
         let (send, receive) = mpsc::channel();
         std::thread::scope(|scope| {
+            let mut started = 0;
             for _ in 0..jobs.count().min(specs.len()) {
                 let (queue, send) = (&queue, send.clone());
-                scope.spawn(move || {
-                    loop {
-                        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                        let Some(index) = next else { return };
+                let work = move || {
+                    while let Some(index) = next(queue) {
                         let _ = send.send(Message::Started(index));
                         let _ = send.send(Message::Done(index, Box::new(self.prepare(specs[index]))));
                     }
-                });
+                };
+                if let Err(reason) = std::thread::Builder::new().spawn_scoped(scope, work) {
+                    tracing::warn!(%reason, started, "fewer threads than asked for: it takes longer");
+                    break;
+                }
+                started += 1;
             }
             drop(send);
+            // No thread at all could be made: this one does it.
+            while started == 0
+                && let Some(index) = next(&queue)
+            {
+                let result = Box::new(self.prepare(specs[index]));
+                tell(Progress::Done { index, result });
+            }
             let mut running: Vec<(usize, Instant, u64)> = Vec::new();
             loop {
                 match receive.recv_timeout(Duration::from_secs(1)) {
@@ -126,10 +139,7 @@ impl Jit {
     }
 }
 
-/// Memory that the operating system says could be had without swapping.
-fn available_bytes() -> Option<u64> {
-    let text = fs_err::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib << 10)
+/// The next of a queue of indices.
+fn next(queue: &Mutex<VecDeque<usize>>) -> Option<usize> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
 }

@@ -9,10 +9,13 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use fs_err::os::unix::fs::OpenOptionsExt;
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::build::key::CacheKey;
 use crate::engine::build::request::CompileRequest;
+use crate::engine::regular_file::{MAX_RECORDS, read_text};
 use crate::engine::request::target::Arch;
 
 /// One compile, as a line of a trace.
@@ -47,7 +50,7 @@ impl TraceLine {
 
 /// Reads a trace; a line that is none is an error that gives its number.
 pub fn read_trace(path: &Path) -> io::Result<Vec<TraceLine>> {
-    let text = fs_err::read_to_string(path)?;
+    let text = read_text(path, MAX_RECORDS)?;
     let lines = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty());
     lines
         .map(|(n, line)| {
@@ -96,6 +99,8 @@ impl Trace {
         options
             .append(true)
             .create(true)
+            // A pipe that nobody reads must not be waited for.
+            .custom_flags(i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0))
             .open(&self.path)?
             .write_all(&bytes)
     }

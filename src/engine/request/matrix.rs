@@ -8,7 +8,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::engine::request::spec::{KernelSpec, SpecError};
+use crate::engine::regular_file::{MAX_TOML, read_text};
+use crate::engine::request::spec::{KernelSpec, SpecError, count_variants};
 use crate::engine::request::target::Arch;
 use crate::engine::request::template::{NamedFamily, Registry};
 
@@ -86,7 +87,7 @@ impl OneOrMore {
 impl Matrix {
     /// Reads a matrix from a file.
     pub fn read(path: &Path) -> Result<Self, MatrixError> {
-        Self::parse(&fs_err::read_to_string(path)?)
+        Self::parse(&read_text(path, MAX_TOML)?)
     }
 
     /// Parses a matrix; docs/CACHE.md shows one.
@@ -139,7 +140,8 @@ impl Block {
         }
         let before = out.specs.len();
         for family in &families {
-            for set in self.product(family)? {
+            let already = out.specs.len() + out.skipped;
+            for set in self.product(family, archs.len(), already)? {
                 let set: Vec<_> = set.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
                 for arch in &archs {
                     match KernelSpec::new(family, set.iter().copied(), *arch) {
@@ -157,10 +159,16 @@ impl Block {
     }
 
     /// Every combination of this block's values for the constants of a family;
-    /// constants of its other families are left to those.
-    fn product(&self, named: &NamedFamily) -> Result<Vec<Vec<(String, String)>>, String> {
+    /// constants of its other families are left to those. Counted before any is made,
+    /// for so many architectures and with what there is already.
+    fn product(
+        &self,
+        named: &NamedFamily,
+        archs: usize,
+        already: usize,
+    ) -> Result<Vec<Vec<(String, String)>>, String> {
         let lacks = |name: &str| named.former_name().is_some_and(|f| f.lacked.contains(name));
-        let mut product = vec![Vec::new()];
+        let mut lists: Vec<(&String, Vec<String>)> = Vec::new();
         for (name, values) in &self.constants {
             let constant = named.family().constant(name);
             let Some(constant) = constant.filter(|constant| !lacks(&constant.name)) else {
@@ -182,6 +190,13 @@ impl Block {
                     texts.push(text);
                 }
             }
+            lists.push((name, texts));
+        }
+        let lengths = lists.iter().map(|(_, texts)| texts.len());
+        let family = &named.family().name;
+        count_variants(family, lengths.chain([archs]), already).map_err(|e| e.to_string())?;
+        let mut product = vec![Vec::new()];
+        for (name, texts) in lists {
             product = product
                 .iter()
                 .flat_map(|set: &Vec<_>| {

@@ -4,11 +4,13 @@
 //! the request is refused; a family that takes none of a constant's values is left out
 //! only where nobody named it, and never without being listed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use crate::engine::config::{Config, Setting};
-use crate::engine::request::spec::{KernelSpec, SpecError, check_names, parse, parse_archs, preset};
+use crate::engine::request::spec::{
+    KernelSpec, SpecError, SpecId, check_names, count_variants, parse, parse_archs, preset,
+};
 use crate::engine::request::target::Arch;
 use crate::engine::request::template::{Family, NamedFamily, Registry, TemplateError};
 
@@ -159,7 +161,9 @@ impl Selection {
                 let skip = selected.skip.get(name);
                 skip.is_none_or(|skip| skip.iter().all(|one| one != text))
             };
-            specs.extend(KernelSpec::expand_where(&selected.named, config, &archs, &taken)?);
+            let own = KernelSpec::expand_where(&selected.named, config, &archs, &taken)?;
+            count_variants("all families together", [own.len()], specs.len())?;
+            specs.extend(own);
         }
         Ok(specs)
     }
@@ -173,6 +177,7 @@ impl Selection {
         usual: impl FnOnce() -> Vec<Arch>,
     ) -> Result<Vec<KernelSpec>, SpecError> {
         let mut specs = self.specs(config, usual)?;
+        let mut seen: HashSet<SpecId> = specs.iter().map(KernelSpec::id).collect();
         for selected in &self.families {
             let family = selected.named.family();
             let of_name = selected.named.former_name();
@@ -185,12 +190,14 @@ impl Selection {
                     .filter(|spec| Arc::ptr_eq(spec.family(), family))
                     .cloned()
                     .collect();
-                for value in constant.legal.listed().unwrap_or_default() {
+                let values = constant.legal.listed().unwrap_or_default();
+                count_variants(&family.name, [own.len(), values.len()], specs.len())?;
+                for value in values {
                     let others = own
                         .iter()
                         .filter_map(|s| s.with([(constant.name.as_str(), &*value)]).ok());
                     for other in others {
-                        if specs.iter().all(|spec| spec.id() != other.id()) {
+                        if seen.insert(other.id()) {
                             specs.push(other);
                         }
                     }

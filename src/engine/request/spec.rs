@@ -15,6 +15,10 @@ use crate::engine::request::target::Arch;
 use crate::engine::request::template::{Entry, Family, NamedFamily, Preset, Size};
 use crate::engine::suggest::did_you_mean;
 
+/// The most variants of one request: as many entries as a cache keeps unless it is told
+/// otherwise. More is a slip, and would take all memory before the first is compiled.
+pub const MAX_VARIANTS: usize = 50_000;
+
 /// Why a request is no kernel.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -44,6 +48,14 @@ pub enum SpecError {
     /// Constants that no family takes together.
     #[error("{0}")]
     NoFamily(String),
+    /// More variants than are made at once.
+    #[error("{what}: asks for {count} variants: at most {MAX_VARIANTS} are made at once; name fewer values")]
+    TooMany {
+        /// The family, or the part of a matrix.
+        what: String,
+        /// How many, counted and not made.
+        count: u64,
+    },
     /// Nobody declares this constant.
     #[error("unknown constant `{constant}` ({origin}){hint}")]
     UnknownConstant {
@@ -193,10 +205,18 @@ impl KernelSpec {
         let family = named.family();
         let preset = preset(family, config)?;
         let mut product = vec![defaults(family)];
+        let mut set = Vec::new();
         for constant in family.constants.values() {
-            let Some(Setting { value, source }) = config.constant(&constant.name, &constant.variables) else {
-                continue;
-            };
+            if let Some(setting) = config.constant(&constant.name, &constant.variables) {
+                set.push((constant, setting));
+            }
+        }
+        let lengths = set.iter().map(|(constant, setting)| {
+            let texts = setting.value.split(',');
+            texts.filter(|text| taken(&constant.name, text)).count()
+        });
+        count_variants(&family.name, lengths.chain([archs.len()]), 0)?;
+        for (constant, Setting { value, source }) in set {
             let mut next = Vec::new();
             for text in value.split(',').filter(|text| taken(&constant.name, text)) {
                 let value = parse(family, &constant.name, text, &source)?;
@@ -386,6 +406,25 @@ pub fn check_names<'a>(
         }
     }
     Ok(())
+}
+
+/// The product of these lengths, where it and what there `already` is are not too many.
+pub(crate) fn count_variants(
+    what: &str,
+    lengths: impl IntoIterator<Item = usize>,
+    already: usize,
+) -> Result<usize, SpecError> {
+    let product = lengths
+        .into_iter()
+        .fold(1_u64, |product, length| product.saturating_mul(length as u64));
+    let count = product.saturating_add(already as u64);
+    match usize::try_from(count) {
+        Ok(count) if count <= MAX_VARIANTS => Ok(count),
+        _ => Err(SpecError::TooMany {
+            what: what.to_owned(),
+            count,
+        }),
+    }
 }
 
 /// Parses a list of architectures.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::packed::{PackError, Packing, Weight};
 use super::swizzle;
 use crate::engine::atomic_file::write_atomically;
+use crate::engine::regular_file::{self, MAX_DATA};
 
 /// Which files, and what becomes of them.
 #[derive(Debug, Clone)]
@@ -116,7 +117,7 @@ pub fn convert(asked: &Conversion) -> Result<Weight, ConversionError> {
 }
 
 fn read(file: &'static str, path: &Path) -> Result<Vec<u8>, ConversionError> {
-    fs_err::read(path).map_err(|reason| ConversionError::Read { file, reason })
+    regular_file::read(path, MAX_DATA).map_err(|reason| ConversionError::Read { file, reason })
 }
 
 fn converted(asked: &Conversion, mut weight: Weight) -> Result<Weight, ConversionError> {

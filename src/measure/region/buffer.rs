@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Array, Geometry, Region, RegionError, Scope, Table, TableError, npy};
+use crate::engine::atomic_file::write_text;
+use crate::engine::regular_file::{self, MAX_RECORDS};
 use crate::engine::request::constant::Value;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::template::Registry;
@@ -227,9 +229,11 @@ impl Ticks {
         let array = npy::read(path)?;
         let file = path.display().to_string();
         let about: Sidecar =
-            serde_json::from_slice(&fs_err::read(&beside)?).map_err(|e| RegionError::Sidecar {
-                file: beside.display().to_string(),
-                reason: e.to_string(),
+            serde_json::from_slice(&regular_file::read(&beside, MAX_RECORDS)?).map_err(|e| {
+                RegionError::Sidecar {
+                    file: beside.display().to_string(),
+                    reason: e.to_string(),
+                }
             })?;
         if about.schema != SCHEMA {
             return Err(RegionError::Sidecar {
@@ -302,7 +306,7 @@ impl Ticks {
             file: path.display().to_string(),
             reason: e.to_string(),
         })?;
-        Ok(fs_err::write(sidecar(path), text + "\n")?)
+        Ok(write_text(&sidecar(path), &(text + "\n"))?)
     }
 
     /// Entry and exit of a region in a block.

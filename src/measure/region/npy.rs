@@ -6,6 +6,9 @@
 
 use std::path::Path;
 
+use crate::engine::atomic_file::write_atomically;
+use crate::engine::regular_file::{self, MAX_DATA};
+
 /// Why a file was not read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -78,7 +81,7 @@ const MAGIC: &[u8] = b"\x93NUMPY";
 
 /// Reads a file.
 pub fn read(path: &Path) -> Result<Array, NpyError> {
-    parse(&path.display().to_string(), &fs_err::read(path)?)
+    parse(&path.display().to_string(), &regular_file::read(path, MAX_DATA)?)
 }
 
 /// Reads a file's bytes; `file` is its name in messages.
@@ -168,7 +171,9 @@ pub fn encode(array: &Array) -> Vec<u8> {
 
 /// Writes a file.
 pub fn write(path: &Path, array: &Array) -> Result<(), NpyError> {
-    Ok(fs_err::write(path, encode(array))?)
+    Ok(write_atomically(path, 0o666, |file| {
+        file.write_all(&encode(array))
+    })?)
 }
 
 /// The text of a value of the header's one-level Python dictionary.

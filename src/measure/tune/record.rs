@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Geometry, Gpu, Problem};
 use crate::engine::jit::Jit;
+use crate::engine::regular_file::{MAX_RECORDS, read_text};
 use crate::engine::request::template::Registry;
 use crate::measure::MeasureError;
 
@@ -78,7 +79,7 @@ impl Record {
     }
 
     fn read(path: &Path) -> Self {
-        let text = match fs_err::read_to_string(path) {
+        let text = match read_text(path, MAX_RECORDS) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Self::default(),
             Err(error) => {

@@ -21,6 +21,7 @@ pub mod worker;
 use std::time::Duration;
 
 pub use cancel::Cancel;
+pub(crate) use diagnostics::{hints, in_files};
 pub(crate) use find::program;
 pub use find::{PROGRAM, WorkerChoice};
 pub use in_process::InProcess;
@@ -77,6 +78,17 @@ pub enum CompileError {
     /// The compiler could not be used.
     #[error("NVRTC: {0}")]
     Library(String),
+}
+
+impl CompileError {
+    /// All that the compiler said, where it refused the source.
+    #[must_use]
+    pub fn log(&self) -> Option<&str> {
+        match self {
+            Self::Refused { log, .. } => Some(log),
+            _ => None,
+        }
+    }
 }
 
 /// What a compile may take.

@@ -96,6 +96,11 @@ impl Dir {
         rustix::fs::fchmod(&self.0, Mode::from_raw_mode(stat.st_mode & 0o7755))
     }
 
+    /// Sets the folder's own permissions, whatever the umask is.
+    pub(super) fn set_mode(&self, mode: Mode) -> Result<()> {
+        rustix::fs::fchmod(&self.0, mode)
+    }
+
     /// Opens the regular file `name` for reading. Anything else there (symlink,
     /// pipe, folder) is `ELOOP`: opening a pipe must not hang.
     pub(super) fn open_file(&self, name: &str) -> Result<(OwnedFd, Stat)> {
@@ -133,8 +138,18 @@ impl Dir {
 
     /// Writes the new file `name` and forces it to disk.
     pub(super) fn write_new(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let fd = self.write(name, bytes, INNER_FILE)?;
+        retry_on_intr(|| rustix::fs::fsync(&fd))
+    }
+
+    /// Writes the new file `name`, which only this user may read.
+    pub(super) fn write_private(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.write(name, bytes, Mode::RUSR | Mode::WUSR).map(drop)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8], mode: Mode) -> Result<OwnedFd> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = retry_on_intr(|| rustix::fs::openat(&self.0, name, flags, INNER_FILE))?;
+        let fd = retry_on_intr(|| rustix::fs::openat(&self.0, name, flags, mode))?;
         let mut rest = bytes;
         while !rest.is_empty() {
             let written = retry_on_intr(|| rustix::io::write(&fd, rest))?;
@@ -143,7 +158,7 @@ impl Dir {
             }
             rest = &rest[written..];
         }
-        retry_on_intr(|| rustix::fs::fsync(&fd))
+        Ok(fd)
     }
 
     /// Opens or creates the lock file `name`.

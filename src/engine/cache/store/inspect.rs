@@ -20,6 +20,7 @@ use super::{LOCKS, QUARANTINE, STAGING, Store, VERSION};
 use crate::engine::build::artifact::Resources;
 use crate::engine::build::key::CacheKey;
 use crate::engine::request::target::{Arch, ToolchainIdentity};
+use crate::engine::threads::{cores, for_each_on};
 
 /// One entry as a listing shows it.
 #[derive(Debug, Clone)]
@@ -94,6 +95,8 @@ pub struct Cleaned {
     pub entries: u64,
     /// Left alone, since a builder or a reader has them in use.
     pub in_use: u64,
+    /// Failed sources removed.
+    pub failed: u64,
 }
 
 impl Store {
@@ -200,7 +203,10 @@ impl Store {
     /// Removes everything that jitc put into the folder, but for what is in use.
     /// Other files of the root stay.
     pub fn clean(&self) -> Result<Cleaned, CacheError> {
-        let mut cleaned = Cleaned::default();
+        let mut cleaned = Cleaned {
+            failed: self.remove_failures(),
+            ..Cleaned::default()
+        };
         let Some(version) = self.open_version()? else {
             return Ok(cleaned);
         };
@@ -279,18 +285,9 @@ fn summarise(manifest: &[u8], key: &CacheKey) -> Result<Summary, Fault> {
 /// Does something for parts of the keys on all cores; the results are in the keys'
 /// order.
 pub(super) fn spread<T: Send>(keys: &[CacheKey], each: impl Fn(&[CacheKey]) -> Vec<T> + Sync) -> Vec<T> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let share = keys.len().div_ceil(threads).max(64);
-    let each = &each;
-    std::thread::scope(|scope| {
-        let parts = keys.chunks(share);
-        let workers: Vec<_> = parts.map(|part| scope.spawn(move || each(part))).collect();
-        let join = |worker: std::thread::ScopedJoinHandle<'_, _>| match worker.join() {
-            Ok(part) => part,
-            Err(panic) => std::panic::resume_unwind(panic),
-        };
-        workers.into_iter().flat_map(join).collect()
-    })
+    let share = keys.len().div_ceil(cores()).max(64);
+    let parts = for_each_on(cores(), keys.chunks(share), each);
+    parts.into_iter().flatten().collect()
 }
 
 /// The names in a folder that are text; jitc makes no others.

@@ -11,6 +11,7 @@ mod crash_points;
 mod dir;
 pub(super) mod entry;
 pub(super) mod error;
+mod failed;
 pub(super) mod inspect;
 pub(super) mod lock;
 pub(super) mod prune;
@@ -239,6 +240,11 @@ impl Store {
 
     /// Opens `v1`, made if it is missing, and the root with it.
     fn create_version(&self) -> Result<Dir, CacheError> {
+        self.ensure(&self.open_root()?, VERSION)
+    }
+
+    /// Opens the root for writing, made if it is missing.
+    fn open_root(&self) -> Result<Dir, CacheError> {
         let io = |errno| io_error("create", self.root.clone(), errno);
         if !self.writable {
             return Err(CacheError::ReadOnly(self.root.display().to_string()));
@@ -252,7 +258,7 @@ impl Store {
             root.tighten(&stat).map_err(io)?;
         }
         self.admit(&root, || self.root.clone())?;
-        self.ensure(&root, VERSION)
+        Ok(root)
     }
 
     /// Opens an inner folder, made if it is missing.

@@ -21,7 +21,7 @@ use crate::engine::build::key::CacheKey;
 const STAGING_AGE: Duration = Duration::from_mins(1);
 /// So many times the age where a dead writer cannot be told from a live one.
 const WITHOUT_LOCKS: u32 = 360;
-/// Bad entries are kept this long for whoever wants to look at them.
+/// Bad entries and failed sources are kept this long for whoever wants to look at them.
 const QUARANTINE_AGE: Duration = Duration::from_hours(7 * 24);
 /// And no more of them than this.
 const QUARANTINE_COUNT: usize = 64;
@@ -74,6 +74,8 @@ pub struct Pruned {
     pub staging: u64,
     /// Quarantined entries removed.
     pub quarantined: u64,
+    /// Failed sources removed.
+    pub failed: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +90,9 @@ impl Store {
     /// writers left. With `dry_run` it only says what it would remove.
     pub fn prune(&self, limits: &Limits, dry_run: bool) -> Result<Pruned, CacheError> {
         let mut pruned = Pruned::default();
+        if !dry_run {
+            pruned.failed = self.prune_failures(QUARANTINE_AGE);
+        }
         let Some(version) = self.open_version()? else {
             return Ok(pruned);
         };

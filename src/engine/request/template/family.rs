@@ -18,7 +18,7 @@ use crate::engine::config::settings::why_reserved;
 use crate::engine::request::constant::Value;
 use crate::engine::request::regions::{Regions, RegionsFile};
 use crate::engine::request::target::Arch;
-use crate::engine::request::tera_strict::Expressions;
+use crate::engine::request::tera_strict::{Body, Expressions, shown};
 use crate::engine::suggest::did_you_mean;
 
 /// A file of a family, as it was read.
@@ -141,7 +141,7 @@ impl Family {
 
         let mut known: BTreeSet<String> = constants.keys().cloned().collect();
         let mut expressions = Expressions::new();
-        let mut add = |id: String, what: &str, body: &str, known: &BTreeSet<String>| {
+        let mut add = |id: String, what: &str, body: Body<'_>, known: &BTreeSet<String>| {
             let used = expressions
                 .add(&id, body)
                 .map_err(|e| in_toml(format!("{what}: {e}")))?;
@@ -159,19 +159,20 @@ impl Family {
         for preset in &presets {
             if let Some(when) = &preset.when {
                 let what = format!("preset `{}`", preset.name);
-                add(preset_id(&preset.name), &what, &condition(when), &known)?;
+                add(preset_id(&preset.name), &what, Body::Rule(when), &known)?;
             }
         }
         for derived in &file.derived {
             let what = format!("derived `{}`", derived.name);
-            add(derived_id(&derived.name), &what, &body_of(&derived.value), &known)?;
+            let body = Body::Value(&derived.value);
+            add(derived_id(&derived.name), &what, body, &known)?;
             if !known.insert(derived.name.clone()) {
                 return Err(in_toml(format!("{what} is declared twice")));
             }
         }
         for (index, constraint) in file.constraints.iter().enumerate() {
-            let what = format!("constraint `{}`", constraint.rule);
-            add(constraint_id(index), &what, &condition(&constraint.rule), &known)?;
+            let what = format!("constraint `{}`", shown(&constraint.rule));
+            add(constraint_id(index), &what, Body::Rule(&constraint.rule), &known)?;
         }
         if file.entries.is_empty() {
             return Err(in_toml(
@@ -319,12 +320,12 @@ impl Family {
             let text = self
                 .expressions
                 .evaluate(&derived_id(&derived.name), &context)
-                .map_err(|e| format!("derived `{}` = {}: {e}", derived.name, derived.value))?;
+                .map_err(|e| format!("derived `{}` = {}: {e}", derived.name, shown(&derived.value)))?;
             let number: u32 = text.trim().parse().map_err(|_| {
                 format!(
                     "derived `{}` = {} comes out as {}, which is not a u32",
                     derived.name,
-                    derived.value,
+                    shown(&derived.value),
                     text.trim()
                 )
             })?;
@@ -422,7 +423,7 @@ fn check_source(
         file: source.path.clone(),
         reason,
     };
-    let used = expressions.add(id, &source.text).map_err(error)?;
+    let used = expressions.add(id, Body::Source(&source.text)).map_err(error)?;
     if let Some(what) = expressions.beyond_substitution(id) {
         return Err(error(format!(
             "has {what}: a source holds typed constexprs as {{{{ name }}}} and includes, algorithms live in headers"
@@ -459,19 +460,6 @@ fn full_context(constants: &BTreeMap<String, Value>, derived: &BTreeMap<String, 
         context.insert(name, value);
     }
     context
-}
-
-/// A template that renders a condition as `1` or `0`.
-pub(super) fn condition(rule: &str) -> String {
-    format!("{{% if {rule} %}}1{{% else %}}0{{% endif %}}")
-}
-
-pub(super) fn body_of(expression: &str) -> String {
-    if expression.contains("{%") {
-        expression.to_owned()
-    } else {
-        format!("{{{{ {expression} }}}}")
-    }
 }
 
 fn derived_id(name: &str) -> String {

@@ -8,6 +8,7 @@
 mod constants;
 mod entry;
 mod family;
+mod folder;
 mod includes;
 mod names;
 mod parameter_file;

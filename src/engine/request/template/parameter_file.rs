@@ -9,12 +9,11 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 
 use super::constants::{Constant, Legal};
-use super::family::{body_of, condition};
 use super::parameters::{
     Access, Dim, Element, MAX_PARAMETERS, MAX_SIZES, Optional, Parameter, ParameterKind, ParameterList, Rule,
 };
 use crate::engine::request::dtype::Dtype;
-use crate::engine::request::tera_strict::Expressions;
+use crate::engine::request::tera_strict::{Body, Expressions, shown};
 use crate::engine::suggest::did_you_mean;
 
 /// Bytes at which tensors start unless a parameter says otherwise: what the widest loads need.
@@ -254,8 +253,8 @@ impl DimFile {
                 launch: false,
             });
         }
-        let used = add_known(id, &body_of(&text), in_shapes, expressions)
-            .map_err(|e| format!("dimension `{text}` {e}"))?;
+        let used = add_known(id, Body::Value(&text), in_shapes, expressions)
+            .map_err(|e| format!("dimension `{}` {e}", shown(&text)))?;
         Ok(Dim {
             text,
             id: Some(id.to_owned()),
@@ -271,7 +270,7 @@ pub(super) fn add_rule(
     known: &BTreeSet<String>,
     expressions: &mut Expressions,
 ) -> Result<Rule, String> {
-    add_known(id, &condition(rule), known, expressions)?;
+    add_known(id, Body::Rule(rule), known, expressions)?;
     Ok(Rule {
         text: rule.to_owned(),
         id: id.to_owned(),
@@ -281,7 +280,7 @@ pub(super) fn add_rule(
 /// Adds an expression that uses only known names, and gives those.
 fn add_known(
     id: &str,
-    body: &str,
+    body: Body<'_>,
     known: &BTreeSet<String>,
     expressions: &mut Expressions,
 ) -> Result<BTreeSet<String>, String> {

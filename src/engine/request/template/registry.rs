@@ -11,6 +11,7 @@ use std::sync::Arc;
 use include_dir::{Dir, include_dir};
 
 use super::family::TemplateFile;
+use super::folder;
 use super::names::check_former_names;
 use super::{Family, PARAMS_HEADER, TemplateError, name_in_full};
 use crate::engine::request::regions;
@@ -58,11 +59,7 @@ impl Registry {
         read_embedded(&EMBEDDED, &mut embedded);
         let mut files = by_role(Path::new(EMBEDDED_ROOT), embedded)?;
         if let Some(folder) = folder {
-            let mut theirs = BTreeMap::new();
-            for entry in fs_err::read_dir(folder)? {
-                read_folder(folder, &entry?.path(), &mut theirs)?;
-            }
-            files.extend(by_role(folder, theirs)?);
+            files.extend(by_role(folder, folder::read(folder)?)?);
         }
         Self::from_roles(files)
     }
@@ -210,25 +207,6 @@ fn read_embedded(dir: &Dir<'_>, files: &mut BTreeMap<String, String>) {
         }
     }
     dir.dirs().for_each(|dir| read_embedded(dir, files));
-}
-
-fn read_folder(root: &Path, path: &Path, files: &mut BTreeMap<String, String>) -> Result<(), TemplateError> {
-    if path.is_dir() {
-        for entry in fs_err::read_dir(path)? {
-            read_folder(root, &entry?.path(), files)?;
-        }
-        return Ok(());
-    }
-    let Some(name) = path.strip_prefix(root).ok().and_then(Path::to_str) else {
-        return Ok(());
-    };
-    let wanted = [".toml", ".cu.tera", ".cuh", ".h"]
-        .iter()
-        .any(|end| name.ends_with(end));
-    if wanted {
-        files.insert(name.to_owned(), fs_err::read_to_string(path)?);
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! sequence without positions gives zeros.
 
 use super::{LayerInputs, LayerShape};
+use crate::engine::threads::{cores, for_each_on};
 use crate::families::nvfp4::e4m3;
 
 /// `[num_tokens, K]`: softmax of the scaled scores over V, then the gate if there is one.
@@ -13,46 +14,32 @@ pub fn attention_f64(shape: &LayerShape, inputs: &LayerInputs, gated: bool) -> V
     let (d, group) = (shape.head_dim, shape.num_q_heads / shape.num_kv_heads);
     let factor = f64::from(inputs.softmax_scale) * f64::from(inputs.k_scale);
     let mut out = vec![0.0; inputs.num_tokens * shape.k()];
-    let rows: Vec<(usize, &mut [f64])> = out.chunks_mut(d).enumerate().collect();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let per_thread = rows.len().div_ceil(threads).max(1);
-    let mut rows = rows.into_iter();
-    std::thread::scope(|scope| {
-        loop {
-            let part: Vec<_> = rows.by_ref().take(per_thread).collect();
-            if part.is_empty() {
-                break;
+    let rows = out.chunks_mut(d).enumerate();
+    for_each_on(cores(), rows, |(row, out)| {
+        let (token, head) = (row / shape.num_q_heads, row % shape.num_q_heads);
+        let query = &inputs.query[row * d..(row + 1) * d];
+        let kv = |position, v| inputs.kv_row(shape, token, position, v, head / group);
+        let scores: Vec<f64> = (0..inputs.seq_len(token))
+            .map(|position| {
+                let keys = kv(position, false).iter().map(|byte| table[usize::from(*byte)]);
+                keys.zip(query).map(|(k, q)| k * q.to_f64()).sum::<f64>() * factor
+            })
+            .collect();
+        let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = scores.iter().map(|s| (s - top).exp()).collect();
+        let sum: f64 = weights.iter().sum();
+        for (position, weight) in weights.iter().enumerate() {
+            for (o, byte) in out.iter_mut().zip(kv(position, true)) {
+                *o += weight * table[usize::from(*byte)];
             }
-            let table = &table;
-            scope.spawn(move || {
-                for (row, out) in part {
-                    let (token, head) = (row / shape.num_q_heads, row % shape.num_q_heads);
-                    let query = &inputs.query[row * d..(row + 1) * d];
-                    let kv = |position, v| inputs.kv_row(shape, token, position, v, head / group);
-                    let scores: Vec<f64> = (0..inputs.seq_len(token))
-                        .map(|position| {
-                            let keys = kv(position, false).iter().map(|byte| table[usize::from(*byte)]);
-                            keys.zip(query).map(|(k, q)| k * q.to_f64()).sum::<f64>() * factor
-                        })
-                        .collect();
-                    let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                    let weights: Vec<f64> = scores.iter().map(|s| (s - top).exp()).collect();
-                    let sum: f64 = weights.iter().sum();
-                    for (position, weight) in weights.iter().enumerate() {
-                        for (o, byte) in out.iter_mut().zip(kv(position, true)) {
-                            *o += weight * table[usize::from(*byte)];
-                        }
-                    }
-                    for (at, o) in out.iter_mut().enumerate() {
-                        if sum > 0.0 {
-                            *o *= f64::from(inputs.v_scale) / sum;
-                        }
-                        if gated {
-                            *o /= 1.0 + (-inputs.gate[row * d + at].to_f64()).exp();
-                        }
-                    }
-                }
-            });
+        }
+        for (at, o) in out.iter_mut().enumerate() {
+            if sum > 0.0 {
+                *o *= f64::from(inputs.v_scale) / sum;
+            }
+            if gated {
+                *o /= 1.0 + (-inputs.gate[row * d + at].to_f64()).exp();
+            }
         }
     });
     out

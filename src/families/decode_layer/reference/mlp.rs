@@ -6,6 +6,7 @@
 use half::bf16;
 
 use super::{LayerInputs, Matrix};
+use crate::engine::threads::{cores, for_each_on};
 
 /// `RMSNorm` of rows, times 1 + gamma: `[num_tokens, H]`.
 #[must_use]
@@ -51,28 +52,13 @@ pub fn output_f64(inputs: &LayerInputs, middle: &[f32]) -> Vec<f64> {
 
 /// `[num_tokens, rows]`. A row is decoded once for all tokens.
 fn product(matrix: &Matrix, x: &[f64], num_tokens: usize) -> Vec<f64> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let per_thread = matrix.rows.div_ceil(threads).max(1);
-    let parts: Vec<Vec<f64>> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..matrix.rows)
-            .step_by(per_thread)
-            .map(|first| {
-                scope.spawn(move || {
-                    let last = (first + per_thread).min(matrix.rows);
-                    (first..last)
-                        .flat_map(|row| {
-                            let weights = matrix.row(row);
-                            x.chunks(matrix.k)
-                                .map(|x| weights.iter().zip(x).map(|(w, x)| f64::from(*w) * x).sum())
-                                .collect::<Vec<f64>>()
-                        })
-                        .collect::<Vec<f64>>()
-                })
-            })
-            .collect();
-        workers.into_iter().filter_map(|w| w.join().ok()).collect()
+    let rows = for_each_on(cores(), 0..matrix.rows, |row| {
+        let weights = matrix.row(row);
+        x.chunks(matrix.k)
+            .map(|x| weights.iter().zip(x).map(|(w, x)| f64::from(*w) * x).sum())
+            .collect::<Vec<f64>>()
     });
-    let by_row: Vec<f64> = parts.into_iter().flatten().collect();
+    let by_row: Vec<f64> = rows.into_iter().flatten().collect();
     (0..num_tokens * matrix.rows)
         .map(|at| by_row[at % matrix.rows * num_tokens + at / matrix.rows])
         .collect()

@@ -23,6 +23,7 @@ use crate::engine::request::spec::{KernelSpec, SpecError};
 use crate::engine::request::target::Arch;
 use crate::engine::request::template::Family;
 use crate::engine::run::device::Context;
+use crate::engine::threads::for_each_on;
 use crate::measure::MeasureError;
 use crate::measure::harness::{Event, Sink};
 use crate::measure::rng::Rng;
@@ -79,20 +80,10 @@ pub(super) fn run(
     context.cuda().synchronize().map_err(WorkspaceError::from)?;
     let each = soak.launches.div_ceil(soak.streams.max(1));
     let started = Instant::now();
-    let differing: Vec<Result<usize, WorkspaceError>> = std::thread::scope(|scope| {
-        let running: Vec<_> = lanes
-            .iter_mut()
-            .enumerate()
-            .map(|(at, lane)| scope.spawn(move || lane.soak(context, each, at as u64)))
-            .collect();
-        running
-            .into_iter()
-            .map(|thread| match thread.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            })
-            .collect()
-    });
+    let differing: Vec<Result<usize, WorkspaceError>> =
+        for_each_on(lanes.len(), lanes.iter_mut().enumerate(), |(at, lane)| {
+            lane.soak(context, each, at as u64)
+        });
     let mut sum = bad;
     for count in differing {
         sum += count?;

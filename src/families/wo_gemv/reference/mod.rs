@@ -6,6 +6,7 @@
 
 use half::bf16;
 
+use crate::engine::threads::{cores, for_each_on};
 use crate::families::nvfp4::packed::{PACKED, PackError, Weight};
 use crate::families::nvfp4::{e4m3, fp4, swizzle};
 use crate::measure::rng::Rng;
@@ -140,29 +141,7 @@ fn block_of(shape: &WoShape, inputs: &WoInputs, first: usize) -> Vec<[f32; LANES
 /// do not meet, so that threads change no bit.
 fn for_blocks<T: Send>(hidden: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let blocks = hidden.div_ceil(LANES);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let per_thread = blocks.div_ceil(threads).max(1);
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..blocks)
-            .step_by(per_thread)
-            .map(|from| {
-                let work = &work;
-                scope.spawn(move || {
-                    (from..(from + per_thread).min(blocks))
-                        .map(|block| work(block * LANES))
-                        .collect::<Vec<_>>()
-                })
-            })
-            .collect();
-        let mut all = Vec::with_capacity(blocks);
-        for worker in workers {
-            match worker.join() {
-                Ok(part) => all.extend(part),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        all
-    })
+    for_each_on(cores(), 0..blocks, |block| work(block * LANES))
 }
 
 /// The authoritative reference. `fused`: one rounding a step, else two.
