@@ -169,7 +169,8 @@ fn an_option_that_would_read_files_is_refused() {
     let error = jitc::engine::build::render::render(&registry, &spec).expect_err("refused");
     assert_eq!(
         error.to_string(),
-        "k: option `-I/usr/include` is refused: the compiler may see only what the key covers"
+        "k: option `-I/usr/include` is refused: it is not among the options that are known to read nothing but \
+         what the key covers"
     );
 }
 

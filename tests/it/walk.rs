@@ -27,6 +27,7 @@ const WALK: &[&str] = &[
     "engine::request::matrix",
     "engine::build::toolchain",
     "engine::build::key",
+    "engine::build::options",
     "engine::build::render",
     "engine::build::request",
     "engine::build::artifact",

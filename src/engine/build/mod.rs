@@ -5,6 +5,7 @@
 pub mod artifact;
 pub mod compile;
 pub mod key;
+pub mod options;
 pub mod parameter_info;
 pub mod render;
 pub mod request;

@@ -8,7 +8,8 @@ use dashmap::DashMap;
 
 use super::policy::Policy;
 use super::{Error, Jit};
-use crate::engine::build::compile::{Limits, WorkerChoice, options};
+use crate::engine::build::compile::{Limits, WorkerChoice};
+use crate::engine::build::options;
 use crate::engine::build::render::RenderError;
 use crate::engine::cache::{Cache, CacheBuilder, Event, Receipt, Tier};
 use crate::engine::config::{Config, MissPolicy};

@@ -5,7 +5,7 @@
 //!
 //! NVRTC runs in a process of its own ([`Workers`]), or, where the program that is that
 //! process cannot be found, on a thread of its own ([`InProcess`]). Either way its file
-//! system is closed ([`sandbox`]) and its clock stands still.
+//! system is closed (`sandbox`) and its clock stands still.
 
 mod cancel;
 mod clock;
@@ -13,7 +13,6 @@ mod diagnostics;
 mod find;
 mod in_process;
 mod nvrtc;
-pub mod options;
 mod sandbox;
 mod stay_inside;
 pub mod worker;
