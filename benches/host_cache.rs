@@ -6,7 +6,6 @@
 mod cache_support;
 
 use std::hint::black_box;
-use std::path::Path;
 
 use cache_support::{Root, artifact, fast_folder, never, subject};
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -35,7 +34,7 @@ fn hits(criterion: &mut Criterion) {
 }
 
 fn keys(criterion: &mut Criterion) {
-    let config = Config::load(Flags::default(), Environment::default(), Path::new("/")).expect("settings");
+    let config = Config::load(Flags::default(), Environment::default()).expect("settings");
     let jit = Jit::new(config).expect("a facade");
     let family = jit.registry().get("wo_gemv").expect("the family");
     let arch = "sm_90a".parse().expect("an arch");

@@ -7,7 +7,6 @@
 
 use std::ffi::c_void;
 use std::hint::black_box;
-use std::path::Path;
 use std::ptr::null_mut;
 use std::sync::Arc;
 use std::time::Instant;
@@ -44,7 +43,7 @@ fn main() {
         }
     };
     println!("{}: nanoseconds of the host a call", context.device().name);
-    let config = Config::load(Flags::default(), Environment::capture(), Path::new(".")).expect("settings");
+    let config = Config::load(Flags::default(), Environment::capture()).expect("settings");
     let jit = Jit::new(config).expect("families");
     for launch in Launch::ALL {
         one(&jit, &context, launch.name());

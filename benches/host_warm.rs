@@ -31,7 +31,7 @@ fn cold(jobs: usize) -> (Duration, Vec<u64>) {
         ],
         ..Flags::default()
     };
-    let config = Config::load(flags, Environment::capture(), dir.path()).expect("settings");
+    let config = Config::load(flags, Environment::capture()).expect("settings");
     let jit = Jit::new(config).expect("families");
     let family = jit.registry().get("wo_gemv").expect("family");
     let specs = KernelSpec::expand(family, jit.config(), &Arch::DEFAULTS).expect("specs");

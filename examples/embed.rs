@@ -6,7 +6,6 @@
 
 use std::error::Error;
 use std::io::Write;
-use std::path::Path;
 use std::sync::Arc;
 
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DriverError};
@@ -35,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let here = context.as_ref().map(|c| c.device().clone());
     let device = here.or_else(|| known_device("h200")).ok_or("no device")?;
     let arch = Arch::of_device(device.major, device.minor);
-    let config = || Config::load(Flags::default(), Environment::capture(), Path::new("."));
+    let config = || Config::load(Flags::default(), Environment::capture());
 
     // Start: everything that may be launched is made now, or found in the cache.
     let jit = Jit::new(config()?)?;

@@ -9,7 +9,6 @@
 use std::error::Error;
 use std::hint::black_box;
 use std::io::Write;
-use std::path::Path;
 use std::time::Instant;
 
 use jitc::engine::config::{Config, Environment, Flags};
@@ -34,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         cache_dir: Some(folder.into()),
         ..Flags::default()
     };
-    let config = Config::load(flags, Environment::capture(), Path::new("/"))?;
+    let config = Config::load(flags, Environment::capture())?;
 
     let opening = Instant::now();
     let jit = Jit::new(config)?;

@@ -22,7 +22,7 @@ fn jit(cache: &Path, constants: &[(&str, &str)]) -> Jit {
         constants: constants.iter().map(constant).collect(),
         ..Flags::default()
     };
-    let config = Config::load(flags, Environment::default(), cache).expect("settings");
+    let config = Config::load(flags, Environment::default()).expect("settings");
     Jit::new(config).expect("families")
 }
 

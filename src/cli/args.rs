@@ -1,5 +1,7 @@
 //! The command line's shape.
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -15,31 +17,33 @@ use crate::engine::request::template::Registry;
 
 /// `--templates` decides which flags there are, and `--color` how clap prints an
 /// error: both are looked for before clap reads the line.
-pub(super) fn early<'a>(words: &'a [String], flag: &str) -> Option<&'a str> {
+pub(super) fn early<'a>(words: &'a [OsString], flag: &str) -> Option<&'a OsStr> {
     words
         .iter()
         .enumerate()
-        .find_map(|(i, word)| match word.strip_prefix(flag)? {
-            "" => words.get(i + 1).map(String::as_str),
-            rest => rest.strip_prefix('='),
+        .find_map(|(i, word)| match word.as_bytes().strip_prefix(flag.as_bytes())? {
+            [] => words.get(i + 1).map(OsString::as_os_str),
+            [b'=', value @ ..] => Some(OsStr::from_bytes(value)),
+            _ => None,
         })
 }
 
 /// Where the verb stands: the first word that is the name of one.
-pub(super) fn verb_at(words: &[String]) -> Option<usize> {
-    let named = |word: &String| super::VERBS.iter().any(|verb| verb.name == word.as_str());
+pub(super) fn verb_at(words: &[OsString]) -> Option<usize> {
+    let named = |word: &OsString| super::VERBS.iter().any(|verb| word == verb.name);
     words.iter().position(named)
 }
 
 /// The whole command. Help shows the constants of the families that `words` name.
-pub(super) fn command(registry: &Registry, words: &[String]) -> Command {
-    // Its own name may mean families.
-    let at = verb_at(words);
-    let (verb, words) = at.map_or(("", &[][..]), |at| (words[at].as_str(), &words[at..]));
+pub(super) fn command(registry: &Registry, words: &[OsString]) -> Command {
+    // Its own name may mean families, none of which is called what is not text.
+    let at = verb_at(words).unwrap_or(words.len());
+    let words: Vec<&str> = words[at..].iter().filter_map(|word| word.to_str()).collect();
+    let verb = words.first().copied().unwrap_or_default();
     let verbs = super::VERBS.iter().map(|known| {
         let command = (known.command)(registry);
         let families = if known.name == verb {
-            constant_flags::named(words, &command, registry)
+            constant_flags::named(&words, &command, registry)
         } else {
             Vec::new()
         };
@@ -114,11 +118,10 @@ fn common(command: Command) -> Command {
         path("config", "Config file [default: ./jitc.toml]"),
         flag(
             "color",
-            "Colors: where the output is a terminal, always, or never",
+            "Colors: where the output is a terminal, always, or never [default: auto]",
         )
         .value_name("WHEN")
-        .value_parser(["auto", "always", "never"])
-        .default_value("auto"),
+        .value_parser(["auto", "always", "never"]),
         switch("offline", "Never fetch anything"),
         switch("json", "Print JSON"),
         switch("quiet", "Only print errors").short('q'),
@@ -149,6 +152,7 @@ pub(super) fn flags(matches: &ArgMatches, registry: &Registry) -> Result<Flags, 
             .collect(),
         nvrtc: path("nvrtc"),
         offline: matches.get_flag("offline"),
+        color: matches.get_one::<String>("color").cloned(),
         preset: matches.try_get_one::<String>("preset").ok().flatten().cloned(),
         templates: path("templates"),
         env_file: path("env-file"),

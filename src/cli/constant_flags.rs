@@ -79,7 +79,7 @@ pub(super) fn of_families(command: Command, families: &[&Arc<Family>]) -> Comman
 
 /// The families that a command line names, else those that its verb is about; none where
 /// it may be about any.
-pub(super) fn named<'r>(words: &[String], verb: &Command, registry: &'r Registry) -> Vec<&'r Arc<Family>> {
+pub(super) fn named<'r>(words: &[&str], verb: &Command, registry: &'r Registry) -> Vec<&'r Arc<Family>> {
     let family_of = |word: &str| -> Option<&'r Arc<Family>> {
         let meant = MEANT.iter().find(|(name, _)| *name == word);
         let name = meant.map_or(word, |(_, name)| name);

@@ -3,6 +3,8 @@
 //! Invariant: what a line says is only spelt anew here; a word that changes is said so,
 //! and so is a flag that kept its spelling and changed its meaning.
 
+use std::ffi::OsString;
+
 /// In these verbs, a flag that is spelt otherwise now.
 const RESPELT: [(&[&str], &str, &str); 3] = [
     (&["warm", "render", "key", "why"], "--tokens", "--tokens-per-pass"),
@@ -14,16 +16,15 @@ const RESPELT: [(&[&str], &str, &str); 3] = [
 const CHANGED: [&[&str]; 3] = [&["dispatch"], &["regions", "--live"], &["bench", "layer"]];
 
 /// The line as it is written today, and a note for each word that it had otherwise.
-pub(super) fn respelt(words: &[String], verb_at: Option<usize>) -> (Vec<String>, Vec<String>) {
+pub(super) fn respelt(words: &[OsString], verb_at: Option<usize>) -> (Vec<OsString>, Vec<String>) {
     let (mut line, mut notes) = (words.to_vec(), Vec::new());
-    let Some(at) = verb_at else {
+    let Some((at, verb)) = verb_at.and_then(|at| Some((at, words[at].to_str()?))) else {
         return (line, notes);
     };
-    let verb = words[at].as_str();
-    let flag = |word: &String| {
-        word.split_once('=')
-            .map_or(word.as_str(), |(flag, _)| flag)
-            .to_owned()
+    // A word that is not text is a path: no flag that was ever spelt otherwise takes one.
+    let flag = |word: &OsString| {
+        let word = word.to_str().unwrap_or_default();
+        word.split_once('=').map_or(word, |(flag, _)| flag).to_owned()
     };
     let says = |word: &str| words[at + 1..].iter().any(|w| flag(w) == word);
     if CHANGED
@@ -40,7 +41,7 @@ pub(super) fn respelt(words: &[String], verb_at: Option<usize>) -> (Vec<String>,
         let written = flag(word);
         let known = |(verbs, former, _): &&(&[&str], &str, &str)| verbs.contains(&verb) && *former == written;
         if let Some((_, former, present)) = RESPELT.iter().find(known) {
-            *word = word.replacen(former, present, 1);
+            *word = word.to_string_lossy().replacen(former, present, 1).into();
             notes.push(format!(
                 "note: {verb} {former} is called {present}; the former spelling will go"
             ));
@@ -54,8 +55,9 @@ mod tests {
     use super::*;
 
     fn line(text: &str) -> (String, usize) {
-        let words: Vec<String> = text.split(' ').map(str::to_owned).collect();
+        let words: Vec<OsString> = text.split(' ').map(OsString::from).collect();
         let (line, notes) = respelt(&words, Some(1));
+        let line: Vec<&str> = line.iter().filter_map(|word| word.to_str()).collect();
         (line.join(" "), notes.len())
     }
 

@@ -20,12 +20,13 @@ mod toolchain;
 mod warm;
 mod why;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::engine::build::compile::WorkerChoice;
 use crate::engine::build::compile::worker::serve_if_asked;
-use crate::engine::config::{Config, ConfigError, Environment, Flags};
+use crate::engine::config::{Config, Environment, Flags};
 use crate::engine::jit::{Error, Jit};
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::template::Registry;
@@ -72,9 +73,7 @@ pub fn run() -> ExitCode {
     }
     interrupt::end_as_first_process();
     let env = Environment::capture();
-    let words: Vec<String> = std::env::args_os()
-        .map(|w| w.to_string_lossy().into_owned())
-        .collect();
+    let words: Vec<OsString> = std::env::args_os().collect();
     match start(&words, &env) {
         Ok(code) => code,
         Err(error) => {
@@ -104,17 +103,23 @@ fn failure(error: &Error) -> serde_json::Value {
         "hints": error.hints()})
 }
 
-fn start(words: &[String], env: &Environment) -> Answer {
+fn start(words: &[OsString], env: &Environment) -> Answer {
     let here = std::env::current_dir().unwrap_or_default();
     // Flags are made from the families' constants, so the families come first.
-    output::color(args::early(words, "--color"));
+    let color = args::early(words, "--color").map(|when| when.to_string_lossy().into_owned());
+    output::color(color.as_deref());
     let early = Flags {
         templates: args::early(words, "--templates").map(PathBuf::from),
+        env_file: args::early(words, "--env-file").map(PathBuf::from),
         config: args::early(words, "--config").map(PathBuf::from),
         ..Flags::default()
     };
     // A folder with somebody else's file has help, too.
-    let early = settings(early, env, &here, true)?;
+    let early = Config::load_to_report(early, env.clone(), &here)?;
+    if color.is_none() {
+        output::color(early.color()?.as_deref());
+    }
+    early.check_templates()?;
     let registry = Registry::load(early.templates().as_deref())?;
     let (words, notes) = former::respelt(words, args::verb_at(words));
     notes.iter().for_each(output::note);
@@ -137,7 +142,12 @@ fn start(words: &[String], env: &Environment) -> Answer {
             return Ok(ExitCode::from(2));
         }
     };
-    let config = settings(flags, env, &here, verb == "doctor")?;
+    // Whoever reports says what is passed over, and is not refused for it.
+    let config = if verb == "doctor" {
+        Config::load_to_report(flags, env.clone(), &here)?
+    } else {
+        Config::load_in(flags, env.clone(), &here)?
+    };
     logging(&config, sub.get_count("verbose"), sub.get_flag("quiet"));
     let json = sub.get_flag("json");
     // One reading of the folder is what flags were made from and what is compiled.
@@ -157,15 +167,6 @@ fn itself() -> WorkerChoice {
     WorkerChoice::Program(if running.exists() { running.into() } else { named() })
 }
 
-/// All settings. A config file that somebody else put into the working folder is an
-/// error, or is passed over by who only reports.
-fn settings(flags: Flags, env: &Environment, here: &Path, reports: bool) -> Result<Config, ConfigError> {
-    match Config::load(flags.clone(), env.clone(), here) {
-        Err(ConfigError::Foreign { .. }) if reports => Config::load_without_file(flags, env.clone(), here),
-        loaded => loaded,
-    }
-}
-
 fn logging(config: &Config, verbose: u8, quiet: bool) {
     let level = match (quiet, verbose) {
         (true, _) => "error",
@@ -174,9 +175,7 @@ fn logging(config: &Config, verbose: u8, quiet: bool) {
         (false, 2) => "debug",
         (false, _) => "trace",
     };
-    let filter = config
-        .log_filter()
-        .map_or_else(|| format!("jitc={level}"), str::to_owned);
+    let filter = config.log_filter().unwrap_or_else(|| format!("jitc={level}"));
     let _ = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
         .with_writer(std::io::stderr)

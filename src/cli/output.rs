@@ -3,6 +3,8 @@
 
 use std::fmt::Display;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use anstream::ColorChoice;
 use anstyle::{AnsiColor, Style};
@@ -68,6 +70,13 @@ pub(super) fn line(text: impl AsRef<str>) {
 /// Text as it is on standard output.
 pub(super) fn text(text: impl AsRef<str>) {
     let _ = write!(anstream::stdout().lock(), "{}", text.as_ref());
+}
+
+/// A path on a line of standard output, byte for byte.
+pub(super) fn path(path: &Path) {
+    let mut bytes = path.as_os_str().as_bytes().to_vec();
+    bytes.push(b'\n');
+    let _ = std::io::stdout().lock().write_all(&bytes);
 }
 
 /// A line on standard error.

@@ -17,10 +17,13 @@ use crate::engine::atomic_file::write_atomically;
 use crate::engine::build::key::CacheKey;
 use crate::engine::build::request::CompileRequest;
 use crate::engine::cache::Receipt;
-use crate::engine::jit::{Error, Jit, read_trace};
+use crate::engine::config::{Config, Setting, Source};
+use crate::engine::jit::{Error, Jit, TraceLine, read_trace};
 use crate::engine::request::matrix::Matrix;
-use crate::engine::request::spec::{KernelSpec, count_variants, parse_archs};
+use crate::engine::request::select::SelectError;
+use crate::engine::request::spec::{KernelSpec, count_variants};
 use crate::engine::run::device::default_archs;
+use crate::measure::MeasureError;
 
 /// One variant to warm.
 pub(super) struct Request {
@@ -47,7 +50,7 @@ pub(super) fn args(command: Command) -> Command {
     command.args([
         file(
             "matrix",
-            "Warm what this file lists: families, constants, archs; globs and products",
+            "Warm what this file lists: families, constants, archs; globs and products. Flags hold where it says nothing",
         ),
         file("from-trace", "Warm what JITC_TRACE recorded in this file").conflicts_with("matrix"),
         Arg::new("shard")
@@ -68,10 +71,15 @@ fn shard(text: &str) -> Result<(usize, usize), String> {
 }
 
 impl Plan {
-    pub(super) fn make(jit: &Jit, matches: &ArgMatches) -> Result<Self, Error> {
+    pub(super) fn make(jit: &Jit, matches: &ArgMatches) -> Result<Self, MeasureError> {
         let (specs, skipped) = if let Some(path) = matches.get_one::<PathBuf>("matrix") {
             matrix(jit, path)?
         } else if let Some(path) = matches.get_one::<PathBuf>("from-trace") {
+            if let Some(flag) = beside_a_trace(jit.config()) {
+                return Err(MeasureError::Request(format!(
+                    "{flag} beside --from-trace: each line of a trace says its constants and its arch; leave it out"
+                )));
+            }
             (traced(jit, path)?, 0)
         } else {
             (super::specs_to_warm(jit, &super::args::families(matches))?, 0)
@@ -139,31 +147,55 @@ impl Plan {
 }
 
 fn matrix(jit: &Jit, path: &Path) -> Result<(Vec<KernelSpec>, usize), Error> {
-    let archs = match jit.config().arch() {
-        Some(setting) => parse_archs(&setting)?,
-        None => default_archs(),
-    };
-    let expansion = Matrix::read(path).and_then(|matrix| matrix.expand(jit.registry(), &archs));
-    let expansion = expansion.map_err(|source| Error::Matrix {
+    let expanded = Matrix::read(path).and_then(|m| m.expand(jit.registry(), jit.config(), default_archs));
+    let expansion = expanded.map_err(|source| Error::Matrix {
         path: path.to_path_buf(),
         source,
     })?;
     Ok((expansion.specs, expansion.skipped))
 }
 
+/// What each line of a trace asks for: it has every constant and the arch.
 fn traced(jit: &Jit, path: &Path) -> Result<Vec<KernelSpec>, Error> {
+    let spec = |line: &TraceLine| -> Result<KernelSpec, SelectError> {
+        let family = jit.registry().named(&line.family)?;
+        let texts = line.texts();
+        let set = texts.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        Ok(KernelSpec::written(
+            &family,
+            set,
+            line.arch,
+            &Source::Line(line.line),
+        )?)
+    };
     let mut specs = Vec::new();
     // Every process of a fleet records what it compiled.
     let mut seen = HashSet::new();
     for line in read_trace(path).map_err(Error::Trace)? {
-        let family = jit.registry().named(&line.family)?;
-        let texts = line.texts();
-        let set = texts.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let spec = KernelSpec::new(&family, set, line.arch)?;
+        let spec = spec(&line).map_err(|source| Error::TraceLine {
+            path: path.to_path_buf(),
+            line: line.line,
+            source: Box::new(source),
+        })?;
         if seen.insert(spec.id()) {
             count_variants("the trace", [1], specs.len())?;
             specs.push(spec);
         }
     }
     Ok(specs)
+}
+
+/// The flag that says what every line of a trace says, too, if one does.
+fn beside_a_trace(config: &Config) -> Option<String> {
+    let flag = |setting: Option<Setting>| match setting?.source {
+        Source::Flag(flag) => Some(flag),
+        _ => None,
+    };
+    let constant = config
+        .flag_constants()
+        .first()
+        .map(|constant| constant.flag.clone());
+    constant
+        .or_else(|| flag(config.arch()))
+        .or_else(|| flag(config.preset(&[])))
 }

@@ -41,8 +41,8 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
                 };
                 if json {
                     output::json(
-                        &json!({"origin": place.origin, "place": place.place, "nvrtc": nvrtc,
-                        "words": words}),
+                        &json!({"origin": place.origin, "place": place.place.to_string_lossy(),
+                        "nvrtc": nvrtc.map(|nvrtc| nvrtc.to_string_lossy()), "words": words}),
                     );
                 } else {
                     output::line(format!("{:<20} {}: {words}", place.origin, place.place.display()));
@@ -65,10 +65,10 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         return Ok(ExitCode::from(1));
     };
     if json {
-        output::json(&json!({"nvrtc": toolchain.nvrtc, "builtins": toolchain.builtins,
-            "origin": toolchain.origin, "identity": toolchain.identity}));
+        output::json(&json!({"nvrtc": toolchain.nvrtc.to_string_lossy(),
+            "builtins": toolchain.builtins.to_string_lossy(), "origin": toolchain.origin, "identity": toolchain.identity}));
     } else {
-        output::line(toolchain.nvrtc.display().to_string());
+        output::path(&toolchain.nvrtc);
     }
     Ok(ExitCode::SUCCESS)
 }

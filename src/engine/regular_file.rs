@@ -38,7 +38,11 @@ pub fn open(path: &Path) -> io::Result<fs_err::File> {
 /// # Errors
 /// As [`open`]'s, and where it is longer.
 pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let file = open(path)?;
+    read_opened(open(path)?, limit)
+}
+
+fn read_opened(file: fs_err::File, limit: u64) -> io::Result<Vec<u8>> {
+    let path = file.path().to_path_buf();
     let length = file.metadata()?.len();
     let mut bytes = Vec::new();
     if length <= limit {
@@ -49,7 +53,7 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let length = length.max(bytes.len() as u64);
     if length > limit {
         return Err(refused(
-            path,
+            &path,
             &format!("of {length} bytes: at most {limit} are read"),
         ));
     }
@@ -61,10 +65,16 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 /// # Errors
 /// As [`read`]'s, and where it is not UTF-8.
 pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
-    String::from_utf8(read(path, limit)?).map_err(|e| {
+    read_text_opened(open(path)?, limit)
+}
+
+/// The same of a file that is open.
+pub(crate) fn read_text_opened(file: fs_err::File, limit: u64) -> io::Result<String> {
+    let path = file.path().to_path_buf();
+    String::from_utf8(read_opened(file, limit)?).map_err(|e| {
         let valid = &e.as_bytes()[..e.utf8_error().valid_up_to()];
         let line = valid.split(|byte| *byte == b'\n').count();
-        refused(path, &format!("not UTF-8 in line {line}"))
+        refused(&path, &format!("not UTF-8 in line {line}"))
     })
 }
 

@@ -21,7 +21,7 @@ fn with_constants(cache: &Path, constants: &[(&str, &str)]) -> Jit {
         constants: constants.iter().map(constant).collect(),
         ..Flags::default()
     };
-    let config = Config::load(flags, Environment::capture(), cache).expect("settings");
+    let config = Config::load(flags, Environment::capture()).expect("settings");
     Jit::new(config).expect("families")
 }
 

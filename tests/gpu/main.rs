@@ -54,7 +54,7 @@ fn jit(cache: &std::path::Path) -> Jit {
         cache_dir: Some(cache.to_path_buf()),
         ..Flags::default()
     };
-    let config = Config::load(flags, Environment::capture(), cache).expect("settings");
+    let config = Config::load(flags, Environment::capture()).expect("settings");
     Jit::new(config).expect("families")
 }
 

@@ -108,7 +108,7 @@ fn requantization_is_its_table_for_every_peak_and_every_tie() {
         templates: Some(dir.path().to_path_buf()),
         ..Flags::default()
     };
-    let config = Config::load(flags, Environment::capture(), dir.path()).expect("settings");
+    let config = Config::load(flags, Environment::capture()).expect("settings");
     let jit = Jit::new(config).expect("families");
     let family = jit.registry().get("requantize").expect("family");
     let spec = KernelSpec::new(family, [], arch_of(&context)).expect("legal");

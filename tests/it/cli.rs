@@ -109,7 +109,10 @@ fn bad_input_is_one_clear_line() {
         "wo_gemv: sm_75 is too old: expected sm_80 or newer",
     );
     refused(&["warm", "--arch", "sm_9"], "`sm_9` is not a GPU architecture");
-    refused(&["warm", "--env-file", "missing"], "environment file: ");
+    refused(
+        &["warm", "--env-file", "missing"],
+        "environment file (flag --env-file): ",
+    );
     refused(
         &["warm", "--jobs", "0"],
         "jobs = `0` (flag --jobs): expected a whole number from 1",

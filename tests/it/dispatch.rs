@@ -59,7 +59,7 @@ fn step(
         constants: set.iter().map(constant).collect(),
         ..Flags::default()
     };
-    let config = Config::load(flags, Environment::default(), Path::new("/")).expect("config");
+    let config = Config::load(flags, Environment::default()).expect("config");
     let jit = Jit::new(config)
         .expect("jit")
         .with_compiler(Box::new(Registers(96)));

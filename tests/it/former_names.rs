@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use jitc::engine::config::Config;
 use jitc::engine::request::matrix::Matrix;
 use jitc::engine::request::spec::KernelSpec;
 use jitc::engine::request::target::Arch;
@@ -74,7 +75,9 @@ fn a_matrix_finds_families_by_former_names_and_by_globs_over_them() {
     let variants = |families: &str| -> Vec<String> {
         let text = format!("[[warm]]\nfamilies = {families}\n[warm.constants]\nwo_split = [8]\n");
         let matrix = Matrix::parse(&text).expect("matrix");
-        let expansion = matrix.expand(&registry, &[arch]).expect("expanded");
+        let expansion = matrix
+            .expand(&registry, &Config::default(), || vec![arch])
+            .expect("expanded");
         let specs = expansion.specs.iter();
         specs
             .map(|s| format!("{} {}", s.family().name, s.variant()))
@@ -181,7 +184,9 @@ fn a_matrix_leaves_constants_that_a_former_family_lacked_to_the_others() {
         "[[warm]]\nfamilies = [\"beta_coop\", \"beta_lite\"]\n[warm.constants]\ntimeout_ms = [0, 1000]\n";
     let matrix = Matrix::parse(text).expect("matrix");
     let expansion = matrix
-        .expand(&registry, &["sm_90a".parse().expect("arch")])
+        .expand(&registry, &Config::default(), || {
+            vec!["sm_90a".parse().expect("arch")]
+        })
         .expect("expanded");
     let seen = expansion.specs.iter().map(|spec| {
         let launch = spec.constants()["launch"].to_string();

@@ -15,7 +15,7 @@ fn jit(templates: Option<&Path>) -> Jit {
         templates: templates.map(Path::to_path_buf),
         ..Flags::default()
     };
-    Jit::new(Config::load(flags, Environment::default(), Path::new("/")).expect("config")).expect("jit")
+    Jit::new(Config::load(flags, Environment::default()).expect("config")).expect("jit")
 }
 
 fn key(jit: &Jit, family: &str, set: &[(&str, &str)], arch: &str) -> CacheKey {

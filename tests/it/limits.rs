@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use jitc::engine::config::Config;
 use jitc::engine::request::matrix::Matrix;
 use jitc::engine::request::spec::MAX_VARIANTS;
 use jitc::engine::request::template::Registry;
@@ -243,12 +244,12 @@ fn products_are_counted_before_they_are_made() {
     let _ = writeln!(matrix, "n = [{all}]\nm = [{all}]");
     let reason = Matrix::parse(&matrix)
         .expect("parsed")
-        .expand(&registry, &[])
+        .expand(&registry, &Config::default(), Vec::new)
         .expect_err("refused");
     assert_eq!(
         reason.to_string(),
         format!(
-            "[[warm]] number 1: k: asks for 1000000 variants: at most {MAX_VARIANTS} are made at once; name fewer values"
+            "line 1: k: asks for 1000000 variants: at most {MAX_VARIANTS} are made at once; name fewer values"
         )
     );
 }

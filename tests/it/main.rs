@@ -42,6 +42,7 @@ mod toolchain_fetch;
 mod vocabulary;
 mod walk;
 mod webdriver;
+mod whose_settings;
 mod wo_tile;
 mod worker;
 mod working_folder;

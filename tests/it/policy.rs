@@ -32,7 +32,7 @@ fn builder(cache: &Path, settings: &[(&str, &str)]) -> JitBuilder {
     let own = [("JITC_CACHE_DIR", cache)];
     let pairs = settings.iter().chain(&own);
     let env: Environment = pairs.map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    Jit::builder(Config::load(Flags::default(), env, Path::new("/")).expect("config"))
+    Jit::builder(Config::load(Flags::default(), env).expect("config"))
 }
 
 fn counted(builder: JitBuilder) -> (Jit, Arc<AtomicU32>) {

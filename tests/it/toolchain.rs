@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Output;
 
 use assert_cmd::Command;
@@ -21,7 +21,7 @@ fn skip(why: &str) {
 
 /// The managed toolchain of whoever runs the tests.
 fn installed() -> Option<PathBuf> {
-    let config = Config::load(Flags::default(), Environment::capture(), Path::new("/")).ok()?;
+    let config = Config::load(Flags::default(), Environment::capture()).ok()?;
     let folder = config.toolchain_dir()?.join(PINNED_VERSION);
     folder.join(NVRTC).is_file().then_some(folder)
 }

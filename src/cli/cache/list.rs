@@ -144,7 +144,7 @@ pub(super) fn stats(jit: &Jit, json: bool) -> Answer {
         };
         if json {
             output::json(
-                &json!({"event": "tier", "tier": tier.name(), "folder": store.root(),
+                &json!({"event": "tier", "tier": tier.name(), "folder": store.root().to_string_lossy(),
                 "writable": tier.is_writable(), "totals": totals}),
             );
         }

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::cli::format::NumberFormat;
 use crate::cli::{Answer, output};
 use crate::engine::cache::{Checked, Limits, Receipt, ReceiptError, Store, TierName};
-use crate::engine::config::{parse_age, parse_bytes};
+use crate::engine::config::{Source, parse_age, parse_bytes};
 use crate::engine::jit::{Error, Jit};
 use crate::engine::regular_file::{self, MAX_RECORDS};
 
@@ -133,6 +133,7 @@ fn report(tier: &TierName, checked: &Checked, repaired: bool, json: bool) -> boo
 fn against(jit: &Jit, path: &Path, json: bool) -> Answer {
     let unreadable = |source| Error::Receipt {
         path: path.to_path_buf(),
+        origin: Source::Flag("--against".into()),
         source,
     };
     let bytes = regular_file::read(path, MAX_RECORDS).map_err(|e| unreadable(ReceiptError::from(e)))?;

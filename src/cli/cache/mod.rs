@@ -54,7 +54,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             (Some(store), "clean") => maintain::clean(&store, json),
             (Some(store), "import") => Ok(transfer::import(&store, matches, json)),
             (Some(store), _) => {
-                output::line(store.root().display().to_string());
+                output::path(store.root());
                 Ok(ExitCode::SUCCESS)
             }
         },

@@ -104,7 +104,7 @@ fn summary(jit: &Jit, entry: &Entry, tier: &TierName, json: bool) {
     let bytes = manifest.payload_bytes() + entry.files().manifest.len() as u64;
     if json {
         output::json(
-            &json!({"tier": tier, "folder": folder, "used_unix_ms": used, "bytes": bytes,
+            &json!({"tier": tier, "folder": folder.as_ref().map(|folder| folder.to_string_lossy()), "used_unix_ms": used, "bytes": bytes,
             "manifest": manifest}),
         );
         return;

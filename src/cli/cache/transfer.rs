@@ -63,7 +63,7 @@ pub(super) fn export(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
         Err(code) => return code,
     };
     if json {
-        output::json(&json!({"file": path, "exported": exported}));
+        output::json(&json!({"file": path.to_string_lossy(), "exported": exported}));
     } else {
         output::line(format!(
             "{} entries in {}: {}",
@@ -83,14 +83,17 @@ pub(super) fn embed(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
     };
     let absolute = std::path::absolute(&path).unwrap_or(path);
     if json {
-        output::json(&json!({"file": absolute, "exported": exported}));
-    } else {
-        // Debug of a path is a Rust string literal.
-        output::line(format!(
-            "static KERNELS: &[u8] = include_bytes!({:?});",
-            absolute.display().to_string()
-        ));
+        output::json(&json!({"file": absolute.to_string_lossy(), "exported": exported}));
+    } else if let Some(text) = absolute.to_str() {
+        // Debug of a text is a Rust string literal.
+        output::line(format!("static KERNELS: &[u8] = include_bytes!({text:?});"));
         output::line("let jit = jitc::engine::jit::Jit::builder(config).embedded(KERNELS).build()?;");
+    } else {
+        let path = absolute.display();
+        output::error(format!(
+            "{path}: a Rust source can name no file that is not UTF-8: choose another name"
+        ));
+        return ExitCode::from(2);
     }
     ended(&exported)
 }

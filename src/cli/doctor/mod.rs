@@ -62,12 +62,17 @@ pub(super) fn run(jit: &Jit, _: &ArgMatches, json: bool) -> Answer {
     facts.push(cache::fact(config));
     facts.extend(settings::fact(config));
     let good = facts.iter().all(|fact| fact.good);
+    let settings = settings::effective(jit);
     if json {
         let facts: Vec<_> = facts
             .iter()
             .map(|f| json!({"what": f.what, "good": f.good, "text": f.text, "fix": f.fix}))
             .collect();
-        output::json(&json!({"good": good, "facts": facts}));
+        let settings: Vec<_> = settings
+            .iter()
+            .map(|s| json!({"name": s.name, "value": s.value, "source": s.source.to_string()}))
+            .collect();
+        output::json(&json!({"good": good, "facts": facts, "settings": settings}));
     } else {
         for fact in &facts {
             let sign = if fact.good { "ok     " } else { "missing" };
@@ -76,6 +81,13 @@ pub(super) fn run(jit: &Jit, _: &ArgMatches, json: bool) -> Answer {
                 output::line(format!("{:<15} fix: {fix}", ""));
             }
         }
+        let mut rows = vec![["setting", "value", "source"].map(str::to_owned).to_vec()];
+        rows.extend(settings.iter().map(|s| {
+            let value = if s.value.is_empty() { "none" } else { &s.value };
+            vec![s.name.clone(), value.to_owned(), s.source.to_string()]
+        }));
+        output::line("");
+        output::table(&rows);
     }
     Ok(ExitCode::from(u8::from(!good)))
 }

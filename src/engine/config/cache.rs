@@ -3,7 +3,6 @@
 //! Invariant: a value that cannot be is an error that says where it was written;
 //! none falls back to a default.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Config, ConfigError, Setting, Source};
@@ -22,52 +21,33 @@ pub enum MissPolicy {
 }
 
 impl Config {
-    /// Folders that are only read from, in the order in which they are asked:
-    /// `--cache-ro`, else `JITC_CACHE_RO` (separated as in `PATH`), else
-    /// `cache_ro` in the config file.
-    #[must_use]
-    pub fn cache_ro(&self) -> Vec<PathBuf> {
-        if !self.flags.cache_ro.is_empty() {
-            return self.flags.cache_ro.clone();
-        }
-        if let Some(setting) = self.variable(&["JITC_CACHE_RO"]) {
-            let folders = setting.value.split(':').filter(|p| !p.is_empty());
-            return folders.map(PathBuf::from).collect();
-        }
-        let file = self.file.as_ref();
-        let listed = file.and_then(|file| Some((file.folder(), file.get("cache_ro")?.value)));
-        listed.map_or_else(Vec::new, |(base, value)| {
-            value.split(',').map(|p| base.join(p)).collect()
-        })
-    }
-
     /// Whether to load from folders that others can write to.
     pub fn cache_trust(&self) -> Result<bool, ConfigError> {
-        self.switch("cache_trust", "JITC_CACHE_TRUST")
+        self.switch("cache_trust")
     }
 
     /// The most bytes that the user's folder may hold, if it was said.
     pub fn cache_max_size(&self) -> Result<Option<u64>, ConfigError> {
-        let setting = self.setting("cache_max_size", "JITC_CACHE_MAX_SIZE");
+        let setting = self.text("cache_max_size");
         self::parsed("cache_max_size", setting, parse_bytes)
     }
 
     /// The most entries that it may hold, if it was said.
     pub fn cache_max_entries(&self) -> Result<Option<u64>, ConfigError> {
-        let setting = self.setting("cache_max_entries", "JITC_CACHE_MAX_ENTRIES");
+        let setting = self.text("cache_max_entries");
         let whole = |text: &str| text.parse().map_err(|_| "expected a whole number".to_owned());
         self::parsed("cache_max_entries", setting, whole)
     }
 
     /// How long to wait for another builder of the same key, if it was said.
     pub fn lock_timeout(&self) -> Result<Option<Duration>, ConfigError> {
-        let setting = self.setting("lock_timeout", "JITC_LOCK_TIMEOUT");
+        let setting = self.text("lock_timeout");
         self::parsed("lock_timeout", setting, parse_age)
     }
 
     /// What a miss may do.
     pub fn miss(&self) -> Result<MissPolicy, ConfigError> {
-        let setting = self.setting("miss", "JITC_MISS");
+        let setting = self.text("miss");
         let policy = self::parsed("miss", setting, |text| match text {
             "compile" => Ok(MissPolicy::Compile),
             "warn" => Ok(MissPolicy::Warn),
@@ -75,23 +55,6 @@ impl Config {
             _ => Err("expected compile, warn or forbid".to_owned()),
         });
         Ok(policy?.unwrap_or_default())
-    }
-
-    /// The receipt outside which nothing is loaded, if one was named.
-    #[must_use]
-    pub fn require_receipt(&self) -> Option<PathBuf> {
-        self.path(None, "JITC_REQUIRE_RECEIPT", "require_receipt")
-    }
-
-    /// The file that compiles are recorded in, if one was named.
-    #[must_use]
-    pub fn trace(&self) -> Option<PathBuf> {
-        self.path(None, "JITC_TRACE", "trace")
-    }
-
-    pub(super) fn setting(&self, key: &str, variable: &str) -> Option<Setting> {
-        self.variable(&[variable])
-            .or_else(|| self.file.as_ref()?.get(key))
     }
 }
 
@@ -163,17 +126,14 @@ fn split_unit(text: &str) -> Option<(u64, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::path::PathBuf;
 
     use super::super::{Environment, Flags};
     use super::*;
 
     fn config(pairs: &[(&str, &str)]) -> Config {
-        let env: Environment = pairs
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect();
-        Config::load(Flags::default(), env, Path::new("/")).expect("config")
+        let env: Environment = pairs.iter().copied().collect();
+        Config::load(Flags::default(), env).expect("config")
     }
 
     #[test]

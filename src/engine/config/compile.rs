@@ -15,7 +15,7 @@ const LEAST: u64 = 512 << 20;
 impl Config {
     /// The longest that one compile may take, if it was said.
     pub fn compile_timeout(&self) -> Result<Option<Duration>, ConfigError> {
-        let setting = self.setting("compile_timeout", "JITC_COMPILE_TIMEOUT");
+        let setting = self.text("compile_timeout");
         let found = parsed("compile_timeout", setting.clone(), parse_age)?;
         match (found, setting) {
             (Some(short), Some(setting)) if short < SHORTEST => Err(bad_value(
@@ -30,7 +30,7 @@ impl Config {
 
     /// Address space that a compile may take, bytes, if it was said.
     pub fn compile_memory(&self) -> Result<Option<u64>, ConfigError> {
-        let setting = self.setting("compile_memory", "JITC_COMPILE_MEMORY");
+        let setting = self.text("compile_memory");
         let found = parsed("compile_memory", setting.clone(), parse_bytes)?;
         match (found, setting) {
             (Some(little), Some(setting)) if little < LEAST => Err(bad_value(
@@ -43,16 +43,10 @@ impl Config {
         }
     }
 
-    /// The program that compiles in processes of its own, if it was said.
-    #[must_use]
-    pub fn program(&self) -> Option<PathBuf> {
-        self.env_path("JITC_PROGRAM")
-    }
-
     /// The folders of `PATH` that are absolute.
     #[must_use]
     pub fn program_path(&self) -> Vec<PathBuf> {
-        let path = self.env_path("PATH").unwrap_or_default();
+        let path = self.env.path("PATH").unwrap_or_default();
         std::env::split_paths(&path)
             .filter(|dir| dir.is_absolute())
             .collect()

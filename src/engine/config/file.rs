@@ -1,65 +1,89 @@
 //! `jitc.toml`: settings that a project keeps beside its code.
 //!
 //! Invariant: an unknown name is an error, never ignored: a misspelt setting
-//! that silently does nothing costs somebody an afternoon.
+//! that silently does nothing costs somebody an afternoon. Of a file that nobody named and
+//! that somebody else may have written, nothing is taken that runs or redirects anything.
 
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::settings::in_file;
-use super::{ConfigError, Setting, Source};
+use super::settings::{Effect, in_file, setting};
+use super::text_file::{self, line_of};
+use super::{ConfigError, PassedOver, Setting, Source, trust};
 use crate::engine::suggest::did_you_mean;
 
 /// A parsed config file. Values are kept as text, lists separated by commas.
 #[derive(Debug, Clone, Default)]
 pub struct ConfigFile {
     path: PathBuf,
-    settings: BTreeMap<String, (usize, String)>,
-    constants: BTreeMap<String, (usize, String)>,
+    settings: BTreeMap<String, Written>,
+    constants: BTreeMap<String, Written>,
+}
+
+/// A value as it was written.
+#[derive(Debug, Clone)]
+struct Written {
+    line: usize,
+    /// Of a list, its items.
+    texts: Vec<String>,
+    is_list: bool,
 }
 
 impl ConfigFile {
-    /// Reads and parses the file.
+    /// Reads and parses the file: regular, at most 1 MiB, UTF-8 with or without a byte
+    /// order mark.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = fs_err::read_to_string(path).map_err(|source| ConfigError::Read {
-            what: "config file".into(),
-            source,
-        })?;
+        let (text, _) = text_file::read(path).map_err(unreadable)?;
         Self::parse(path, &text)
     }
 
-    /// The same of a file that nobody named: one that is not there is `None`, and one
-    /// that somebody else put there is an error. It may name libraries to open.
-    pub fn read_if_present(path: &Path) -> Result<Option<Self>, ConfigError> {
-        if !path.is_file() {
+    /// The same of a file that nobody named; `None`: there is none. Where somebody else may
+    /// have written it, what could run or redirect something is taken out and given beside
+    /// it. Whose word it is: this user's or root's, if file and folder are theirs and nobody
+    /// else may write to them, and no folder above is somebody else's or open to others
+    /// without being sticky.
+    pub fn find(path: &Path) -> Result<Option<(Self, Option<PassedOver>)>, ConfigError> {
+        // In a folder that may not be searched nothing is anybody's to find.
+        let nothing = |error: &io::Error| {
+            matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+            )
+        };
+        if fs_err::symlink_metadata(path).is_err_and(|error| nothing(&error)) {
             return Ok(None);
         }
-        let unreadable = |source| ConfigError::Read {
-            what: "config file".into(),
-            source,
+        let (text, metadata) = match text_file::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(unreadable)?,
         };
-        let mut file = fs_err::File::open(path).map_err(unreadable)?;
-        // Of the link, if it is one, and of what was opened: paths in the file are taken
-        // from the link's folder.
-        let there = fs_err::symlink_metadata(path).map_err(unreadable)?;
-        let opened = file.metadata().map_err(unreadable)?;
-        let own = rustix::process::geteuid().as_raw();
-        for owner in [there.uid(), opened.uid()] {
-            if !is_trusted(owner, own) {
-                return Err(ConfigError::Foreign {
-                    path: path.to_path_buf(),
-                    owner,
-                });
+        let mut file = Self::parse(path, &text)?;
+        let reason = trust::why_not_ours(path, &metadata)
+            .unwrap_or_else(|error| Some(format!("lies where its owners cannot be seen ({error})")));
+        let passed_over = reason.and_then(|reason| file.keep_harmless(reason));
+        Ok(Some((file, passed_over)))
+    }
+
+    /// Takes out what could run or redirect something, or forbids something.
+    fn keep_harmless(&mut self, reason: String) -> Option<PassedOver> {
+        let harmless = |name: &str| setting(name).is_some_and(|s| s.effect == Effect::Harmless);
+        let mut settings = Vec::new();
+        self.settings.retain(|name, written| {
+            let keep = harmless(name);
+            if !keep {
+                settings.push((name.clone(), written.line));
             }
-        }
-        let mut text = String::new();
-        file.read_to_string(&mut text).map_err(unreadable)?;
-        Self::parse(path, &text).map(Some)
+            keep
+        });
+        (!settings.is_empty()).then(|| PassedOver {
+            path: self.path.clone(),
+            reason,
+            settings,
+        })
     }
 
     /// Parses the text of a config file.
@@ -87,8 +111,8 @@ impl ConfigFile {
                 ));
             }
             if name != "constants" {
-                let value = plain(value).ok_or_else(|| error(at, not_plain(name)))?;
-                file.settings.insert(name.to_owned(), (line_of(text, at), value));
+                let written = written(text, at, value).ok_or_else(|| error(at, not_plain(name)))?;
+                file.settings.insert(name.to_owned(), written);
                 continue;
             }
             let DeValue::Table(constants) = value.get_ref() else {
@@ -96,11 +120,17 @@ impl ConfigFile {
             };
             for (key, value) in constants {
                 let (name, at) = (key.get_ref().to_string(), key.span().start);
-                let value = plain(value).ok_or_else(|| error(at, not_plain(&name)))?;
-                file.constants.insert(name, (line_of(text, at), value));
+                let written = written(text, at, value).ok_or_else(|| error(at, not_plain(&name)))?;
+                file.constants.insert(name, written);
             }
         }
         Ok(file)
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The folder that the file lies in.
@@ -113,6 +143,19 @@ impl ConfigFile {
     #[must_use]
     pub fn get(&self, key: &str) -> Option<Setting> {
         self.settings.get(key).map(|at| self.setting(at))
+    }
+
+    /// A setting that is a list of paths, each from the file's folder.
+    #[must_use]
+    pub fn paths(&self, key: &str) -> Vec<PathBuf> {
+        let Some(written) = self.settings.get(key) else {
+            return Vec::new();
+        };
+        let join = |text: &str| self.folder().join(text);
+        match written.texts.as_slice() {
+            [list] if !written.is_list => list.split(',').map(join).collect(),
+            items => items.iter().map(|item| join(item)).collect(),
+        }
     }
 
     /// A constant of `[constants]`.
@@ -147,60 +190,51 @@ impl ConfigFile {
         found
     }
 
-    fn setting(&self, (line, value): &(usize, String)) -> Setting {
+    fn setting(&self, written: &Written) -> Setting {
         Setting {
-            value: value.clone(),
+            value: written.texts.join(","),
             source: Source::ConfigFile {
                 path: self.path.clone(),
-                line: *line,
+                line: written.line,
             },
         }
     }
 }
 
-/// Whether a file of this owner may say what this user runs: the user's own, or root's.
-fn is_trusted(owner: u32, own: u32) -> bool {
-    owner == own || owner == 0
+fn unreadable(source: io::Error) -> ConfigError {
+    ConfigError::Read {
+        what: "config file".into(),
+        source,
+    }
 }
 
-/// A scalar, or an array of scalars joined by commas, as users would write it on
-/// the command line.
-fn plain(value: &Spanned<DeValue<'_>>) -> Option<String> {
+/// A scalar, or an array of scalars.
+fn written(text: &str, at: usize, value: &Spanned<DeValue<'_>>) -> Option<Written> {
+    let (texts, is_list) = match value.get_ref() {
+        DeValue::Array(items) => (items.iter().map(scalar).collect::<Option<_>>()?, true),
+        _ => (vec![scalar(value)?], false),
+    };
+    Some(Written {
+        line: line_of(text, at),
+        texts,
+        is_list,
+    })
+}
+
+/// A scalar, as users would write it on the command line.
+pub(crate) fn scalar(value: &Spanned<DeValue<'_>>) -> Option<String> {
     match value.get_ref() {
         DeValue::String(text) => Some(text.to_string()),
-        DeValue::Integer(number) => Some(number.as_str().to_owned()),
+        // In decimal, however it is written.
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+            .ok()
+            .map(|number| number.to_string()),
         DeValue::Float(number) => Some(number.as_str().to_owned()),
         DeValue::Boolean(value) => Some(value.to_string()),
-        DeValue::Array(items) => {
-            let items: Option<Vec<_>> = items.iter().map(plain).collect();
-            Some(items?.join(","))
-        }
-        DeValue::Datetime(_) | DeValue::Table(_) => None,
+        DeValue::Array(_) | DeValue::Datetime(_) | DeValue::Table(_) => None,
     }
 }
 
 fn not_plain(name: &str) -> String {
     format!("`{name}` takes a number, a text, true or false, or an array of these")
-}
-
-/// Line, from 1, of a byte offset.
-fn line_of(text: &str, offset: usize) -> usize {
-    text.as_bytes()
-        .iter()
-        .take(offset)
-        .filter(|b| **b == b'\n')
-        .count()
-        + 1
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_this_users_and_roots_files_are_trusted() {
-        assert!(is_trusted(1000, 1000) && is_trusted(0, 1000) && is_trusted(0, 0));
-        assert!(!is_trusted(1001, 1000));
-        assert!(!is_trusted(1000, 0), "root obeys nobody else");
-    }
 }

@@ -8,95 +8,33 @@
 
 mod cache;
 mod compile;
+mod effective;
 mod env_file;
+mod environment;
+mod error;
 mod file;
+mod places;
 pub mod settings;
 mod source;
+pub(crate) mod text_file;
+mod trust;
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 pub use cache::{MissPolicy, parse_age, parse_bytes};
+pub use effective::Effective;
 pub use env_file::EnvFile;
+pub use environment::Environment;
+pub use error::{ConfigError, PassedOver};
 pub use file::ConfigFile;
+pub(crate) use file::scalar;
+use source::Raw;
 pub use source::{Setting, Source};
 
-/// What went wrong while reading settings.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// A file that was named could not be read.
-    #[error("{what}: {source}")]
-    Read {
-        /// Which setting named it.
-        what: String,
-        /// The error, which names the path.
-        source: std::io::Error,
-    },
-    /// A file is not what it should be.
-    #[error("{path}:{line}: {reason}")]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// Line, from 1.
-        line: usize,
-        /// What was wrong and what would be right.
-        reason: String,
-    },
-    /// The working folder's config file is somebody else's.
-    #[error(
-        "{path} belongs to user {owner} and is not obeyed: name it to obey it \
-         (--config {path}, or JITC_CONFIG), or run in another folder"
-    )]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-        /// User id of its owner, or of the owner of a link that stands there.
-        owner: u32,
-    },
-    /// A setting has a value that it cannot have.
-    #[error("{name} = `{value}` ({origin}): {expected}")]
-    Value {
-        /// The setting.
-        name: String,
-        /// What was written.
-        value: String,
-        /// Where it was written.
-        origin: Source,
-        /// What would be right.
-        expected: String,
-    },
-}
-
-/// A copy of the process environment. Empty values count as unset.
-#[derive(Debug, Clone, Default)]
-pub struct Environment(BTreeMap<String, String>);
-
-impl Environment {
-    /// Reads the real environment. Variables that are not UTF-8 are left out.
-    #[must_use]
-    pub fn capture() -> Self {
-        std::env::vars_os()
-            .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
-            .collect()
-    }
-
-    /// The variable's value, if it is set and not empty.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str).filter(|v| !v.is_empty())
-    }
-
-    fn path(&self, name: &str) -> Option<PathBuf> {
-        self.get(name).map(PathBuf::from)
-    }
-}
-
-impl FromIterator<(String, String)> for Environment {
-    fn from_iter<I: IntoIterator<Item = (String, String)>>(pairs: I) -> Self {
-        Self(pairs.into_iter().collect())
-    }
-}
+use environment::COMPILER_VARIABLES;
+use settings::{Effect, setting};
 
 /// A constant that was set on the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +58,8 @@ pub struct Flags {
     pub nvrtc: Option<PathBuf>,
     /// `--offline`.
     pub offline: bool,
+    /// `--color`: `auto`, `always` or `never`.
+    pub color: Option<String>,
     /// `--preset`.
     pub preset: Option<String>,
     /// `--templates`.
@@ -143,59 +83,94 @@ pub struct Config {
     env: Environment,
     env_file: Option<EnvFile>,
     file: Option<ConfigFile>,
-    working_dir: PathBuf,
+    passed_over: Option<PassedOver>,
+    working_dir: Option<PathBuf>,
 }
 
 impl Config {
-    /// Reads the environment file and the config file that flags or environment
-    /// name; without a name, `jitc.toml` in the working folder if it is there and
-    /// this user's or root's ([`ConfigError::Foreign`]).
-    pub fn load(flags: Flags, env: Environment, working_dir: &Path) -> Result<Self, ConfigError> {
-        let named = flags.config.clone().or_else(|| env.path("JITC_CONFIG"));
-        let file = match named {
-            Some(path) => Some(ConfigFile::read(&path)?),
-            None => ConfigFile::read_if_present(&working_dir.join("jitc.toml"))?,
-        };
-        Self::with_file(flags, env, working_dir, file)
+    /// Settings of flags and environment, and of the config file and the environment file
+    /// that these name. No other file is read.
+    ///
+    /// # Errors
+    /// A variable of this program that is empty or, unless it is a path, not UTF-8; a file
+    /// that cannot be read whole.
+    pub fn load(flags: Flags, env: Environment) -> Result<Self, ConfigError> {
+        Self::read(flags, env, None)
     }
 
-    /// The same, but no config file is read: for who has to say what is wrong with it.
-    pub fn load_without_file(
-        flags: Flags,
-        env: Environment,
-        working_dir: &Path,
-    ) -> Result<Self, ConfigError> {
-        Self::with_file(flags, env, working_dir, None)
+    /// The same for a program that is run in a folder: without a named config file, of
+    /// `jitc.toml` in that folder; and the cache is the repository's own where the folder
+    /// lies in one. Of a `jitc.toml` that somebody else may have written only
+    /// [harmless](settings::Effect::Harmless) settings are taken:
+    /// [`ConfigFile::find`] says whose word it is, and [`passed_over`](Self::passed_over)
+    /// what was not taken.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and [`ConfigError::Policy`] where a policy would be passed
+    /// over.
+    pub fn load_in(flags: Flags, env: Environment, folder: &Path) -> Result<Self, ConfigError> {
+        let config = Self::load_to_report(flags, env, folder)?;
+        let is_policy = |name: &str| setting(name).is_some_and(|s| s.effect == Effect::Policy);
+        match &config.passed_over {
+            Some(passed) if passed.settings.iter().any(|(name, _)| is_policy(name)) => {
+                Err(ConfigError::Policy(passed.clone()))
+            }
+            _ => Ok(config),
+        }
     }
 
-    fn with_file(
-        flags: Flags,
-        env: Environment,
-        working_dir: &Path,
-        file: Option<ConfigFile>,
-    ) -> Result<Self, ConfigError> {
+    /// The same for who has to say what is wrong: policies are passed over as well.
+    pub fn load_to_report(flags: Flags, env: Environment, folder: &Path) -> Result<Self, ConfigError> {
+        Self::read(flags, env, Some(folder))
+    }
+
+    fn read(flags: Flags, env: Environment, folder: Option<&Path>) -> Result<Self, ConfigError> {
+        env.check()?;
         let mut config = Self {
             flags,
             env,
-            file,
-            working_dir: working_dir.to_path_buf(),
-            env_file: None,
+            working_dir: folder.map(Path::to_path_buf),
+            ..Self::default()
         };
-        let env_file = (config.flags.env_file.clone())
-            .or_else(|| config.env_path("JITC_ENV_FILE"))
-            .or_else(|| config.file_path("env_file"));
-        config.env_file = env_file.map(|p| EnvFile::read(&p)).transpose()?;
+        match (config.path("config"), folder) {
+            (Some(named), _) => {
+                let file = ConfigFile::read(&named);
+                config.file = Some(file.map_err(|error| config.blamed(error, "config"))?);
+            }
+            (None, Some(folder)) => {
+                if let Some((file, passed_over)) = ConfigFile::find(&folder.join("jitc.toml"))? {
+                    (config.file, config.passed_over) = (Some(file), passed_over);
+                }
+            }
+            (None, None) => {}
+        }
+        let env_file = config.path("env_file");
+        let env_file = env_file.map(|path| EnvFile::read(&path)).transpose();
+        config.env_file = env_file.map_err(|error| config.blamed(error, "env_file"))?;
         Ok(config)
     }
 
-    /// Why the working folder's config file was passed over, if it was.
-    #[must_use]
-    pub fn refused_file(&self) -> Option<ConfigError> {
-        if self.file.is_some() {
-            return None;
+    /// Says of a file that cannot be read where this setting named it.
+    fn blamed(&self, error: ConfigError, setting: &str) -> ConfigError {
+        match (error, self.source_of(setting)) {
+            (ConfigError::Read { what, source }, Some(origin)) => ConfigError::Read {
+                what: format!("{what} ({origin})"),
+                source,
+            },
+            (error, _) => error,
         }
-        let refused = ConfigFile::read_if_present(&self.working_dir.join("jitc.toml")).err()?;
-        matches!(refused, ConfigError::Foreign { .. }).then_some(refused)
+    }
+
+    /// The config file that was read, if one was.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_ref().map(ConfigFile::path)
+    }
+
+    /// What was not taken from a config file that nobody named, if anything.
+    #[must_use]
+    pub fn passed_over(&self) -> Option<&PassedOver> {
+        self.passed_over.as_ref()
     }
 
     /// The setting of a constant: the flag, else the first of `variables` that is
@@ -233,7 +208,7 @@ impl Config {
         for name in names.iter().map(AsRef::as_ref) {
             if let Some(value) = self.env.get(name) {
                 return Some(Setting {
-                    value: value.to_owned(),
+                    value: value.into_owned(),
                     source: Source::Variable(name.to_owned()),
                 });
             }
@@ -273,25 +248,12 @@ impl Config {
     /// The list of architectures, if one was given.
     #[must_use]
     pub fn arch(&self) -> Option<Setting> {
-        if let Some(value) = &self.flags.arch {
-            return Some(Setting {
-                value: value.clone(),
-                source: Source::Flag("--arch".into()),
-            });
-        }
-        self.variable(&["JITC_ARCH"])
-            .or_else(|| self.file.as_ref()?.get("arch"))
+        self.text("arch")
     }
 
     /// How many compiles may run at once, if it was said.
     pub fn jobs(&self) -> Result<Option<usize>, ConfigError> {
-        let flag = self.flags.jobs.map(|jobs| Setting {
-            value: jobs.to_string(),
-            source: Source::Flag("--jobs".into()),
-        });
-        let setting = flag
-            .or_else(|| self.variable(&["JITC_JOBS"]))
-            .or_else(|| self.file.as_ref()?.get("jobs"));
+        let setting = self.text("jobs");
         let Some(setting) = setting else {
             return Ok(None);
         };
@@ -308,17 +270,54 @@ impl Config {
 
     /// Whether fetching anything is forbidden.
     pub fn offline(&self) -> Result<bool, ConfigError> {
-        if self.flags.offline {
-            return Ok(true);
-        }
-        self.switch("offline", "JITC_OFFLINE")
+        self.switch("offline")
     }
 
-    fn switch(&self, name: &str, variable: &str) -> Result<bool, ConfigError> {
-        let setting = self
-            .variable(&[variable])
-            .or_else(|| self.file.as_ref()?.get(name));
-        let Some(setting) = setting else {
+    /// Refuses any setting whose value it cannot have, whether or not it will be asked for.
+    pub fn check_values(&self) -> Result<(), ConfigError> {
+        self.cache_max_entries()?;
+        self.cache_max_size()?;
+        self.cache_trust()?;
+        self.color()?;
+        self.compile_memory()?;
+        self.compile_timeout()?;
+        self.jobs()?;
+        self.lock_timeout()?;
+        self.miss()?;
+        self.offline()?;
+        self.check_templates()
+    }
+
+    /// Refuses a folder of templates that is none.
+    pub(crate) fn check_templates(&self) -> Result<(), ConfigError> {
+        match self.templates().zip(self.source_of("templates")) {
+            Some((folder, origin)) if !folder.is_dir() => Err(ConfigError::Value {
+                name: "templates".into(),
+                value: folder.display().to_string(),
+                origin,
+                expected: "expected a folder".into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// When to color: `auto`, `always` or `never`, if it was said.
+    pub fn color(&self) -> Result<Option<String>, ConfigError> {
+        match self.text("color") {
+            Some(setting) if !["auto", "always", "never"].contains(&setting.value.as_str()) => {
+                Err(ConfigError::Value {
+                    name: "color".into(),
+                    value: setting.value,
+                    origin: setting.source,
+                    expected: "expected auto, always or never".into(),
+                })
+            }
+            setting => Ok(setting.map(|setting| setting.value)),
+        }
+    }
+
+    fn switch(&self, name: &str) -> Result<bool, ConfigError> {
+        let Some(setting) = self.text(name) else {
             return Ok(false);
         };
         match setting.value.as_str() {
@@ -333,114 +332,90 @@ impl Config {
         }
     }
 
-    /// Where NVRTC is, if it was said: a file or a folder.
-    #[must_use]
-    pub fn nvrtc(&self) -> Option<PathBuf> {
-        self.path(self.flags.nvrtc.as_ref(), "JITC_NVRTC", "nvrtc")
-    }
-
-    /// The folder with templates that add to, or override, the embedded ones.
-    #[must_use]
-    pub fn templates(&self) -> Option<PathBuf> {
-        self.path(self.flags.templates.as_ref(), "JITC_TEMPLATES", "templates")
-    }
-
-    /// The folder of the cache that is written to: as said, else the
-    /// repository's own when the working folder lies in one, else
-    /// `$XDG_CACHE_HOME/jitc`. `None` where there is not even a home folder.
-    #[must_use]
-    pub fn cache_dir(&self) -> Option<PathBuf> {
-        self.path(self.flags.cache_dir.as_ref(), "JITC_CACHE_DIR", "cache_dir")
-            .or_else(|| self.repository().map(|root| root.join("cache")))
-            .or_else(|| self.xdg("XDG_CACHE_HOME", ".cache"))
-    }
-
-    /// The folder that managed toolchains are installed into.
-    #[must_use]
-    pub fn toolchain_dir(&self) -> Option<PathBuf> {
-        Some(self.xdg("XDG_DATA_HOME", ".local/share")?.join("toolchain"))
-    }
-
-    /// `CUDA_HOME` and `CUDA_PATH`, where set: name and folder.
-    #[must_use]
-    pub fn cuda_homes(&self) -> Vec<(&'static str, PathBuf)> {
-        ["CUDA_HOME", "CUDA_PATH"]
-            .into_iter()
-            .filter_map(|name| Some((name, PathBuf::from(self.env.get(name)?))))
-            .collect()
-    }
-
-    /// The folders of `LD_LIBRARY_PATH`.
-    #[must_use]
-    pub fn library_path(&self) -> Vec<PathBuf> {
-        let path = self.env.get("LD_LIBRARY_PATH").unwrap_or_default();
-        path.split(':')
-            .filter(|p| !p.is_empty())
-            .map(PathBuf::from)
-            .collect()
-    }
-
-    /// Roots of the active Python environments.
-    #[must_use]
-    pub fn python_prefixes(&self) -> Vec<PathBuf> {
-        ["VIRTUAL_ENV", "CONDA_PREFIX"]
-            .into_iter()
-            .filter_map(|name| self.env_path(name))
-            .collect()
-    }
-
     /// Variables from which NVRTC itself takes options, where they are set:
     /// the key has to cover them.
     #[must_use]
     pub fn compiler_env(&self) -> Vec<(String, String)> {
-        ["NVRTC_PREPEND_FLAGS", "NVRTC_APPEND_FLAGS"]
+        COMPILER_VARIABLES
             .into_iter()
-            .filter_map(|name| Some((name.to_owned(), self.env.get(name)?.to_owned())))
+            .filter_map(|name| Some((name.to_owned(), self.env.get(name)?.into_owned())))
             .collect()
     }
 
     /// `RUST_LOG`, if it is set.
     #[must_use]
-    pub fn log_filter(&self) -> Option<&str> {
-        self.env.get("RUST_LOG")
+    pub fn log_filter(&self) -> Option<String> {
+        Some(self.env.get("RUST_LOG")?.into_owned())
     }
 
-    fn path(&self, flag: Option<&PathBuf>, variable: &str, key: &str) -> Option<PathBuf> {
-        flag.cloned()
-            .or_else(|| self.variable(&[variable]).map(|s| s.value.into()))
-            .or_else(|| self.file_path(key))
+    /// Where a setting of [`settings::SETTINGS`] was written, if it was.
+    #[must_use]
+    pub fn source_of(&self, name: &str) -> Option<Source> {
+        Some(self.raw(name)?.source)
     }
 
-    fn env_path(&self, name: &str) -> Option<PathBuf> {
-        self.env.path(name)
-    }
-
-    fn file_path(&self, key: &str) -> Option<PathBuf> {
-        let file = self.file.as_ref()?;
-        // Relative to the file that says it, not to where one happens to stand.
-        Some(file.folder().join(file.get(key)?.value))
-    }
-
-    fn xdg(&self, variable: &str, below_home: &str) -> Option<PathBuf> {
-        let base = match self.env_path(variable) {
-            // The XDG specification has relative paths ignored.
-            Some(path) if path.is_absolute() => path,
-            _ => self.env_path("HOME")?.join(below_home),
-        };
-        Some(base.join("jitc"))
-    }
-
-    /// The repository that the working folder lies in, if it is this project's.
-    fn repository(&self) -> Option<PathBuf> {
-        self.working_dir
-            .ancestors()
-            .find(|dir| {
-                dir.join("cache/CACHEDIR.TAG").is_file()
-                    && dir.join("templates").is_dir()
-                    && fs_err::read_to_string(dir.join("Cargo.toml"))
-                        .is_ok_and(|text| text.lines().any(|line| line.trim() == r#"name = "jitc""#))
+    /// A setting of [`settings::SETTINGS`] by its name, byte for byte.
+    fn raw(&self, name: &str) -> Option<Raw> {
+        let known = setting(name)?;
+        let flag = self.flags.raw(name).map(|value| Raw {
+            value,
+            source: Source::Flag(format!("--{}", name.replace('_', "-"))),
+        });
+        let from_env = || {
+            let variable = known.variable.then(|| known.variable_name())?;
+            let value = self.env.bytes(&variable).map(|value| Raw {
+                value: value.to_owned(),
+                source: Source::Variable(variable.clone()),
+            });
+            // What decides which files are read is said before one of them is.
+            let in_env_file = !matches!(name, "config" | "env_file");
+            value.or_else(|| {
+                Some(
+                    self.env_file
+                        .as_ref()
+                        .filter(|_| in_env_file)?
+                        .get(&variable)?
+                        .into(),
+                )
             })
-            .map(Path::to_path_buf)
+        };
+        let from_file = || Some(self.file.as_ref()?.get(name)?.into());
+        flag.or_else(from_env).or_else(from_file)
+    }
+
+    /// The same as text.
+    fn text(&self, name: &str) -> Option<Setting> {
+        let raw = self.raw(name)?;
+        Some(Setting {
+            value: raw.value.to_string_lossy().into_owned(),
+            source: raw.source,
+        })
+    }
+}
+
+impl Flags {
+    /// The value of the flag of this setting, if it was given; of several, a list.
+    fn raw(&self, name: &str) -> Option<OsString> {
+        let path = |path: &Option<PathBuf>| path.clone().map(PathBuf::into_os_string);
+        let text = |text: &Option<String>| text.clone().map(OsString::from);
+        match name {
+            "arch" => text(&self.arch),
+            "cache_dir" => path(&self.cache_dir),
+            "cache_ro" => {
+                let folders = self.cache_ro.iter().map(|folder| folder.as_os_str());
+                let list = folders.collect::<Vec<_>>().join(OsStr::new(":"));
+                (!self.cache_ro.is_empty()).then_some(list)
+            }
+            "color" => text(&self.color),
+            "config" => path(&self.config),
+            "env_file" => path(&self.env_file),
+            "jobs" => self.jobs.map(|jobs| jobs.to_string().into()),
+            "nvrtc" => path(&self.nvrtc),
+            "offline" => self.offline.then(|| "true".into()),
+            "preset" => text(&self.preset),
+            "templates" => path(&self.templates),
+            _ => None,
+        }
     }
 }
 

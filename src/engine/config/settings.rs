@@ -1,7 +1,19 @@
-//! The one table of settings: what they are called, and where they may be written.
+//! The one table of settings: what they are called, where they may be written, and what
+//! they may do.
 //!
 //! Invariant: a name of this table cannot be that of a constant, whose flag and
 //! variable would be the setting's own: [`why_reserved`] says so when a family is read.
+
+/// What a setting may do, which decides who may say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It neither runs nor redirects anything: a file that nobody named may say it.
+    Harmless,
+    /// It names what is run, read or written, or how much of it.
+    Acts,
+    /// It forbids something: whoever passes it over allows that.
+    Policy,
+}
 
 /// A setting, or a flag of the program, by its name in `jitc.toml`'s spelling.
 #[derive(Debug, Clone, Copy)]
@@ -12,50 +24,124 @@ pub struct KnownSetting {
     pub in_file: bool,
     /// Whether a variable sets it: `JITC_` and the name in capitals.
     pub variable: bool,
+    /// Whether its value is a path, which may be any bytes.
+    pub is_path: bool,
+    /// What it may do.
+    pub effect: Effect,
+    /// What holds where nobody says it, for people; empty where that is nothing.
+    pub default: &'static str,
 }
 
-const fn known(name: &'static str, in_file: bool, variable: bool) -> KnownSetting {
+impl KnownSetting {
+    const fn in_file(mut self) -> Self {
+        self.in_file = true;
+        self
+    }
+
+    const fn variable(mut self) -> Self {
+        self.variable = true;
+        self
+    }
+
+    const fn path(mut self) -> Self {
+        self.is_path = true;
+        self
+    }
+
+    const fn effect(mut self, effect: Effect) -> Self {
+        self.effect = effect;
+        self
+    }
+
+    const fn default(mut self, words: &'static str) -> Self {
+        self.default = words;
+        self
+    }
+
+    /// The variable that sets it, `JITC_CACHE_DIR`, whether or not one does.
+    #[must_use]
+    pub fn variable_name(&self) -> String {
+        format!("{PREFIX}{}", self.name.to_uppercase())
+    }
+}
+
+/// What the names of this program's variables begin with.
+pub const PREFIX: &str = "JITC_";
+
+const fn known(name: &'static str) -> KnownSetting {
     KnownSetting {
         name,
-        in_file,
-        variable,
+        in_file: false,
+        variable: false,
+        is_path: false,
+        effect: Effect::Acts,
+        default: "",
     }
 }
 
 /// Every setting, every flag that all verbs take, and what means one thing in all that do.
+#[rustfmt::skip]
 pub const SETTINGS: &[KnownSetting] = &[
-    known("arch", true, true),
-    known("cache_dir", true, true),
-    known("cache_max_entries", true, true),
-    known("cache_max_size", true, true),
-    known("cache_ro", true, true),
-    known("cache_trust", true, true),
-    known("color", false, false),
-    known("compile_memory", true, true),
-    known("compile_timeout", true, true),
-    known("config", false, true),
-    known("constants", true, false),
-    known("env_file", true, true),
-    known("help", false, false),
-    known("jobs", true, true),
-    known("json", false, false),
-    known("layers", false, true),
-    known("lock_timeout", true, true),
-    known("miss", true, true),
-    known("nvrtc", true, true),
-    known("offline", true, true),
-    known("path", false, true),
-    known("preset", true, true),
-    known("program", false, true),
-    known("quiet", false, false),
-    known("require_receipt", true, true),
-    known("set", false, false),
-    known("templates", true, true),
-    known("tokens", false, false),
-    known("trace", true, true),
-    known("verbose", false, false),
-    known("version", false, false),
+    known("arch").in_file().variable().effect(Effect::Harmless).default("of the GPUs that are here, else all tested ones"),
+    known("cache_dir").in_file().variable().path(),
+    known("cache_max_entries").in_file().variable().default("50000"),
+    known("cache_max_size").in_file().variable().default("4GiB"),
+    known("cache_ro").in_file().variable().path(),
+    known("cache_trust").in_file().variable().default("false"),
+    known("color").in_file().effect(Effect::Harmless).default("auto"),
+    known("compile_memory").in_file().variable().default("8GiB"),
+    known("compile_timeout").in_file().variable().default("5m"),
+    known("config").variable().path(),
+    known("constants").in_file().effect(Effect::Harmless),
+    known("env_file").in_file().variable().path(),
+    known("help"),
+    known("jobs").in_file().variable().effect(Effect::Harmless).default("cores, as far as memory allows"),
+    known("json"),
+    known("layers").variable().default("all"),
+    known("lock_timeout").in_file().variable().default("60s"),
+    known("miss").in_file().variable().effect(Effect::Policy).default("compile"),
+    known("nvrtc").in_file().variable().path().default("looked for, else fetched"),
+    known("offline").in_file().variable().effect(Effect::Policy).default("false"),
+    known("path").variable().default("auto"),
+    known("preset").in_file().variable().effect(Effect::Harmless),
+    known("program").variable().path().default("looked for"),
+    known("quiet"),
+    known("require_receipt").in_file().variable().path().effect(Effect::Policy),
+    known("set"),
+    known("templates").in_file().variable().path().default("the built-in families"),
+    known("tokens"),
+    known("trace").in_file().variable().path(),
+    known("verbose"),
+    known("version"),
 ];
+
+/// Variables of others that are listened to.
+pub const OTHERS: &[&str] = &[
+    "CONDA_PREFIX",
+    "CUDA_HOME",
+    "CUDA_PATH",
+    "HOME",
+    "LD_LIBRARY_PATH",
+    "NVRTC_APPEND_FLAGS",
+    "NVRTC_PREPEND_FLAGS",
+    "RUST_LOG",
+    "VIRTUAL_ENV",
+    "XDG_CACHE_HOME",
+    "XDG_DATA_HOME",
+];
+
+/// The setting of this name.
+#[must_use]
+pub fn setting(name: &str) -> Option<&'static KnownSetting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+/// The setting of this variable, `JITC_CACHE_DIR`.
+#[must_use]
+pub fn of_variable(variable: &str) -> Option<&'static KnownSetting> {
+    let by_variable = |s: &&KnownSetting| s.variable && s.variable_name() == variable;
+    SETTINGS.iter().find(by_variable)
+}
 
 /// Names that `jitc.toml` may have at its top level.
 pub(super) fn in_file() -> impl Iterator<Item = &'static str> + Clone {
@@ -90,5 +176,15 @@ mod tests {
     fn a_setting_in_other_letters_is_reserved_too() {
         assert!(why_reserved("Cache_Dir").is_some());
         assert!(why_reserved("cache_dirs").is_none());
+    }
+
+    #[test]
+    fn a_file_that_nobody_named_says_only_these() {
+        let harmless = SETTINGS.iter().filter(|s| s.effect == Effect::Harmless);
+        let names: Vec<&str> = harmless.map(|s| s.name).collect();
+        assert_eq!(names, ["arch", "color", "constants", "jobs", "preset"]);
+        let policies = SETTINGS.iter().filter(|s| s.effect == Effect::Policy);
+        let names: Vec<&str> = policies.map(|s| s.name).collect();
+        assert_eq!(names, ["miss", "offline", "require_receipt"]);
     }
 }

@@ -1,5 +1,6 @@
 //! A value as text, and where it was written.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -24,6 +25,10 @@ pub enum Source {
         /// Line, from 1.
         line: usize,
     },
+    /// A line of a matrix or a trace, which the message names.
+    Line(usize),
+    /// It was found in or above the working folder.
+    WorkingFolder,
     /// A preset, which whoever named it asked for.
     Preset(String),
     /// A former name of a family, which stands for it.
@@ -43,6 +48,8 @@ impl fmt::Display for Source {
                 write!(f, "environment file {}, line {line}", path.display())
             }
             Self::ConfigFile { path, line } => write!(f, "{}, line {line}", path.display()),
+            Self::Line(line) => write!(f, "line {line}"),
+            Self::WorkingFolder => f.write_str("found from the working folder"),
             Self::Preset(name) => write!(f, "preset {name}"),
             Self::FormerName(name) => write!(f, "the name {name}"),
             Self::Api => f.write_str("the embedding program"),
@@ -58,4 +65,20 @@ pub struct Setting {
     pub value: String,
     /// Where it was written.
     pub source: Source,
+}
+
+/// A value byte for byte, and where it was written.
+#[derive(Debug, Clone)]
+pub(super) struct Raw {
+    pub(super) value: OsString,
+    pub(super) source: Source,
+}
+
+impl From<Setting> for Raw {
+    fn from(setting: Setting) -> Self {
+        Self {
+            value: setting.value.into(),
+            source: setting.source,
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Invariant: what the program says here holds over what the settings say.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use dashmap::DashMap;
@@ -86,6 +87,7 @@ impl JitBuilder {
     /// Reads the families; touches neither cache nor compiler.
     pub fn build(self) -> Result<Jit, Error> {
         let mut config = self.config;
+        config.check_values()?;
         let registry = match self.registry {
             Some(registry) => registry,
             None => Registry::load(config.templates().as_deref())?,
@@ -99,6 +101,22 @@ impl JitBuilder {
                 let present = variable_of(present);
                 tracing::warn!("{} sets what {present} does; the former name will go", set.source);
             }
+        }
+        let constants = registry.families().flat_map(|f| f.constants.values());
+        let mut variables: BTreeSet<String> = constants.flat_map(|c| c.variables.iter().cloned()).collect();
+        variables.extend(
+            registry
+                .families()
+                .flat_map(|f| f.preset_variables.iter().cloned()),
+        );
+        for line in config.unknown_variables(&variables)? {
+            tracing::warn!("{line}");
+        }
+        if let Some(file) = config.file() {
+            tracing::info!("settings are read from {}", file.display());
+        }
+        if let Some(passed_over) = config.passed_over() {
+            tracing::warn!("{passed_over}");
         }
         let policy = Policy::new(&config, self.miss, self.receipt)?;
         let worker = self.worker.unwrap_or_else(|| match config.program() {

@@ -8,7 +8,7 @@ use crate::engine::build::parameter_info::ParameterError;
 use crate::engine::build::render::RenderError;
 use crate::engine::build::toolchain::ToolchainError;
 use crate::engine::cache::{CacheError, Drift, ReceiptError};
-use crate::engine::config::ConfigError;
+use crate::engine::config::{ConfigError, Source};
 use crate::engine::request::matrix::MatrixError;
 use crate::engine::request::select::SelectError;
 use crate::engine::request::spec::SpecError;
@@ -94,11 +94,23 @@ pub enum Error {
     /// A trace cannot be read; the message names the file.
     #[error("trace: {0}")]
     Trace(std::io::Error),
+    /// A line of a trace asks for what there is not.
+    #[error("{}, line {line}: {source}", path.display())]
+    TraceLine {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Why.
+        source: Box<SelectError>,
+    },
     /// A receipt that is required, or to be checked, cannot be used.
-    #[error("the receipt {} cannot be used: {source}", path.display())]
+    #[error("the receipt {} ({origin}) cannot be used: {source}", path.display())]
     Receipt {
         /// Which.
         path: PathBuf,
+        /// Who named it.
+        origin: Source,
         /// Why.
         source: ReceiptError,
     },
@@ -144,7 +156,7 @@ impl Error {
         match self {
             Self::Config(_) => ErrorKind::Config,
             Self::Template(_) | Self::Parameters(_) => ErrorKind::Template,
-            Self::Spec(_) | Self::Matrix { .. } | Self::Trace(_) => ErrorKind::Spec,
+            Self::Spec(_) | Self::Matrix { .. } | Self::Trace(_) | Self::TraceLine { .. } => ErrorKind::Spec,
             Self::Render(_) => ErrorKind::Render,
             Self::Toolchain(_) => ErrorKind::Toolchain,
             Self::Cache(_) => ErrorKind::Cache,

@@ -11,7 +11,7 @@ use super::Error;
 use super::trace::Trace;
 use crate::engine::build::request::CompileRequest;
 use crate::engine::cache::{Cache, Drift, Fetched, Receipt, ReceiptError};
-use crate::engine::config::{Config, MissPolicy};
+use crate::engine::config::{Config, MissPolicy, Source};
 use crate::engine::regular_file::{self, MAX_RECORDS};
 use crate::engine::request::spec::KernelSpec;
 
@@ -19,7 +19,8 @@ use crate::engine::request::spec::KernelSpec;
 pub(super) struct Policy {
     pub(super) miss: MissPolicy,
     pub(super) trace: Option<Trace>,
-    required: Option<PathBuf>,
+    /// Its file, and who named it.
+    required: Option<(PathBuf, Source)>,
     templates: Option<PathBuf>,
     receipt: Mutex<Option<Arc<Receipt>>>,
 }
@@ -36,7 +37,7 @@ impl Policy {
                 None => config.miss()?,
             },
             trace: config.trace().map(Trace::new),
-            required: config.require_receipt(),
+            required: config.require_receipt().zip(config.source_of("require_receipt")),
             templates: config.templates(),
             receipt: Mutex::new(receipt.map(Arc::new)),
         })
@@ -85,9 +86,10 @@ impl Policy {
     /// Read once; what the program gave holds over what the settings name.
     fn receipt(&self) -> Result<Option<Arc<Receipt>>, Error> {
         let mut held = self.receipt.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (None, Some(path)) = (&*held, &self.required) {
+        if let (None, Some((path, origin))) = (&*held, &self.required) {
             let unreadable = |source: ReceiptError| Error::Receipt {
                 path: path.clone(),
+                origin: origin.clone(),
                 source,
             };
             let bytes = regular_file::read(path, MAX_RECORDS).map_err(|e| unreadable(e.into()))?;

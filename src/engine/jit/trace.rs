@@ -31,6 +31,9 @@ pub struct TraceLine {
     pub constants: BTreeMap<String, serde_json::Value>,
     /// Time inside the compiler, microseconds.
     pub compile_us: u64,
+    /// Where it stands in its file, from 1; 0 of one that was not read from any.
+    #[serde(skip)]
+    pub line: usize,
 }
 
 impl TraceLine {
@@ -54,7 +57,11 @@ pub fn read_trace(path: &Path) -> io::Result<Vec<TraceLine>> {
     let lines = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty());
     lines
         .map(|(n, line)| {
-            serde_json::from_str(line).map_err(|e| {
+            let parsed = serde_json::from_str(line).map(|parsed| TraceLine {
+                line: n + 1,
+                ..parsed
+            });
+            parsed.map_err(|e| {
                 let reason = format!("{}, line {}: no line of a trace: {e}", path.display(), n + 1);
                 io::Error::new(io::ErrorKind::InvalidData, reason)
             })
@@ -84,6 +91,7 @@ impl Trace {
             arch: request.arch(),
             constants: request.constants().clone(),
             compile_us,
+            line: 0,
         };
         if let Err(reason) = self.append(&line)
             && !self.warned.swap(true, Ordering::Relaxed)

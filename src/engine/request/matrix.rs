@@ -1,17 +1,22 @@
 //! A matrix: which variants to warm, written down once.
 //!
 //! Invariant: what a matrix asks for is either in its expansion or counted as
-//! left out by a constraint; a name or value that fits nothing is an error.
+//! left out by a constraint; a name or value that fits nothing is an error that gives its
+//! line. Settings hold where a block says nothing; a flag that says what a block says too
+//! is refused.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
-use crate::engine::regular_file::{MAX_TOML, read_text};
-use crate::engine::request::spec::{KernelSpec, SpecError, count_variants};
+use crate::engine::config::text_file::{self, line_of};
+use crate::engine::config::{Config, Setting, Source, scalar};
+use crate::engine::request::spec::{KernelSpec, SpecError, check_names, check_preset, parse_archs};
 use crate::engine::request::target::Arch;
-use crate::engine::request::template::{NamedFamily, Registry};
+use crate::engine::request::template::{Constant, NamedFamily, Registry};
+use crate::engine::suggest::did_you_mean;
 
 /// Why a matrix cannot be expanded.
 #[derive(Debug, thiserror::Error)]
@@ -20,22 +25,23 @@ pub enum MatrixError {
     /// It cannot be read.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    /// It is not what a matrix looks like.
+    /// A line is wrong, or fits nothing.
     #[error("line {line}: {reason}")]
-    Syntax {
+    Line {
         /// Line, from 1.
         line: usize,
-        /// What was wrong.
-        reason: String,
-    },
-    /// A part of it fits nothing.
-    #[error("[[warm]] number {block}: {reason}")]
-    Block {
-        /// Which block, from 1.
-        block: usize,
         /// What was wrong, and what would be right.
         reason: String,
     },
+    /// A value is wrong, of the matrix or of the settings; the message says where.
+    #[error(transparent)]
+    Spec(Box<SpecError>),
+}
+
+impl From<SpecError> for MatrixError {
+    fn from(error: SpecError) -> Self {
+        Self::Spec(Box::new(error))
+    }
 }
 
 /// What a matrix asks for.
@@ -48,182 +54,316 @@ pub struct Expansion {
 }
 
 /// A parsed matrix.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 pub struct Matrix {
-    warm: Vec<Block>,
+    blocks: Vec<Block>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// One `[[warm]]`.
+#[derive(Debug, Default)]
 struct Block {
-    families: OneOrMore,
-    archs: Option<OneOrMore>,
-    #[serde(default)]
-    constants: BTreeMap<String, OneOrMore>,
+    line: usize,
+    families: Vec<Word>,
+    archs: Option<Vec<Word>>,
+    /// By the name that was written.
+    constants: BTreeMap<String, (usize, Vec<Word>)>,
 }
 
-/// A value, or a list of values.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum OneOrMore {
-    More(Vec<toml::Value>),
-    One(toml::Value),
-}
-
-impl OneOrMore {
-    fn texts(&self) -> Vec<String> {
-        let text = |value: &toml::Value| match value {
-            toml::Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        match self {
-            Self::More(values) => values.iter().map(text).collect(),
-            Self::One(value) => vec![text(value)],
-        }
-    }
+/// A value and its line.
+#[derive(Debug, Clone)]
+struct Word {
+    line: usize,
+    text: String,
 }
 
 impl Matrix {
-    /// Reads a matrix from a file.
+    /// Reads a matrix from a file: regular, at most 1 MiB, UTF-8 with or without a byte
+    /// order mark.
     pub fn read(path: &Path) -> Result<Self, MatrixError> {
-        Self::parse(&read_text(path, MAX_TOML)?)
+        Self::parse(&text_file::read(path)?.0)
     }
 
     /// Parses a matrix; docs/CACHE.md shows one.
     pub fn parse(text: &str) -> Result<Self, MatrixError> {
-        toml::from_str(text).map_err(|e| MatrixError::Syntax {
-            line: e.span().map_or(1, |s| text[..s.start].matches('\n').count() + 1),
-            reason: e.message().to_owned(),
-        })
+        let table = DeTable::parse(text).map_err(|e| {
+            let at = e.span().map_or(0, |span| span.start);
+            bad(line_of(text, at), e.message())
+        })?;
+        let mut blocks = Vec::new();
+        for (key, value) in table.get_ref() {
+            let line = line_of(text, key.span().start);
+            match (key.get_ref().as_ref(), value.get_ref()) {
+                ("warm", DeValue::Array(tables)) => {
+                    for table in tables {
+                        blocks.push(Block::parse(text, table)?);
+                    }
+                }
+                ("warm", _) => return Err(bad(line, "expected [[warm]]")),
+                (name, _) => return Err(unknown(line, name, &["warm"])),
+            }
+        }
+        if blocks.is_empty() {
+            return Err(bad(1, "expected at least one [[warm]]"));
+        }
+        Ok(Self { blocks })
     }
 
-    /// Every variant that it asks for, each once. `archs` holds where a block
-    /// names none.
-    pub fn expand(&self, registry: &Registry, archs: &[Arch]) -> Result<Expansion, MatrixError> {
+    /// Every variant that it asks for, each once: over the constants and the preset of the
+    /// settings. Where a block names no arch, those of the settings hold, else `usual`.
+    ///
+    /// # Errors
+    /// A name or value that fits nothing, and a flag that says what a block says too, or
+    /// that none of its families knows.
+    pub fn expand(
+        &self,
+        registry: &Registry,
+        config: &Config,
+        usual: impl FnOnce() -> Vec<Arch>,
+    ) -> Result<Expansion, MatrixError> {
+        let archs = match config.arch() {
+            Some(setting) => parse_archs(&setting)?,
+            None => usual(),
+        };
+        let mut all: Vec<NamedFamily> = Vec::new();
         let mut expansion = Expansion {
             specs: Vec::new(),
             skipped: 0,
         };
-        for (n, block) in self.warm.iter().enumerate() {
-            block
-                .expand(registry, archs, &mut expansion)
-                .map_err(|reason| MatrixError::Block { block: n + 1, reason })?;
+        let blocks: Vec<(&Block, Vec<NamedFamily>)> = self
+            .blocks
+            .iter()
+            .map(|block| Ok((block, block.families(registry)?)))
+            .collect::<Result<_, MatrixError>>()?;
+        for (_, families) in &blocks {
+            all.extend(families.iter().cloned());
+        }
+        // Flags are about these families; the file's constants may be other families'.
+        check_names(registry.families(), config)?;
+        check_preset(all.iter().map(NamedFamily::family), config)?;
+        if let Some(flag) = config.flag_constants().iter().find(|flag| {
+            !all.iter()
+                .any(|family| family.family().constants.contains_key(&flag.name))
+        }) {
+            return Err(SpecError::UnknownConstant {
+                constant: flag.name.clone(),
+                origin: Source::Flag(flag.flag.clone()),
+                hint: ": no family of the matrix declares it".to_owned(),
+            }
+            .into());
+        }
+        for (block, families) in &blocks {
+            block.expand(families, config, &archs, &mut expansion)?;
         }
         Ok(expansion)
     }
 }
 
 impl Block {
-    fn expand(&self, registry: &Registry, archs: &[Arch], out: &mut Expansion) -> Result<(), String> {
-        let mut families: Vec<NamedFamily> = Vec::new();
-        for glob in self.families.texts() {
-            let wanted = registry.fitting(|name| matches_glob(&glob, name));
-            let none = wanted.is_empty();
-            families.extend(wanted);
-            if none {
-                let known: Vec<_> = registry.families().map(|f| f.name.as_str()).collect();
-                return Err(format!(
-                    "no family is called `{glob}`: there are {}",
-                    known.join(", ")
-                ));
+    fn parse(text: &str, table: &Spanned<DeValue<'_>>) -> Result<Self, MatrixError> {
+        let mut block = Self {
+            line: line_of(text, table.span().start),
+            ..Self::default()
+        };
+        let DeValue::Table(fields) = table.get_ref() else {
+            return Err(bad(block.line, "expected [[warm]]"));
+        };
+        for (key, value) in fields {
+            let line = line_of(text, key.span().start);
+            match (key.get_ref().as_ref(), value.get_ref()) {
+                ("families", _) => block.families = words(text, key.get_ref(), value)?,
+                ("archs", _) => block.archs = Some(words(text, key.get_ref(), value)?),
+                ("constants", DeValue::Table(constants)) => {
+                    for (key, value) in constants {
+                        let line = line_of(text, key.span().start);
+                        let words = words(text, key.get_ref(), value)?;
+                        block.constants.insert(key.get_ref().to_string(), (line, words));
+                    }
+                }
+                ("constants", _) => return Err(bad(line, "`constants` is a table: [warm.constants]")),
+                (name, _) => return Err(unknown(line, name, &["families", "archs", "constants"])),
             }
         }
-        let archs = match &self.archs {
-            Some(archs) => selected_archs(&archs.texts())?,
-            None => archs.to_vec(),
+        if block.families.is_empty() {
+            return Err(bad(
+                block.line,
+                "`families` is missing: name them, or a glob such as \"*\"",
+            ));
+        }
+        Ok(block)
+    }
+
+    fn families(&self, registry: &Registry) -> Result<Vec<NamedFamily>, MatrixError> {
+        let mut families: Vec<NamedFamily> = Vec::new();
+        for Word { line, text: glob } in &self.families {
+            let wanted = registry.fitting(|name| matches_glob(glob, name));
+            if wanted.is_empty() {
+                let known: Vec<_> = registry.families().map(|f| f.name.as_str()).collect();
+                let known = known.join(", ");
+                return Err(bad(
+                    *line,
+                    format!("no family is called `{glob}`: there are {known}"),
+                ));
+            }
+            families.extend(wanted);
+        }
+        Ok(families)
+    }
+
+    fn expand(
+        &self,
+        families: &[NamedFamily],
+        config: &Config,
+        archs: &[Arch],
+        out: &mut Expansion,
+    ) -> Result<(), MatrixError> {
+        let archs = match (&self.archs, config.arch().map(|setting| setting.source)) {
+            (Some(own), Some(Source::Flag(flag))) => {
+                let line = own.first().map_or(self.line, |word| word.line);
+                return Err(said_twice(line, "archs", &flag));
+            }
+            (Some(own), _) => selected_archs(own)?,
+            (None, _) => archs.to_vec(),
         };
-        for name in self.constants.keys() {
-            if !families.iter().any(|f| f.family().constant(name).is_some()) {
-                return Err(format!("none of its families declares a constant `{name}`"));
+        for (name, (line, _)) in &self.constants {
+            let declared = families.iter().filter_map(|f| f.family().constant(name));
+            let present: Vec<&str> = declared.map(|constant| constant.name.as_str()).collect();
+            if present.is_empty() {
+                return Err(bad(
+                    *line,
+                    format!("none of its families declares a constant `{name}`"),
+                ));
+            }
+            let flags = config.flag_constants().iter();
+            if let Some(flag) = flags.rev().find(|flag| present.contains(&flag.name.as_str())) {
+                return Err(said_twice(*line, name, &flag.flag));
             }
         }
         let before = out.specs.len();
-        for family in &families {
+        for named in families {
+            let values = self.values(named)?;
+            let written = |constant: &Constant| values.get(&constant.name).cloned();
             let already = out.specs.len() + out.skipped;
-            for set in self.product(family, archs.len(), already)? {
-                let set: Vec<_> = set.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-                for arch in &archs {
-                    match KernelSpec::new(family, set.iter().copied(), *arch) {
-                        Ok(spec) => out.specs.push(spec),
-                        Err(SpecError::Constraint { .. }) => out.skipped += 1,
-                        Err(error) => return Err(error.to_string()),
-                    }
-                }
-            }
+            let expanded = KernelSpec::expand_over(named, config, &written, &archs, already);
+            let (specs, skipped) = expanded.map_err(|error| match error {
+                SpecError::TooMany { .. } => bad(self.line, error.to_string()),
+                error => error.into(),
+            })?;
+            out.specs.extend(specs);
+            out.skipped += skipped;
         }
         if out.specs.len() == before {
-            return Err("its families' constraints allow none of its combinations".to_owned());
+            return Err(bad(
+                self.line,
+                "its families' constraints allow none of its combinations",
+            ));
         }
         Ok(())
     }
 
-    /// Every combination of this block's values for the constants of a family;
-    /// constants of its other families are left to those. Counted before any is made,
-    /// for so many architectures and with what there is already.
-    fn product(
-        &self,
-        named: &NamedFamily,
-        archs: usize,
-        already: usize,
-    ) -> Result<Vec<Vec<(String, String)>>, String> {
+    /// This block's values for the constants of a family, by present name; constants of its
+    /// other families are left to those.
+    fn values(&self, named: &NamedFamily) -> Result<BTreeMap<String, Vec<Setting>>, MatrixError> {
         let lacks = |name: &str| named.former_name().is_some_and(|f| f.lacked.contains(name));
-        let mut lists: Vec<(&String, Vec<String>)> = Vec::new();
-        for (name, values) in &self.constants {
+        let mut values = BTreeMap::new();
+        for (name, (_, words)) in &self.constants {
             let constant = named.family().constant(name);
             let Some(constant) = constant.filter(|constant| !lacks(&constant.name)) else {
                 continue;
             };
             let mut texts = Vec::new();
-            for text in values.texts() {
-                if text.contains(['*', '?']) {
-                    let all = constant
-                        .legal
-                        .listed()
-                        .ok_or_else(|| format!("{name}: `{text}`: a range has no list to choose from"))?;
-                    let before = texts.len();
-                    texts.extend(all.into_iter().filter(|value| matches_glob(&text, value)));
-                    if texts.len() == before {
-                        return Err(format!("{name}: `{text}` fits none of {}", constant.legal));
-                    }
-                } else {
-                    texts.push(text);
+            for Word { line, text } in words {
+                let at_line = |value: String| Setting {
+                    value,
+                    source: Source::Line(*line),
+                };
+                if !text.contains(['*', '?']) {
+                    texts.push(at_line(text.clone()));
+                    continue;
+                }
+                let all = constant.legal.listed().ok_or_else(|| {
+                    bad(
+                        *line,
+                        format!("{name}: `{text}`: a range has no list to choose from"),
+                    )
+                })?;
+                let before = texts.len();
+                let fitting = all.into_iter().filter(|value| matches_glob(text, value));
+                texts.extend(fitting.map(at_line));
+                if texts.len() == before {
+                    return Err(bad(
+                        *line,
+                        format!("{name}: `{text}` fits none of {}", constant.legal),
+                    ));
                 }
             }
-            lists.push((name, texts));
+            values.insert(constant.name.clone(), texts);
         }
-        let lengths = lists.iter().map(|(_, texts)| texts.len());
-        let family = &named.family().name;
-        count_variants(family, lengths.chain([archs]), already).map_err(|e| e.to_string())?;
-        let mut product = vec![Vec::new()];
-        for (name, texts) in lists {
-            product = product
-                .iter()
-                .flat_map(|set: &Vec<_>| {
-                    texts.iter().map(|text| {
-                        let mut set = set.clone();
-                        set.push((name.clone(), text.clone()));
-                        set
-                    })
-                })
-                .collect();
-        }
-        Ok(product)
+        Ok(values)
     }
 }
 
-fn selected_archs(texts: &[String]) -> Result<Vec<Arch>, String> {
+fn bad(line: usize, reason: impl Into<String>) -> MatrixError {
+    MatrixError::Line {
+        line,
+        reason: reason.into(),
+    }
+}
+
+fn unknown(line: usize, name: &str, known: &[&str]) -> MatrixError {
+    let hint = did_you_mean(name, known.iter().copied());
+    bad(
+        line,
+        format!("unknown name `{name}`{hint}: known are {}", known.join(", ")),
+    )
+}
+
+fn said_twice(line: usize, name: &str, flag: &str) -> MatrixError {
+    bad(
+        line,
+        format!("{name} is set here and by flag {flag}: leave one of them out"),
+    )
+}
+
+/// A value, or a list of values.
+fn words(text: &str, name: &str, value: &Spanned<DeValue<'_>>) -> Result<Vec<Word>, MatrixError> {
+    let items = match value.get_ref() {
+        DeValue::Array(items) => items.iter().collect(),
+        _ => vec![value],
+    };
+    let line = |value: &Spanned<DeValue<'_>>| line_of(text, value.span().start);
+    if items.is_empty() {
+        return Err(bad(
+            line(value),
+            format!("`{name}` is an empty list: name a value, or leave it out"),
+        ));
+    }
+    let word = |item: &Spanned<DeValue<'_>>| {
+        let text = scalar(item).ok_or_else(|| {
+            bad(
+                line(item),
+                format!("`{name}` takes a number, a text, true or false, or an array of these"),
+            )
+        })?;
+        Ok(Word {
+            line: line(item),
+            text,
+        })
+    };
+    items.into_iter().map(word).collect()
+}
+
+fn selected_archs(words: &[Word]) -> Result<Vec<Arch>, MatrixError> {
     let mut archs = Vec::new();
-    for text in texts {
+    for Word { line, text } in words {
         if text.contains(['*', '?']) {
             let before = archs.len();
             let tested = Arch::TESTED.into_iter();
             archs.extend(tested.filter(|arch| matches_glob(text, &arch.to_string())));
             if archs.len() == before {
-                return Err(format!("no architecture fits `{text}`"));
+                return Err(bad(*line, format!("no architecture fits `{text}`")));
             }
         } else {
-            archs.push(text.parse::<Arch>().map_err(|e| e.to_string())?);
+            archs.push(text.parse::<Arch>().map_err(|e| bad(*line, e.to_string()))?);
         }
     }
     Ok(archs)
@@ -261,76 +401,4 @@ pub fn matches_glob(glob: &str, text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn expand(text: &str) -> Result<Expansion, MatrixError> {
-        let registry = Registry::load(None).expect("families");
-        Matrix::parse(text)?.expand(&registry, &["sm_90a".parse().expect("arch")])
-    }
-
-    #[test]
-    fn a_star_stands_for_any_run_and_a_question_mark_for_one() {
-        for (glob, text) in [
-            ("*", ""),
-            ("wo_*", "wo_gemv"),
-            ("*_ge?v", "wo_gemv"),
-            ("a*b*c", "aXbXbc"),
-            ("x", "x"),
-        ] {
-            assert!(matches_glob(glob, text), "{glob} {text}");
-        }
-        for (glob, text) in [
-            ("", "x"),
-            ("wo_", "wo_gemv"),
-            ("?", ""),
-            ("a*b", "abc"),
-            ("*x", "y"),
-        ] {
-            assert!(!matches_glob(glob, text), "{glob} {text}");
-        }
-    }
-
-    #[test]
-    fn lists_and_globs_make_products() {
-        let text = "[[warm]]\nfamilies = 'wo_gem?'\narchs = ['sm_90a', 'sm_12*']\n\
-                    [warm.constants]\nwo_split = [1, 8]\naccumulate = '*'\n";
-        let expansion = expand(text).expect("expanded");
-        assert_eq!((expansion.specs.len(), expansion.skipped), (2 * 3 * 3, 0));
-    }
-
-    #[test]
-    fn what_a_constraint_forbids_is_left_out_and_counted() {
-        let text = "[[warm]]\nfamilies = ['wo_gemv']\n[warm.constants]\n\
-                    geometry = 'original'\nwo_split = '*'\nslice_ctas = [4]\n";
-        let expansion = expand(text).expect("expanded");
-        assert!(expansion.skipped > 0);
-        assert_eq!(expansion.specs.len() + expansion.skipped, 4);
-    }
-
-    #[test]
-    fn what_fits_nothing_is_an_error_that_says_where() {
-        for (text, words) in [
-            (
-                "[[warm]]\nfamilies = 'nope*'\n",
-                "[[warm]] number 1: no family is called `nope*`",
-            ),
-            (
-                "[[warm]]\nfamilies = '*'\n[warm.constants]\nno_such = 1\n",
-                "none of its families declares a constant",
-            ),
-            (
-                "[[warm]]\nfamilies = 'wo_gemv'\n[warm.constants]\nwo_split = 3\n",
-                "`3` is not legal",
-            ),
-            (
-                "[[warm]]\nfamilies = 'wo_gemv'\narchs = 'sm_7*'\n",
-                "no architecture fits",
-            ),
-            ("[[warm]]\n\nfamilly = 'x'\n", "line 3: unknown field"),
-        ] {
-            let error = expand(text).expect_err(text).to_string();
-            assert!(error.contains(words), "{error}");
-        }
-    }
-}
+mod tests;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::engine::config::{Config, Setting};
 use crate::engine::request::spec::{
-    KernelSpec, SpecError, SpecId, check_names, count_variants, parse, parse_archs, preset,
+    KernelSpec, SpecError, SpecId, check_names, check_preset, count_variants, parse, parse_archs, preset,
 };
 use crate::engine::request::target::Arch;
 use crate::engine::request::template::{Family, NamedFamily, Registry, TemplateError};
@@ -77,6 +77,7 @@ impl Registry {
             );
         }
         let families: Vec<&Arc<Family>> = candidates.iter().map(NamedFamily::family).collect();
+        check_preset(families.iter().copied(), config)?;
         let dropped = dropped(&families, config)?;
         let mut selection = Selection {
             families: Vec::new(),

@@ -3,6 +3,8 @@
 //! Invariant: every declared constant has a legal value, every constraint holds
 //! and every derived constant is worked out. Later stages never check again.
 
+mod error;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -12,127 +14,14 @@ use crate::engine::config::{Config, Setting, Source};
 use crate::engine::request::constant::Value;
 use crate::engine::request::regions::{Table, TableError};
 use crate::engine::request::target::Arch;
-use crate::engine::request::template::{Entry, Family, NamedFamily, Preset, Size};
+use crate::engine::request::template::{Constant, Entry, Family, NamedFamily, Preset, Size};
 use crate::engine::suggest::did_you_mean;
+
+pub use error::SpecError;
 
 /// The most variants of one request: as many entries as a cache keeps unless it is told
 /// otherwise. More is a slip, and would take all memory before the first is compiled.
 pub const MAX_VARIANTS: usize = 50_000;
-
-/// Why a request is no kernel.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SpecError {
-    /// A constant's value is illegal.
-    #[error("{family}: {constant} ({origin}): {reason}")]
-    Value {
-        /// The family.
-        family: String,
-        /// The constant.
-        constant: String,
-        /// Where the value was written.
-        origin: Source,
-        /// What was wrong and what is legal.
-        reason: String,
-    },
-    /// A constant's value is legal in none of the families that declare it.
-    #[error("{constant} ({origin}): {reason}")]
-    LegalNowhere {
-        /// The constant.
-        constant: String,
-        /// Where the value was written.
-        origin: Source,
-        /// What was wrong, and what is legal in which family.
-        reason: String,
-    },
-    /// Constants that no family takes together.
-    #[error("{0}")]
-    NoFamily(String),
-    /// More variants than are made at once.
-    #[error("{what}: asks for {count} variants: at most {MAX_VARIANTS} are made at once; name fewer values")]
-    TooMany {
-        /// The family, or the part of a matrix.
-        what: String,
-        /// How many, counted and not made.
-        count: u64,
-    },
-    /// Nobody declares this constant.
-    #[error("unknown constant `{constant}` ({origin}){hint}")]
-    UnknownConstant {
-        /// The name.
-        constant: String,
-        /// Where it was written.
-        origin: Source,
-        /// A suggestion, or nothing.
-        hint: String,
-    },
-    /// Constants that do not go together.
-    #[error("{family}: constraint `{rule}` does not hold for {values}: {because}")]
-    Constraint {
-        /// The family.
-        family: String,
-        /// The rule.
-        rule: String,
-        /// The values that it speaks of, with their sources.
-        values: String,
-        /// Why the rule is there.
-        because: String,
-    },
-    /// A derived constant could not be worked out.
-    #[error("{family}: {reason}")]
-    Derived {
-        /// The family.
-        family: String,
-        /// What went wrong.
-        reason: String,
-    },
-    /// An arch that lacks what the family needs.
-    #[error("{family}: {arch} is too old: expected {oldest} or newer")]
-    TooOld {
-        /// The family.
-        family: String,
-        /// What was asked for.
-        arch: Arch,
-        /// The oldest that will do.
-        oldest: Arch,
-    },
-    /// A preset that the family does not have.
-    #[error("{family}: preset ({origin}): {reason}")]
-    Preset {
-        /// The family.
-        family: String,
-        /// Where it was written.
-        origin: Source,
-        /// What was wrong and what there is.
-        reason: String,
-    },
-    /// A constant that says otherwise than the former name of the family.
-    #[error(
-        "{family}: {constant} = {value} ({origin}) contradicts `{name}`, the former name of `{family}` with {meaning}"
-    )]
-    FormerName {
-        /// The family.
-        family: String,
-        /// The constant.
-        constant: String,
-        /// What was asked for.
-        value: String,
-        /// Where it was written.
-        origin: Box<Source>,
-        /// The former name.
-        name: Box<str>,
-        /// What that stands for.
-        meaning: Box<str>,
-    },
-    /// An arch that is none.
-    #[error("arch ({origin}): {reason}")]
-    Arch {
-        /// Where it was written.
-        origin: Source,
-        /// What was wrong.
-        reason: crate::engine::request::target::ArchError,
-    },
-}
 
 /// One kernel to make.
 #[derive(Debug, Clone)]
@@ -161,12 +50,22 @@ impl KernelSpec {
         set: impl IntoIterator<Item = (&'a str, &'a str)>,
         arch: Arch,
     ) -> Result<Self, SpecError> {
+        Self::written(family, set, arch, &Source::Api)
+    }
+
+    /// The same, of texts that were written there.
+    pub fn written<'a>(
+        family: impl Into<NamedFamily>,
+        set: impl IntoIterator<Item = (&'a str, &'a str)>,
+        arch: Arch,
+        origin: &Source,
+    ) -> Result<Self, SpecError> {
         let named = family.into();
         let family = named.family();
         let mut assigned = defaults(family);
         for (name, text) in set {
-            let value = parse(family, name, text, &Source::Api)?;
-            assigned.insert(family.present_name(name).to_owned(), (value, Source::Api));
+            let value = parse(family, name, text, origin)?;
+            assigned.insert(family.present_name(name).to_owned(), (value, origin.clone()));
         }
         fix(&named, &mut assigned)?;
         Self::validate(family, &assigned, arch)
@@ -202,43 +101,41 @@ impl KernelSpec {
         archs: &[Arch],
         taken: &dyn Fn(&str, &str) -> bool,
     ) -> Result<Vec<Self>, SpecError> {
-        let family = named.family();
-        let preset = preset(family, config)?;
-        let mut product = vec![defaults(family)];
-        let mut set = Vec::new();
-        for constant in family.constants.values() {
-            if let Some(setting) = config.constant(&constant.name, &constant.variables) {
-                set.push((constant, setting));
-            }
-        }
-        let lengths = set.iter().map(|(constant, setting)| {
-            let texts = setting.value.split(',');
-            texts.filter(|text| taken(&constant.name, text)).count()
-        });
-        count_variants(&family.name, lengths.chain([archs.len()]), 0)?;
-        for (constant, Setting { value, source }) in set {
-            let mut next = Vec::new();
-            for text in value.split(',').filter(|text| taken(&constant.name, text)) {
-                let value = parse(family, &constant.name, text, &source)?;
-                for assigned in &product {
-                    let mut assigned = assigned.clone();
-                    assigned.insert(constant.name.clone(), (value.clone(), source.clone()));
-                    next.push(assigned);
-                }
-            }
-            product = next;
-        }
+        let written = |constant: &Constant| {
+            let texts = of_settings(constant, config)?.into_iter();
+            Some(texts.filter(|text| taken(&constant.name, &text.value)).collect())
+        };
         let mut specs = Vec::new();
-        for mut assigned in product {
-            fix(named, &mut assigned)?;
-            if let Some(preset) = preset {
-                apply(family, preset, &mut assigned)?;
-            }
+        for assigned in product(named, config, &written, archs.len(), 0)? {
             for arch in archs {
-                specs.push(Self::validate(family, &assigned, *arch)?);
+                specs.push(Self::validate(named.family(), &assigned, *arch)?);
             }
         }
         Ok(specs)
+    }
+
+    /// The product of the values that `written` gives for a constant, and of those of the
+    /// settings for the others. Combinations that a constraint does not allow are counted.
+    /// So many variants there are `already`.
+    pub(crate) fn expand_over(
+        named: &NamedFamily,
+        config: &Config,
+        written: &dyn Fn(&Constant) -> Option<Vec<Setting>>,
+        archs: &[Arch],
+        already: usize,
+    ) -> Result<(Vec<Self>, usize), SpecError> {
+        let over_settings = |constant: &Constant| written(constant).or_else(|| of_settings(constant, config));
+        let (mut specs, mut skipped) = (Vec::new(), 0);
+        for assigned in product(named, config, &over_settings, archs.len(), already)? {
+            for arch in archs {
+                match Self::validate(named.family(), &assigned, *arch) {
+                    Ok(spec) => specs.push(spec),
+                    Err(SpecError::Constraint { .. }) => skipped += 1,
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok((specs, skipped))
     }
 
     fn validate(family: &Arc<Family>, assigned: &Assigned, arch: Arch) -> Result<Self, SpecError> {
@@ -427,6 +324,19 @@ pub(crate) fn count_variants(
     }
 }
 
+/// Refuses a preset of the command line where none of the families has any.
+pub(crate) fn check_preset<'a>(
+    families: impl IntoIterator<Item = &'a Arc<Family>>,
+    config: &Config,
+) -> Result<(), SpecError> {
+    let by_flag = matches!(config.source_of("preset"), Some(Source::Flag(_)));
+    if by_flag && families.into_iter().all(|family| family.presets.is_empty()) {
+        let reason = "preset (flag --preset): none of these families has presets".to_owned();
+        return Err(SpecError::NoFamily(reason));
+    }
+    Ok(())
+}
+
 /// Parses a list of architectures.
 pub fn parse_archs(setting: &Setting) -> Result<Vec<Arch>, SpecError> {
     setting
@@ -454,6 +364,54 @@ fn identity(family: &Family, constants: &BTreeMap<String, Value>, arch: Arch) ->
         field(&value.literal());
     }
     SpecId(hash.finalize().into())
+}
+
+/// The values of a constant that the settings list.
+fn of_settings(constant: &Constant, config: &Config) -> Option<Vec<Setting>> {
+    let Setting { value, source } = config.constant(&constant.name, &constant.variables)?;
+    let one = |text: &str| Setting {
+        value: text.to_owned(),
+        source: source.clone(),
+    };
+    Some(value.split(',').map(one).collect())
+}
+
+/// Every combination of the values that are `written` for a constant, the others at their
+/// defaults, with what a former name and a preset stand for. They are counted before any
+/// is made, for so many architectures and with what there is `already`.
+fn product(
+    named: &NamedFamily,
+    config: &Config,
+    written: &dyn Fn(&Constant) -> Option<Vec<Setting>>,
+    archs: usize,
+    already: usize,
+) -> Result<Vec<Assigned>, SpecError> {
+    let family = named.family();
+    let preset = preset(family, config)?;
+    let constants = family.constants.values();
+    let lists: Vec<(&Constant, Vec<Setting>)> = constants.filter_map(|c| Some((c, written(c)?))).collect();
+    let lengths = lists.iter().map(|(_, values)| values.len());
+    count_variants(&family.name, lengths.chain([archs]), already)?;
+    let mut product = vec![defaults(family)];
+    for (constant, values) in lists {
+        let mut next = Vec::new();
+        for Setting { value, source } in values {
+            let value = parse(family, &constant.name, &value, &source)?;
+            for assigned in &product {
+                let mut assigned = assigned.clone();
+                assigned.insert(constant.name.clone(), (value.clone(), source.clone()));
+                next.push(assigned);
+            }
+        }
+        product = next;
+    }
+    for assigned in &mut product {
+        fix(named, assigned)?;
+        if let Some(preset) = preset {
+            apply(family, preset, assigned)?;
+        }
+    }
+    Ok(product)
 }
 
 /// Sets what a preset says where nobody said otherwise.

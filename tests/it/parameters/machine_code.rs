@@ -16,7 +16,7 @@ fn jit_over(templates: Option<&Path>, cache: &Path) -> Jit {
         cache_dir: Some(cache.to_path_buf()),
         ..Flags::default()
     };
-    Jit::new(Config::load(flags, Environment::capture(), cache).expect("settings")).expect("families")
+    Jit::new(Config::load(flags, Environment::capture()).expect("settings")).expect("families")
 }
 
 #[test]

@@ -1,5 +1,4 @@
 use std::collections::BTreeMap as Map;
-use std::path::Path;
 
 use super::*;
 use crate::engine::config::{Environment, FlagConstant, Flags};
@@ -51,7 +50,7 @@ fn config(set: &[(&str, &str)], env: &[(&str, &str)]) -> Config {
         .iter()
         .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
         .collect();
-    Config::load(flags, env, Path::new("/nowhere")).expect("config")
+    Config::load(flags, env).expect("config")
 }
 
 /// Family and `form` of every spec, and the notes; or the error.
@@ -152,10 +151,7 @@ fn a_preset_selects_among_the_families_that_have_presets() {
             .iter()
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
             .collect();
-        selected(
-            &[],
-            &Config::load(flags, env, Path::new("/nowhere")).expect("config"),
-        )
+        selected(&[], &Config::load(flags, env).expect("config"))
     };
     let (specs, notes) = preset("small", &[]).expect("selected");
     assert_eq!(specs, ["far wide", "near tiled"]);
