@@ -58,7 +58,7 @@ fn a_damaged_bundle_is_refused_with_nothing_changed() {
 fn prune_keeps_to_the_limits_and_spares_what_is_locked() {
     let root = filled(6);
     let store = root.store();
-    let claim = store.claim(subject(0).key(), std::time::Duration::ZERO);
+    let claim = store.claim(subject(0).key(), &jitc::engine::cache::Wait::none());
     let limits = Limits {
         max_entries: 2,
         ..Limits::NONE

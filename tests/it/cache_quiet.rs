@@ -122,7 +122,9 @@ fn where_there_are_no_locks_work_is_duplicated_and_nothing_fails() {
     // flock gives none.
     let open = std::fs::Permissions::from_mode(0o777);
     fs_err::set_permissions(root.path().join("v1/.locks"), open).expect("chmod");
-    let claim = root.store().claim(subject(1).key(), Duration::ZERO);
+    let claim = root
+        .store()
+        .claim(subject(1).key(), &jitc::engine::cache::Wait::none());
     assert!(
         matches!(claim, jitc::engine::cache::Claim::Unsupported(_)),
         "{claim:?}"

@@ -385,7 +385,9 @@ fn a_wait_is_bounded_and_then_compiles_anyway() {
         .user(root.path())
         .lock_timeout(Duration::from_millis(30))
         .build();
-    let claim = root.store().claim(subject(1).key(), Duration::ZERO);
+    let claim = root
+        .store()
+        .claim(subject(1).key(), &jitc::engine::cache::Wait::none());
     let built = cache.get_or_build(&subject(1), || build(1));
     assert_eq!(built.expect("built").provenance, Provenance::Built);
     assert_eq!(cache.counters().lock_timeouts, 1);
@@ -437,7 +439,7 @@ fn clean_removes_what_jitc_made_and_nothing_else() {
         cache.get_or_build(&subject(n), || build(n)).expect("built");
     }
     let store = root.store();
-    let claim = store.claim(subject(4).key(), Duration::ZERO);
+    let claim = store.claim(subject(4).key(), &jitc::engine::cache::Wait::none());
     let cleaned = store.clean().expect("cleaned");
     assert_eq!((cleaned.entries, cleaned.in_use), (4, 1));
     drop(claim);

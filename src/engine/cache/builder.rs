@@ -14,8 +14,8 @@ use super::store::Store;
 use super::store::prune::Limits;
 use super::tier::{Folder, Tier};
 
-/// How long a waiter waits for another builder of the same key.
-const LOCK_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long a build of this process may take, where nobody says it.
+const BUILD_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// What a [`Cache`] is made of. Building one touches no disk.
 #[derive(Default)]
@@ -26,6 +26,7 @@ pub struct CacheBuilder {
     user: Option<PathBuf>,
     after: Vec<Arc<dyn Tier>>,
     lock_timeout: Option<Duration>,
+    build_timeout: Option<Duration>,
     trust: bool,
     limits: Limits,
     listener: Option<Listener>,
@@ -63,7 +64,14 @@ impl CacheBuilder {
         self
     }
 
-    /// How long to wait for another builder of the same key (60 s).
+    /// How long a build may take (5 min): others wait for it as long as that.
+    pub fn build_timeout(mut self, timeout: Duration) -> Self {
+        self.build_timeout = Some(timeout);
+        self
+    }
+
+    /// How long to wait for another builder of the same key before taking over (as long
+    /// as that one may take, and 10 s).
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout = Some(timeout);
         self
@@ -110,7 +118,8 @@ impl CacheBuilder {
         Cache::new(
             tiers,
             self.limits,
-            self.lock_timeout.unwrap_or(LOCK_TIMEOUT),
+            self.lock_timeout,
+            self.build_timeout.unwrap_or(BUILD_TIMEOUT),
             self.listener,
         )
     }

@@ -14,12 +14,13 @@ use super::single_flight::{Flights, Joined};
 use super::store::Published;
 use super::store::entry::Entry;
 use super::store::error::{CacheError, Fault, Sort};
-use super::store::lock::Claim;
+use super::store::lock::{Claim, MARGIN, Wait};
 use super::store::prune::Limits;
 use super::store::read::Load;
 use super::tier::{Tier, TierName};
 use super::{Fetched, Provenance};
 use crate::engine::build::artifact::Artifact;
+use crate::engine::build::compile::Cancel;
 use crate::engine::build::key::CacheKey;
 use crate::engine::build::request::CompileRequest;
 
@@ -31,7 +32,8 @@ pub struct Cache {
     memory: TierName,
     memo: Memo,
     flights: Flights,
-    lock_timeout: Duration,
+    lock_timeout: Option<Duration>,
+    build_timeout: Duration,
     limits: Limits,
     listener: Option<Listener>,
     tally: Tally,
@@ -43,7 +45,8 @@ impl Cache {
     pub(super) fn new(
         tiers: Vec<Arc<dyn Tier>>,
         limits: Limits,
-        lock_timeout: Duration,
+        lock_timeout: Option<Duration>,
+        build_timeout: Duration,
         listener: Option<Listener>,
     ) -> Self {
         Self {
@@ -52,6 +55,7 @@ impl Cache {
             memo: Memo::default(),
             flights: Flights::default(),
             lock_timeout,
+            build_timeout,
             limits,
             listener,
             tally: Tally::default(),
@@ -69,11 +73,29 @@ impl Cache {
         request: &CompileRequest,
         build: impl FnOnce() -> Result<Artifact, E>,
     ) -> Result<Fetched, E> {
+        self.get_or_build_unless(request, &Cancel::new(), build)
+    }
+
+    /// As [`Cache::get_or_build`], and stops waiting for others once it is cancelled: it
+    /// then calls `build`, which is to say so.
+    pub fn get_or_build_unless<E>(
+        &self,
+        request: &CompileRequest,
+        cancel: &Cancel,
+        build: impl FnOnce() -> Result<Artifact, E>,
+    ) -> Result<Fetched, E> {
         let key = request.key();
         if let Some(held) = self.remembered(key) {
             return Ok(held);
         }
-        match self.flights.join(key, self.lock_timeout) {
+        // A leader waits for another process's builder at most once as long as it builds.
+        let patience = self.lock_timeout.unwrap_or((self.build_timeout + MARGIN) * 2);
+        let wait = Wait {
+            patience: self.lock_timeout,
+            promise: self.build_timeout,
+            cancel: cancel.clone(),
+        };
+        match self.flights.join(key, patience, cancel) {
             Joined::Landed(artifact) => Ok(self.memory_hit(key, artifact)),
             Joined::Leader(leader) => {
                 // Another leader may have landed between the two looks.
@@ -81,13 +103,15 @@ impl Cache {
                     leader.land(Arc::clone(&held.artifact));
                     return Ok(held);
                 }
-                let fetched = self.fetch(request, self.lock_timeout, build)?;
+                let fetched = self.fetch(request, &wait, build)?;
                 leader.land(Arc::clone(&fetched.artifact));
                 Ok(fetched)
             }
             Joined::TimedOut => {
-                self.gave_up_waiting(key);
-                self.fetch(request, Duration::ZERO, build)
+                if !cancel.is_cancelled() {
+                    self.gave_up_waiting(key, patience);
+                }
+                self.fetch(request, &Wait::none(), build)
             }
         }
     }
@@ -172,7 +196,7 @@ impl Cache {
     fn fetch<E>(
         &self,
         request: &CompileRequest,
-        patience: Duration,
+        wait: &Wait,
         build: impl FnOnce() -> Result<Artifact, E>,
     ) -> Result<Fetched, E> {
         let key = request.key();
@@ -191,7 +215,7 @@ impl Cache {
             // Another process may be building it, or be done by the time that
             // the lock is ours: look again, and repair what is bad.
             let waiting = Instant::now();
-            claim = writable.map(|tier| tier.claim(key, patience));
+            claim = writable.map(|tier| tier.claim(key, wait));
             waited = waiting.elapsed();
             found = self.search(key, claim.as_ref());
         }
@@ -201,8 +225,8 @@ impl Cache {
             return Ok(self.remember(key, entry.into_artifact(), Provenance::Hit(tier)));
         }
         self.log_miss(key, started);
-        if matches!(claim, Some(Claim::TimedOut)) && !patience.is_zero() {
-            self.gave_up_waiting(key);
+        if matches!(claim, Some(Claim::TakenOver(_))) {
+            self.gave_up_waiting(key, waited);
         }
         let started = Instant::now();
         let artifact = build()?;
@@ -308,8 +332,7 @@ impl Cache {
         });
     }
 
-    fn gave_up_waiting(&self, key: &CacheKey) {
-        let waited = self.lock_timeout;
+    fn gave_up_waiting(&self, key: &CacheKey, waited: Duration) {
         tracing::warn!(key = %key.short(), ?waited, "another builder of this key takes long: compiling too");
         self.tell(&Event::LockTimedOut { key: *key, waited });
     }

@@ -36,7 +36,7 @@ pub use store::entry::{
 };
 pub use store::error::{CacheError, Distrust, Fault, FindError};
 pub use store::inspect::{Cleaned, Record, Summary, Totals};
-pub use store::lock::{Claim, KeyLock};
+pub use store::lock::{Claim, KeyLock, Wait};
 pub use store::prune::{Limits, Pruned};
 pub use store::read::Load;
 pub use store::shutdown::shutdown;

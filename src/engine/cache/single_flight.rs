@@ -9,7 +9,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::engine::build::artifact::Artifact;
+use crate::engine::build::compile::Cancel;
 use crate::engine::build::key::CacheKey;
+
+/// How often one who waits looks whether it was cancelled.
+const LOOK: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Default)]
 pub(super) struct Flights(Mutex<HashMap<CacheKey, Arc<Flight>>>);
@@ -33,7 +37,7 @@ pub(super) enum Joined<'a> {
     Leader(Leader<'a>),
     /// Another caller built.
     Landed(Arc<Artifact>),
-    /// Another caller still builds.
+    /// Another caller still builds, or this one was cancelled.
     TimedOut,
 }
 
@@ -45,7 +49,7 @@ pub(super) struct Leader<'a> {
 }
 
 impl Flights {
-    pub(super) fn join(&self, key: &CacheKey, timeout: Duration) -> Joined<'_> {
+    pub(super) fn join(&self, key: &CacheKey, timeout: Duration, cancel: &Cancel) -> Joined<'_> {
         let deadline = Instant::now().checked_add(timeout);
         loop {
             let flight = {
@@ -62,7 +66,7 @@ impl Flights {
                 };
                 Arc::clone(flight)
             };
-            match flight.wait(deadline) {
+            match flight.wait(deadline, cancel) {
                 State::Landed(artifact) => return Joined::Landed(artifact),
                 State::Failed => {}
                 State::Flying => return Joined::TimedOut,
@@ -72,15 +76,14 @@ impl Flights {
 }
 
 impl Flight {
-    fn wait(&self, deadline: Option<Instant>) -> State {
+    fn wait(&self, deadline: Option<Instant>, cancel: &Cancel) -> State {
         let mut state = lock(&self.state);
         while matches!(*state, State::Flying) {
             let left = deadline.map_or(Duration::MAX, |d| d.saturating_duration_since(Instant::now()));
-            if left.is_zero() {
+            if left.is_zero() || cancel.is_cancelled() {
                 break;
             }
-            // Woken in between as well, since some platforms cannot wait for ever.
-            let nap = left.min(Duration::from_hours(1));
+            let nap = left.min(LOOK);
             let woken = self.landed.wait_timeout(state, nap);
             state = woken.unwrap_or_else(PoisonError::into_inner).0;
         }

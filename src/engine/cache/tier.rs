@@ -6,13 +6,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
 use super::store::entry::{Entry, EntryFiles, Manifest};
 use super::store::error::CacheError;
-use super::store::lock::Claim;
+use super::store::lock::{Claim, Wait};
 use super::store::prune::{Limits, Pruned, Schedule};
 use super::store::read::Load;
 use super::store::{Published, Store};
@@ -74,7 +73,7 @@ pub trait Tier: Send + Sync {
     }
 
     /// Waits for the right to build a key, where the tier can give it.
-    fn claim(&self, _key: &CacheKey, _timeout: Duration) -> Claim {
+    fn claim(&self, _key: &CacheKey, _wait: &Wait) -> Claim {
         Claim::Unsupported("the tier has no locks".to_owned())
     }
 
@@ -150,8 +149,8 @@ impl Tier for Folder {
         self.store.is_writable()
     }
 
-    fn claim(&self, key: &CacheKey, timeout: Duration) -> Claim {
-        self.store.claim(key, timeout)
+    fn claim(&self, key: &CacheKey, wait: &Wait) -> Claim {
+        self.store.claim(key, wait)
     }
 
     fn publish(&self, entry: &Entry) -> Result<Published, CacheError> {

@@ -147,6 +147,7 @@ impl JitBuilder {
         if let Some(entries) = config.cache_max_entries()? {
             cache = cache.max_entries(entries);
         }
+        cache = cache.build_timeout(limits.timeout);
         if let Some(timeout) = config.lock_timeout()? {
             cache = cache.lock_timeout(timeout);
         }

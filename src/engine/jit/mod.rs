@@ -25,7 +25,7 @@ use policy::Policy;
 pub use prepare_all::{Jobs, Progress};
 pub use trace::{TraceLine, read_trace};
 
-use crate::engine::build::compile::{Cancel, Compiler, Limits, WorkerChoice};
+use crate::engine::build::compile::{Cancel, CompileError, Compiler, Limits, WorkerChoice};
 use crate::engine::build::parameter_info::{self, ParameterError};
 use crate::engine::build::render::{RenderedSource, preimage, render};
 use crate::engine::build::request::{CompileRequest, RequestParts};
@@ -148,7 +148,8 @@ impl Jit {
         self.prepare_unless(spec, &Cancel::new())
     }
 
-    /// As [`Jit::prepare`], and ends with [`CompileError::Cancelled`] soon after it was
+    /// As [`Jit::prepare`], and ends with
+    /// [`CompileError::Cancelled`](crate::engine::build::compile::CompileError::Cancelled) soon after it was
     /// cancelled: a compile in a worker is ended; one in this process is waited for.
     pub fn prepare_unless(&self, spec: &KernelSpec, cancel: &Cancel) -> Result<Prepared, Error> {
         let started = Instant::now();
@@ -162,7 +163,10 @@ impl Jit {
         }
         let mut outside_us = 0;
         let fetched = info_span!("lookup", key = request.key().short()).in_scope(|| {
-            self.cache.get_or_build(&request, || {
+            self.cache.get_or_build_unless(&request, cancel, || {
+                if cancel.is_cancelled() {
+                    return Err(self.compile_error(CompileError::Cancelled, spec, &request));
+                }
                 self.trace_miss(&request);
                 // Fetching and opening NVRTC happens once a process, whichever
                 // variant comes first: it is no variant's own time.

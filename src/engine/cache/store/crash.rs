@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::crash_points::{Step, hook};
 use super::entry::{Entry, EntryFiles, MANIFEST};
-use super::lock::Claim;
+use super::lock::{Claim, Wait};
 use super::prune::Limits;
 use super::{Published, Store};
 use crate::engine::build::key::CacheKey;
@@ -55,7 +55,7 @@ fn dying_writer() {
     });
     let (key, entry) = sample();
     let store = Store::new("cache");
-    let _claim = store.claim(&key, Duration::ZERO);
+    let _claim = store.claim(&key, &Wait::none());
     let _ = store.publish(&entry);
 }
 
@@ -75,7 +75,7 @@ fn restless_writer() {
         .take_while(|_| born.elapsed() < Duration::from_secs(20))
     {
         let (key, entry) = sample_of(n);
-        let claim = store.claim(&key, Duration::ZERO);
+        let claim = store.claim(&key, &Wait::none());
         let _ = store.publish(&entry);
         drop(claim);
         if n == 1 {
@@ -147,7 +147,7 @@ fn kill_at_random(kills: usize) {
         assert!(checked.is_clean(), "kill {kill}: {checked:?}");
         for n in 0..KEYS {
             let (key, _) = sample_of(n);
-            let claim = store.claim(&key, Duration::ZERO);
+            let claim = store.claim(&key, &Wait::none());
             assert!(matches!(claim, Claim::Held(_)), "kill {kill}: {claim:?}");
         }
     }
@@ -184,7 +184,7 @@ fn kill_at_named_steps(rounds: usize) {
         let there = matches!(step, Step::Renamed | Step::Published);
         assert_eq!(store.read(&key).is_ok(), there, "{step:?}");
         // Nothing waits on the dead holder.
-        let claim = store.claim(&key, Duration::ZERO);
+        let claim = store.claim(&key, &Wait::none());
         assert!(matches!(claim, Claim::Held(_)), "{step:?}");
         let expected = if there { Published::Theirs } else { Published::Ours };
         assert_eq!(store.publish(&entry).expect("published"), expected);

@@ -4,6 +4,11 @@
 //! nothing. A holder removes its file before it lets go, and a taker checks that
 //! the file which it locked is still the one under the name, so lock files do
 //! not pile up and two holders never hold different files of one name.
+//!
+//! A holder writes into its file for how long it may hold it. Who has waited that long
+//! and a margin takes the file away, under a lock of its own, and the next to claim the
+//! name, one of those who wait, holds a new file: the others see a new holder, and go on
+//! waiting. So a holder that hangs is one compile more, and no stampede.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -14,6 +19,7 @@ use rustix::io::{Errno, retry_on_intr};
 
 use super::dir::Dir;
 use super::shutdown;
+use crate::engine::build::compile::Cancel;
 
 /// The longest pause between two tries of a waiter.
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
@@ -27,11 +33,46 @@ pub struct KeyLock {
     file: OwnedFd,
 }
 
+/// How to wait for a lock.
+#[derive(Debug, Clone, Default)]
+pub struct Wait {
+    /// The longest that one holder is waited for; without one as long as it says that it
+    /// may hold the lock, and a margin.
+    pub patience: Option<Duration>,
+    /// How long the one who waits may hold the lock then: written into it.
+    pub promise: Duration,
+    /// Ends the wait.
+    pub cancel: Cancel,
+}
+
+impl Wait {
+    /// One try.
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            patience: Some(Duration::ZERO),
+            ..Self::default()
+        }
+    }
+
+    /// The longest wait for a holder that says this, or nothing.
+    fn for_holder(&self, says: Option<Duration>) -> Duration {
+        self.patience
+            .unwrap_or_else(|| says.unwrap_or(self.promise).saturating_add(MARGIN))
+    }
+}
+
+/// What a holder needs beside the compile, and what clocks may be apart.
+pub(crate) const MARGIN: Duration = Duration::from_secs(10);
+
 /// How a wait for a lock ended.
 #[derive(Debug)]
 pub enum Claim {
     /// This caller alone holds it.
     Held(KeyLock),
+    /// The same, after the holder before took longer than it said: that one may still be
+    /// at work.
+    TakenOver(KeyLock),
     /// Somebody else still held it when the time was up.
     TimedOut,
     /// There is no lock to be had here; duplicate work is all that can follow.
@@ -39,26 +80,54 @@ pub enum Claim {
 }
 
 impl KeyLock {
-    /// Waits at most `timeout` for the lock `name` in `folder`.
-    pub(super) fn acquire(folder: &Arc<Dir>, name: &str, timeout: Duration) -> Claim {
-        let started = Instant::now();
+    /// Waits for the lock `name` in `folder`.
+    pub(super) fn acquire(folder: &Arc<Dir>, name: &str, wait: &Wait) -> Claim {
         let mut pause = Duration::from_millis(1);
+        // Which holder is waited for, and since when.
+        let mut holder: Option<(u64, Instant)> = None;
+        let mut taken_over = false;
         loop {
             if shutdown::is_ending() {
                 return Claim::Unsupported("the process is ending".to_owned());
             }
             match Self::attempt(folder, name) {
-                Ok(Some(lock)) => return Claim::Held(lock),
+                Ok(Some(lock)) => {
+                    lock.promise(wait.promise);
+                    return if taken_over {
+                        Claim::TakenOver(lock)
+                    } else {
+                        Claim::Held(lock)
+                    };
+                }
                 Ok(None) => {}
                 Err(e) => return Claim::Unsupported(e.to_string()),
             }
-            let left = timeout.saturating_sub(started.elapsed());
-            if left.is_zero() {
+            if wait.cancel.is_cancelled() || wait.patience == Some(Duration::ZERO) {
                 return Claim::TimedOut;
+            }
+            let mut left = LONGEST_PAUSE;
+            if let Some((inode, says)) = said(folder, name) {
+                let since = match holder {
+                    Some((same, since)) if same == inode => since,
+                    _ => Instant::now(),
+                };
+                holder = Some((inode, since));
+                left = wait.for_holder(says).saturating_sub(since.elapsed());
+                if left.is_zero() {
+                    taken_over |= take_away(folder, name, inode);
+                    left = LONGEST_PAUSE;
+                }
             }
             std::thread::sleep(pause.min(left));
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Says for how long it may be held. Where that cannot be written, those who wait
+    /// take their own limit for it.
+    fn promise(&self, longest: Duration) {
+        let text = format!("{}\n", longest.as_millis());
+        let _ = rustix::io::pwrite(&self.file, text.as_bytes(), 0);
     }
 
     /// One try: `None` if another holds it or has just let go.
@@ -84,10 +153,37 @@ impl KeyLock {
 impl Drop for KeyLock {
     fn drop(&mut self) {
         shutdown::forget_lock(self.noted);
-        // A file that cannot be removed stays behind and means nothing.
-        let _ = self.folder.remove(&self.name);
+        // A file that cannot be removed stays behind and means nothing; one that was
+        // taken over is another's.
+        if inode_of(&self.folder, &self.name) == rustix::fs::fstat(&self.file).ok().map(|stat| stat.st_ino) {
+            let _ = self.folder.remove(&self.name);
+        }
         unlock(&self.file);
     }
+}
+
+/// Which file is held under a name, and how long its holder says that it may hold it.
+fn said(folder: &Dir, name: &str) -> Option<(u64, Option<Duration>)> {
+    let file = folder.open_lock(name).ok()?;
+    let inode = rustix::fs::fstat(&file).ok()?.st_ino;
+    let mut text = [0; 32];
+    let length = rustix::io::pread(&file, &mut text, 0).unwrap_or(0);
+    let text = std::str::from_utf8(&text[..length]).ok();
+    let millis = text.and_then(|text| text.strip_suffix('\n')?.parse().ok());
+    Some((inode, millis.map(Duration::from_millis)))
+}
+
+/// Takes the file away from a holder that took too long; says whether it did. Only one
+/// does at a time, and only the file that it judged.
+fn take_away(folder: &Arc<Dir>, name: &str, judged: u64) -> bool {
+    let Ok(Some(_alone)) = KeyLock::attempt(folder, &format!("{name}.next")) else {
+        return false;
+    };
+    inode_of(folder, name) == Some(judged) && folder.remove(name).is_ok()
+}
+
+fn inode_of(folder: &Dir, name: &str) -> Option<u64> {
+    folder.stat_of(name).ok().map(|stat| stat.st_ino)
 }
 
 /// Lets go of a lock on an open file or folder when dropped.

@@ -24,7 +24,6 @@ mod trust;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -33,7 +32,7 @@ use crash_points::{Step, reach};
 use dir::Dir;
 use entry::{Entry, MANIFEST, PAYLOAD, now_unix_ms};
 use error::CacheError;
-use lock::{Claim, KeyLock};
+use lock::{Claim, KeyLock, Wait};
 use read::Load;
 use shutdown::Permit;
 use trust::trusted;
@@ -111,13 +110,13 @@ impl Store {
 
     /// Waits for the right to build and publish this key.
     #[must_use]
-    pub fn claim(&self, key: &CacheKey, timeout: Duration) -> Claim {
+    pub fn claim(&self, key: &CacheKey, wait: &Wait) -> Claim {
         let locks = self
             .create_version()
             .and_then(|version| self.ensure(&version, LOCKS));
         match locks {
             Ok(locks) => {
-                let claim = KeyLock::acquire(&Arc::new(locks), &key.hex(), timeout);
+                let claim = KeyLock::acquire(&Arc::new(locks), &key.hex(), wait);
                 reach(Step::Claimed);
                 claim
             }
@@ -173,7 +172,7 @@ impl Store {
         let claim = if let Some(claim) = held {
             claim
         } else {
-            own = self.claim(key, Duration::ZERO);
+            own = self.claim(key, &Wait::none());
             &own
         };
         if matches!(claim, Claim::TimedOut) || !matches!(self.load(key), Load::Bad(_)) {

@@ -134,7 +134,7 @@ impl Store {
     /// Removes one entry unless it is in use; says whether it is gone.
     pub(super) fn remove(&self, version: &Dir, key: &CacheKey) -> Result<bool, CacheError> {
         let hex = key.hex();
-        let claim = self.claim(key, Duration::ZERO);
+        let claim = self.claim(key, &lock::Wait::none());
         if matches!(claim, lock::Claim::TimedOut) {
             return Ok(false);
         }
