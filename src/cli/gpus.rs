@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::output;
 use crate::engine::config::Config;
 use crate::engine::jit::{Error, Jit};
 use crate::engine::request::spec::SpecError;
@@ -26,6 +27,13 @@ impl Usual {
         }
         let devices = device::here().map_err(Error::Device)?;
         let archs = device::default_archs(&devices);
+        if devices.is_empty() && device::driver_version().is_ok() {
+            let list: Vec<String> = archs.iter().map(ToString::to_string).collect();
+            output::note(format!(
+                "the driver shows no GPU: taking {}; --arch names others",
+                list.join(", ")
+            ));
+        }
         Ok(Some(Self { devices, archs }))
     }
 

@@ -65,8 +65,8 @@ pub enum Error {
     /// What was compiled is not what the family declares.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// What GPUs are here; not `From`, since a measurement that lacks a GPU says so itself.
-    #[error("what GPUs are here cannot be said: {0}")]
+    /// The GPUs of this machine; not `From`, since a measurement that lacks one says so itself.
+    #[error(transparent)]
     Device(DeviceError),
     /// The kernels take something else than their family declares.
     #[error(transparent)]
