@@ -87,8 +87,12 @@ fn the_newest_cuda_of_the_driver_is_read() {
     }
     stub.say("version", 0);
     assert!(device::driver_version().is_err(), "a version of 0 is none");
-    stub.say("version", 13_000).say("cuDriverGetVersion", 999);
-    assert!(device::driver_version().is_err());
+    stub.say("version", 13_000).say("cuDriverGetVersion", 34);
+    let error = device::driver_version().expect_err("not said");
+    assert!(
+        matches!(error, DeviceError::Driver(DriverError::LinkStub)),
+        "{error}"
+    );
 }
 
 #[test]

@@ -369,6 +369,16 @@ fn a_module_is_unloaded_once_in_its_own_context_and_the_droppers_context_is_kept
             "cuCtxSetCurrent (nil)"
         ]
     );
+    // One that cannot be asked for is not replaced by none.
+    let unasked = load(&second);
+    stub.say("cuCtxGetCurrent", 4);
+    stub.calls();
+    drop(unasked);
+    assert_eq!(
+        stub.calls(),
+        ["cuCtxSetCurrent 0x1001", "cuModuleUnload 0x2003 in 0x1001"]
+    );
+    stub.forget("cuCtxGetCurrent");
     let last = load(&second);
     first.bind().expect("bound");
     stub.say("cuCtxSetCurrent", 709);

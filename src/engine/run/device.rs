@@ -139,8 +139,7 @@ pub fn default_archs(devices: &[Device]) -> Vec<Arch> {
 /// The newest CUDA that the driver knows.
 pub fn driver_version() -> Result<CudaVersion, DeviceError> {
     present()?;
-    let unknown = DriverError::DoesNotStart(sys::CUresult::CUDA_ERROR_UNKNOWN);
-    driver_error::driver_version().ok_or(DeviceError::Driver(unknown))
+    driver_error::driver_version().map_err(|code| DriverError::of_start(result::DriverError(code)).into())
 }
 
 /// The GPUs of this machine, in the driver's order.

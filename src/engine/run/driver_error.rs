@@ -97,7 +97,7 @@ impl DriverError {
     /// Of a module that a CUDA of this version made.
     #[must_use]
     pub fn of_module(said: result::DriverError, made_by: Option<CudaVersion>) -> Self {
-        Self::classify(said.0, made_by, driver_version())
+        Self::classify(said.0, made_by, driver_version().ok())
     }
 
     /// As [`of`](Self::of), while the driver comes up.
@@ -201,14 +201,18 @@ impl From<result::DriverError> for DriverError {
     }
 }
 
-/// The newest CUDA that the driver knows. Asked only after the driver was found.
-pub(super) fn driver_version() -> Option<CudaVersion> {
+/// The newest CUDA that the driver knows, or its word for why it does not say. Asked only
+/// after the driver was found.
+pub(super) fn driver_version() -> Result<CudaVersion, Code> {
     let mut version = 0;
     // SAFETY: `version` outlives the call, which needs no initialized driver.
     let said = unsafe { sys::cuDriverGetVersion(&raw mut version) };
-    let version = version.unsigned_abs();
-    (said == Code::CUDA_SUCCESS && version > 0).then_some(CudaVersion {
-        major: version / 1000,
-        minor: version % 1000 / 10,
-    })
+    match (said, version.unsigned_abs()) {
+        (Code::CUDA_SUCCESS, 0) => Err(Code::CUDA_ERROR_UNKNOWN),
+        (Code::CUDA_SUCCESS, version) => Ok(CudaVersion {
+            major: version / 1000,
+            minor: version % 1000 / 10,
+        }),
+        (code, _) => Err(code),
+    }
 }

@@ -327,7 +327,7 @@ impl LoadedKernel {
 impl Drop for LoadedKernel {
     fn drop(&mut self) {
         // Whoever drops it may be at work in another context, which it keeps.
-        let before = result::ctx::get_current().ok().flatten();
+        let before = result::ctx::get_current();
         let own = self.context.cuda().cu_ctx();
         // SAFETY: the context lives as long as `self.context` does.
         if unsafe { result::ctx::set_current(own) }.is_ok() {
@@ -335,7 +335,9 @@ impl Drop for LoadedKernel {
             // context's own end.
             let _ = unsafe { result::module::unload(self.module) };
         }
-        if before != Some(own) {
+        if let Ok(before) = before
+            && before != Some(own)
+        {
             // SAFETY: it was current on this thread a moment ago; null is none.
             let _ = unsafe { result::ctx::set_current(before.unwrap_or(std::ptr::null_mut())) };
         }
