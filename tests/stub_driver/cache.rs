@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use jitc::engine::build::artifact::Artifact;
-use jitc::engine::build::compile::{CompileError, Compiler};
+use jitc::engine::build::compile::{Cancel, CompileError, Compiler};
 use jitc::engine::build::render::RenderedSource;
 use jitc::engine::cache::{Entry, Store};
 use jitc::engine::config::{Config, Environment, Flags};
@@ -21,7 +21,7 @@ use crate::stub::{under_stub, with_cubin};
 struct Counting(Arc<AtomicU32>);
 
 impl Compiler for Counting {
-    fn compile(&self, rendered: &RenderedSource) -> Result<Artifact, CompileError> {
+    fn compile(&self, rendered: &RenderedSource, _: &Cancel) -> Result<Artifact, CompileError> {
         self.0.fetch_add(1, Ordering::Relaxed);
         Ok(with_cubin(of_source(rendered)))
     }

@@ -5,7 +5,7 @@
 //! ELF image for its arch whose entry points are the declared ones.
 
 use object::Endianness;
-use object::elf::{FileHeader64, SHT_NOBITS, SHT_NOTE, STT_FUNC};
+use object::elf::{FileHeader64, SHT_NOTE, STT_FUNC};
 use object::read::elf::{FileHeader as _, ProgramHeader as _, SectionHeader as _, Sym as _};
 
 use crate::engine::request::spec::KernelSpec;
@@ -87,8 +87,7 @@ pub fn read(cubin: &[u8]) -> Result<Image, String> {
     let sections = (header.sections(endian, cubin)).map_err(|e| lower(&e.to_string()))?;
     for section in sections.iter() {
         let name = sections.section_name(endian, section).unwrap_or_default();
-        let inside = section.sh_type(endian) == SHT_NOBITS || section.data(endian, cubin).is_ok();
-        if !inside {
+        if section.data(endian, cubin).is_err() {
             let name = String::from_utf8_lossy(name);
             return Err(format!("section `{name}` reaches over its end"));
         }
