@@ -164,7 +164,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         output::error(format!("the receipt {}: {error}", path.display()));
         return Ok(ExitCode::from(2));
     }
-    let done = failed == 0 && not_kept.is_none() && loads_here(jit, &specs)?;
+    let done = loads_here(jit, &specs)? && failed == 0 && not_kept.is_none();
     Ok(ExitCode::from(if done { 0 } else { 2 }))
 }
 
