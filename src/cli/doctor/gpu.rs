@@ -75,5 +75,7 @@ fn gpu(jit: &Jit, device: &Device, known: Option<&[u32]>) -> Fact {
 /// The numbers of the archs that the compiler at hand knows; `None` without one.
 fn archs_of_nvrtc(jit: &Jit) -> Option<Vec<u32>> {
     let toolchain = toolchain::find(jit.config()).ok()??;
+    // A changed library is not run, not even to ask it.
+    toolchain.confirm().ok()?;
     Nvrtc::open(&toolchain).ok()?.archs().ok()
 }
