@@ -29,7 +29,7 @@ fn jit(folder: &Path) -> Jit {
         cache_dir: Some(folder.join("cache")),
         ..Flags::default()
     };
-    Jit::new(Config::load(flags, Environment::capture(), folder).expect("settings")).expect("families")
+    Jit::new(Config::load(flags, Environment::capture()).expect("settings")).expect("families")
 }
 
 fn spec(jit: &Jit, set: &[(&str, &str)]) -> KernelSpec {

@@ -33,7 +33,7 @@ fn jit(folder: &Path) -> (Jit, KernelSpec, impl Fn() -> u32 + use<>) {
         cache_dir: Some(folder.to_owned()),
         ..Flags::default()
     };
-    let config = Config::load(flags, Environment::default(), folder).expect("settings");
+    let config = Config::load(flags, Environment::default()).expect("settings");
     let count = Arc::new(AtomicU32::new(0));
     let jit = Jit::new(config).expect("families");
     let jit = jit.with_compiler(Box::new(Counting(Arc::clone(&count))));

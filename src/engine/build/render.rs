@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::engine::build::options;
 use crate::engine::build::key::{KeyInputs, Preimage};
+use crate::engine::build::options;
 use crate::engine::request::regions::{self, TableError};
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::ToolchainIdentity;
