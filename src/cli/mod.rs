@@ -8,6 +8,7 @@ mod doctor;
 mod extract;
 mod format;
 mod former;
+mod gpus;
 mod inspect;
 mod interrupt;
 mod measured;
@@ -24,13 +25,15 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use self::gpus::Usual;
 use crate::engine::build::compile::WorkerChoice;
 use crate::engine::build::compile::worker::serve_if_asked;
 use crate::engine::config::{Config, Environment, Flags};
 use crate::engine::jit::{Error, Jit};
+use crate::engine::request::select::Selection;
 use crate::engine::request::spec::KernelSpec;
+use crate::engine::request::target::Arch;
 use crate::engine::request::template::Registry;
-use crate::engine::run::device::default_archs;
 use crate::measure::MeasureError;
 use crate::measure::harness::Verb as Measured;
 
@@ -83,6 +86,8 @@ pub fn run() -> ExitCode {
                     output::json(&failure(engine));
                 }
                 details(engine);
+            } else if let Some(hint) = error.hint() {
+                output::hints(&[hint.to_owned()]);
             }
             ExitCode::from(2)
         }
@@ -184,17 +189,29 @@ fn logging(config: &Config, verbose: u8, quiet: bool) {
         .try_init();
 }
 
-/// The specs that a verb's families and constants ask for; families and values that a
-/// selection leaves out are said on standard error.
+/// The specs that a verb's families and constants ask for; families, values and GPUs that
+/// a selection leaves out are said on standard error.
 fn specs(jit: &Jit, named: &[String]) -> Result<Vec<KernelSpec>, Error> {
-    let selection = jit.registry().select(named, jit.config())?;
-    selection.notes().for_each(output::note);
-    Ok(selection.specs(jit.config(), default_archs)?)
+    let (selection, archs) = select(jit, named)?;
+    Ok(selection.specs(jit.config(), || archs)?)
 }
 
 /// As [`specs`], with what a program may choose among when it loads them.
 fn specs_to_warm(jit: &Jit, named: &[String]) -> Result<Vec<KernelSpec>, Error> {
+    let (selection, archs) = select(jit, named)?;
+    Ok(selection.specs_to_warm(jit.config(), || archs)?)
+}
+
+fn select(jit: &Jit, named: &[String]) -> Result<(Selection, Vec<Arch>), Error> {
     let selection = jit.registry().select(named, jit.config())?;
     selection.notes().for_each(output::note);
-    Ok(selection.specs_to_warm(jit.config(), default_archs)?)
+    let Some(usual) = Usual::of(jit.config())? else {
+        return Ok((selection, Vec::new()));
+    };
+    let families = selection
+        .families
+        .iter()
+        .map(|selected| &**selected.named.family());
+    usual.left_out(families)?.iter().for_each(output::note);
+    Ok((selection, usual.archs()))
 }

@@ -11,6 +11,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use indicatif::ProgressBar;
 use serde_json::json;
 
+use super::gpus::{driver_too_old, newer_driver};
 use super::plan::{self, Plan, Request};
 use super::{Answer, args, interrupt, output};
 use crate::engine::cache::Provenance;
@@ -18,6 +19,7 @@ use crate::engine::jit::{Error, Jit, Jobs, Prepared, Progress};
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
 use crate::engine::request::template::Registry;
+use crate::engine::run::device;
 
 /// What is left of a variant when it is done: not its artifact, of which there may be
 /// thousands.
@@ -162,18 +164,23 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         output::error(format!("the receipt {}: {error}", path.display()));
         return Ok(ExitCode::from(2));
     }
-    let done = failed == 0 && not_kept.is_none();
+    let done = loads_here(jit, &specs)? && failed == 0 && not_kept.is_none();
     Ok(ExitCode::from(if done { 0 } else { 2 }))
 }
 
 /// Says of each failure its line, all of the compiler's log, and what to do about it.
 fn say_failures(specs: &[&KernelSpec], results: &[Result<Warmed, Error>]) {
     let mut said: BTreeSet<Option<&str>> = BTreeSet::new();
+    let mut unknown: BTreeMap<Arch, (usize, &Error)> = BTreeMap::new();
     for (spec, error) in specs
         .iter()
         .zip(results)
         .filter_map(|(s, r)| Some((s, r.as_ref().err()?)))
     {
+        if matches!(error, Error::UnknownArch { .. }) {
+            unknown.entry(spec.arch()).or_insert((0, error)).0 += 1;
+            continue;
+        }
         output::note(format!(
             "failed: {} {} {}: {error}",
             spec.family().name,
@@ -188,6 +195,32 @@ fn say_failures(specs: &[&KernelSpec], results: &[Result<Warmed, Error>]) {
             output::indented("the compiler says the same as above");
         }
     }
+    // Of each arch one line: no variant of it can be compiled.
+    for (count, error) in unknown.values() {
+        output::error(format!("{count} failed: {error}"));
+        super::details(error);
+    }
+}
+
+/// Whether this machine's driver takes what was compiled for its GPUs; if not, says why.
+/// Where archs were named, the code may be for other machines.
+fn loads_here(jit: &Jit, specs: &[&KernelSpec]) -> Result<bool, Error> {
+    if jit.config().arch().is_some() {
+        return Ok(true);
+    }
+    let devices = device::here().map_err(Error::Device)?;
+    let for_one = |spec: &&KernelSpec| devices.iter().any(|d| spec.arch().runs_on(d.major, d.minor));
+    if !specs.iter().any(for_one) {
+        return Ok(true);
+    }
+    let Some((driver, text)) = driver_too_old(jit)? else {
+        return Ok(true);
+    };
+    output::error(format!(
+        "this machine's driver is too old for what was compiled: {text}"
+    ));
+    output::hints(&[newer_driver(driver)]);
+    Ok(false)
 }
 
 /// A line an arch whose blocks have less shared memory than some variants take: these

@@ -7,6 +7,7 @@ use crate::engine::jit;
 use crate::engine::request::regions::TableError;
 use crate::engine::run::bind_error::BindError;
 use crate::engine::run::device::DeviceError;
+use crate::engine::run::driver_error::DriverError;
 use crate::engine::run::launch::LaunchError;
 use crate::measure::region::RegionError;
 use crate::measure::timing::TimingError;
@@ -34,7 +35,7 @@ pub enum MeasureError {
     #[error(transparent)]
     Region(#[from] RegionError),
     /// The driver refused something else.
-    #[error("the CUDA driver said {0:?}")]
+    #[error("{}", DriverError::of(*.0))]
     Driver(#[from] cudarc::driver::DriverError),
     /// A file of results.
     #[error("{0}")]
@@ -67,6 +68,18 @@ where
 }
 
 impl MeasureError {
+    /// What to do about it, where there is something.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Engine(error) => error.hint(),
+            Self::Device(error) => error.hint(),
+            Self::Launch(error) => error.hint(),
+            Self::Driver(said) => DriverError::of(*said).hint(),
+            _ => None,
+        }
+    }
+
     /// The engine's error, where it is one.
     #[must_use]
     pub fn engine(&self) -> Option<&jit::Error> {

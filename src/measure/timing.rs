@@ -24,7 +24,7 @@ pub enum TimingError {
     #[error("the launches were captured, and no graph came of it")]
     NoGraph,
     /// The driver said no.
-    #[error("timing: the CUDA driver said {0:?}")]
+    #[error("timing: {}", crate::engine::run::driver_error::DriverError::of(*.0))]
     Driver(#[from] DriverError),
 }
 

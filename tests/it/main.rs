@@ -17,9 +17,12 @@ mod command;
 mod compile_errors;
 mod conditions;
 mod constants;
+#[path = "../support/cubin.rs"]
+mod cubin;
 mod dispatch;
 mod former_names;
 mod host_code;
+mod image;
 mod interrupt;
 mod key;
 mod layer;

@@ -58,7 +58,7 @@ pub(super) fn run(jit: &Jit, _: &ArgMatches, json: bool) -> Answer {
             None => Fact::good("python", "no python3 with pip; only fetching NVRTC needs it"),
         },
     ];
-    facts.extend(gpu::facts());
+    facts.extend(gpu::facts(jit)?);
     facts.push(cache::fact(config));
     facts.extend(settings::fact(config));
     let good = facts.iter().all(|fact| fact.good);

@@ -4,6 +4,7 @@
 
 pub mod artifact;
 pub mod compile;
+pub mod image;
 pub mod key;
 pub mod options;
 pub mod parameter_info;

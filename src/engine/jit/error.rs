@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::engine::build::compile::CompileError;
+use crate::engine::build::image::ImageError;
 use crate::engine::build::key::CacheKey;
 use crate::engine::build::parameter_info::ParameterError;
 use crate::engine::build::render::RenderError;
@@ -13,6 +14,7 @@ use crate::engine::request::matrix::MatrixError;
 use crate::engine::request::select::SelectError;
 use crate::engine::request::spec::SpecError;
 use crate::engine::request::template::TemplateError;
+use crate::engine::run::device::DeviceError;
 use crate::engine::run::load::LoadError;
 
 /// Everything that can go wrong, by stage.
@@ -52,6 +54,20 @@ pub enum Error {
         /// What to do about the mistakes that are understood, a line each.
         hints: Box<[String]>,
     },
+    /// The compiler is older, or newer, than the arch.
+    #[error("NVRTC {nvrtc} makes no code for {arch}")]
+    UnknownArch {
+        /// What was asked for.
+        arch: crate::engine::request::target::Arch,
+        /// The compiler's version.
+        nvrtc: String,
+    },
+    /// What was compiled is not what the family declares.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The GPUs of this machine; not `From`, since a measurement that lacks one says so itself.
+    #[error(transparent)]
+    Device(DeviceError),
     /// The kernels take something else than their family declares.
     #[error(transparent)]
     Parameters(#[from] ParameterError),
@@ -145,6 +161,8 @@ pub enum ErrorKind {
     Compile,
     /// Loading.
     Load,
+    /// The driver and its GPUs.
+    Device,
     /// What the policy allows.
     Policy,
 }
@@ -155,10 +173,11 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Config(_) => ErrorKind::Config,
-            Self::Template(_) | Self::Parameters(_) => ErrorKind::Template,
+            Self::Template(_) | Self::Parameters(_) | Self::Image(_) => ErrorKind::Template,
             Self::Spec(_) | Self::Matrix { .. } | Self::Trace(_) | Self::TraceLine { .. } => ErrorKind::Spec,
             Self::Render(_) => ErrorKind::Render,
-            Self::Toolchain(_) => ErrorKind::Toolchain,
+            Self::Toolchain(_) | Self::UnknownArch { .. } => ErrorKind::Toolchain,
+            Self::Device(_) => ErrorKind::Device,
             Self::Cache(_) => ErrorKind::Cache,
             Self::Compile { .. } => ErrorKind::Compile,
             Self::Load(_) => ErrorKind::Load,
@@ -199,6 +218,11 @@ impl Error {
             Self::Spec(_) => {
                 Some("`jitc families` lists every constant with its legal values and its default")
             }
+            Self::UnknownArch { .. } => Some(
+                "name an NVRTC that knows it (--nvrtc, JITC_NVRTC, CUDA_HOME), or another arch: --arch, JITC_ARCH",
+            ),
+            Self::Load(error) => error.hint(),
+            Self::Device(error) => error.hint(),
             Self::Toolchain(_) => Some("`jitc doctor` shows where NVRTC was looked for"),
             Self::Template(TemplateError::UnknownFamily { .. }) => Some("`jitc families` lists them"),
             Self::Forbidden { .. } => {

@@ -8,6 +8,9 @@ use crate::engine::build::request::CompileRequest;
 use crate::engine::cache::Store;
 use crate::engine::request::spec::KernelSpec;
 
+/// NVRTC's words for an arch that it does not know.
+const ARCH_REFUSED: &str = "invalid value for --gpu-architecture";
+
 impl Jit {
     /// Names the files as a person finds them, adds what to do about the first mistakes,
     /// and keeps the source and the log.
@@ -17,6 +20,12 @@ impl Jit {
         spec: &KernelSpec,
         request: &CompileRequest,
     ) -> Error {
+        if source.log().is_some_and(|log| log.contains(ARCH_REFUSED)) {
+            return Error::UnknownArch {
+                arch: spec.arch(),
+                nvrtc: request.toolchain().version.clone(),
+            };
+        }
         // The compiler knows names only: a path would be in the key.
         let place = |name: &str| {
             let place = self.registry.place_of(name);

@@ -26,7 +26,8 @@ pub use prepare_all::{Jobs, Progress};
 pub use trace::{TraceLine, read_trace};
 
 use crate::engine::build::compile::{Cancel, CompileError, Compiler, Limits, WorkerChoice};
-use crate::engine::build::parameter_info::{self, ParameterError};
+use crate::engine::build::image;
+use crate::engine::build::parameter_info;
 use crate::engine::build::render::{RenderedSource, preimage, render};
 use crate::engine::build::request::{CompileRequest, RequestParts};
 use crate::engine::build::toolchain::{self, Toolchain, ToolchainError};
@@ -36,7 +37,7 @@ use crate::engine::request::spec::{KernelSpec, SpecId};
 use crate::engine::request::target::ToolchainIdentity;
 use crate::engine::request::template::Registry;
 use crate::engine::run::device::Context;
-use crate::engine::run::load::{LoadError, LoadedKernel};
+use crate::engine::run::load::LoadedKernel;
 
 /// A request that was carried out.
 #[derive(Debug, Clone)]
@@ -177,7 +178,8 @@ impl Jit {
                 let built = info_span!("compile").in_scope(|| compiler.compile(&rendered, cancel));
                 outside_us += micros(compiling);
                 let built = built.map_err(|source| self.compile_error(source, spec, &request))?;
-                check_parameters(spec, &built.cubin)?;
+                image::check(spec, &built.cubin)?;
+                parameter_info::check(spec, &built.cubin)?;
                 self.policy.compiled(spec, &request, built.compile_us);
                 Ok::<_, Error>(built)
             })
@@ -192,8 +194,9 @@ impl Jit {
     /// Finds or makes the artifact of a spec, and loads it into a context. Asked
     /// again, it returns the same kernel, and neither renders nor logs.
     ///
-    /// An artifact from the cache that the driver rejects is moved away, and
-    /// built and loaded anew, once.
+    /// An artifact from the cache that is broken, or that the driver calls invalid, is
+    /// moved away, and built and loaded anew, once. Nothing else that the driver may say
+    /// touches the cache.
     pub fn load(&self, spec: &KernelSpec, context: &Context) -> Result<Arc<LoadedKernel>, Error> {
         let place = (spec.id(), context.id());
         // Looked up by reference first: an entry for writing would lock others out.
@@ -211,8 +214,9 @@ impl Jit {
                 .in_scope(|| LoadedKernel::load(context, spec, &prepared.fetched.artifact))
         };
         let kernel = match load(&prepared) {
-            Err(rejected @ LoadError::Rejected { .. })
-                if matches!(prepared.fetched.provenance, Provenance::Hit(_)) =>
+            Err(rejected)
+                if rejected.blames_the_image()
+                    && matches!(prepared.fetched.provenance, Provenance::Hit(_)) =>
             {
                 self.cache.reject(prepared.request.key(), &rejected.to_string());
                 load(&self.prepare(spec)?)?
@@ -285,15 +289,6 @@ impl Jit {
             Some(compiler) => Ok(&**compiler),
             None => Err(ToolchainError::NoFolder.into()),
         }
-    }
-}
-
-/// What a compiled kernel takes is what its family declares. A cubin that cannot be
-/// read is for loading to refuse.
-fn check_parameters(spec: &KernelSpec, cubin: &[u8]) -> Result<(), ParameterError> {
-    match parameter_info::check(spec, cubin) {
-        Err(ParameterError::Unreadable { .. }) => Ok(()),
-        other => other,
     }
 }
 

@@ -159,6 +159,41 @@ impl From<Arch> for String {
     }
 }
 
+/// A version of CUDA, as a driver and a compiler have one each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct CudaVersion {
+    /// Before the point.
+    pub major: u32,
+    /// After it.
+    pub minor: u32,
+}
+
+impl CudaVersion {
+    /// Whether a driver of this version loads machine code that a compiler of that one made:
+    /// within a major version any driver loads any compiler's.
+    #[must_use]
+    pub fn loads_code_of(self, compiler: Self) -> bool {
+        self.major >= compiler.major
+    }
+
+    /// The version at the start of a text such as `13.0.88`.
+    #[must_use]
+    pub fn at_start_of(text: &str) -> Option<Self> {
+        let mut parts = text.split('.');
+        let mut next = || parts.next()?.parse().ok();
+        Some(Self {
+            major: next()?,
+            minor: next()?,
+        })
+    }
+}
+
+impl fmt::Display for CudaVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
 /// The compiler that made, or will make, a cubin: what the key knows of it.
 ///
 /// Identity is that of the content: its SHA-256, or, of just the pinned files, the
@@ -230,6 +265,19 @@ mod tests {
         assert_eq!(of("sm_89"), Some(101_376));
         assert_eq!(of("sm_90"), of("sm_90a"));
         assert_eq!(of("sm_130a"), None);
+    }
+
+    #[test]
+    fn a_driver_loads_code_of_every_compiler_of_its_major_version_and_of_older_ones() {
+        let version = |text| CudaVersion::at_start_of(text).expect(text);
+        assert_eq!(version("13.0.88"), CudaVersion { major: 13, minor: 0 });
+        assert_eq!(version("12.9").to_string(), "12.9");
+        for text in ["", "13", "13.x", "cuda 13.0"] {
+            assert_eq!(CudaVersion::at_start_of(text), None, "{text}");
+        }
+        assert!(version("13.0").loads_code_of(version("13.2")));
+        assert!(version("13.0").loads_code_of(version("12.9")));
+        assert!(!version("12.9").loads_code_of(version("13.0")));
     }
 
     #[test]

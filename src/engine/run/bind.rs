@@ -12,7 +12,8 @@ use cudarc::driver::sys;
 use crate::engine::request::signature::Signature;
 use crate::engine::run::arguments::{Argument, Arguments};
 use crate::engine::run::bind_error::{BindError, Mismatch};
-use crate::engine::run::device::Context;
+use crate::engine::run::device::{Context, DeviceError};
+use crate::engine::run::driver_error::DriverError;
 use crate::engine::run::launch::{LaunchError, Order, launch_grid};
 use crate::engine::run::load::LoadedKernel;
 use crate::engine::run::packet::{Packet, Passed};
@@ -98,7 +99,7 @@ impl Bind {
         let context = self.kernel.context();
         context.bind()?;
         for (name, tensor) in self.arguments.tensors() {
-            reachable(context, tensor).map_err(|mismatch| BindError::Parameter {
+            reachable(context, tensor)?.map_err(|mismatch| BindError::Parameter {
                 family: signature.family().to_owned(),
                 entry: signature.entry().to_owned(),
                 parameter: name.to_owned(),
@@ -161,32 +162,40 @@ impl Bind {
     }
 }
 
-/// Whether a kernel of this context can read a tensor, as far as the driver knows.
-fn reachable(context: &Context, tensor: &Tensor) -> Result<(), Mismatch> {
+/// Whether a kernel of this context can read a tensor, as far as the driver knows; the
+/// outer error is a driver that cannot be asked.
+fn reachable(context: &Context, tensor: &Tensor) -> Result<Result<(), Mismatch>, DeviceError> {
     if tensor.address == 0 {
-        return Ok(());
+        return Ok(Ok(()));
     }
     if tensor.context().is_some_and(|own| own != context.id()) {
-        return Err(Mismatch::OtherContext);
+        return Ok(Err(Mismatch::OtherContext));
     }
     let mut ordinal = 0_i32;
     let which = sys::CUpointer_attribute_enum::CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL;
     // SAFETY: this attribute is an int, which outlives the call; any address may be asked about.
     let known = unsafe { sys::cuPointerGetAttribute((&raw mut ordinal).cast(), which, tensor.address) };
     let device = context.device();
-    match known.result() {
+    Ok(match known.result() {
         Ok(()) if ordinal.unsigned_abs() == device.ordinal => Ok(()),
         Ok(()) => Err(Mismatch::OtherDevice {
             expected: device.ordinal,
             found: ordinal.unsigned_abs(),
         }),
-        // Memory of the host's own allocator, which some GPUs read.
-        Err(_) if device.pageable_memory => Ok(()),
-        Err(reason) => Err(Mismatch::NoMemory {
-            address: tensor.address,
-            reason,
-        }),
-    }
+        // Nothing that the driver knows.
+        Err(reason) if reason.0 == sys::CUresult::CUDA_ERROR_INVALID_VALUE => {
+            // Memory of the host's own allocator, which some GPUs read.
+            if device.pageable_memory {
+                Ok(())
+            } else {
+                Err(Mismatch::NoMemory {
+                    address: tensor.address,
+                    reason,
+                })
+            }
+        }
+        Err(reason) => return Err(DriverError::of(reason).into()),
+    })
 }
 
 impl BoundKernel {

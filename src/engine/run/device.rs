@@ -9,7 +9,8 @@ use cudarc::driver::sys::CUdevice_attribute_enum as Attribute;
 use cudarc::driver::{CudaContext, result, sys};
 use serde::Serialize;
 
-use crate::engine::request::target::Arch;
+use crate::engine::request::target::{Arch, CudaVersion};
+use crate::engine::run::driver_error::{self, DriverError};
 
 /// Facts of one GPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -58,9 +59,49 @@ pub enum DeviceError {
         /// How many there are.
         count: usize,
     },
+    /// No family that was asked for runs on a GPU of this machine.
+    #[error("nothing that was asked for runs on {gpus}: {needs}")]
+    Unsupported {
+        /// Which, by [`Device::label`].
+        gpus: String,
+        /// What the families need.
+        needs: String,
+    },
     /// The driver said no.
-    #[error("the CUDA driver said {0:?}")]
-    Driver(result::DriverError),
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+}
+
+impl DeviceError {
+    /// What to do about it, where there is something.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NoGpu => Some(
+                "`nvidia-smi -L` lists the GPUs of the machine, and CUDA_VISIBLE_DEVICES hides some or all of them",
+            ),
+            Self::Unsupported { .. } => Some("--arch, or JITC_ARCH, compiles for a GPU that is not here"),
+            Self::Driver(said) => said.hint(),
+            Self::NoDriver | Self::NoSuchGpu { .. } => None,
+        }
+    }
+}
+
+impl Device {
+    /// `GPU 0, NVIDIA H200 (compute capability 9.0)`.
+    #[must_use]
+    pub fn label(&self) -> String {
+        format!(
+            "GPU {}, {} (compute capability {}.{})",
+            self.ordinal, self.name, self.major, self.minor
+        )
+    }
+
+    /// The best arch for it.
+    #[must_use]
+    pub fn arch(&self) -> Arch {
+        Arch::of_device(self.major, self.minor)
+    }
 }
 
 fn present() -> Result<(), DeviceError> {
@@ -72,13 +113,20 @@ fn present() -> Result<(), DeviceError> {
     }
 }
 
-/// The architectures to compile for unless some are named: those of the GPUs here, each
-/// once; without a GPU, [`Arch::DEFAULTS`].
+/// The GPUs of this machine; none where there is no driver, or the driver shows none. A
+/// driver that cannot be used is an error.
+pub fn here() -> Result<Vec<Device>, DeviceError> {
+    match list() {
+        Err(DeviceError::NoDriver | DeviceError::NoGpu) => Ok(Vec::new()),
+        other => other,
+    }
+}
+
+/// The architectures to compile for unless some are named: those of these GPUs, each once;
+/// without a GPU, [`Arch::DEFAULTS`].
 #[must_use]
-pub fn default_archs() -> Vec<Arch> {
-    let devices = list().unwrap_or_default();
-    let here = devices.iter().map(|d| Arch::of_device(d.major, d.minor));
-    let mut archs: Vec<Arch> = here.collect();
+pub fn default_archs(devices: &[Device]) -> Vec<Arch> {
+    let mut archs: Vec<Arch> = devices.iter().map(Device::arch).collect();
     archs.sort();
     archs.dedup();
     if archs.is_empty() {
@@ -88,16 +136,10 @@ pub fn default_archs() -> Vec<Arch> {
     }
 }
 
-/// The newest CUDA that the driver knows: major and minor version.
-pub fn driver_version() -> Result<(u32, u32), DeviceError> {
+/// The newest CUDA that the driver knows.
+pub fn driver_version() -> Result<CudaVersion, DeviceError> {
     present()?;
-    let mut version = 0;
-    // SAFETY: `version` outlives the call.
-    unsafe { sys::cuDriverGetVersion(&raw mut version) }
-        .result()
-        .map_err(DeviceError::Driver)?;
-    let version = version.unsigned_abs();
-    Ok((version / 1000, version % 1000 / 10))
+    driver_error::driver_version().map_err(|code| DriverError::of_start(result::DriverError(code)).into())
 }
 
 /// The GPUs of this machine, in the driver's order.
@@ -105,11 +147,11 @@ pub fn list() -> Result<Vec<Device>, DeviceError> {
     present()?;
     match result::init() {
         Err(result::DriverError(sys::CUresult::CUDA_ERROR_NO_DEVICE)) => return Err(DeviceError::NoGpu),
-        other => other.map_err(DeviceError::Driver)?,
+        other => other.map_err(DriverError::of_start)?,
     }
-    let count = result::device::get_count().map_err(DeviceError::Driver)?;
+    let count = result::device::get_count().map_err(DriverError::of_start)?;
     (0..count)
-        .map(|ordinal| describe(ordinal).map_err(DeviceError::Driver))
+        .map(|ordinal| Ok(describe(ordinal).map_err(DriverError::of_start)?))
         .collect()
 }
 
@@ -164,7 +206,7 @@ impl Context {
     pub fn new(ordinal: u32) -> Result<Self, DeviceError> {
         let device = Arc::new(get(ordinal)?);
         let at = usize::try_from(ordinal).unwrap_or(usize::MAX);
-        let cuda = CudaContext::new(at).map_err(DeviceError::Driver)?;
+        let cuda = CudaContext::new(at).map_err(DriverError::of)?;
         Ok(Self { device, cuda })
     }
 
@@ -195,6 +237,6 @@ impl Context {
 
     /// Makes the context current on this thread; a thread that launches does it once.
     pub fn bind(&self) -> Result<(), DeviceError> {
-        self.cuda.bind_to_thread().map_err(DeviceError::Driver)
+        Ok(self.cuda.bind_to_thread().map_err(DriverError::of)?)
     }
 }

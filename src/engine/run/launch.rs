@@ -7,6 +7,7 @@ use std::ffi::{c_uint, c_void};
 
 use cudarc::driver::{result, sys};
 
+use crate::engine::run::driver_error::DriverError;
 use crate::engine::run::load::EntryPoint;
 
 /// Why a launch did not happen.
@@ -56,13 +57,24 @@ pub enum LaunchError {
         given: usize,
     },
     /// The driver said no.
-    #[error("launching `{entry}`: the CUDA driver said {reason:?}")]
+    #[error("launching `{entry}`: {reason}")]
     Driver {
         /// The entry point.
         entry: String,
         /// The driver's word.
-        reason: result::DriverError,
+        reason: DriverError,
     },
+}
+
+impl LaunchError {
+    /// What to do about it, where there is something.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Driver { reason, .. } => reason.hint(),
+            _ => None,
+        }
+    }
 }
 
 /// How a launch relates to the one before it on the same stream.
@@ -186,7 +198,7 @@ fn empty_grid(entry: &EntryPoint, grid: [u32; 3]) -> LaunchError {
 fn driver_error(entry: &EntryPoint, reason: result::DriverError) -> LaunchError {
     LaunchError::Driver {
         entry: entry.name().to_owned(),
-        reason,
+        reason: DriverError::of(reason),
     }
 }
 

@@ -10,11 +10,13 @@ use cudarc::driver::sys::CUfunction_attribute_enum as Attribute;
 use cudarc::driver::{result, sys};
 
 use crate::engine::build::artifact::Artifact;
+use crate::engine::build::image::{self, ImageError};
 use crate::engine::build::parameter_info::{self, ParameterError};
 use crate::engine::request::signature::GridAxis;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::template::Entry;
 use crate::engine::run::device::{Context, DeviceError};
+use crate::engine::run::driver_error::DriverError;
 
 /// Why a kernel could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -32,14 +34,19 @@ pub enum LoadError {
         /// Compute capability, after the point.
         minor: u16,
     },
-    /// The driver would not take the cubin.
-    #[error("the driver rejects the cubin of {family}: {reason:?}")]
-    Rejected {
+    /// The driver would not take the cubin, for its own reasons or for the cubin's.
+    #[error("{family} for {arch} was not loaded: {reason}")]
+    Refused {
         /// The family.
         family: String,
+        /// What the code was made for.
+        arch: crate::engine::request::target::Arch,
         /// The driver's word.
-        reason: result::DriverError,
+        reason: DriverError,
     },
+    /// The cubin is not what was asked for; the driver never saw it.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// The cubin lacks a declared entry point.
     #[error("the cubin of {family} has no entry point `{entry}`")]
     NoEntry {
@@ -78,9 +85,42 @@ pub enum LoadError {
     /// The context could not be made current.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// The driver said no to something else.
-    #[error("the CUDA driver said {0:?}")]
-    Driver(result::DriverError),
+    /// The driver said no to something about an entry point.
+    #[error("{family}: `{entry}`: {reason}")]
+    Driver {
+        /// The family.
+        family: String,
+        /// The entry point.
+        entry: String,
+        /// The driver's word.
+        reason: DriverError,
+    },
+}
+
+impl LoadError {
+    /// Whether the machine code itself is at fault, so that making it anew may help. No
+    /// other trouble of the driver says anything about the code.
+    #[must_use]
+    pub fn blames_the_image(&self) -> bool {
+        matches!(
+            self,
+            Self::Image(ImageError::Broken { .. })
+                | Self::Refused {
+                    reason: DriverError::InvalidImage,
+                    ..
+                }
+        )
+    }
+
+    /// What to do about it, where there is something.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Refused { reason, .. } | Self::Driver { reason, .. } => reason.hint(),
+            Self::Device(error) => error.hint(),
+            _ => None,
+        }
+    }
 }
 
 /// An entry point in a context, with its launch geometry.
@@ -159,14 +199,17 @@ impl LoadedKernel {
                 minor: device.minor,
             });
         }
+        // The driver believes every offset of an image: it is given whole ones alone.
+        image::check(spec, &artifact.cubin)?;
+        parameter_info::check(spec, &artifact.cubin)?;
         context.bind()?;
-        // SAFETY: the bytes are a verified cubin, alive during the call.
-        let module = unsafe { result::module::load_data(artifact.cubin.as_ptr().cast::<c_void>()) }.map_err(
-            |reason| LoadError::Rejected {
-                family: spec.family().name.clone(),
-                reason,
-            },
-        )?;
+        // SAFETY: the bytes are a whole cubin, as was checked, alive during the call.
+        let module = unsafe { result::module::load_data(artifact.cubin.as_ptr().cast::<c_void>()) };
+        let module = module.map_err(|reason| LoadError::Refused {
+            family: spec.family().name.clone(),
+            arch: spec.arch(),
+            reason: DriverError::of_module(reason, image::made_by(&artifact.cubin)),
+        })?;
         // From here on the module is unloaded whatever happens.
         let mut loaded = Self {
             module,
@@ -174,7 +217,6 @@ impl LoadedKernel {
             spec: spec.clone(),
             context: context.clone(),
         };
-        parameter_info::check(spec, &artifact.cubin)?;
         for entry in spec.entries() {
             let point = loaded.entry_point(spec, entry)?;
             loaded.entries.push(point);
@@ -211,14 +253,23 @@ impl LoadedKernel {
             family: spec.family().name.clone(),
             entry: entry.name.clone(),
         };
+        let refused = |reason| LoadError::Driver {
+            family: spec.family().name.clone(),
+            entry: entry.name.clone(),
+            reason: DriverError::of(reason),
+        };
         let name = CString::new(entry.name.as_str()).map_err(|_| missing())?;
         // SAFETY: the module is loaded.
-        let function = unsafe { result::module::get_function(self.module, name) }.map_err(|_| missing())?;
+        let function =
+            unsafe { result::module::get_function(self.module, name) }.map_err(|reason| match reason.0 {
+                sys::CUresult::CUDA_ERROR_NOT_FOUND => missing(),
+                _ => refused(reason),
+            })?;
         let attribute = |which| {
             // SAFETY: the function belongs to the loaded module.
             unsafe { result::function::get_function_attribute(function, which) }
                 .map(i32::unsigned_abs)
-                .map_err(LoadError::Driver)
+                .map_err(refused)
         };
         let size = |size| spec.size(size).unwrap_or(0);
         let (block_threads, shared_mem_bytes) = (size(&entry.block), size(&entry.shared_mem_bytes));
@@ -237,8 +288,7 @@ impl LoadedKernel {
         let dynamic = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         let asked = c_int::try_from(shared_mem_bytes).unwrap_or(c_int::MAX);
         // SAFETY: as above; the value was checked against the device's limit.
-        unsafe { result::function::set_function_attribute(function, dynamic, asked) }
-            .map_err(LoadError::Driver)?;
+        unsafe { result::function::set_function_attribute(function, dynamic, asked) }.map_err(refused)?;
         let threads = c_int::try_from(block_threads).unwrap_or(c_int::MAX);
         let mut blocks = 0;
         // SAFETY: `blocks` outlives the call.
@@ -250,7 +300,7 @@ impl LoadedKernel {
                 usize::try_from(shared_mem_bytes).unwrap_or(usize::MAX),
             )
         };
-        counted.result().map_err(LoadError::Driver)?;
+        counted.result().map_err(refused)?;
         let blocks_per_sm = blocks.unsigned_abs();
         let axis = |at: usize| {
             spec.axis(&entry.grid[at]).map_err(|reason| LoadError::Grid {
@@ -276,10 +326,20 @@ impl LoadedKernel {
 
 impl Drop for LoadedKernel {
     fn drop(&mut self) {
-        if self.context.bind().is_ok() {
+        // Whoever drops it may be at work in another context, which it keeps.
+        let before = result::ctx::get_current();
+        let own = self.context.cuda().cu_ctx();
+        // SAFETY: the context lives as long as `self.context` does.
+        if unsafe { result::ctx::set_current(own) }.is_ok() {
             // SAFETY: loaded by `load`, unloaded once. Failure leaves it to the
             // context's own end.
             let _ = unsafe { result::module::unload(self.module) };
+        }
+        if let Ok(before) = before
+            && before != Some(own)
+        {
+            // SAFETY: it was current on this thread a moment ago; null is none.
+            let _ = unsafe { result::ctx::set_current(before.unwrap_or(std::ptr::null_mut())) };
         }
     }
 }

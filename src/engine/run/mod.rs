@@ -7,6 +7,7 @@ pub mod arguments;
 pub mod bind;
 pub mod bind_error;
 pub mod device;
+pub mod driver_error;
 pub mod launch;
 pub mod load;
 pub mod occupancy;

@@ -29,6 +29,7 @@ type Compile = unsafe extern "C" fn(nvrtcProgram, c_int, *const *const c_char) -
 type Destroy = unsafe extern "C" fn(*mut nvrtcProgram) -> nvrtcResult;
 type Size = unsafe extern "C" fn(nvrtcProgram, *mut usize) -> nvrtcResult;
 type Bytes = unsafe extern "C" fn(nvrtcProgram, *mut c_char) -> nvrtcResult;
+type Ints = unsafe extern "C" fn(*mut c_int) -> nvrtcResult;
 type ErrorText = unsafe extern "C" fn(nvrtcResult) -> *const c_char;
 
 /// An opened NVRTC. Compiles from several threads at once.
@@ -44,6 +45,8 @@ pub struct Nvrtc {
     log_size: Symbol<Size>,
     log: Symbol<Bytes>,
     error_text: Symbol<ErrorText>,
+    arch_count: Symbol<Ints>,
+    archs: Symbol<Ints>,
     // Last, so that symbols are dropped first. libnvrtc finds its builtins by
     // soname: they are opened before it and stay open.
     _libraries: [Library; 2],
@@ -72,8 +75,21 @@ impl Nvrtc {
             log_size: symbol(&nvrtc, c"nvrtcGetProgramLogSize")?,
             log: symbol(&nvrtc, c"nvrtcGetProgramLog")?,
             error_text: symbol(&nvrtc, c"nvrtcGetErrorString")?,
+            arch_count: symbol(&nvrtc, c"nvrtcGetNumSupportedArchs")?,
+            archs: symbol(&nvrtc, c"nvrtcGetSupportedArchs")?,
             _libraries: [nvrtc, builtins],
         })
+    }
+
+    /// The numbers of the archs that it makes code for, 90 for `sm_90` and `sm_90a`.
+    pub fn archs(&self) -> Result<Vec<u32>, CompileError> {
+        let mut count = 0;
+        // SAFETY: `count` outlives the call.
+        self.check(unsafe { (self.arch_count)(&raw mut count) })?;
+        let mut archs: Vec<c_int> = vec![0; usize::try_from(count).unwrap_or(0)];
+        // SAFETY: there is room for as many as the library says there are.
+        self.check(unsafe { (self.archs)(archs.as_mut_ptr()) })?;
+        Ok(archs.into_iter().map(c_int::unsigned_abs).collect())
     }
 
     fn check(&self, result: nvrtcResult) -> Result<(), CompileError> {
@@ -142,7 +158,9 @@ impl Nvrtc {
         let mut log = self.read(&program, &self.log_size, &self.log)?;
         log.retain(|b| *b != 0);
         let log = String::from_utf8_lossy(&log).into_owned();
-        if compiled == nvrtcResult::NVRTC_ERROR_OUT_OF_MEMORY {
+        let exhausted =
+            compiled != nvrtcResult::NVRTC_SUCCESS && log.contains("catastrophic error: out of memory");
+        if exhausted || compiled == nvrtcResult::NVRTC_ERROR_OUT_OF_MEMORY {
             return Err(CompileError::OutOfMemory { limit: None });
         }
         if compiled == nvrtcResult::NVRTC_ERROR_COMPILATION

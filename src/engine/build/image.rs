@@ -1,0 +1,204 @@
+//! What machine code says of itself: that it is whole, for which arch, with which entry
+//! points, and made by which CUDA.
+//!
+//! Invariant: nothing is published, and nothing is handed to a driver, that is not a whole
+//! ELF image for its arch whose entry points are the declared ones.
+
+use object::Endianness;
+use object::elf::{FileHeader64, SHT_NOTE, STT_FUNC};
+use object::read::elf::{FileHeader as _, ProgramHeader as _, SectionHeader as _, Sym as _};
+
+use crate::engine::request::spec::KernelSpec;
+use crate::engine::request::target::{Arch, CudaVersion};
+use crate::engine::suggest::did_you_mean;
+
+/// Why machine code is not what was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// No cubin, or a part of one.
+    #[error("{family}: the machine code is not a whole cubin: {reason}")]
+    Broken {
+        /// The family.
+        family: String,
+        /// Why.
+        reason: String,
+    },
+    /// Made for another arch.
+    #[error("{family}: the machine code is for sm_{found}, and {arch} was asked for")]
+    OtherArch {
+        /// The family.
+        family: String,
+        /// What was asked for.
+        arch: Arch,
+        /// Its number in the cubin.
+        found: u32,
+    },
+    /// A declared entry point that the source does not define.
+    #[error("{family}: the source defines no kernel `{entry}`{hint}")]
+    NoEntry {
+        /// The family.
+        family: String,
+        /// The declared name.
+        entry: String,
+        /// What was probably meant, and what there is.
+        hint: String,
+    },
+    /// A kernel of the source that the family does not declare.
+    #[error(
+        "{family}: the source defines the kernel `{entry}`, which the family does not declare{hint}: \
+         give it an [[entries]], or make it a __device__ function"
+    )]
+    Undeclared {
+        /// The family.
+        family: String,
+        /// Its name in the cubin.
+        entry: String,
+        /// What was probably meant, or nothing.
+        hint: String,
+    },
+}
+
+/// `e_machine` of code for NVIDIA's GPUs.
+const EM_CUDA: u16 = 190;
+/// Bit of a symbol's `st_other`: a kernel, as opposed to a function that kernels call.
+const STO_CUDA_ENTRY: u8 = 0x10;
+/// The note that names the CUDA version: u16 2, u16 arch, u16 ten times the version.
+const CUINFO: &[u8] = b".note.nv.cuinfo";
+
+/// What was read of a cubin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Names of the kernels, in the order of the symbol table.
+    pub entries: Vec<String>,
+    /// The number of the arch; `None` where this way of writing it is not known.
+    pub arch: Option<u32>,
+}
+
+/// Reads a cubin: all of its sections and segments lie inside it, and it is for a GPU. The
+/// text says why it is none.
+pub fn read(cubin: &[u8]) -> Result<Image, String> {
+    let header = FileHeader64::<Endianness>::parse(cubin).map_err(|e| lower(&e.to_string()))?;
+    let endian = header.endian().map_err(|e| lower(&e.to_string()))?;
+    let machine = header.e_machine(endian).0;
+    if machine != EM_CUDA {
+        return Err(format!("its machine is {machine}, and a GPU's is {EM_CUDA}"));
+    }
+    let sections = (header.sections(endian, cubin)).map_err(|e| lower(&e.to_string()))?;
+    for section in sections.iter() {
+        let name = sections.section_name(endian, section).unwrap_or_default();
+        if section.data(endian, cubin).is_err() {
+            let name = String::from_utf8_lossy(name);
+            return Err(format!("section `{name}` reaches over its end"));
+        }
+    }
+    let segments = (header.program_headers(endian, cubin)).map_err(|e| lower(&e.to_string()))?;
+    if let Some(at) = segments.iter().position(|s| s.data(endian, cubin).is_err()) {
+        return Err(format!("segment {at} reaches over its end"));
+    }
+    let symbols = sections
+        .symbols(endian, cubin, object::elf::SHT_SYMTAB)
+        .map_err(|e| lower(&e.to_string()))?;
+    let mut entries = Vec::new();
+    for symbol in symbols.iter() {
+        let kernel = symbol.st_type() == STT_FUNC && symbol.st_other().0 & STO_CUDA_ENTRY != 0;
+        if kernel && !symbol.is_undefined(endian) {
+            let name = symbol.name(endian, symbols.strings());
+            let name = name.map_err(|e| lower(&e.to_string()))?;
+            entries.push(String::from_utf8_lossy(name).into_owned());
+        }
+    }
+    let flags = header.e_flags(endian).0;
+    let arch = match header.e_ident().abi_version {
+        7 => Some(flags & 0xff),
+        8 => Some((flags >> 8) & 0xff),
+        // A later compiler's: the driver knows.
+        _ => None,
+    };
+    Ok(Image { entries, arch })
+}
+
+/// Checks machine code of a spec before it is published or loaded.
+pub fn check(spec: &KernelSpec, cubin: &[u8]) -> Result<(), ImageError> {
+    let family = || spec.family().name.clone();
+    let image = read(cubin).map_err(|reason| ImageError::Broken {
+        family: family(),
+        reason,
+    })?;
+    if let Some(found) = image.arch
+        && found != u32::from(spec.arch().number())
+    {
+        return Err(ImageError::OtherArch {
+            family: family(),
+            arch: spec.arch(),
+            found,
+        });
+    }
+    let has = |name: &str| image.entries.iter().any(|entry| entry == name);
+    if let Some(missing) = spec.entries().find(|entry| !has(&entry.name)) {
+        return Err(ImageError::NoEntry {
+            family: family(),
+            entry: missing.name.clone(),
+            hint: meant(&missing.name, &image.entries),
+        });
+    }
+    // One that is declared and left out by a constant may be compiled all the same.
+    let declared = || spec.family().entries.iter().map(|entry| entry.name.as_str());
+    if let Some(extra) = image.entries.iter().find(|e| declared().all(|d| d != *e)) {
+        return Err(ImageError::Undeclared {
+            family: family(),
+            entry: extra.clone(),
+            hint: did_you_mean(extra, declared()),
+        });
+    }
+    Ok(())
+}
+
+/// What a declared name was probably meant to be, of the names that there are.
+fn meant(name: &str, entries: &[String]) -> String {
+    let length_and_name = format!("{}{name}", name.len());
+    if let Some(mangled) = entries
+        .iter()
+        .find(|e| is_mangled(e) && e.contains(&length_and_name))
+    {
+        return format!(", but `{mangled}`: write extern \"C\" before __global__");
+    }
+    let names = || entries.iter().map(String::as_str);
+    let near = did_you_mean(name, names());
+    match (near.is_empty(), entries.is_empty()) {
+        (false, _) => near,
+        (true, true) => ": it defines none".to_owned(),
+        (true, false) => format!(": it defines {}", names().collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// Whether a name is a C++ function's, with its types in it.
+fn is_mangled(name: &str) -> bool {
+    name.starts_with("_Z")
+}
+
+/// The CUDA whose compiler made this cubin, where it says so.
+#[must_use]
+pub fn made_by(cubin: &[u8]) -> Option<CudaVersion> {
+    let header = FileHeader64::<Endianness>::parse(cubin).ok()?;
+    let endian = header.endian().ok()?;
+    let sections = header.sections(endian, cubin).ok()?;
+    let (_, section) = sections.section_by_name(endian, CUINFO)?;
+    if section.sh_type(endian) != SHT_NOTE {
+        return None;
+    }
+    let note = section.notes(endian, cubin).ok()??.next().ok()??;
+    let tenfold = u16::from_le_bytes(note.desc().get(4..6)?.try_into().ok()?);
+    Some(CudaVersion {
+        major: u32::from(tenfold / 10),
+        minor: u32::from(tenfold % 10),
+    })
+}
+
+/// A library's sentence in the middle of ours.
+fn lower(text: &str) -> String {
+    let mut chars = text.chars();
+    chars
+        .next()
+        .map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+}

@@ -1,0 +1,13 @@
+//! Devices, loading, binding, launching, capturing and dropping over a driver library that
+//! the suite compiles: it has no GPU, gives the answers that a test wants, and records
+//! what it is asked (`cuda.c`). Needs a C compiler, as linking the tests does.
+
+mod bind;
+mod cache;
+#[path = "../support/cubin.rs"]
+mod cubin;
+mod devices;
+mod launch;
+mod load;
+mod program;
+mod stub;
