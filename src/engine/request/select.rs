@@ -7,12 +7,13 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use crate::engine::config::{Config, Setting};
+use crate::engine::config::{Config, Setting, Source};
 use crate::engine::request::spec::{
-    KernelSpec, SpecError, SpecId, check_names, check_preset, count_variants, parse, parse_archs, preset,
+    KernelSpec, SpecError, SpecId, check_names, check_preset, count_variants, of_settings, parse,
+    parse_archs, preset,
 };
 use crate::engine::request::target::Arch;
-use crate::engine::request::template::{Family, NamedFamily, Registry, TemplateError};
+use crate::engine::request::template::{Constant, Family, NamedFamily, Registry, TemplateError};
 
 /// Why a selection is empty or wrong.
 #[derive(Debug, thiserror::Error)]
@@ -149,20 +150,9 @@ impl Selection {
         config: &Config,
         usual: impl FnOnce() -> Vec<Arch>,
     ) -> Result<Vec<KernelSpec>, SpecError> {
-        let named = config.arch().map(|setting| parse_archs(&setting)).transpose()?;
-        let usual = if named.is_none() { usual() } else { Vec::new() };
         let mut specs = Vec::new();
-        for selected in &self.families {
-            let archs = named.clone().unwrap_or_else(|| {
-                // Nobody asked for these: what a family cannot do is left out.
-                let able = usual.iter().filter(|arch| selected.named.family().does(**arch));
-                able.copied().collect()
-            });
-            let taken = |name: &str, text: &str| {
-                let skip = selected.skip.get(name);
-                skip.is_none_or(|skip| skip.iter().all(|one| one != text))
-            };
-            let own = KernelSpec::expand_where(&selected.named, config, &archs, &taken)?;
+        for (selected, archs) in self.with_archs(config, usual)? {
+            let own = selected.specs(config, &archs)?;
             count_variants("all families together", [own.len()], specs.len())?;
             specs.extend(own);
         }
@@ -171,41 +161,44 @@ impl Selection {
 
     /// As [`specs`](Self::specs), and for each constant that is declared `warm_all` and that
     /// neither settings nor a former name of the family set, the same with its other values,
-    /// where constraints allow them.
+    /// where constraints allow them. A preset holds for those that its condition fits.
     pub fn specs_to_warm(
         &self,
         config: &Config,
         usual: impl FnOnce() -> Vec<Arch>,
     ) -> Result<Vec<KernelSpec>, SpecError> {
-        let mut specs = self.specs(config, usual)?;
-        let mut seen: HashSet<SpecId> = specs.iter().map(KernelSpec::id).collect();
-        for selected in &self.families {
-            let family = selected.named.family();
-            let of_name = selected.named.former_name();
-            for constant in family.constants.values().filter(|c| c.warm_all) {
-                let named = of_name.is_some_and(|former| former.constants.contains_key(&constant.name));
-                if named || config.constant(&constant.name, &constant.variables).is_some() {
-                    continue;
-                }
-                let own: Vec<KernelSpec> = (specs.iter())
-                    .filter(|spec| Arc::ptr_eq(spec.family(), family))
-                    .cloned()
-                    .collect();
-                let values = constant.legal.listed().unwrap_or_default();
-                count_variants(&family.name, [own.len(), values.len()], specs.len())?;
-                for value in values {
-                    let others = own
-                        .iter()
-                        .filter_map(|s| s.with([(constant.name.as_str(), &*value)]).ok());
-                    for other in others {
-                        if seen.insert(other.id()) {
-                            specs.push(other);
-                        }
-                    }
-                }
+        let mut specs = Vec::new();
+        for (selected, archs) in self.with_archs(config, usual)? {
+            let mut own = selected.specs(config, &archs)?;
+            let also = warm_all(&selected.named, |c| of_settings(c, config).is_some());
+            if !also.is_empty() {
+                let written =
+                    |c: &Constant| also.get(&c.name).cloned().or_else(|| selected.written(c, config));
+                let others = KernelSpec::expand_over(&selected.named, config, &written, &archs, specs.len())?;
+                let mut seen: HashSet<SpecId> = own.iter().map(KernelSpec::id).collect();
+                own.extend(others.0.into_iter().filter(|spec| seen.insert(spec.id())));
             }
+            count_variants("all families together", [own.len()], specs.len())?;
+            specs.extend(own);
         }
         Ok(specs)
+    }
+
+    /// The families with the architectures of the settings; where they name none, with
+    /// those of `usual` that a family can do with.
+    fn with_archs(
+        &self,
+        config: &Config,
+        usual: impl FnOnce() -> Vec<Arch>,
+    ) -> Result<Vec<(&Selected, Vec<Arch>)>, SpecError> {
+        let named = config.arch().map(|setting| parse_archs(&setting)).transpose()?;
+        let usual = if named.is_none() { usual() } else { Vec::new() };
+        let archs = |selected: &Selected| {
+            // Nobody named the usual ones: what a family cannot do is left out.
+            let able = usual.iter().filter(|arch| selected.named.family().does(**arch));
+            named.clone().unwrap_or_else(|| able.copied().collect())
+        };
+        Ok(self.families.iter().map(|s| (s, archs(s))).collect())
     }
 
     /// A line for each family, and each value of a list, that was left out.
@@ -214,6 +207,47 @@ impl Selection {
         let values = self.families.iter().flat_map(|selected| &selected.dropped);
         families.chain(values.map(|why| format!("left out of the list: {why}")))
     }
+}
+
+impl Selected {
+    /// The values that the settings list for a constant and that this family takes.
+    fn written(&self, constant: &Constant, config: &Config) -> Option<Vec<Setting>> {
+        let skip = self.skip.get(&constant.name);
+        let taken = |text: &str| skip.is_none_or(|skip| skip.iter().all(|one| one != text));
+        let values = of_settings(constant, config)?.into_iter();
+        Some(values.filter(|one| taken(&one.value)).collect())
+    }
+
+    fn specs(&self, config: &Config, archs: &[Arch]) -> Result<Vec<KernelSpec>, SpecError> {
+        KernelSpec::expand_where(&self.named, config, &|c| self.written(c, config), archs)
+    }
+}
+
+/// The values of a family's `warm_all` constants, by name, without those that are set
+/// already or fixed by the name that the family was given.
+pub(crate) fn warm_all(
+    named: &NamedFamily,
+    is_set: impl Fn(&Constant) -> bool,
+) -> BTreeMap<String, Vec<Setting>> {
+    let fixed = |c: &Constant| {
+        let former = named.former_name();
+        former.is_some_and(|former| former.constants.contains_key(&c.name))
+    };
+    let values = |c: &Constant| -> Vec<Setting> {
+        let listed = c.legal.listed().unwrap_or_default().into_iter();
+        let source = Source::Api;
+        listed
+            .map(|value| Setting {
+                value,
+                source: source.clone(),
+            })
+            .collect()
+    };
+    let constants = named.family().constants.values();
+    constants
+        .filter(|c| c.warm_all && !fixed(c) && !is_set(c))
+        .map(|c| (c.name.clone(), values(c)))
+        .collect()
 }
 
 /// A value that a family does not take.

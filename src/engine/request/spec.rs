@@ -91,22 +91,18 @@ impl KernelSpec {
         config: &Config,
         archs: &[Arch],
     ) -> Result<Vec<Self>, SpecError> {
-        Self::expand_where(&family.into(), config, archs, &|_, _| true)
+        Self::expand_where(&family.into(), config, &|c| of_settings(c, config), archs)
     }
 
-    /// The same of those values of lists that are `taken`, by constant and text.
+    /// The product of the values that are `written` for a constant.
     pub(crate) fn expand_where(
         named: &NamedFamily,
         config: &Config,
+        written: &dyn Fn(&Constant) -> Option<Vec<Setting>>,
         archs: &[Arch],
-        taken: &dyn Fn(&str, &str) -> bool,
     ) -> Result<Vec<Self>, SpecError> {
-        let written = |constant: &Constant| {
-            let texts = of_settings(constant, config)?.into_iter();
-            Some(texts.filter(|text| taken(&constant.name, &text.value)).collect())
-        };
         let mut specs = Vec::new();
-        for assigned in product(named, config, &written, archs.len(), 0)? {
+        for assigned in product(named, config, written, archs.len(), 0)? {
             for arch in archs {
                 specs.push(Self::validate(named.family(), &assigned, *arch)?);
             }
@@ -367,7 +363,7 @@ fn identity(family: &Family, constants: &BTreeMap<String, Value>, arch: Arch) ->
 }
 
 /// The values of a constant that the settings list.
-fn of_settings(constant: &Constant, config: &Config) -> Option<Vec<Setting>> {
+pub(crate) fn of_settings(constant: &Constant, config: &Config) -> Option<Vec<Setting>> {
     let Setting { value, source } = config.constant(&constant.name, &constant.variables)?;
     let one = |text: &str| Setting {
         value: text.to_owned(),

@@ -173,3 +173,49 @@ fn a_preset_selects_among_the_families_that_have_presets() {
             .starts_with("other: preset")
     );
 }
+
+/// Launch and geometry of every variant of the decode layer that is warmed.
+fn warmed(names: &[&str], preset: Option<&str>, env: &[(&str, &str)]) -> Vec<String> {
+    let flags = Flags {
+        preset: preset.map(str::to_owned),
+        ..Flags::default()
+    };
+    let env: Environment = (env.iter())
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect();
+    let config = Config::load(flags, env).expect("config");
+    let registry = Registry::load(None).expect("families");
+    let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+    let selection = registry.select(&names, &config).expect("selected");
+    let arch = vec!["sm_90a".parse().expect("arch")];
+    let specs = selection.specs_to_warm(&config, || arch).expect("specs");
+    let layer = specs.iter().filter(|spec| spec.family().name == "decode_layer");
+    let text = |s: &KernelSpec| format!("{} {}", s.constants()["launch"], s.constants()["geometry"]);
+    layer.map(text).collect()
+}
+
+#[test]
+fn a_preset_of_one_launch_leaves_the_other_at_its_own_values() {
+    let both = ["cooperative original", "separate spread"];
+    assert_eq!(warmed(&["decode_layer"], Some("decode-mini"), &[]), both);
+    assert_eq!(
+        warmed(&["decode_layer"], None, &[("CUTE_MLP_TILE", "decode-mini")]),
+        both
+    );
+    assert_eq!(warmed(&[], None, &[("JITC_PRESET", "decode-mini")]), both);
+    let former = warmed(&["beta_coop"], Some("decode-mini"), &[]);
+    assert_eq!(former, ["cooperative original"]);
+    // What is set on purpose is not varied, nor is what a constraint forbids warmed.
+    let set = [("JITC_LAUNCH", "separate")];
+    assert_eq!(
+        warmed(&["decode_layer"], Some("decode-mini"), &set),
+        ["separate spread"]
+    );
+    let grid = [
+        ("JITC_GEOMETRY", "original"),
+        ("JITC_TILE_S", "64"),
+        ("JITC_TILE_K", "640"),
+        ("JITC_SLICE_CTAS", "8"),
+    ];
+    assert_eq!(warmed(&["decode_layer"], None, &grid), ["cooperative original"]);
+}
