@@ -13,7 +13,10 @@ use toml::de::{DeTable, DeValue};
 
 use crate::engine::config::text_file::{self, line_of};
 use crate::engine::config::{Config, Setting, Source, scalar};
-use crate::engine::request::spec::{KernelSpec, SpecError, check_names, check_preset, parse_archs};
+use crate::engine::request::select::warm_all;
+use crate::engine::request::spec::{
+    KernelSpec, SpecError, check_names, check_preset, of_settings, parse_archs,
+};
 use crate::engine::request::target::Arch;
 use crate::engine::request::template::{Constant, NamedFamily, Registry};
 use crate::engine::suggest::did_you_mean;
@@ -240,7 +243,7 @@ impl Block {
         }
         let before = out.specs.len();
         for named in families {
-            let values = self.values(named)?;
+            let values = self.values(named, config)?;
             let written = |constant: &Constant| values.get(&constant.name).cloned();
             let already = out.specs.len() + out.skipped;
             let expanded = KernelSpec::expand_over(named, config, &written, &archs, already);
@@ -261,8 +264,13 @@ impl Block {
     }
 
     /// This block's values for the constants of a family, by present name; constants of its
-    /// other families are left to those.
-    fn values(&self, named: &NamedFamily) -> Result<BTreeMap<String, Vec<Setting>>, MatrixError> {
+    /// other families are left to those. What is declared `warm_all`, and set neither here
+    /// nor by settings, has all of its values.
+    fn values(
+        &self,
+        named: &NamedFamily,
+        config: &Config,
+    ) -> Result<BTreeMap<String, Vec<Setting>>, MatrixError> {
         let lacks = |name: &str| named.former_name().is_some_and(|f| f.lacked.contains(name));
         let mut values = BTreeMap::new();
         for (name, (_, words)) in &self.constants {
@@ -298,6 +306,10 @@ impl Block {
             }
             values.insert(constant.name.clone(), texts);
         }
+        let others = warm_all(named, |constant| {
+            values.contains_key(&constant.name) || of_settings(constant, config).is_some()
+        });
+        values.extend(others);
         Ok(values)
     }
 }

@@ -171,3 +171,37 @@ fn what_fits_nothing_is_an_error_that_says_where() {
         assert!(error.contains(words), "{error}");
     }
 }
+
+#[test]
+fn a_block_that_names_no_launch_warms_both() {
+    let launches = |text: &str, env: &[(&str, &str)]| {
+        let expansion = expand_beside(text, Flags::default(), env).expect("expanded");
+        let specs = expansion.specs.iter();
+        let layer = specs.filter(|spec| spec.family().name == "decode_layer");
+        let launches: Vec<_> = layer.map(|spec| spec.constants()["launch"].to_string()).collect();
+        (launches.join(" "), expansion.skipped)
+    };
+    for families in ["'*'", "'decode_*'", "['decode_layer']"] {
+        let text = format!("[[warm]]\nfamilies = {families}\n");
+        assert_eq!(
+            launches(&text, &[]),
+            ("cooperative separate".into(), 0),
+            "{families}"
+        );
+    }
+    let plain = "[[warm]]\nfamilies = 'decode_layer'\n";
+    let named = format!("{plain}[warm.constants]\nlaunch = 'separate'\n");
+    assert_eq!(launches(&named, &[]), ("separate".into(), 0));
+    assert_eq!(
+        launches(plain, &[("JITC_LAUNCH", "separate")]),
+        ("separate".into(), 0)
+    );
+    // A former name is one of the two.
+    let former = "[[warm]]\nfamilies = 'beta_lite'\n";
+    assert_eq!(launches(former, &[]), ("separate".into(), 0));
+    // What a constraint forbids to one of them is left out, and counted.
+    let grid = format!(
+        "{plain}[warm.constants]\ngeometry = 'original'\ntile_s = 64\ntile_k = 640\nslice_ctas = 8\n"
+    );
+    assert_eq!(launches(&grid, &[]), ("cooperative".into(), 1));
+}
