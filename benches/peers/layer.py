@@ -25,45 +25,47 @@ COPIES, PER_GRAPH = 2, 10
 PAGE = 64
 
 
-def attention(context, nat):
+def attention(context, num_tokens):
     """SDPA over bf16, grouped; the fastest of torch's own backends is its choice."""
-    q = torch.randn(nat, HEADS, 1, D, device="cuda", dtype=torch.bfloat16)
-    caches = [torch.randn(2, nat, KV, context, D, device="cuda", dtype=torch.bfloat16) for _ in range(COPIES)]
+    q = torch.randn(num_tokens, HEADS, 1, D, device="cuda", dtype=torch.bfloat16)
+    caches = [torch.randn(2, num_tokens, KV, context, D, device="cuda", dtype=torch.bfloat16) for _ in range(COPIES)]
 
     def run(i):
         k, v = caches[i % COPIES]
-        return F.scaled_dot_product_attention(q, k, v, enable_gqa=True).reshape(nat, HEADS * D)
+        return F.scaled_dot_product_attention(q, k, v, enable_gqa=True).reshape(num_tokens, HEADS * D)
 
     return run
 
 
-def flashinfer_attention(context, nat):
+def flashinfer_attention(context, num_tokens):
     """Decode over a paged FP8 cache, pages shuffled. Its kernels for decode have no group of six heads to a KV head, so
     tensor cores it is. Compiled by nvcc when first used."""
     import flashinfer
 
     pages = -(-context // PAGE)
     int32 = dict(device="cuda", dtype=torch.int32)
-    indptr = torch.arange(nat + 1, **int32) * pages
-    indices = torch.randperm(nat * pages, device="cuda").to(torch.int32)
-    last = torch.full((nat,), context - (pages - 1) * PAGE, **int32)
+    indptr = torch.arange(num_tokens + 1, **int32) * pages
+    indices = torch.randperm(num_tokens * pages, device="cuda").to(torch.int32)
+    last = torch.full((num_tokens,), context - (pages - 1) * PAGE, **int32)
     wrapper = flashinfer.BatchDecodeWithPagedKVCacheWrapper(
         torch.empty(128 << 20, device="cuda", dtype=torch.uint8), "NHD", use_cuda_graph=True, use_tensor_cores=True,
         paged_kv_indptr_buffer=indptr.clone(), paged_kv_indices_buffer=indices.clone(),
         paged_kv_last_page_len_buffer=last.clone())
     wrapper.plan(indptr, indices, last, HEADS, KV, D, PAGE, q_data_type=torch.bfloat16,
                  kv_data_type=torch.float8_e4m3fn)
-    q = torch.randn(nat, HEADS, D, device="cuda", dtype=torch.bfloat16)
-    shape = (nat * pages, PAGE, KV, D)
+    q = torch.randn(num_tokens, HEADS, D, device="cuda", dtype=torch.bfloat16)
+    shape = (num_tokens * pages, PAGE, KV, D)
     caches = [tuple(torch.randn(shape, device="cuda").to(torch.float8_e4m3fn) for _ in range(2)) for _ in range(COPIES)]
 
     def run(i):
-        return wrapper.run(q, caches[i % COPIES]).reshape(nat, HEADS * D)
+        return wrapper.run(q, caches[i % COPIES]).reshape(num_tokens, HEADS * D)
 
     for i, cache in enumerate(caches):
-        k, v = (c[indices.long()].to(torch.bfloat16).reshape(nat, pages * PAGE, KV, D)[:, :context].transpose(1, 2)
+        flat = (num_tokens, pages * PAGE, KV, D)
+        k, v = (c[indices.long()].to(torch.bfloat16).reshape(flat)[:, :context].transpose(1, 2)
                 for c in cache)
-        expected = F.scaled_dot_product_attention(q[:, :, None], k, v, enable_gqa=True).reshape(nat, HEADS * D).float()
+        expected = F.scaled_dot_product_attention(q[:, :, None], k, v, enable_gqa=True)
+        expected = expected.reshape(num_tokens, HEADS * D).float()
         error = ((run(i).float() - expected).norm() / expected.norm()).item()
         if not error < 1e-2:
             raise RuntimeError(f"not timed: {error:.2e} from torch's attention over the same cache")
@@ -107,7 +109,7 @@ def reason(error):
     return f"{type(error).__name__}: {error}".splitlines()[0][:160]
 
 
-def rows(contexts, nats, samples):
+def rows(contexts, token_counts, samples):
     made = {}
     for name, make in LINEARS.items():
         try:
@@ -116,20 +118,20 @@ def rows(contexts, nats, samples):
             made[name] = reason(error)
     gamma = torch.ones(H, device="cuda", dtype=torch.bfloat16)
     for context in contexts:
-        for nat in nats:
+        for num_tokens in token_counts:
             for kind, make in ATTENTIONS.items():
-                yield from with_attention(context, nat, kind, make, made, gamma, samples)
+                yield from with_attention(context, num_tokens, kind, make, made, gamma, samples)
 
 
-def with_attention(context, nat, kind, make, made, gamma, samples):
+def with_attention(context, num_tokens, kind, make, made, gamma, samples):
     """The layer with every kind of linear, and the attention alone."""
-    at = {"context": context, "nat": nat}
+    at = {"context": context, "num_tokens": num_tokens}
     try:
-        attend = make(context, nat)
+        attend = make(context, num_tokens)
     except Exception as error:
         yield {**at, "what": f"{kind} alone", "error": reason(error)}
         return
-    residual = torch.randn(nat, H, device="cuda", dtype=torch.bfloat16)
+    residual = torch.randn(num_tokens, H, device="cuda", dtype=torch.bfloat16)
 
     def timed(what, launch):
         try:
@@ -156,27 +158,32 @@ def with_attention(context, nat, kind, make, made, gamma, samples):
     torch.cuda.empty_cache()
 
 
+def tokens_of(point):
+    """Tokens of a point; summaries of before call them `nat`."""
+    return point["num_tokens"] if "num_tokens" in point else point["nat"]
+
+
 def rows_of_jitc(path):
     floors = set()
     for p in json.loads(path.read_text())["points"]:
         if p.get("summary") is None:
             continue
         s = p["summary"]
-        yield {"context": p["context"], "nat": p["nat"], "what": f"jitc {p['path']}, {p['variant']}",
+        yield {"context": p["context"], "num_tokens": tokens_of(p), "what": f"jitc {p['path']}, {p['variant']}",
                "median_us": s["median"], "p5_us": s["p5"], "p95_us": s["p95"]}
-        if (p["context"], p["nat"]) not in floors:
-            floors.add((p["context"], p["nat"]))
-            yield {"context": p["context"], "nat": p["nat"], "what": "streaming the bytes", "median_us": p["stream_us"],
-                   "p5_us": p["stream_us"], "p95_us": p["stream_us"]}
+        if (p["context"], tokens_of(p)) not in floors:
+            floors.add((p["context"], tokens_of(p)))
+            yield {"context": p["context"], "num_tokens": tokens_of(p), "what": "streaming the bytes",
+                   "median_us": p["stream_us"], "p5_us": p["stream_us"], "p95_us": p["stream_us"]}
 
 
 def table(all_rows):
     lines = ["| context | tokens | what | median us | p5 | p95 |", "|---|---|---|---|---|---|"]
-    for r in sorted(all_rows, key=lambda r: (r["context"], r["nat"], r.get("median_us", float("inf")))):
+    for r in sorted(all_rows, key=lambda r: (r["context"], r["num_tokens"], r.get("median_us", float("inf")))):
         if "error" in r:
-            lines.append(f"| {r['context']} | {r['nat']} | {r['what']} | not run: {r['error']} | | |")
+            lines.append(f"| {r['context']} | {r['num_tokens']} | {r['what']} | not run: {r['error']} | | |")
         else:
-            lines.append(f"| {r['context']} | {r['nat']} | {r['what']} | {r['median_us']:.1f} | {r['p5_us']:.1f} "
+            lines.append(f"| {r['context']} | {r['num_tokens']} | {r['what']} | {r['median_us']:.1f} | {r['p5_us']:.1f} "
                          f"| {r['p95_us']:.1f} |")
     return "\n".join(lines) + "\n"
 
@@ -185,13 +192,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jitc", type=Path, action="append", default=[], help="summary.json of `jitc bench layer --out`")
     parser.add_argument("--context", default="1024,4096,16384,32768")
-    parser.add_argument("--nat", default="1,2,4,8")
+    parser.add_argument("--num-tokens", "--nat", default="1,2,4,8")
     parser.add_argument("--samples", type=int, default=15)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     numbers = lambda text: [int(n) for n in text.split(",")]
     found = [row for path in args.jitc for row in rows_of_jitc(path)]
-    found += rows(numbers(args.context), numbers(args.nat), args.samples)
+    found += rows(numbers(args.context), numbers(args.num_tokens), args.samples)
     args.out.mkdir(parents=True, exist_ok=True)
     versions = {"torch": torch.__version__, "device": torch.cuda.get_device_name(0)}
     (args.out / "layer.json").write_text(json.dumps({"versions": versions, "rows": found}, indent=1) + "\n")

@@ -101,7 +101,9 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
 
 fn choice_json(explained: &Explanation, policy: &Policy) -> serde_json::Value {
     let chosen = explained.chosen();
-    json!({"event": "choice", "device": explained.device.name, "nat": explained.problem.num_tokens,
+    json!({"event": "choice", "device": explained.device.name, "num_tokens": explained.problem.num_tokens,
+        // Its former name, for one release.
+        "nat": explained.problem.num_tokens,
         "layer": explained.problem.layer, "path": policy.path, "kind": chosen.map(|c| c.variant.kind),
         "family": chosen.map(|c| &c.spec.family().name), "variant": chosen.map(|c| c.spec.variant()),
         "wo_split": chosen.map(|c| &c.spec.constants()["wo_split"]).map(Value::to_json),

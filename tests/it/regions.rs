@@ -132,7 +132,7 @@ fn the_wo_gemv_without_regions_is_the_very_code_of_one_without_instrumentation()
         let source = code_of(&fs_err::read_to_string(headers.join(name)).expect("header"));
         let stripped = without_timing(&source)
             .replace(", RegionTimer<C>& timer)", ")")
-            .replace(", nat, timer)", ", nat)")
+            .replace(", num_tokens, timer)", ", num_tokens)")
             .replace(", counters, timer)", ", counters)");
         assert!(!stripped.contains("timer"), "{stripped}");
         fs_err::write(below.join(name), stripped).expect("written");

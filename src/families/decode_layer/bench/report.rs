@@ -28,8 +28,9 @@ pub(super) fn tell(run: &Run, sink: &mut Sink<'_>) -> Value {
         ];
         row.extend(timed.cells());
         rows.push(row);
+        // `nat` is the former name of `num_tokens`, for one release.
         values.push(
-            json!({"event": "point", "context": p.at.context, "nat": p.at.num_tokens,
+            json!({"event": "point", "context": p.at.context, "num_tokens": p.at.num_tokens, "nat": p.at.num_tokens,
             "copies": p.at.copies, "plan": p.at.plan,
             "path": p.path.name(), "variant": p.spec.variant(), "passes": timed.passes, "bytes": timed.bytes,
             "gbps": timed.gbps(), "summary": timed.summary, "stream_us": timed.floor,
@@ -102,7 +103,8 @@ fn decodes(points: &[Point]) -> Vec<String> {
 
 /// `points.csv`.
 pub(super) fn csv(points: &[Point]) -> String {
-    let mut text = String::from("context,nat,path,variant,passes,bytes,median_us,p5_us,p95_us,stream_us\n");
+    let mut text =
+        String::from("context,num_tokens,path,variant,passes,bytes,median_us,p5_us,p95_us,stream_us\n");
     for p in points {
         let number = |value: Option<f64>| value.map_or(String::new(), |v| format!("{v:.3}"));
         let _ = writeln!(

@@ -181,13 +181,15 @@ impl Launch<'_> {
             "relative_l2": accuracy.mma.relative_l2, "relative_l2_exact": accuracy.exact.relative_l2,
             "max_abs": accuracy.mma.max_abs, "max_abs_exact": accuracy.exact.max_abs});
         if let Some(num_tokens) = self.num_tokens {
+            event["num_tokens"] = num_tokens.into();
+            // Its former name, for one release.
             event["nat"] = num_tokens.into();
         }
         sink(Event::Object(event));
         if !passes {
             let num_tokens = self
                 .num_tokens
-                .map(|num_tokens| format!(" nat={num_tokens}"))
+                .map(|num_tokens| format!(" num_tokens={num_tokens}"))
                 .unwrap_or_default();
             sink(Event::Note(format!(
                 "wrong: {} {} seed={}{num_tokens}: distance from float64 {:.2e} ({} {:.2e}), bits {}",

@@ -280,8 +280,9 @@ fn tell(spec: &KernelSpec, set: &Set<'_>, case: &Case, sink: &mut Sink<'_>) {
             "first": c.first_mismatch.map(|m| json!({"index": m.index,
                 "expected_bits": m.expected_bits, "actual_bits": m.actual_bits}))})
     };
+    // `nat` is the former name of `num_tokens`, for one release.
     sink(Event::Object(
-        json!({"event": "case", "variant": spec.variant(), "seed": seed, "nat": num_tokens,
+        json!({"event": "case", "variant": spec.variant(), "seed": seed, "num_tokens": num_tokens, "nat": num_tokens,
         "global_scale": global_scale, "partials": part(&case.partials), "output": part(&case.output),
         "drift_from_chained_max_abs": finite(case.from_chained.max_abs),
         "drift_from_float64_max_abs": finite(case.from_float64.max_abs),
@@ -290,7 +291,7 @@ fn tell(spec: &KernelSpec, set: &Set<'_>, case: &Case, sink: &mut Sink<'_>) {
     for (what, comparison) in [("partials", &case.partials), ("output", &case.output)] {
         if let Some(first) = comparison.first_mismatch {
             sink(Event::Note(format!(
-                "wrong: {} seed={seed} nat={num_tokens} global_scale={global_scale:?}: {what}[{}] is {:#010x}, \
+                "wrong: {} seed={seed} num_tokens={num_tokens} global_scale={global_scale:?}: {what}[{}] is {:#010x}, \
                  expected {:#010x}; {} of {} differ",
                 spec.variant(),
                 first.index,

@@ -25,15 +25,15 @@ __device__ __forceinline__ float share_max(float x, float* scratch) {
 }
 
 // Rows of bf16 to permuted f16, every token with a power of two of its own.
-// \param rows         bf16 [nat, K]
+// \param rows         bf16 [num_tokens, K]
 // \param x            where they go to, k_pitch bytes a token
 // \param inv_scale    the inverse of each token's power of two, written
 // \param scratch      a float a warp
 // \param first_token  first of the tokens of this pass
-// \param nat          tokens of the launch
+// \param num_tokens   tokens of the launch
 template <typename C>
 __device__ __forceinline__ void load_rows_f16(const u16* rows, u8* x, float* inv_scale, float* scratch, u32 first_token,
-                                              u32 nat) {
+                                              u32 num_tokens) {
     using N = Dims<C>;
     using L = Layout<C>;
     constexpr u32 pieces = N::K / 8u;
@@ -43,7 +43,7 @@ __device__ __forceinline__ void load_rows_f16(const u16* rows, u8* x, float* inv
     for (u32 t = group; t < N::tokens; t += Share::groups) {
         uint4 v[Share::each];
         float peak = 0.0f;
-        const bool live = first_token + t < nat;
+        const bool live = first_token + t < num_tokens;
 #pragma unroll
         for (u32 i = 0; i < Share::each; ++i) {
             const u32 piece = i * Share::threads + thread;

@@ -39,15 +39,15 @@ __device__ __forceinline__ void store_result(u16* to, float v) { *to = cvt_bf16(
 // \param x, weight, scales  as in mma_rows, for sums that are not finite
 // \param global       the global scale
 // \param shared       where mma_rows left its sums
-// \param partials     [nat, slots, rows], or null
-// \param output       [nat, rows]
+// \param partials     [num_tokens, slots, rows], or null
+// \param output       [num_tokens, rows]
 // \param block        number of the block's rows
 // \param first_token  first of the tokens of this pass
-// \param nat          tokens of the launch
+// \param num_tokens   tokens of the launch
 template <typename C, u32 slot_parts, typename Out>
 __device__ __forceinline__ void mma_gather(const u16* x, const u8* weight, const u8* scales, float global,
                                            const u8* shared, float* partials, Out* output, u32 block, u32 first_token,
-                                           u32 nat) {
+                                           u32 num_tokens) {
     using L = MmaRows<C>;
     constexpr u32 slots = L::parts / slot_parts, items = L::tokens * L::cta_rows, stride = items * L::part_sums * 4u;
     const float factor = __fmul_rn(global, L::scale_after_dot ? weight_rest_after_dot : weight_rest);
@@ -67,7 +67,7 @@ __device__ __forceinline__ void mma_gather(const u16* x, const u8* weight, const
         const u32 local_token = L::tokens == 1 ? 0 : i / L::cta_rows, token = first_token + local_token;
         u32 row, local;
         L::place(block, L::tokens == 1 ? i : i % L::cta_rows, row, local);
-        if (row >= L::rows || token >= nat) continue;
+        if (row >= L::rows || token >= num_tokens) continue;
         u32 from = shared_address(shared) + L::sums_at + (local_token * L::cta_rows + local) * (L::part_sums * 4u);
         float* to = partials + u64(token) * slots * L::rows + row;
         const bool wanted = partials != nullptr;
@@ -104,13 +104,13 @@ __device__ __forceinline__ void mma_gather(const u16* x, const u8* weight, const
 // One launch: sums, then their gather, `tokens` tokens at a time.
 template <typename C, u32 slot_parts, typename Out>
 __device__ __forceinline__ void mma_launch(const u16* x, const u8* weight, const u8* scales, const float* global_scale,
-                                           u8* shared, float* partials, Out* output, u32 block, u32 nat) {
+                                           u8* shared, float* partials, Out* output, u32 block, u32 num_tokens) {
     if constexpr (C::dependent) pdl_launch_dependents();
-    for (u32 first_token = 0; first_token < nat; first_token += C::tokens) {
-        const float global = mma_rows<C>(x, weight, scales, global_scale, shared, block, first_token, nat);
+    for (u32 first_token = 0; first_token < num_tokens; first_token += C::tokens) {
+        const float global = mma_rows<C>(x, weight, scales, global_scale, shared, block, first_token, num_tokens);
         __syncthreads();
-        mma_gather<C, slot_parts>(x, weight, scales, global, shared, partials, output, block, first_token, nat);
-        if (first_token + C::tokens < nat) __syncthreads();
+        mma_gather<C, slot_parts>(x, weight, scales, global, shared, partials, output, block, first_token, num_tokens);
+        if (first_token + C::tokens < num_tokens) __syncthreads();
     }
 }
 

@@ -244,11 +244,12 @@ struct MmaStage {
     uint4 held[mine];
     u32 k_begin;
 
-    __device__ __forceinline__ void fetch(const u16* x, u32 token, u32 nat) {
+    __device__ __forceinline__ void fetch(const u16* x, u32 token, u32 num_tokens) {
 #pragma unroll
         for (u32 i = 0; i < mine; ++i) {
             const u32 at = i * 32u + (threadIdx.x & 31u);
-            held[i] = ld_global_v4_if(x + u64(token) * L::k_total + k_begin + at * 8u, at < of_token && token < nat);
+            held[i] = ld_global_v4_if(x + u64(token) * L::k_total + k_begin + at * 8u,
+                                      at < of_token && token < num_tokens);
         }
     }
 
@@ -269,17 +270,17 @@ struct MmaStage {
 
 // Sums of all parts of a warp's range, for all of its rows, into sums[part][token][row of the block]. Starts with the
 // activations and the loads of the first pieces. Returns the global scale, loaded early enough to be there when needed.
-// \param x             activations, bf16 [nat, k_total]
+// \param x             activations, bf16 [num_tokens, k_total]
 // \param weight        codes, plain or packed
 // \param scales        E4M3 scales, swizzled or packed
 // \param global_scale  one float
 // \param shared        the block's dynamic shared memory, MmaRows<C>::bytes
 // \param block         number of the block's rows
 // \param first_token   first of the C::tokens tokens of this pass
-// \param nat           tokens of the launch
+// \param num_tokens    tokens of the launch
 template <typename C>
 __device__ __forceinline__ float mma_rows(const u16* x, const u8* weight, const u8* scales, const float* global_scale,
-                                          u8* shared, u32 block, u32 first_token, u32 nat) {
+                                          u8* shared, u32 block, u32 first_token, u32 num_tokens) {
     using L = MmaRows<C>;
     const u32 k_warp = threadIdx.x >> 5;
     const MmaLane<C> lane(weight, scales, block, k_warp);
@@ -296,7 +297,7 @@ __device__ __forceinline__ float mma_rows(const u16* x, const u8* weight, const 
     auto fetch = [&] {
         if constexpr (L::x_held) {
             const u16* from = x + u64(first_token + column) * L::k_total + k_warp * L::range_len + t * 32u;
-            const bool wanted = own && first_token + column < nat;
+            const bool wanted = own && first_token + column < num_tokens;
 #pragma unroll
             for (u32 j = 0; j < L::pieces; ++j) {
 #pragma unroll
@@ -308,7 +309,7 @@ __device__ __forceinline__ float mma_rows(const u16* x, const u8* weight, const 
 #pragma unroll
             for (u32 token = 0; token < early; ++token) {
                 stage[token].k_begin = k_warp * L::range_len;
-                stage[token].fetch(x, first_token + token, nat);
+                stage[token].fetch(x, first_token + token, num_tokens);
             }
         }
     };
@@ -333,10 +334,10 @@ __device__ __forceinline__ float mma_rows(const u16* x, const u8* weight, const 
             for (u32 q = 0; q < 4; ++q) held[j][q] = x_in_pairs<L::scale_after_dot>(raw[j][q]);
         }
     } else {
-        if constexpr (all_early) keep_loads_here(nat == 0xffffffffu);
+        if constexpr (all_early) keep_loads_here(num_tokens == 0xffffffffu);
 #pragma unroll
         for (u32 token = 0; token < L::tokens; ++token) {
-            if (token >= early) stage[0].fetch(x, first_token + token, nat);
+            if (token >= early) stage[0].fetch(x, first_token + token, num_tokens);
             stage[token < early ? token : 0u].store(shared, token);
         }
         __syncwarp();
@@ -417,7 +418,7 @@ __device__ __forceinline__ float mma_rows(const u16* x, const u8* weight, const 
     static_assert(!in_turns || L::run == L::ring, "a turn is a tile or the ring");
     // Software pipeline: while a tile is worked on, the one ring_tiles ahead of it is loaded, or its own rest if the
     // ring is shorter. The number of turns is hidden: unrolled, the compiler would put loads off until they are used.
-    const bool never = nat == 0xffffffffu;
+    const bool never = num_tokens == 0xffffffffu;
     const u32 turns = opaque(L::tiles / L::ring_tiles);
     MmaFrom here = lane.tile(0);
 #pragma unroll 1

@@ -9,18 +9,19 @@
 
 namespace jitc {
 
-// \param attn           activations, bf16 [nat, k_total]
+// \param attn           activations, bf16 [num_tokens, k_total]
 // \param weight         codes, plain or packed
 // \param scales         E4M3 scales, swizzled or packed
 // \param global_scale   one float
-// \param partials       [nat, slots, hidden]
-// \param output         [nat, hidden]
+// \param partials       [num_tokens, slots, hidden]
+// \param output         [num_tokens, hidden]
 // \param counters       grid barriers of `geometry = original`, zero
 // \param region_timing  the region buffer, null without regions
-// \param nat            tokens of the launch
+// \param num_tokens     tokens of the launch
 template <typename C>
 __device__ __forceinline__ void wo_gemv(const u16* attn, const u8* weight, const u8* scales, const float* global_scale,
-                                        float* partials, float* output, u32* counters, u64* region_timing, u32 nat) {
+                                        float* partials, float* output, u32* counters, u64* region_timing,
+                                        u32 num_tokens) {
     RegionTimer<C> timer(region_timing);
     if constexpr (C::geometry == Geometry::original) {
         wo_original<C>(attn, weight, scales, global_scale, partials, output, counters, timer);
@@ -28,14 +29,14 @@ __device__ __forceinline__ void wo_gemv(const u16* attn, const u8* weight, const
         // The grid has a layer a token for nvllm's sake; one layer keeps its weights and walks all tokens.
     } else {
         if constexpr (C::staged && !C::by_mma) {
-            wo_tiled<C>(attn, weight, scales, global_scale, partials, output, nat, timer);
+            wo_tiled<C>(attn, weight, scales, global_scale, partials, output, num_tokens, timer);
             return;
         }
         timer.enter_at_start(region::phase1_wo_gemv{});
         if constexpr (C::by_mma) {
-            wo_mma<C>(attn, weight, scales, global_scale, partials, output, nat);
+            wo_mma<C>(attn, weight, scales, global_scale, partials, output, num_tokens);
         } else {
-            wo_tiled_scalar<C>(attn, weight, scales, global_scale, partials, output, nat);
+            wo_tiled_scalar<C>(attn, weight, scales, global_scale, partials, output, num_tokens);
         }
         timer.join();
         timer.exit(region::phase1_wo_gemv{});

@@ -23,7 +23,7 @@ struct WoMma {
 
 template <typename C>
 __device__ __forceinline__ void wo_mma(const u16* attn, const u8* weight, const u8* scales, const float* global_scale,
-                                       float* partials, float* output, u32 nat) {
+                                       float* partials, float* output, u32 num_tokens) {
     using M = WoMma<C>;
     using S = Shape<C>;
     static_assert(S::k_head / S::split % M::part_len == 0, "a slot is whole parts");
@@ -31,7 +31,7 @@ __device__ __forceinline__ void wo_mma(const u16* attn, const u8* weight, const 
     static_assert(C::block_threads == MmaRows<M>::threads, "threads follow from the warps");
     extern __shared__ __align__(128) u8 shared[];
     mma_launch<M, S::k_head / S::split / M::part_len>(attn, weight, scales, global_scale, shared, partials, output,
-                                                      blockIdx.x, nat);
+                                                      blockIdx.x, num_tokens);
 }
 
 }  // namespace jitc

@@ -45,12 +45,12 @@ __device__ __forceinline__ float chain_by_groups(const float* attn, const u8* we
     return a;
 }
 
-// \param attn          activations, bf16 [nat, k_total]
+// \param attn          activations, bf16 [num_tokens, k_total]
 // \param weight        plain codes
 // \param scales        swizzled E4M3 scales
 // \param global_scale  one float
-// \param partials      [nat, slots, hidden]
-// \param output        [nat, hidden]
+// \param partials      [num_tokens, slots, hidden]
+// \param output        [num_tokens, hidden]
 // \param counters      a grid barrier a token, zero
 // \param timer         the kernel's regions
 template <typename C>

@@ -228,9 +228,9 @@ struct AttnPieces {
     static constexpr u32 mine = ceil_div(all, L::workers);
     static constexpr bool early = mine <= 12u;  // more would not fit in registers
 
-    __device__ static uint2 fetch(const u16* attn, u32 piece, u32 first_token, u32 nat) {
+    __device__ static uint2 fetch(const u16* attn, u32 piece, u32 first_token, u32 num_tokens) {
         u32 token = first_token + piece / row_pieces;
-        if (piece >= all || token >= nat) return make_uint2(0u, 0u);
+        if (piece >= all || token >= num_tokens) return make_uint2(0u, 0u);
         return *reinterpret_cast<const uint2*>(attn + u64(token) * S::k_total + piece % row_pieces * 4u);
     }
     __device__ static void store(u8* shared, u32 piece, uint2 v, float factor) {
@@ -256,10 +256,10 @@ struct AttnPieces {
         }
     }
     // All of a token tile; whether any of them is far from one.
-    __device__ static bool fill(u8* shared, const u16* attn, u32 first_token, u32 nat, float factor) {
+    __device__ static bool fill(u8* shared, const u16* attn, u32 first_token, u32 num_tokens, float factor) {
         bool far = false;
         for (u32 i = threadIdx.x; i < all; i += L::workers) {
-            const uint2 v = fetch(attn, i, first_token, nat);
+            const uint2 v = fetch(attn, i, first_token, num_tokens);
             far |= far_from_one(v.x) || far_from_one(v.y);
             store(shared, i, v, factor);
         }
@@ -269,13 +269,13 @@ struct AttnPieces {
 
 // Sums of the tile's slots in slot order, from zero.
 template <typename C>
-__device__ __forceinline__ void tiled_gather(const float* sums, float* output, u32 first_token, u32 nat) {
+__device__ __forceinline__ void tiled_gather(const float* sums, float* output, u32 first_token, u32 num_tokens) {
     using L = TiledLayout<C>;
     using S = Shape<C>;
     for (u32 i = threadIdx.x; i < C::tokens * L::tile; i += L::workers) {
         u32 token = first_token + i / L::tile, local = i % L::tile;
         u32 row = L::global_row(blockIdx.x, local);
-        if (row >= S::hidden || token >= nat) continue;
+        if (row >= S::hidden || token >= num_tokens) continue;
         const float* from = sums + i / L::tile * S::slots * L::tile + local;
         float acc = 0.0f;
 #pragma unroll 8
@@ -285,17 +285,17 @@ __device__ __forceinline__ void tiled_gather(const float* sums, float* output, u
 }
 
 // Producer and consumers of one tile of rows: the last warp issues copies, all others run chains.
-// \param attn          activations, bf16 [nat, k_total]
+// \param attn          activations, bf16 [num_tokens, k_total]
 // \param weight        codes, plain or packed
 // \param scales        E4M3 scales, swizzled or packed
 // \param global_scale  one float
-// \param partials      [nat, slots, hidden]
-// \param output        [nat, hidden]
-// \param nat           tokens of the launch
+// \param partials      [num_tokens, slots, hidden]
+// \param output        [num_tokens, hidden]
+// \param num_tokens    tokens of the launch
 // \param timer         the kernel's regions
 template <typename C>
 __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, const u8* scales, const float* global_scale,
-                                         float* partials, float* output, u32 nat, RegionTimer<C>& timer) {
+                                         float* partials, float* output, u32 num_tokens, RegionTimer<C>& timer) {
     timer.enter_at_start(region::phase1_wo_stage{});
     using L = TiledLayout<C>;
     using S = Shape<C>;
@@ -316,7 +316,7 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
         L::copy_scales(shared, scales, blockIdx.x);
         if constexpr (A::early) {
 #pragma unroll
-            for (u32 i = 0; i < A::mine; ++i) early[i] = A::fetch(attn, threadIdx.x + i * L::workers, 0u, nat);
+            for (u32 i = 0; i < A::mine; ++i) early[i] = A::fetch(attn, threadIdx.x + i * L::workers, 0u, num_tokens);
         }
     }
     __syncthreads();
@@ -337,19 +337,19 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
             A::store(shared, threadIdx.x + i * L::workers, early[i], factor);
         }
     } else {
-        far = A::fill(shared, attn, 0u, nat, factor);
+        far = A::fill(shared, attn, 0u, num_tokens, factor);
     }
     cp_async_wait_all();
     far = named_barrier_any<1, L::workers>(far);
     timer.exit(region::phase1_wo_stage{});
-    for (u32 first_token = 0; first_token < nat; first_token += C::tokens) {
+    for (u32 first_token = 0; first_token < num_tokens; first_token += C::tokens) {
         if (first_token != 0u) {
-            far = named_barrier_any<1, L::workers>(A::fill(shared, attn, first_token, nat, factor));
+            far = named_barrier_any<1, L::workers>(A::fill(shared, attn, first_token, num_tokens, factor));
         }
         bool folds = global_folds(global);
         if (far && folds) {
             folds = false;
-            A::fill(shared, attn, first_token, nat, 1.0f);
+            A::fill(shared, attn, first_token, num_tokens, 1.0f);
             named_barrier_sync<1, L::workers>();
         }
         constexpr u32 items = S::slots * L::lanes;
@@ -391,7 +391,7 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
                 for (u32 j = 0; j < L::rows; ++j) {
                     u32 row = L::global_row(blockIdx.x, L::local(l, j));
                     for (u32 t = 0; t < C::tokens; ++t) {
-                        if (row >= S::hidden || first_token + t >= nat) continue;
+                        if (row >= S::hidden || first_token + t >= num_tokens) continue;
                         float a = chain_scalar<C, C::packed>(attn + u64(first_token + t) * S::k_total, weight, scales,
                                                              global, row, S::slot_begin(slot), S::slot_end(slot));
                         // Selected by comparison: a register array takes no run-time index.
@@ -410,7 +410,7 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
 #pragma unroll
                 for (u32 t = 0; t < C::tokens; ++t) {
                     sums[(t * S::slots + slot) * L::tile + L::local(l, j)] = acc[j][t];
-                    if (row < S::hidden && first_token + t < nat) {
+                    if (row < S::hidden && first_token + t < num_tokens) {
                         partials[(u64(first_token + t) * S::slots + slot) * S::hidden + row] = acc[j][t];
                     }
                 }
@@ -419,7 +419,7 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
         named_barrier_sync<1, L::workers>();
         timer.exit(region::phase1_wo_gemv{});
         timer.enter(region::phase1_gather{});
-        tiled_gather<C>(sums, output, first_token, nat);
+        tiled_gather<C>(sums, output, first_token, num_tokens);
         named_barrier_sync<1, L::workers>();
         timer.exit(region::phase1_gather{});
     }
@@ -433,7 +433,8 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
 // wo_tiled.
 template <typename C>
 __device__ __forceinline__ void wo_tiled_scalar(const u16* attn, const u8* weight, const u8* scales,
-                                                const float* global_scale, float* partials, float* output, u32 nat) {
+                                                const float* global_scale, float* partials, float* output,
+                                                u32 num_tokens) {
     using S = Shape<C>;
     constexpr u32 tile = C::rows_per_cta;
     static_assert(C::shared_bytes >= S::slots * tile * 4u, "shared_bytes in the family's TOML is too small");
@@ -441,7 +442,7 @@ __device__ __forceinline__ void wo_tiled_scalar(const u16* attn, const u8* weigh
     float* sums = reinterpret_cast<float*>(shared);
     const float global = *global_scale;
     const u32 first_row = blockIdx.x * tile;
-    for (u32 token = 0; token < nat; ++token) {
+    for (u32 token = 0; token < num_tokens; ++token) {
         for (u32 item = threadIdx.x; item < S::slots * tile; item += C::block_threads) {
             u32 slot = item / tile, row = first_row + item % tile;
             if (row >= S::hidden) continue;
