@@ -179,7 +179,7 @@ impl Summary {
     }
 }
 
-/// The `part / whole` quantile of sorted samples, linear between neighbours.
+/// The `part / whole` quantile of sorted samples, linear between neighbors.
 fn quantile(sorted: &[f64], part: usize, whole: usize) -> f64 {
     let steps = (sorted.len() - 1) * part;
     let (below, rest) = (steps / whole, steps % whole);

@@ -182,7 +182,7 @@ fn timeline_matches(browser: &Browser, ticks: &Ticks) {
         .map(|t| float(usize::try_from(t - zero).expect("after the first")));
     let whole = 1000.0 * ticks.launch_us.expect("measured");
     browser.script("document.getElementById('order').value = 'cta'; document.getElementById('order').dispatchEvent(new Event('change'))");
-    let colour = |share: f64| {
+    let color = |share: f64| {
         let script = format!(
             "const c = document.querySelector('.view canvas'), w = c.width - 100;
              return [...c.getContext('2d').getImageData(Math.round(92 + w * {share}), 24 + 8 * 8 + 4, 1, 1).data]"
@@ -191,10 +191,10 @@ fn timeline_matches(browser: &Browser, ticks: &Ticks) {
     };
     let orange = serde_json::json!([238, 127, 33, 255]);
     let slack = 3.0 / 1100.0;
-    assert_eq!(colour(entry / whole + slack), orange);
-    assert_eq!(colour(exit / whole - slack), orange);
-    assert_ne!(colour(entry / whole - slack), orange);
-    assert_ne!(colour(exit / whole + slack), orange);
+    assert_eq!(color(entry / whole + slack), orange);
+    assert_eq!(color(exit / whole - slack), orange);
+    assert_ne!(color(entry / whole - slack), orange);
+    assert_ne!(color(exit / whole + slack), orange);
 }
 
 fn tip(browser: &Browser) -> String {

@@ -35,9 +35,6 @@ const BANNED: &[(&str, &str)] = &[
     ),
     ("on their way at a time", "in flight"),
     ("the MLP's middle", "intermediate size of the MLP"),
-    ("Colours", "Colors"),
-    ("specialised", "specialized"),
-    ("quantize", "quantize"),
     ("the original's", "nvllm's"),
     ("the original system", "nvllm"),
     ("the original geometry", "`geometry = original`"),
@@ -54,16 +51,77 @@ fn files(dir: &Path, extension: &str, out: &mut Vec<PathBuf>) {
     }
 }
 
-/// The text literals of a line of Rust that a user may be shown.
-fn literals(line: &str) -> Vec<&str> {
-    if line.trim_start().starts_with("//") {
-        return Vec::new();
+/// British spellings, anywhere in code, declarations and the page: identifiers, help and
+/// comments are American.
+const BRITISH: &[(&str, &str)] = &[
+    ("olour", "color"),
+    ("uantis", "quantize"),
+    ("pecialis", "specialize"),
+    ("erialis", "serialize"),
+    ("ummaris", "summarize"),
+    ("eighbour", "neighbor"),
+    ("ehaviour", "behavior"),
+    // `aria-labelledby` is HTML's.
+    (" labelled", "labeled"),
+];
+
+/// The text literals of a Rust source, each whole, with the line on which it begins. A line
+/// that ends in a backslash goes on without the next one's indentation.
+fn literals(source: &str) -> Vec<(usize, String)> {
+    let text: Vec<char> = source.chars().collect();
+    let starts = |at: usize, what: &str| text[at..].iter().copied().zip(what.chars()).all(|(a, b)| a == b);
+    let (mut found, mut at, mut line) = (Vec::new(), 0, 1);
+    while at < text.len() {
+        let word = at > 0 && (text[at - 1].is_alphanumeric() || text[at - 1] == '_');
+        let hashes = text[at + 1..].iter().take_while(|c| **c == '#').count();
+        match text[at] {
+            '/' if starts(at, "//") => {
+                at += text[at..].iter().take_while(|c| **c != '\n').count();
+                continue;
+            }
+            'r' if !word && text.get(at + 1 + hashes) == Some(&'"') => {
+                let end = format!("\"{}", "#".repeat(hashes));
+                let begin = at + 2 + hashes;
+                let length = (begin..text.len()).take_while(|i| !starts(*i, &end)).count();
+                let literal: String = text[begin..begin + length].iter().collect();
+                let lines = literal.matches('\n').count();
+                found.push((line, literal));
+                line += lines;
+                at = begin + length + end.len();
+                continue;
+            }
+            // A character; a lifetime has no closing quote.
+            '\'' if text.get(at + 1) == Some(&'\\') => at += 3,
+            '\'' if text.get(at + 2) == Some(&'\'') => at += 2,
+            '"' => {
+                let (begins, mut literal) = (line, String::new());
+                at += 1;
+                while at < text.len() && text[at] != '"' {
+                    if text[at] == '\\' && text.get(at + 1) == Some(&'\n') {
+                        line += 1;
+                        at += 2;
+                        at += text[at..].iter().take_while(|c| c.is_whitespace()).count();
+                        continue;
+                    }
+                    if text[at] == '\\' {
+                        at += 1;
+                    }
+                    line += usize::from(text[at] == '\n');
+                    literal.push(text[at]);
+                    at += 1;
+                }
+                found.push((begins, literal));
+            }
+            '\n' => line += 1,
+            _ => {}
+        }
+        at += 1;
     }
-    line.split('"').skip(1).step_by(2).collect()
+    found
 }
 
-fn found(text: &str, place: &str, out: &mut Vec<String>) {
-    for (phrase, instead) in BANNED {
+fn found(banned: &[(&str, &str)], text: &str, place: &str, out: &mut Vec<String>) {
+    for (phrase, instead) in banned {
         if text.contains(phrase) {
             out.push(format!(
                 "{place}: `{phrase}` is said as `{instead}`: {}",
@@ -71,6 +129,13 @@ fn found(text: &str, place: &str, out: &mut Vec<String>) {
             ));
         }
     }
+}
+
+/// A file without its unit tests.
+fn shown(path: &Path) -> String {
+    let text = fs_err::read_to_string(path).expect("source");
+    let tests = text.find("#[cfg(test)]\nmod tests {");
+    text[..tests.unwrap_or(text.len())].to_owned()
 }
 
 #[test]
@@ -81,32 +146,96 @@ fn phrases_that_the_glossary_replaced_do_not_return() {
     let mut sources = Vec::new();
     files(&root.join("src"), "rs", &mut sources);
     for source in &sources {
-        let text = fs_err::read_to_string(source).expect("source");
-        let shown = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-        for (number, line) in shown.lines().enumerate() {
-            for literal in literals(line) {
-                seen += 1;
-                found(literal, &format!("{}:{}", source.display(), number + 1), &mut all);
-            }
-        }
-    }
-    let mut declarations = Vec::new();
-    files(&root.join("templates"), "toml", &mut declarations);
-    for declaration in &declarations {
-        let text = fs_err::read_to_string(declaration).expect("declaration");
-        for (number, line) in text
-            .lines()
-            .filter(|l| !l.trim_start().starts_with('#'))
-            .enumerate()
-        {
+        for (line, literal) in literals(&shown(source)) {
             seen += 1;
             found(
-                line,
-                &format!("{}:{}", declaration.display(), number + 1),
+                BANNED,
+                &literal,
+                &format!("{}:{line}", source.display()),
                 &mut all,
             );
         }
     }
+    let mut others = Vec::new();
+    files(&root.join("templates"), "toml", &mut others);
+    for extension in ["html", "js", "css"] {
+        files(&root.join("src"), extension, &mut others);
+    }
+    for other in &others {
+        let text = fs_err::read_to_string(other).expect("text");
+        for (number, line) in text.lines().enumerate() {
+            if line.trim_start().starts_with('#') && other.extension().is_some_and(|e| e == "toml") {
+                continue;
+            }
+            seen += 1;
+            let place = format!("{}:{}", other.display(), number + 1);
+            found(BANNED, line, &place, &mut all);
+        }
+    }
+    assert!(others.iter().any(|path| path.ends_with("page.html")));
     assert!(seen > 2000, "only {seen} texts were seen");
     assert!(all.is_empty(), "{}", all.join("\n"));
+}
+
+#[test]
+fn spelling_is_american_in_code_declarations_and_the_page() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut all, mut paths) = (Vec::new(), Vec::new());
+    for extension in ["rs", "html", "js", "css"] {
+        files(&root.join("src"), extension, &mut paths);
+    }
+    for extension in ["toml", "tera", "cuh"] {
+        files(&root.join("templates"), extension, &mut paths);
+    }
+    for path in &paths {
+        let text = shown(path);
+        for (number, line) in text.lines().enumerate() {
+            let place = format!("{}:{}", path.display(), number + 1);
+            found(BRITISH, line, &place, &mut all);
+        }
+    }
+    assert!(all.is_empty(), "{}", all.join("\n"));
+}
+
+/// Reports keep the JSON member `nat` for a release, beside `num_tokens`.
+#[test]
+fn the_tokens_of_a_launch_are_num_tokens_in_kernels_and_in_reports() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let is_word = |text: &str| {
+        let mut words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+        words.any(|word| word == "nat")
+    };
+    let (mut kernels, mut sources, mut all) = (Vec::new(), Vec::new(), Vec::new());
+    for extension in ["toml", "tera", "cuh"] {
+        files(&root.join("templates"), extension, &mut kernels);
+    }
+    for path in &kernels {
+        let text = fs_err::read_to_string(path).expect("kernel");
+        for (number, _) in text.lines().enumerate().filter(|(_, line)| is_word(line)) {
+            all.push(format!("{}:{}", path.display(), number + 1));
+        }
+    }
+    files(&root.join("src"), "rs", &mut sources);
+    for path in &sources {
+        let literals = literals(&shown(path));
+        let members = |name: &str| literals.iter().filter(|(_, text)| text == name).count();
+        if members("nat") > members("num_tokens") {
+            all.push(format!("{}: `nat` without `num_tokens`", path.display()));
+        }
+        let printed = literals
+            .iter()
+            .filter(|(_, text)| is_word(text) && text != "nat" && text != "--nat");
+        all.extend(printed.map(|(line, text)| format!("{}:{line}: {text}", path.display())));
+    }
+    assert!(all.is_empty(), "{}", all.join("\n"));
+}
+
+#[test]
+fn a_literal_is_read_whole_over_its_lines() {
+    let source = "// a \"comment\"\nlet c = '\"'; let l: &'a str = \"one \\\n    two\";\n\
+                  let r = r#\"three \"four\"\"#; let e = \"\\\"five\\\"\";\n";
+    let found = literals(source);
+    let expected = [(2, "one two"), (4, "three \"four\""), (4, "\"five\"")];
+    let expected = expected.map(|(line, text)| (line, text.to_owned()));
+    assert_eq!(found, expected);
 }

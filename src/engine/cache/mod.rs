@@ -55,7 +55,7 @@ pub struct Fetched {
     pub provenance: Provenance,
 }
 
-/// Where an artifact comes from. Serialised as [`Provenance::label`].
+/// Where an artifact comes from. Serialized as [`Provenance::label`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Provenance {
     /// From a tier, verified; or from this process's memory.

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn ties_go_to_the_even_byte_and_their_neighbours_to_the_nearer_one() {
+    fn ties_go_to_the_even_byte_and_their_neighbors_to_the_nearer_one() {
         for byte in 0..0x7E {
             let middle = f32::midpoint(decode(byte), decode(byte + 1));
             let even = byte + (byte & 1);

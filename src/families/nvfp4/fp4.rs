@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn the_neighbours_of_each_tie_go_to_the_nearer_code() {
+    fn the_neighbors_of_each_tie_go_to_the_nearer_code() {
         for code in 0..7u8 {
             let middle = f32::midpoint(decode(code), decode(code + 1));
             assert_eq!(encode(middle.next_down()), code);

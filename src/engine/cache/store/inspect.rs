@@ -257,7 +257,7 @@ fn record_in(shard: &Dir, key: &CacheKey) -> Option<Record> {
         Ok(file) => {
             record.used_unix_ms = u64::try_from(file.stat.st_mtime).unwrap_or(0) * 1000;
             record.bytes = file.bytes.len() as u64;
-            record.summary = summarise(&file.bytes, key);
+            record.summary = summarize(&file.bytes, key);
             for file in record.summary.iter().flat_map(|s| &s.files) {
                 record.bytes = record.bytes.saturating_add(file.length);
             }
@@ -268,7 +268,7 @@ fn record_in(shard: &Dir, key: &CacheKey) -> Option<Record> {
     Some(record)
 }
 
-fn summarise(manifest: &[u8], key: &CacheKey) -> Result<Summary, Fault> {
+fn summarize(manifest: &[u8], key: &CacheKey) -> Result<Summary, Fault> {
     check_checksum(manifest)?;
     match serde_json::from_slice::<Summary>(manifest) {
         Ok(summary) if summary.format != FORMAT => Err(Fault::Format(summary.format)),

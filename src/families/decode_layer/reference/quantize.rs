@@ -30,7 +30,7 @@ pub fn quantize_block(values: &[f32; BLOCK]) -> ([u8; BLOCK], u8) {
     (values.map(|v| fp4::encode(v / scale)), byte)
 }
 
-/// Quantises rows whose length is a multiple of 16.
+/// Quantizes rows whose length is a multiple of 16.
 #[must_use]
 pub fn quantize(values: &[bf16]) -> Blocks {
     let (blocks, _) = values.as_chunks::<BLOCK>();

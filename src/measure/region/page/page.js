@@ -14,8 +14,8 @@
     return node;
   };
 
-  // ---- regions and their colours: one for a name, whatever the table ----
-  const COLOURS = {
+  // ---- regions and their colors: one for a name, whatever the table ----
+  const COLORS = {
     phase0_pre_attn: "#8e7cc3", phase1_attn_pre_wo: "#4a7bea", phase1_wo_stage: "#3d9bd6",
     phase1_wo_gemv: "#ee7f21", phase1_wo_post: "#b5610f", phase1_gather_reduce: "#d6407f", phase1_gather: "#d6407f",
     grid_barrier_wait: "#8995a5", phase1_pre_wo_wait: "#c7a93c",
@@ -25,9 +25,9 @@
     prologue_pre_r0: "#66707f", epilogue_post_r10: "#47505e",
   };
   const SPARE = ["#5b8ff9", "#e8684a", "#6dc8ec", "#9270ca", "#269a99", "#ff9d4d"];
-  const colourOf = (region) => {
+  const colorOf = (region) => {
     const plain = region.region.replace(/_(per_call|last_iter|atomic)$/, "");
-    return COLOURS[region.region] || COLOURS[plain] || SPARE[region.region_id % SPARE.length];
+    return COLORS[region.region] || COLORS[plain] || SPARE[region.region_id % SPARE.length];
   };
   const waits = new Set(runs.flatMap((run) => run.waits.map((id) => run.account.regions[id].cta_class)));
   const isWait = (region) => waits.has(region.cta_class);
@@ -100,7 +100,7 @@
           class: isWait(region) ? "wait" : "", "aria-label": `${region.region}: ${time(run, ticks)}` },
           share > 0.12 ? shortName(region.region) : "");
         b.style.width = 100 * share + "%";
-        b.style.backgroundColor = colourOf(region);
+        b.style.backgroundColor = colorOf(region);
         const tell = (x, y) => showTip(x, y, region.region, [`${time(run, ticks)} · ${percent(ticks / total)} of ${bars === "mean" ? "a CTA's time, on average" : "its time"}`,
           `${region.n_active_ctas.toLocaleString("en-US")} CTAs · median ${time(run, region.median_ticks)} · p99 ${time(run, region.p99_ticks)}`]);
         b.addEventListener("pointermove", (e) => { light(region.region); tell(e.clientX, e.clientY); });
@@ -131,7 +131,7 @@
   }
   const swatch = (region) => {
     const s = el("span", { class: "swatch" + (isWait(region) ? " wait" : ""), "aria-hidden": "true" });
-    s.style.backgroundColor = colourOf(region);
+    s.style.backgroundColor = colorOf(region);
     return s;
   };
   function light(name) {
@@ -159,12 +159,12 @@
     const body = el("tbody");
     for (const row of rows.filter((row) => showSmall || !small(row))) {
       const region = [runs[a], runs[b]].flatMap((r) => r.account.regions).find((r) => r.region === row.region);
-      const colour = region ? colourOf(region) : "var(--accent)";
+      const color = region ? colorOf(region) : "var(--accent)";
       const pair = el("td", { class: "pair" });
       for (const [name, value] of [["was", row.before], ["now", row.after]]) {
         const bar = el("div", { class: name + (region && isWait(region) ? " wait" : ""), "data-value": String(value) });
         bar.style.width = Math.min(100, 100 * value / most) + "%";
-        bar.style.backgroundColor = colour;
+        bar.style.backgroundColor = color;
         if (!row.sum) pair.append(bar);
       }
       const moved = Math.abs(row.delta) > 0.05 * Math.max(row.before, row.after) && Math.abs(row.delta) > most / 1000;
@@ -246,15 +246,15 @@
     lane.spacer.style.height = whole - shown + "px";
   }
   const patterns = new Map();
-  function hatch(context, colour) {
-    if (!patterns.has(colour)) {
+  function hatch(context, color) {
+    if (!patterns.has(color)) {
       const tile = el("canvas", { width: 6, height: 6 }), c = tile.getContext("2d");
-      c.fillStyle = colour; c.fillRect(0, 0, 6, 6);
+      c.fillStyle = color; c.fillRect(0, 0, 6, 6);
       c.strokeStyle = "rgba(255,255,255,.34)"; c.lineWidth = 1.2;
       for (const shift of [-6, 0, 6]) { c.beginPath(); c.moveTo(shift, 6); c.lineTo(shift + 6, 0); c.stroke(); }
-      patterns.set(colour, tile);
+      patterns.set(color, tile);
     }
-    return context.createPattern(patterns.get(colour), "repeat");
+    return context.createPattern(patterns.get(color), "repeat");
   }
   function draw(lane) {
     const { canvas, view, run, height } = lane, dpr = devicePixelRatio || 1;
@@ -270,7 +270,7 @@
     const scale = scaleOf(run), w = plot(lane), x = (ticks) => GUTTER + (ticks / scale - from) / (to - from) * w;
     const first = Math.max(0, Math.floor(view.scrollTop / height)), last = Math.min(lane.rows.length, Math.ceil((view.scrollTop + tall) / height));
     const labels = [];
-    let labelled = -1e9, bands = 0, current = null;
+    let labeled = -1e9, bands = 0, current = null;
     for (let i = 0; i < last; i++) {
       const row = lane.rows[i], sm = row.cta.sm;
       const opens = order === "sm" && sm !== null && sm !== current;
@@ -278,9 +278,9 @@
       if (i < first) continue;
       const y = AXIS + i * height - view.scrollTop;
       if (order === "sm" && sm !== null ? bands % 2 : i % 2) { c.fillStyle = band; c.fillRect(0, y, width, height); }
-      if (y - labelled >= 13) {
+      if (y - labeled >= 13) {
         const text = order === "sm" && sm !== null ? (height >= 11 ? `SM ${sm} · CTA ${row.index}` : opens ? `SM ${sm}` : "") : `CTA ${row.index}`;
-        if (text) { labels.push([text, y + Math.max(7, height / 2)]); labelled = y; }
+        if (text) { labels.push([text, y + Math.max(7, height / 2)]); labeled = y; }
       }
       c.save();
       c.beginPath(); c.rect(GUTTER, y, w, height); c.clip();
@@ -288,9 +288,9 @@
       for (const span of row.spans) {
         const left = x(span.entry), right = x(span.entry + (span.drawn ?? span.length));
         if (right < GUTTER || left > GUTTER + w) continue;
-        const colour = colourOf(span.region), inside = span.region.scope.inside;
+        const color = colorOf(span.region), inside = span.region.scope.inside;
         c.globalAlpha = (lit && !same(span.region, lit) ? 0.15 : 1) * (span.earlier ? 0.5 : 1);
-        c.fillStyle = isWait(span.region) ? hatch(c, colour) : colour;
+        c.fillStyle = isWait(span.region) ? hatch(c, color) : color;
         const grow = inside && height > 6 ? 2 : 0;
         c.fillRect(left, y + inset + grow, Math.max(0.6, right - left), height - 2 * inset - 2 * grow);
       }
@@ -371,10 +371,10 @@
       ArrowRight: () => choose(lane, at.row, at.span + 1), ArrowLeft: () => choose(lane, at.row, at.span - 1),
       ArrowDown: () => beside(1), ArrowUp: () => beside(-1),
       Home: () => choose(lane, 0, 0), End: () => choose(lane, lane.rows.length - 1, 0),
-      "+": () => zoom(0.5, centre()), "=": () => zoom(0.5, centre()), "-": () => zoom(2, centre()), "0": () => { from = 0; to = 1; drawTimelines(); },
+      "+": () => zoom(0.5, center()), "=": () => zoom(0.5, center()), "-": () => zoom(2, center()), "0": () => { from = 0; to = 1; drawTimelines(); },
       Escape: () => { lane.chosen = null; hideTip(); draw(lane); },
     };
-    const centre = () => (span ? (span.entry + (span.drawn ?? span.length) / 2) / scaleOf(lane.run) : (from + to) / 2);
+    const center = () => (span ? (span.entry + (span.drawn ?? span.length) / 2) / scaleOf(lane.run) : (from + to) / 2);
     if (!keys[e.key] || e.ctrlKey || e.metaKey || e.altKey) return;
     e.preventDefault();
     keys[e.key]();

@@ -8,7 +8,7 @@
 // summed is then scaled down.
 //
 // The contraction index of both products is permuted alike in both operands, so that every lane reads whole 16-byte
-// pieces: lane t of a quad holds elements 16t..16t+15 of a 64-element run of K, lane group g holds 16 neighbouring d of
+// pieces: lane t of a quad holds elements 16t..16t+15 of a 64-element run of K, lane group g holds 16 neighboring d of
 // V.
 #pragma once
 

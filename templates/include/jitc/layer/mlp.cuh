@@ -1,4 +1,4 @@
-// Invariant: FC1, the activation and the quantization of 16 neighbouring elements happen in one block, which alone
+// Invariant: FC1, the activation and the quantization of 16 neighboring elements happen in one block, which alone
 // writes their codes and scale; FC2's rows belong to one block each, so mlp_output needs no partial sums in memory.
 // Sums over warps are taken in warp order.
 #pragma once
@@ -106,7 +106,7 @@ __device__ __forceinline__ void norm_rows(const Params& p, u8* x, float* inv_sca
     block_sync<C>();
 }
 
-// Sums of the warps for 16 elements of a token, activation, quantization. One thread an element; 16 neighbours a block.
+// Sums of the warps for 16 elements of a token, activation, quantization. One thread an element; 16 neighbors a block.
 // \param p            the launch's arguments
 // \param sums         [warp][16 of gate, 16 of up][token] of this tile
 // \param inv_scale    of each token's activations

@@ -7,7 +7,7 @@
 namespace jitc {
 namespace layer {
 
-// Element `i` of neighbouring bf16, two a word.
+// Element `i` of neighboring bf16, two a word.
 __device__ __forceinline__ float bf16_at(const u32* words, u32 i) {
     return __uint_as_float(i & 1u ? words[i / 2u] & 0xffff0000u : words[i / 2u] << 16);
 }

@@ -3,7 +3,7 @@
 // belong to. So a warp that waits for other blocks has the weights of its next steps in flight, and no two warps ever
 // wait for each other's weights.
 //
-// A stage is 16 neighbouring rows of up to `stage_chunks` runs of 64 weights (32 bytes a row and run) and a word of
+// A stage is 16 neighboring rows of up to `stage_chunks` runs of 64 weights (32 bytes a row and run) and a word of
 // four scales a row and run. Rows past the end are not read and hold what they held; no result depends on them.
 //
 // Packed weights (packed64) come the same way on GPUs without bulk copies; with them, by BlockRing.

@@ -352,7 +352,7 @@ __device__ __forceinline__ void row_tiles(R& ring, const Column (&column)[column
     }
 }
 
-// Eight neighbouring activations to f16 in the permuted order.
+// Eight neighboring activations to f16 in the permuted order.
 __device__ __forceinline__ uint4 permuted_f16(const float (&v)[8], float scale) {
     u32 w[4];
 #pragma unroll

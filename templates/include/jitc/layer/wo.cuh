@@ -1,4 +1,4 @@
-// Invariant: a block owns `cta_rows` neighbouring rows of H with all of their slots. Partials are those of wo/chain.cuh
+// Invariant: a block owns `cta_rows` neighboring rows of H with all of their slots. Partials are those of wo/chain.cuh
 // bit for bit in the exact modes; the sum of the slots is taken in slot order from zero; residual + sum stays in f32
 // for the norm and is rounded once for residual_output. Slot 0 of wo_output ends as the sum.
 #pragma once

@@ -57,7 +57,7 @@ __device__ __forceinline__ float ld_global(const float* p) {
     return d;
 }
 
-/// PTX ld.global.nc.L1::no_allocate.L2::256B: read once, past L1, and L2 fetches the neighbouring bytes at once.
+/// PTX ld.global.nc.L1::no_allocate.L2::256B: read once, past L1, and L2 fetches the neighboring bytes at once.
 __device__ __forceinline__ uint4 ld_global_nc_no_allocate(const uint4* from) {
     uint4 v;
     asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"

@@ -78,7 +78,7 @@ __device__ __forceinline__ void load_group_scales(const typename L::GroupWalk& w
     });
 }
 
-// An odd number of 16-byte pieces: neighbours miss each other's banks.
+// An odd number of 16-byte pieces: neighbors miss each other's banks.
 __host__ __device__ constexpr u32 plain_pitch(u32 row_bytes) { return row_bytes + (row_bytes % 32u == 0 ? 16u : 0u); }
 
 // As checkpoints have them. A row is a copy, since shorter ones cost as much each.
@@ -179,7 +179,7 @@ struct PlainTile : TileParts<C, C::rows_per_cta * plain_pitch(Shape<C>::row_byte
 };
 
 // Packed. Eight rows come in a few copies, each of whole slots, and each 16 bytes further than the one before ends: so
-// eight neighbouring threads, two rows of four such segments, read different banks.
+// eight neighboring threads, two rows of four such segments, read different banks.
 __host__ __device__ constexpr u32 packed_segments(u32 slots, u32 k_total) {
     return slots % 4u == 0u && k_total % 512u == 0u ? 4u : slots % 2u == 0u && k_total % 256u == 0u ? 2u : 1u;
 }
@@ -209,7 +209,7 @@ struct PackedTile : TileParts<C, C::rows_per_cta * Shape<C>::row_bytes +
     }
     __device__ static u32 local(u32 l, u32 j) { return l / lane_rows * 8u + j * lane_rows + l % lane_rows; }
     __device__ static u32 global_row(u32 block, u32 local) { return block * P::tile + local; }
-    // Slots of different segments, which neighbouring threads have, beside each other.
+    // Slots of different segments, which neighboring threads have, beside each other.
     __device__ static u32 x_place(u32 slot) { return slot % segment_slots * segments + slot / segment_slots; }
 
     struct Walk {
