@@ -6,6 +6,7 @@ use std::path::Path;
 use jitc::engine::config::{Config, Environment, FlagConstant, Flags};
 use jitc::engine::jit::Jit;
 use jitc::engine::request::template::Registry;
+use jitc::families::decode_layer::bench::{BenchPath, LayerBenchRequest};
 use jitc::families::decode_layer::dispatch::{self, Kind, Policy, Problem, Target};
 use jitc::families::{BUILT_IN, axpy, decode_layer, gemv, harness, wo_gemv};
 use jitc::measure::MeasureError;
@@ -155,7 +156,19 @@ fn requests_of_the_layer_are_validated_before_a_gpu_is_looked_for() {
 
     let never = jit(dir.path(), &[("num_regions", "20")]);
     let options = Options::of(decode_layer::bench::FLAGS);
-    let request = decode_layer::bench::LayerBenchRequest::new(&options).expect("request");
+    let request =
+        |name, options| LayerBenchRequest::new(never.registry(), name, options).map_err(|e| e.to_string());
+    let named = |name| request(name, &options).expect("request").paths;
+    assert_eq!(named("beta_coop"), [BenchPath::Coop]);
+    assert_eq!(named("beta_lite"), [BenchPath::Lite]);
+    let other = options.clone().set("path", "coop");
+    let refused = request("beta_lite", &other).expect_err("refused");
+    assert_eq!(
+        refused,
+        "--path contradicts `beta_lite`, which stands for `lite`: name the family `decode_layer`"
+    );
+    let request = request(decode_layer::FAMILY, &options).expect("request");
+    assert_eq!(request.paths.len(), 3);
     assert_eq!(request.token_counts, [1, 2, 4, 8]);
     let error = decode_layer::bench::bench(&never, &request, &mut |_| {}).expect_err("refused");
     assert!(error.to_string().starts_with("num_regions: a layer"), "{error}");

@@ -10,7 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 pub(super) use super::constant_flags::constants;
 use super::constant_flags::{self, given};
-use super::{Answer, output};
+use super::{Answer, measured, output};
 use crate::engine::config::Flags;
 use crate::engine::jit::{Error, Jit};
 use crate::engine::request::template::Registry;
@@ -36,21 +36,25 @@ pub(super) fn verb_at(words: &[OsString]) -> Option<usize> {
 
 /// The whole command. Help shows the constants of the families that `words` name.
 pub(super) fn command(registry: &Registry, words: &[OsString]) -> Command {
-    // Its own name may mean families, none of which is called what is not text.
+    // No family is called what is not text.
     let at = verb_at(words).unwrap_or(words.len());
-    let words: Vec<&str> = words[at..].iter().filter_map(|word| word.to_str()).collect();
-    let verb = words.first().copied().unwrap_or_default();
+    let mut words = words[at..].iter().filter_map(|word| word.to_str());
+    let verb = words.next().unwrap_or_default();
+    let words: Vec<&str> = words.collect();
     let verbs = super::VERBS.iter().map(|known| {
         let command = (known.command)(registry);
-        let families = if known.name == verb {
-            constant_flags::named(&words, &command, registry)
-        } else {
-            Vec::new()
-        };
-        common(if families.is_empty() {
-            command
-        } else {
-            constant_flags::of_families(command, &families)
+        if known.name != verb {
+            return common(command);
+        }
+        let named = constant_flags::named(&words, registry);
+        if !named.is_empty() {
+            let command = constant_flags::of_families(command, &named);
+            return common(measured::of_families(command, &named));
+        }
+        let usual = constant_flags::usual(&command, registry);
+        common(match usual {
+            Some(family) => constant_flags::of_families(command, &[family]),
+            None => command,
         })
     });
     Command::new("jitc")

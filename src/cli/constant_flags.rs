@@ -10,10 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::engine::config::FlagConstant;
 use crate::engine::request::template::{Constant, Family, Registry};
-use crate::families::decode_layer::FAMILY;
-
-/// Words of a command line that mean a family without being its name.
-const MEANT: [(&str, &str); 2] = [("layer", FAMILY), ("dispatch", FAMILY)];
+use crate::families::harness;
 
 /// Before the id of a constant's flag, whose long name may be that of another argument's id.
 const ID: &str = "constant:";
@@ -77,30 +74,35 @@ pub(super) fn of_families(command: Command, families: &[&Arc<Family>]) -> Comman
     })
 }
 
-/// The families that a command line names, else those that its verb is about; none where
-/// it may be about any.
-pub(super) fn named<'r>(words: &[&str], verb: &Command, registry: &'r Registry) -> Vec<&'r Arc<Family>> {
-    let family_of = |word: &str| -> Option<&'r Arc<Family>> {
-        let meant = MEANT.iter().find(|(name, _)| *name == word);
-        let name = meant.map_or(word, |(_, name)| name);
-        let formerly = || registry.formerly(name).map(|(family, _)| family);
-        registry.get(name).ok().or_else(formerly)
+/// The family of a name as people write it: its own, one that it had, or another one under
+/// which it is measured.
+fn family_of<'r>(word: &str, registry: &'r Registry) -> Option<&'r Arc<Family>> {
+    let formerly = || registry.formerly(word).map(|(family, _)| family);
+    let measured = || {
+        let name = harness(word)?.names().first()?;
+        registry.get(name).ok()
     };
+    registry.get(word).ok().or_else(formerly).or_else(measured)
+}
+
+/// The families that a command line names.
+pub(super) fn named<'r>(words: &[&str], registry: &'r Registry) -> Vec<&'r Arc<Family>> {
     let mut found: Vec<&Arc<Family>> = Vec::new();
     for word in words {
         let value = match word.strip_prefix("--") {
             Some(flag) => flag.split_once('=').map_or("", |(_, value)| value),
             None => word,
         };
-        let family = family_of(value).filter(|family| !found.iter().any(|f| f.name == family.name));
-        found.extend(family);
-    }
-    if found.is_empty() {
-        let family = verb.get_arguments().find(|arg| arg.get_id() == "family");
-        let usual = family.and_then(|arg| arg.get_default_values().first());
-        found.extend(usual.and_then(|word| word.to_str()).and_then(family_of));
+        let family = family_of(value, registry);
+        found.extend(family.filter(|family| !found.iter().any(|f| f.name == family.name)));
     }
     found
+}
+
+/// The family that a verb is about where none is named; none where it may be about any.
+pub(super) fn usual<'r>(verb: &Command, registry: &'r Registry) -> Option<&'r Arc<Family>> {
+    let family = verb.get_arguments().find(|arg| arg.get_id() == "family")?;
+    family_of(family.get_default_values().first()?.to_str()?, registry)
 }
 
 /// Constants by name, with the families that declare them.

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::json;
 
+use super::constant_flags::of_families;
 use super::{Answer, args, output};
 use crate::engine::jit::Jit;
 use crate::engine::request::constant::Value;
@@ -62,7 +63,11 @@ pub(super) fn command(registry: &Registry) -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Show every variant that was looked at"),
         );
-    args::constants(command, registry)
+    let command = args::constants(command, registry);
+    match registry.get(FAMILY) {
+        Ok(family) => of_families(command, &[family]),
+        Err(_) => command,
+    }
 }
 
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {

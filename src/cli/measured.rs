@@ -4,31 +4,30 @@
 //! options, and events lines.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{Answer, args, output};
 use crate::engine::jit::Jit;
-use crate::engine::request::template::Registry;
-use crate::families::{BUILT_IN, harness_of};
+use crate::engine::request::template::{Family, Registry};
+use crate::families::{BUILT_IN, harness, harness_of, usual_harness};
 use crate::measure::MeasureError;
 use crate::measure::harness::{Event, Flag, Harness, Options, Session, Verb, Verdict};
 
-/// What a verb is for, and the family that it is of where none is named.
-fn about(verb: Verb) -> (&'static str, &'static str) {
-    let about = match verb {
+/// What a verb is for.
+fn about(verb: Verb) -> &'static str {
+    match verb {
         Verb::Verify => "Check kernels on a GPU against CPU references",
         Verb::Bench => "Verify, then benchmark, on a GPU",
         Verb::Tune => "Auto-tune launch geometry on this GPU and save the fastest",
         Verb::Regions => "Reduce region timings, compare them, draw them",
-    };
-    (about, "wo_gemv")
+    }
 }
 
 /// The command of a verb: the families that offer it, and all of their flags.
 pub(super) fn command(verb: Verb, registry: &Registry) -> Command {
-    let (about, default) = about(verb);
     let mut names: Vec<String> = Vec::new();
     for name in offering(verb).flat_map(|h| h.names().iter().copied()) {
         names.push(name.to_owned());
@@ -37,13 +36,14 @@ pub(super) fn command(verb: Verb, registry: &Registry) -> Command {
         names.extend(family.flat_map(|f| f.former_names.iter().map(|f| f.name.clone())));
     }
     let lines: Vec<String> = offering(verb)
-        .map(|h| format!("{}: {}", h.names().join(", "), h.about()))
+        .map(|h| format!("{}: {}", h.names().join(" or "), h.about()))
         .collect();
-    let family = Arg::new("family")
-        .value_parser(names)
-        .default_value(default)
-        .help(lines.join("; "));
-    let mut command = Command::new(verb.name()).about(about).arg(family);
+    let family = Arg::new("family").value_parser(names).help(lines.join("; "));
+    let family = match usual_harness(verb).and_then(|harness| harness.names().first()) {
+        Some(usual) => family.default_value(usual),
+        None => family.required(true),
+    };
+    let mut command = Command::new(verb.name()).about(about(verb)).arg(family);
     for flag in flags(verb) {
         command = command.arg(argument(&flag));
     }
@@ -52,6 +52,26 @@ pub(super) fn command(verb: Verb, registry: &Registry) -> Command {
         return command;
     }
     args::constants(command, registry)
+}
+
+/// The same command, with the flags that these families take alone in its help. A flag
+/// that is left out is still understood, and refused by its name.
+pub(super) fn of_families(mut command: Command, families: &[&Arc<Family>]) -> Command {
+    let verbs = [Verb::Verify, Verb::Bench, Verb::Tune];
+    let Some(verb) = verbs.into_iter().find(|verb| verb.name() == command.get_name()) else {
+        return command;
+    };
+    let harnesses = families.iter().filter_map(|family| harness(&family.name));
+    let own: Vec<&Flag> = harnesses.filter_map(|h| h.flags(verb)).flatten().collect();
+    for flag in flags(verb) {
+        command = command.mut_arg(flag.name, |arg| {
+            match own.iter().find(|own| own.name == flag.name) {
+                Some(own) => arg.help(help(own)),
+                None => arg.hide(true),
+            }
+        });
+    }
+    command
 }
 
 /// Runs a verb of the family that was named.
@@ -105,14 +125,17 @@ fn flags(verb: Verb) -> Vec<Flag> {
     all
 }
 
-fn argument(flag: &Flag) -> Arg {
-    let help = match flag.default {
+fn help(flag: &Flag) -> String {
+    match flag.default {
         Some(default) => format!("{} [default: {default}]", flag.help),
         None => flag.help.to_owned(),
-    };
+    }
+}
+
+fn argument(flag: &Flag) -> Arg {
     let arg = Arg::new(flag.name)
         .long(flag.name)
-        .help(help)
+        .help(help(flag))
         .hide(flag.help.is_empty());
     match flag.value {
         Some(value) if flag.repeated => arg.value_name(value).action(ArgAction::Append),

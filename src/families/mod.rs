@@ -15,7 +15,7 @@ pub mod nvfp4;
 pub mod wo_gemv;
 
 use crate::engine::request::template::Registry;
-use crate::measure::harness::Harness;
+use crate::measure::harness::{Harness, Verb};
 
 pub use config::ConstantError;
 
@@ -24,7 +24,6 @@ pub const BUILT_IN: &[&dyn Harness] = &[
     wo_gemv::HARNESS,
     gemv::HARNESS,
     decode_layer::HARNESS,
-    decode_layer::BENCH,
     axpy::HARNESS,
 ];
 
@@ -32,6 +31,12 @@ pub const BUILT_IN: &[&dyn Harness] = &[
 #[must_use]
 pub fn harness(name: &str) -> Option<&'static dyn Harness> {
     BUILT_IN.iter().copied().find(|h| h.names().contains(&name))
+}
+
+/// The harness that a verb is about where nobody names a family.
+#[must_use]
+pub fn usual_harness(verb: Verb) -> Option<&'static dyn Harness> {
+    BUILT_IN.iter().copied().find(|h| h.is_usual(verb))
 }
 
 /// The harness of a name as people and files write it: a family's, or one that it had.

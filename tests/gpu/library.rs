@@ -154,7 +154,8 @@ fn a_layer_is_tuned_and_benchmarked_through_the_library() {
         .set("path", "coop,lite")
         .set("launches", "3")
         .set("out", out.display().to_string());
-    let request = decode_layer::bench::LayerBenchRequest::new(&options).expect("request");
+    let request = decode_layer::bench::LayerBenchRequest::new(jit.registry(), family, &options);
+    let request = request.expect("request");
     let mut paths = Vec::new();
     let verdict = decode_layer::bench::bench(&jit, &request, &mut |event| {
         if let Event::Object(object) = event {

@@ -81,6 +81,9 @@ fn bench_without_a_gpu_says_so() {
     for args in [
         "bench wo_gemv --wo-split 1,8",
         "bench layer --wo-split 1,8",
+        "bench decode_layer --wo-split 1,8",
+        "bench beta_coop",
+        "bench beta_lite --path lite",
         "bench layer --weight-layout packed64 --accumulate mma --wo-split 1 --tokens 1,2 --path coop,lite",
         "bench layer --preset h200-packed-batch8 --tokens 8",
         "tune wo_gemv --accumulate mma --weight-layout packed",

@@ -14,16 +14,19 @@ use crate::measure::tune::{Geometry, Gpu, Problem};
 /// The layer, cooperative or ordinary.
 pub const HARNESS: &dyn Harness = &DecodeLayer;
 
-/// All ways to run the layer side by side.
-pub const BENCH: &dyn Harness = &LayerBench;
+/// What it is called for short, where it is measured.
+const LAYER: &str = "layer";
 
 struct DecodeLayer;
 
-struct LayerBench;
+/// A name that it is measured under as the registry knows it.
+fn family(name: &str) -> &str {
+    if name == LAYER { FAMILY } else { name }
+}
 
 impl Harness for DecodeLayer {
     fn names(&self) -> &'static [&'static str] {
-        &[FAMILY]
+        &[FAMILY, LAYER]
     }
 
     fn about(&self) -> &'static str {
@@ -35,44 +38,30 @@ impl Harness for DecodeLayer {
             Verb::Verify => Some(verify::FLAGS),
             Verb::Tune => Some(tune::FLAGS),
             Verb::Regions => Some(&[]),
-            Verb::Bench => None,
+            Verb::Bench => Some(bench::FLAGS),
         }
     }
 
     fn verify(&self, session: Session<'_>, sink: &mut Sink<'_>) -> Result<Verdict, MeasureError> {
-        let request = VerifyRequest::new(session.jit.registry(), session.name, session.options)?;
+        let request = VerifyRequest::new(session.jit.registry(), family(session.name), session.options)?;
         verify::verify(session.jit, &request, sink)
     }
 
+    fn bench(&self, session: Session<'_>, sink: &mut Sink<'_>) -> Result<Verdict, MeasureError> {
+        let request = LayerBenchRequest::new(session.jit.registry(), family(session.name), session.options)?;
+        bench::bench(session.jit, &request, sink)
+    }
+
     fn tune(&self, session: Session<'_>, sink: &mut Sink<'_>) -> Result<Verdict, MeasureError> {
-        let request = TuneRequest::new(session.jit, session.name, session.options)?;
+        let request = TuneRequest::new(session.jit, family(session.name), session.options)?;
         tune::tune(session.jit, &request, sink)
     }
 
     fn live(&self, session: Session<'_>, tokens: u32) -> Result<Vec<Run>, MeasureError> {
-        regions::live(session.jit, session.name, tokens)
+        regions::live(session.jit, family(session.name), tokens)
     }
 
     fn rule(&self, gpu: &Gpu, problem: &Problem) -> Geometry {
         tune::heuristic(gpu, problem)
-    }
-}
-
-impl Harness for LayerBench {
-    fn names(&self) -> &'static [&'static str] {
-        &["layer"]
-    }
-
-    fn about(&self) -> &'static str {
-        "the decode layer in one launch, in separate ones, and as kernels of their own, side by side"
-    }
-
-    fn flags(&self, verb: Verb) -> Option<&'static [Flag]> {
-        (verb == Verb::Bench).then_some(bench::FLAGS)
-    }
-
-    fn bench(&self, session: Session<'_>, sink: &mut Sink<'_>) -> Result<Verdict, MeasureError> {
-        let request = LayerBenchRequest::new(session.options)?;
-        bench::bench(session.jit, &request, sink)
     }
 }

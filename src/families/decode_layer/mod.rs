@@ -25,7 +25,7 @@ pub use config::{
 };
 pub use dims::{LayerDims, Packed};
 pub use error::WorkspaceError;
-pub use harness::{BENCH, HARNESS};
+pub use harness::HARNESS;
 pub use layer::{BoundLayer, Layer};
 pub use problem::{LayerProblem, Room, Written};
 pub use weights::LayerWeights;

@@ -36,6 +36,10 @@ impl Harness for WoGemv {
         }
     }
 
+    fn is_usual(&self, verb: Verb) -> bool {
+        verb != Verb::Regions
+    }
+
     fn verify(&self, session: Session<'_>, sink: &mut Sink<'_>) -> Result<Verdict, MeasureError> {
         let request = VerifyRequest::new(session.options)?;
         verify::verify(session.jit, &request, sink)

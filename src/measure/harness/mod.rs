@@ -47,7 +47,8 @@ impl Verb {
 pub struct Session<'a> {
     /// Makes and loads the kernels; its settings hold the constants that were set.
     pub jit: &'a Jit,
-    /// The name under which the family was asked for, one of [`Harness::names`].
+    /// The name under which the family was asked for, one of [`Harness::names`] or one that
+    /// the family had.
     pub name: &'a str,
     /// What was asked.
     pub options: &'a Options,
@@ -61,7 +62,8 @@ pub type Sink<'a> = dyn FnMut(Event) + 'a;
 /// Every verb has a default: it is not offered. A verb validates what was asked before it
 /// looks for a GPU, so that a wrong option is told as such everywhere.
 pub trait Harness: Sync {
-    /// Names that it answers to, the family's first.
+    /// Names that it answers to, the family's first; former names of the family are known
+    /// from its declaration.
     fn names(&self) -> &'static [&'static str];
 
     /// One line for people: what is measured, and against what.
@@ -69,6 +71,13 @@ pub trait Harness: Sync {
 
     /// The flags that a verb of it takes; `None` where it does not offer the verb.
     fn flags(&self, verb: Verb) -> Option<&'static [Flag]>;
+
+    /// Whether a verb is about this family where nobody names one; of one family for each
+    /// verb.
+    fn is_usual(&self, verb: Verb) -> bool {
+        let _ = verb;
+        false
+    }
 
     /// Compares results with a reference.
     fn verify(&self, session: Session<'_>, sink: &mut Sink<'_>) -> Result<Verdict, MeasureError> {

@@ -2,10 +2,11 @@
 //!
 //! Invariant: all variants of a run are of one shape.
 
-use super::super::{FAMILY, Launch, LayerDims, Packed, tune, with_launch};
+use super::super::{FAMILY, Launch, LayerDims, Packed, launches, tune, with_launch};
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
+use crate::engine::request::template::Registry;
 use crate::measure::MeasureError;
 use crate::measure::bench::{BenchOptions, TOKENS};
 use crate::measure::harness::{Flag, Options};
@@ -68,11 +69,12 @@ pub struct LayerBenchRequest {
 }
 
 impl LayerBenchRequest {
-    /// Reads options; needs no GPU.
+    /// Reads options; needs no GPU. A former name of the family stands for one of the
+    /// paths, its present one for all of them.
     ///
     /// # Errors
-    /// A value that is none, by the flag's name.
-    pub fn new(options: &Options) -> Result<Self, MeasureError> {
+    /// A value that is none, by the flag's name; a path that the name contradicts.
+    pub fn new(registry: &Registry, name: &str, options: &Options) -> Result<Self, MeasureError> {
         let text = |name: &str| match options.text(name) {
             None if name == TOKENS.name => USUAL_TOKENS,
             text => text.unwrap_or_default(),
@@ -95,11 +97,25 @@ impl LayerBenchRequest {
             "separate" => Ok(BenchPath::Separate),
             other => Err(format!("--path: `{other}`: expected one of coop, lite, separate")),
         };
-        let paths: Result<_, String> = text(PATH.name).split(',').map(path).collect();
+        let paths: Result<Vec<_>, String> = text(PATH.name).split(',').map(path).collect();
+        let mut paths = paths.map_err(MeasureError::Request)?;
+        if let [launch] = launches(registry, name, None)?.as_slice() {
+            let meant = match launch {
+                Launch::Cooperative => BenchPath::Coop,
+                Launch::Separate => BenchPath::Lite,
+            };
+            if options.is_given(PATH.name) && paths != [meant] {
+                return Err(MeasureError::Request(format!(
+                    "--path contradicts `{name}`, which stands for `{}`: name the family `{FAMILY}`",
+                    meant.name()
+                )));
+            }
+            paths = vec![meant];
+        }
         Ok(Self {
             contexts: numbers(CONTEXT.name, MAX_POSITIONS).map_err(MeasureError::Request)?,
             token_counts: numbers(TOKENS.name, MAX_TOKENS).map_err(MeasureError::Request)?,
-            paths: paths.map_err(MeasureError::Request)?,
+            paths,
             options: BenchOptions::read(options)?,
         })
     }
