@@ -63,6 +63,21 @@ fn help_of_a_family_shows_its_constants_alone() {
         "{geometry}"
     );
     assert!(!geometry.contains("spread"), "{geometry}");
+    // Flags of a verb, too, where a family is named; without one, all are listed.
+    for (args, own, other) in [
+        (["bench", "axpy"], "--launches", "--context"),
+        (["tune", "axpy"], "--dry-run", "--tokens <"),
+        (["verify", "gemv"], "--seeds", "--soak"),
+        (["verify", "decode_layer"], "--soak", "--seeds"),
+        (["verify", "beta_lite"], "--soak", "--seeds"),
+        (["bench", "layer"], "--context", "--ncu"),
+    ] {
+        let text = help(&args);
+        assert!(text.contains(own), "{args:?}: {own} in {text}");
+        assert!(!text.contains(other), "{args:?}: {other} in {text}");
+        let all = help(&args[..1]);
+        assert!(all.contains(own), "{own} in {all}");
+    }
     // A verb about one family shows that one's without being told.
     assert!(!help(&["tune"]).contains("--tile-s"));
     assert!(help(&["bench", "layer"]).contains("--tile-s"));
@@ -224,6 +239,70 @@ fn a_preset_may_stand_in_the_config_file_and_what_is_said_nearer_wins() {
         .code(2)
         .stderr(contains("jitc.toml, line 1"))
         .stderr(contains("there is no `gb11`"));
+}
+
+#[test]
+fn a_preset_that_no_family_of_the_line_has_is_an_error_in_one_line() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let elsewhere = "has no preset `h200`; there is one of decode_layer";
+    for (line, words) in [
+        ("warm axpy --preset nosuch --check", "axpy has no preset `nosuch`"),
+        (
+            "warm axpy gemv --preset h200 --check",
+            "none of axpy, gemv has a preset `h200`; there is one of decode_layer",
+        ),
+        ("bench axpy --preset h200", elsewhere),
+        ("bench wo_gemv --preset h200", elsewhere),
+        ("tune axpy --preset h200 --dry-run", elsewhere),
+        ("tune wo_gemv --preset h200 --dry-run", elsewhere),
+        ("key gemv --preset h20", "(did you mean `h200` of decode_layer?)"),
+        (
+            "warm --preset decode-mni --check",
+            "no family has a preset `decode-mni` (did you mean `decode-mini` of decode_layer?)",
+        ),
+        (
+            "bench layer --preset h20",
+            "there is no `h20` (did you mean `h200`?)",
+        ),
+        (
+            "dispatch --device h200 --preset h20",
+            "there is no `h20` (did you mean `h200`?)",
+        ),
+        ("regions --live axpy --preset h200", elsewhere),
+    ] {
+        let output = jitc(dir.path()).args(line.split(' ')).output().expect("ran");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{line}: {error}");
+        assert!(error.contains(words), "{line}: {error}");
+        assert_eq!(
+            error.lines().filter(|l| l.contains("preset")).count(),
+            1,
+            "{line}: {error}"
+        );
+    }
+}
+
+#[test]
+fn a_preset_selects_the_families_that_have_it() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let line = "warm --preset decode-mini --check --json --arch sm_90a";
+    let output = jitc(dir.path()).args(line.split(' ')).output().expect("ran");
+    let events = events(&output);
+    let gaps = events.iter().filter(|event| event["event"] == "gap");
+    let text = |gap: &serde_json::Value| {
+        let constants = &gap["constants"];
+        format!(
+            "{} {} {}",
+            gap["family"], constants["launch"], constants["geometry"]
+        )
+        .replace('"', "")
+    };
+    let gaps: Vec<String> = gaps.map(text).collect();
+    let both = [
+        "decode_layer cooperative original",
+        "decode_layer separate spread",
+    ];
+    assert_eq!(gaps, both);
 }
 
 /// The variable belongs to the families that declare it.

@@ -353,7 +353,7 @@ fn a_flag_beside_a_matrix_is_applied_or_refused() {
     );
     refused(
         &["--preset", "h200"],
-        "preset (flag --preset): none of these families has presets",
+        "preset (flag --preset): wo_gemv has no preset `h200`; there is one of decode_layer",
     );
     refused(&["wo_gemv"], "cannot be used with");
     write(

@@ -193,12 +193,19 @@ impl Config {
     /// [`constant`](Self::constant), else `preset` in the config file.
     #[must_use]
     pub fn preset(&self, variables: &[String]) -> Option<Setting> {
-        let flag = self.flags.preset.as_ref().map(|name| Setting {
+        (self.flag_preset())
+            .or_else(|| self.variable(variables))
+            .or_else(|| self.file.as_ref()?.get("preset"))
+    }
+
+    /// The preset of the command line.
+    #[must_use]
+    pub fn flag_preset(&self) -> Option<Setting> {
+        let name = self.flags.preset.as_ref()?;
+        Some(Setting {
             value: name.clone(),
             source: Source::Flag("--preset".into()),
-        });
-        flag.or_else(|| self.variable(variables))
-            .or_else(|| self.file.as_ref()?.get("preset"))
+        })
     }
 
     /// The first of these names that the environment sets, else that the

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -14,11 +15,9 @@ use toml::de::{DeTable, DeValue};
 use crate::engine::config::text_file::{self, line_of};
 use crate::engine::config::{Config, Setting, Source, scalar};
 use crate::engine::request::select::warm_all;
-use crate::engine::request::spec::{
-    KernelSpec, SpecError, check_names, check_preset, of_settings, parse_archs,
-};
+use crate::engine::request::spec::{KernelSpec, SpecError, check_names, of_settings, parse_archs};
 use crate::engine::request::target::Arch;
-use crate::engine::request::template::{Constant, NamedFamily, Registry};
+use crate::engine::request::template::{Constant, Family, NamedFamily, Registry};
 use crate::engine::suggest::did_you_mean;
 
 /// Why a matrix cannot be expanded.
@@ -142,7 +141,10 @@ impl Matrix {
         }
         // Flags are about these families; the file's constants may be other families'.
         check_names(registry.families(), config)?;
-        check_preset(all.iter().map(NamedFamily::family), config)?;
+        let mut meant: Vec<&Arc<Family>> = all.iter().map(NamedFamily::family).collect();
+        meant.sort_unstable_by_key(|family| &family.name);
+        meant.dedup_by_key(|family| &family.name);
+        registry.check_preset(&meant, config)?;
         if let Some(flag) = config.flag_constants().iter().find(|flag| {
             !all.iter()
                 .any(|family| family.family().constants.contains_key(&flag.name))

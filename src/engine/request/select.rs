@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use crate::engine::config::{Config, Setting, Source};
 use crate::engine::request::spec::{
-    KernelSpec, SpecError, SpecId, check_names, check_preset, count_variants, of_settings, parse,
-    parse_archs, preset,
+    KernelSpec, SpecError, SpecId, check_names, count_variants, of_settings, parse, parse_archs, preset,
 };
 use crate::engine::request::target::Arch;
 use crate::engine::request::template::{Constant, Family, NamedFamily, Registry, TemplateError};
+use crate::engine::suggest::nearest;
 
 /// Why a selection is empty or wrong.
 #[derive(Debug, thiserror::Error)]
@@ -50,19 +50,23 @@ pub struct Selected {
 
 impl Registry {
     /// The families of these names; without a name, every family that declares all
-    /// constants of the command line and takes a value of each constant that is set.
-    /// Of a list, each family takes what is legal for it.
+    /// constants of the command line, has its preset, and takes a value of each constant
+    /// that is set. Of a list, each family takes what is legal for it.
     ///
     /// # Errors
     /// A value that is legal in none of the families, a constant that none of them
-    /// declares, and a named family that takes no value of a constant's list.
+    /// declares, a preset of the command line that none of them has, and a named family that
+    /// takes no value of a constant's list.
     pub fn select(&self, names: &[String], config: &Config) -> Result<Selection, SelectError> {
         let candidates: Vec<NamedFamily> = if names.is_empty() {
             check_names(self.families(), config)?;
             let set = config.flag_constants();
             let declares_all = |f: &&Arc<Family>| set.iter().all(|c| f.constants.contains_key(&c.name));
+            let has_presets = |f: &&Arc<Family>| config.flag_preset().is_none() || !f.presets.is_empty();
+            self.check_preset(&self.families().collect::<Vec<_>>(), config)?;
             self.families()
                 .filter(declares_all)
+                .filter(has_presets)
                 .map(NamedFamily::from)
                 .collect()
         } else {
@@ -78,7 +82,6 @@ impl Registry {
             );
         }
         let families: Vec<&Arc<Family>> = candidates.iter().map(NamedFamily::family).collect();
-        check_preset(families.iter().copied(), config)?;
         let dropped = dropped(&families, config)?;
         let mut selection = Selection {
             families: Vec::new(),
@@ -125,8 +128,8 @@ impl Registry {
             .collect()
     }
 
-    /// Refuses constants of the command line that none of these families declares, and
-    /// those of the config file that no family at all declares.
+    /// Refuses constants and a preset of the command line that none of these families has,
+    /// and constants of the config file that no family at all declares.
     pub fn check_constants(&self, names: &[&str], config: &Config) -> Result<(), SelectError> {
         let families: Vec<Arc<Family>> = names
             .iter()
@@ -138,7 +141,46 @@ impl Registry {
         if !config.flag_constants().iter().all(|c| declared(&c.name)) {
             check_names(&families, config)?;
         }
+        self.check_preset(&families.iter().collect::<Vec<_>>(), config)?;
         Ok(())
+    }
+
+    /// Refuses a preset of the command line that none of these families has.
+    pub(crate) fn check_preset(&self, families: &[&Arc<Family>], config: &Config) -> Result<(), SpecError> {
+        let Some(Setting { value, source }) = config.flag_preset() else {
+            return Ok(());
+        };
+        if families.iter().any(|family| family.preset(&value).is_some()) {
+            return Ok(());
+        }
+        if let [family] = families {
+            // One that has others lists them.
+            preset(family, config)?;
+        }
+        let having = |name: &str| -> String {
+            let having = self.families().filter(|family| family.preset(name).is_some());
+            having
+                .map(|family| family.name.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        let named: Vec<&str> = families.iter().map(|family| family.name.as_str()).collect();
+        let none = match named.as_slice() {
+            [one] => format!("{one} has no"),
+            _ if named.len() == self.families().count() => "no family has a".to_owned(),
+            several => format!("none of {} has a", several.join(", ")),
+        };
+        let all = self.families().flat_map(|family| &family.presets);
+        let elsewhere = match having(&value) {
+            families if !families.is_empty() => format!("; there is one of {families}"),
+            _ => nearest(&value, all.map(|preset| preset.name.as_str())).map_or_else(String::new, |near| {
+                format!(" (did you mean `{near}` of {}?)", having(near))
+            }),
+        };
+        Err(SpecError::NoPreset {
+            origin: source,
+            reason: format!("{none} preset `{value}`{elsewhere}"),
+        })
     }
 }
 

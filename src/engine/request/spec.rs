@@ -320,19 +320,6 @@ pub(crate) fn count_variants(
     }
 }
 
-/// Refuses a preset of the command line where none of the families has any.
-pub(crate) fn check_preset<'a>(
-    families: impl IntoIterator<Item = &'a Arc<Family>>,
-    config: &Config,
-) -> Result<(), SpecError> {
-    let by_flag = matches!(config.source_of("preset"), Some(Source::Flag(_)));
-    if by_flag && families.into_iter().all(|family| family.presets.is_empty()) {
-        let reason = "preset (flag --preset): none of these families has presets".to_owned();
-        return Err(SpecError::NoFamily(reason));
-    }
-    Ok(())
-}
-
 /// Parses a list of architectures.
 pub fn parse_archs(setting: &Setting) -> Result<Vec<Arch>, SpecError> {
     setting

@@ -154,16 +154,18 @@ fn a_preset_selects_among_the_families_that_have_presets() {
         selected(&[], &Config::load(flags, env).expect("config"))
     };
     let (specs, notes) = preset("small", &[]).expect("selected");
-    assert_eq!(specs, ["far wide", "near tiled"]);
+    assert_eq!(specs, ["near tiled"]);
     assert_eq!(
         notes,
         ["left out: other: preset (flag --preset): there is no `small`; there are: big"]
     );
-    assert!(
-        preset("huge", &[])
-            .expect_err("refused")
-            .contains("there is no `huge`")
+    assert_eq!(
+        preset("smal", &[]).expect_err("refused"),
+        "preset (flag --preset): no family has a preset `smal` (did you mean `small` of near?)"
     );
+    // The environment's is for those who have it, and leaves others alone.
+    let (specs, _) = preset("", &[("JITC_PRESET", "small")]).expect("selected");
+    assert_eq!(specs, ["far wide", "near tiled"]);
     // A family's own variable is its own.
     let (specs, notes) = preset("", &[("OLD", "big")]).expect("selected");
     assert_eq!((specs.len(), notes.len()), (3, 0));
@@ -218,4 +220,28 @@ fn a_preset_of_one_launch_leaves_the_other_at_its_own_values() {
         ("JITC_SLICE_CTAS", "8"),
     ];
     assert_eq!(warmed(&["decode_layer"], None, &grid), ["cooperative original"]);
+}
+
+#[test]
+fn a_preset_of_the_command_line_that_no_named_family_has_is_refused() {
+    let refused = |names: &[&str], preset: &str| {
+        let flags = Flags {
+            preset: Some(preset.to_owned()),
+            ..Flags::default()
+        };
+        let config = Config::load(flags, Environment::default()).expect("config");
+        selected(names, &config).expect_err("refused")
+    };
+    assert_eq!(
+        refused(&["far"], "small"),
+        "preset (flag --preset): far has no preset `small`; there is one of near"
+    );
+    assert_eq!(
+        refused(&["far"], "smal"),
+        "preset (flag --preset): far has no preset `smal` (did you mean `small` of near?)"
+    );
+    assert_eq!(
+        refused(&["other"], "bigg"),
+        "other: preset (flag --preset): there is no `bigg` (did you mean `big`?); there are: big"
+    );
 }

@@ -91,6 +91,14 @@ pub enum SpecError {
         /// What was wrong and what there is.
         reason: String,
     },
+    /// A preset on the command line that none of the families meant has.
+    #[error("preset ({origin}): {reason}")]
+    NoPreset {
+        /// Where it was written.
+        origin: Source,
+        /// What was wrong, and which families have it or one of nearly that name.
+        reason: String,
+    },
     /// A constant that says otherwise than the former name of the family.
     #[error(
         "{family}: {constant} = {value} ({origin}) contradicts `{name}`, the former name of `{family}` with {meaning}"
