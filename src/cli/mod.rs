@@ -11,6 +11,7 @@ mod former;
 mod gpus;
 mod inspect;
 mod interrupt;
+mod log;
 mod measured;
 mod output;
 mod pack;
@@ -185,7 +186,7 @@ fn logging(config: &Config, verbose: u8, quiet: bool) {
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
         .with_writer(std::io::stderr)
         .with_ansi(output::stderr_is_colored())
-        .without_time()
+        .event_format(log::Lines)
         .try_init();
 }
 

@@ -69,6 +69,51 @@ fn a_constant_that_contradicts_a_former_name_is_refused_in_one_line() {
 }
 
 #[test]
+fn a_former_name_is_noted_alike_whatever_it_was_the_name_of() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let notes = |args: &[&str], env: &[(&str, &str)]| {
+        let mut command = jitc(dir.path());
+        let output = command
+            .args(args)
+            .envs(env.iter().copied())
+            .output()
+            .expect("ran");
+        succeeded(&output);
+        String::from_utf8(output.stderr).expect("text")
+    };
+    let key = |args: &[&'static str]| [&["key", "--arch", "sm_90a"], args].concat();
+    for (text, words) in [
+        (
+            notes(&key(&["beta_lite"]), &[]),
+            "note: `beta_lite` is the former name",
+        ),
+        (
+            notes(&key(&["gemv", "--tokens", "2"]), &[]),
+            "note: key --tokens is called",
+        ),
+        (
+            notes(&key(&["gemv", "--set", "tokens=2"]), &[]),
+            "note: constant `tokens` (",
+        ),
+        (
+            notes(&key(&["gemv"]), &[("JITC_TOKENS", "2")]),
+            "note: environment variable JITC_TOKENS sets what",
+        ),
+    ] {
+        assert!(text.starts_with(words), "{text}");
+        assert!(!text.contains("jitc::") && !text.contains("WARN"), "{text}");
+    }
+    // Warnings name no place in the source either.
+    let file = dir.path().join("file");
+    fs_err::write(&file, "no folder").expect("written");
+    let trace = file.join("trace");
+    let trace = trace.to_str().expect("path");
+    let text = notes(&["warm", "stream", "--arch", "sm_90a"], &[("JITC_TRACE", trace)]);
+    assert!(text.starts_with("warning: compiles are not recorded"), "{text}");
+    assert!(!text.contains("jitc::"), "{text}");
+}
+
+#[test]
 fn a_matrix_finds_families_by_former_names_and_by_globs_over_them() {
     let registry = Registry::load(None).expect("families");
     let arch: Arch = "sm_90a".parse().expect("arch");

@@ -9,6 +9,7 @@ use dashmap::DashMap;
 
 use super::policy::Policy;
 use super::{Error, Jit};
+use crate::engine::NOTICE;
 use crate::engine::build::compile::{Limits, WorkerChoice};
 use crate::engine::build::options;
 use crate::engine::build::render::RenderError;
@@ -94,12 +95,15 @@ impl JitBuilder {
         };
         let renamed = registry.former_constants();
         for (former, present, origin) in config.rename_constants(&renamed) {
-            tracing::warn!("constant `{former}` ({origin}) is called `{present}`; the former name will go");
+            tracing::warn!(
+                target: NOTICE,
+                "constant `{former}` ({origin}) is called `{present}`; the former name will go"
+            );
         }
         for (former, present) in &renamed {
             if let Some(set) = config.variable(&[variable_of(former)]) {
                 let present = variable_of(present);
-                tracing::warn!("{} sets what {present} does; the former name will go", set.source);
+                tracing::warn!(target: NOTICE, "{} sets what {present} does; the former name will go", set.source);
             }
         }
         let constants = registry.families().flat_map(|f| f.constants.values());

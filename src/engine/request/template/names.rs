@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::constants::Constant;
 use super::{Family, Registry, TemplateError};
+use crate::engine::NOTICE;
 use crate::engine::request::constant::Value;
 use crate::engine::suggest::did_you_mean;
 
@@ -39,8 +40,8 @@ pub struct FormerName {
     pub lacked: BTreeSet<String>,
     /// What it stands for, for people: `launch = separate`.
     pub meaning: String,
-    /// Whether somebody who uses it was told.
-    told: AtomicBool,
+    /// Whether its use was reported already.
+    is_reported: AtomicBool,
 }
 
 /// A family as somebody named it: by its own name, or by a former one, which fixes
@@ -58,7 +59,7 @@ impl NamedFamily {
             family: Arc::clone(family),
             former: family.former_names.iter().position(|f| f.name == former.name),
         };
-        named.tell();
+        named.report();
         named
     }
 
@@ -74,12 +75,13 @@ impl NamedFamily {
         self.family.former_names.get(self.former?)
     }
 
-    /// Says once that the name is a former one.
-    fn tell(&self) {
+    /// Reports once that the name is a former one.
+    fn report(&self) {
         if let Some(former) = self.former_name()
-            && !former.told.swap(true, Ordering::Relaxed)
+            && !former.is_reported.swap(true, Ordering::Relaxed)
         {
             tracing::warn!(
+                target: NOTICE,
                 "`{}` is the former name of `{}` with {}",
                 former.name,
                 self.family.name,
@@ -106,7 +108,7 @@ impl From<&NamedFamily> for NamedFamily {
 
 impl Registry {
     /// The family that a person, or a file of any age, calls so: by its name, else by a
-    /// former one, of which a warning tells once.
+    /// former one, which is reported once.
     pub fn named(&self, name: &str) -> Result<NamedFamily, TemplateError> {
         match self.formerly(name) {
             Some((family, former)) => Ok(NamedFamily::formerly(family, former)),
@@ -115,7 +117,7 @@ impl Registry {
     }
 
     /// The family that has this former name, and the name with what it stands for;
-    /// `None` where a family bears the name now. Nobody is told.
+    /// `None` where a family bears the name now. Its use is not reported.
     #[must_use]
     pub fn formerly(&self, name: &str) -> Option<(&Arc<Family>, &FormerName)> {
         if self.get(name).is_ok() {
@@ -217,7 +219,7 @@ impl FormerNameFile {
             constants: set,
             lacked,
             meaning: meaning.join(", "),
-            told: AtomicBool::new(false),
+            is_reported: AtomicBool::new(false),
         })
     }
 }
