@@ -18,7 +18,7 @@ fn variants() -> Vec<Variant> {
         .flat_map(|tokens| {
             [Kind::Coop, Kind::Lite].map(|kind| Variant {
                 kind,
-                tokens,
+                tokens_per_pass: tokens,
                 blocks: 132,
                 per_token: false,
                 capacity: 132,

@@ -244,7 +244,7 @@ fn dispatch_names_a_gpu_that_need_not_be_here_or_says_that_there_is_none() {
     assert_eq!(policy.path, dispatch::Path::Lite);
     let variants = [Kind::Coop, Kind::Lite].map(|kind| dispatch::Variant {
         kind,
-        tokens: 1,
+        tokens_per_pass: 1,
         blocks: 132,
         per_token: false,
         capacity: 132,

@@ -33,10 +33,9 @@ pub(super) fn command(registry: &Registry) -> Command {
             "A GPU by ordinal, or one that need not be here: a100, l40s, h100, h200, b200, gb10 [default: 0]",
         ))
         .arg(
-            Arg::new("path")
-                .long("path")
-                .value_name("PATH")
-                .help("auto, coop or lite [default: JITC_PATH, else CUTE_PHASE_E_PATH, else auto]"),
+            Arg::new("path").long("path").value_name("PATH").help(
+                "auto, cooperative or separate [default: JITC_PATH, else CUTE_PHASE_E_PATH, else auto]",
+            ),
         )
         .arg(Arg::new("layers").long("layers").value_name("LIST").help(
             "Layers that take part, such as 3,7 [default: JITC_LAYERS, else CUTE_PHASE_E_LAYERS, else all]",
@@ -161,7 +160,9 @@ fn print_candidates(explained: &Explanation, json: bool) {
         if json {
             output::json(&json!({"event": "candidate", "family": c.spec.family().name,
                 "variant": c.spec.variant(), "origin": c.origin, "blocks": blocks, "resident": c.variant.capacity,
-                "registers": c.registers, "shared_bytes": shared, "tokens": c.variant.tokens, "fits": fits}));
+                "registers": c.registers, "shared_bytes": shared, "tokens_per_pass": c.variant.tokens_per_pass,
+                // Its former name, for one release.
+                "tokens": c.variant.tokens_per_pass, "fits": fits}));
         }
         let resident = match c.variant.kind {
             Kind::Lite => "need not be".to_owned(),

@@ -92,7 +92,7 @@ fn runs(
         };
         let harness = families::harness_of(jit.registry(), family);
         let Some(harness) = harness.filter(|h| h.flags(Verb::Regions).is_some()) else {
-            if flag(matches, "num_seqs").is_some() {
+            if flag(matches, "num_tokens").is_some() {
                 return Ok(Err(format!("--tokens: {family} has launch sizes: --with NAME=N")));
             }
             return Ok(Ok(own::live(jit, family, &given)?));
@@ -100,7 +100,7 @@ fn runs(
         if let Some(name) = given.keys().next() {
             return Ok(Err(format!("--with {name}: {family} does not take it")));
         }
-        let num_tokens = flag(matches, "num_seqs").map_or(Ok(1), |text| text.parse());
+        let num_tokens = flag(matches, "num_tokens").map_or(Ok(1), |text| text.parse());
         let Ok(num_tokens @ 1..=64) = num_tokens else {
             return Ok(Err("--tokens: expected a whole number from 1 to 64".into()));
         };

@@ -98,7 +98,7 @@ const GEOMETRY: [(&str, &str, &str); 6] = [
     ("slice_ctas", "slice-ctas", "Blocks in x [default: 8]"),
     ("num_k_tiles", "num-k-tiles", "Blocks in y [default: 8]"),
     (
-        "num_seqs",
+        "num_tokens",
         "tokens",
         "Tokens of a launch: sequences, blocks in z [default: 1]",
     ),
@@ -175,7 +175,7 @@ pub(super) fn bare(registry: &Registry, matches: &ArgMatches) -> Result<Bare, St
     let mut geometry = Geometry {
         slice_ctas: number("slice_ctas", usual.slice_ctas)?,
         num_k_tiles: number("num_k_tiles", usual.num_k_tiles)?,
-        num_seqs: number("num_seqs", usual.num_seqs)?,
+        num_seqs: number("num_tokens", usual.num_seqs)?,
         ..usual
     };
     for name in masked(registry) {

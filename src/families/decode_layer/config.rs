@@ -75,7 +75,7 @@ pub struct LayerConfig {
     /// Slots of a kv head's part of `W_O`.
     pub wo_split: u32,
     /// Tokens that share one pass over the weights.
-    pub tokens: u32,
+    pub tokens_per_pass: u32,
     /// Blocks of the spread grid.
     pub num_ctas: u32,
     /// Slice groups of `geometry = original`.
@@ -143,7 +143,7 @@ impl TryFrom<&KernelSpec> for LayerConfig {
                 page_size: size("page_size")?,
             },
             wo_split: constants.number("wo_split")?,
-            tokens: constants.number("tokens_per_pass")?,
+            tokens_per_pass: constants.number("tokens_per_pass")?,
             num_ctas: constants.number("num_ctas")?,
             slice_ctas: constants.number("slice_ctas")?,
             blocks: match launch {

@@ -16,7 +16,7 @@ pub struct GemvConfig {
     /// Parts of a row that are summed by themselves.
     pub parts: usize,
     /// Tokens that share one decode of the weights.
-    pub tokens: usize,
+    pub tokens_per_pass: usize,
     /// Whether the output is bf16, and not f32.
     pub is_bf16: bool,
     /// Whether weights are packed for tensor cores.
@@ -27,7 +27,7 @@ impl GemvConfig {
     /// Which of the two orders it sums in: up to two tokens a decode, or more.
     #[must_use]
     pub fn mma_order(&self) -> usize {
-        usize::from(self.tokens > 2)
+        usize::from(self.tokens_per_pass > 2)
     }
 }
 
@@ -45,7 +45,7 @@ impl TryFrom<&KernelSpec> for GemvConfig {
             rows: size("rows")?,
             k: size("k_total")?,
             parts: size("parts")?,
-            tokens: size("tokens_per_pass")?,
+            tokens_per_pass: size("tokens_per_pass")?,
             is_bf16: is("output", "bf16")?,
             is_packed: is("weight_layout", "packed")?,
         })

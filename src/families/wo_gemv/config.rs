@@ -141,7 +141,7 @@ pub struct WoConfig {
     /// How a launch is laid out.
     pub geometry: LaunchGeometry,
     /// Tokens that share one decode of the weights.
-    pub tokens: usize,
+    pub tokens_per_pass: usize,
     /// Timing regions; 0 where the timing is compiled out.
     pub num_regions: u32,
     /// Whether weights are asked for before the launch ahead of it is done.
@@ -167,7 +167,7 @@ impl WoConfig {
     /// Which of the two orders tensor cores sum in: up to two tokens a decode, or more.
     #[must_use]
     pub fn mma_order(&self) -> usize {
-        usize::from(self.tokens > 2)
+        usize::from(self.tokens_per_pass > 2)
     }
 
     /// Whether its launch may start before the one ahead of it is done: only a kernel that
@@ -199,7 +199,7 @@ impl TryFrom<&KernelSpec> for WoConfig {
             weight_layout: WeightLayout::of(name("weight_layout")?)
                 .ok_or_else(|| missing("weight_layout"))?,
             geometry: LaunchGeometry::of(name("geometry")?).ok_or_else(|| missing("geometry"))?,
-            tokens: size("tokens_per_pass")?,
+            tokens_per_pass: size("tokens_per_pass")?,
             num_regions: number("num_regions")?,
             is_dependent: number("dependent")? == 1,
             by_mma: number("by_mma")? == 1,

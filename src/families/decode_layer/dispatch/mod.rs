@@ -44,7 +44,7 @@ pub struct Variant {
     /// How it is launched.
     pub kind: Kind,
     /// Tokens that share one pass over its weights.
-    pub tokens: u32,
+    pub tokens_per_pass: u32,
     /// Blocks of its grid that do not depend on the tokens.
     pub blocks: u32,
     /// Whether the grid has as many blocks again for every token.
@@ -65,7 +65,7 @@ impl Variant {
                 Launch::Cooperative => Kind::Coop,
                 Launch::Separate => Kind::Lite,
             },
-            tokens: config.tokens,
+            tokens_per_pass: config.tokens_per_pass,
             blocks: config.blocks,
             per_token: config.geometry == LayerGeometry::Original,
             capacity,
@@ -90,9 +90,9 @@ impl Variant {
 pub enum Reason {
     /// Cooperative, and its grid is resident.
     Fits,
-    /// Lite, because that was asked for.
+    /// Separate launches, because that was asked for.
     Asked,
-    /// Lite, because no cooperative variant fits: the blocks of the one that
+    /// Separate launches, because no cooperative variant fits: the blocks of the one that
     /// needs fewest, and the capacity.
     OverCapacity {
         /// Blocks.
@@ -100,7 +100,7 @@ pub enum Reason {
         /// Resident blocks.
         capacity: u32,
     },
-    /// Lite, because no cooperative variant was prepared.
+    /// Separate launches, because no cooperative variant was prepared.
     NoneCooperative,
     /// Nothing: a sequence does not decode.
     NotDecoding,
@@ -126,7 +126,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fits => f.write_str("its grid is resident at once"),
-            Self::Asked => f.write_str("lite was asked for"),
+            Self::Asked => f.write_str("separate launches were requested"),
             Self::OverCapacity { blocks, capacity } => {
                 write!(
                     f,
@@ -225,8 +225,8 @@ fn best(variants: &[Variant], kind: Kind, num_tokens: u32) -> Option<usize> {
         .filter(|at| variants[*at].kind == kind && variants[*at].fits(num_tokens))
         .min_by_key(|at| {
             (
-                num_tokens.div_ceil(variants[*at].tokens.max(1)),
-                variants[*at].tokens,
+                num_tokens.div_ceil(variants[*at].tokens_per_pass.max(1)),
+                variants[*at].tokens_per_pass,
             )
         })
 }
@@ -244,7 +244,7 @@ mod tests {
     fn variant(kind: Kind, tokens: u32, per_token: bool, blocks: u32, capacity: u32) -> Variant {
         Variant {
             kind,
-            tokens,
+            tokens_per_pass: tokens,
             blocks,
             per_token,
             capacity,
@@ -338,7 +338,9 @@ mod tests {
             .map(|tokens| variant(Kind::Coop, tokens, false, 132, 132))
             .collect();
         let chosen: Vec<_> = (1..=8)
-            .map(|num_tokens| spread[choose(&spread, Path::Auto, num_tokens).0.expect("fits")].tokens)
+            .map(|num_tokens| {
+                spread[choose(&spread, Path::Auto, num_tokens).0.expect("fits")].tokens_per_pass
+            })
             .collect();
         assert_eq!(chosen, [1, 2, 4, 4, 4, 4, 4, 4]);
         assert_eq!(choose(&spread, Path::Auto, 8), (Some(2), Reason::Fits));

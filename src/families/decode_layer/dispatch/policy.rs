@@ -8,24 +8,25 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Path {
-    /// Cooperative where it fits, else lite.
+    /// Cooperative where it fits, else separate.
     #[default]
     Auto,
     /// Cooperative or nothing.
     Coop,
-    /// Always lite.
+    /// Always separate launches.
     Lite,
 }
 
+/// `coop` and `lite` are nvllm's words, and were jitc's.
 impl FromStr for Path {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.to_ascii_lowercase().as_str() {
             "auto" => Ok(Self::Auto),
-            "coop" | "cooperative" => Ok(Self::Coop),
-            "lite" | "separate" => Ok(Self::Lite),
-            _ => Err(format!("path `{text}`: expected auto, coop or lite")),
+            "cooperative" | "coop" => Ok(Self::Coop),
+            "separate" | "lite" => Ok(Self::Lite),
+            _ => Err(format!("path `{text}`: expected auto, cooperative or separate")),
         }
     }
 }
@@ -80,10 +81,17 @@ mod tests {
     fn layers_and_paths_are_read_strictly() {
         assert_eq!(Layers::parse(" ").expect("empty"), Layers::all());
         assert!(Layers::parse("3,x").expect_err("bad").contains("`x`"));
-        assert_eq!("COOP".parse(), Ok(Path::Coop));
+        for (text, path) in [
+            ("COOP", Path::Coop),
+            ("cooperative", Path::Coop),
+            ("lite", Path::Lite),
+            ("separate", Path::Lite),
+        ] {
+            assert_eq!(text.parse(), Ok(path));
+        }
         assert_eq!(
             "fast".parse::<Path>().expect_err("bad"),
-            "path `fast`: expected auto, coop or lite"
+            "path `fast`: expected auto, cooperative or separate"
         );
     }
 }
