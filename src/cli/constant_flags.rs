@@ -121,21 +121,21 @@ fn declarations<'f>(families: &[&'f Arc<Family>]) -> BTreeMap<&'f str, Declared<
 /// What help says of a constant: once where all families declare it alike, else a line
 /// for those that do.
 fn help(declared: &[(&str, &Constant)]) -> String {
-    let mut said: Vec<(String, Vec<&str>)> = Vec::new();
+    let mut texts: Vec<(String, Vec<&str>)> = Vec::new();
     for (family, constant) in declared {
         let text = format!(
             "{} ({}) [default: {}]",
             constant.help, constant.legal, constant.default
         );
-        match said.iter_mut().find(|(known, _)| *known == text) {
+        match texts.iter_mut().find(|(known, _)| *known == text) {
             Some((_, families)) => families.push(family),
-            None => said.push((text, vec![family])),
+            None => texts.push((text, vec![family])),
         }
     }
-    if let [(text, _)] = said.as_slice() {
+    if let [(text, _)] = texts.as_slice() {
         return text.clone();
     }
-    let lines = said
+    let lines = texts
         .iter()
         .map(|(text, families)| format!("{}: {text}", families.join(", ")));
     lines.collect::<Vec<_>>().join("\n")

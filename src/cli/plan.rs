@@ -119,11 +119,13 @@ impl Plan {
                 ));
             }
         }
-        let asked = self.requests.len();
+        let requested = self.requests.len();
         if json {
-            output::json(&json!({"event": "summary", "asked": asked, "missing": gaps.len()}));
+            output::json(&json!({"event": "summary", "requested": requested,
+                // Its former name, for one release.
+                "asked": requested, "missing": gaps.len()}));
         } else {
-            output::line(format!("{asked} asked for, {} missing", gaps.len()));
+            output::line(format!("{requested} requested, {} missing", gaps.len()));
         }
         ExitCode::from(u8::from(!gaps.is_empty()))
     }

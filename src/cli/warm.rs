@@ -69,7 +69,7 @@ pub(super) fn command(registry: &Registry) -> Command {
                 .long("receipt")
                 .value_name("FILE")
                 .value_parser(value_parser!(PathBuf))
-                .help("Write what was asked, key by key, with sizes and digests, and how it ended"),
+                .help("Write what was requested, key by key, with sizes and digests, and how it ended"),
         );
     args::constants(plan::args(warm), registry)
 }
@@ -78,9 +78,9 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     let started = Instant::now();
     let plan = Plan::make(jit, matches)?;
     if plan.skipped > 0 {
-        let left_out = plan.skipped;
+        let skipped = plan.skipped;
         output::note(format!(
-            "{left_out} combinations left out, since constraints do not allow them"
+            "{skipped} combinations left out, since constraints do not allow them"
         ));
     }
     if matches.get_flag("check") {

@@ -37,15 +37,18 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             output::json(&object);
             continue;
         }
-        let asked = format!("{} {} {}", request.family(), spec.variant(), spec.arch());
+        let requested = format!("{} {} {}", request.family(), spec.variant(), spec.arch());
         match answer {
-            Why::Hit(tier) => output::line(format!("hit ({tier}): {asked}: {}", request.key())),
+            Why::Hit(tier) => output::line(format!("hit ({tier}): {requested}: {}", request.key())),
             Why::Bad { tier, fault } => {
-                output::line(format!("bad ({tier}): {asked}: {}: {fault}", request.key()));
+                output::line(format!("bad ({tier}): {requested}: {}: {fault}", request.key()));
             }
-            Why::Miss(None) => output::line(format!("miss: {asked}: {}: the cache is empty", request.key())),
+            Why::Miss(None) => output::line(format!(
+                "miss: {requested}: {}: the cache is empty",
+                request.key()
+            )),
             Why::Miss(Some(nearest)) => {
-                output::line(format!("miss: {asked}: {}", request.key()));
+                output::line(format!("miss: {requested}: {}", request.key()));
                 output::line(format!("  nearest is {} ({})", nearest.key, nearest.tier));
                 for difference in &nearest.differences {
                     output::line(format!("  {difference}"));

@@ -38,7 +38,7 @@ pub enum Method {
     Events,
 }
 
-/// How often.
+/// How a launch is timed, and how often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Plan {
     /// What stands between two events.
@@ -47,7 +47,7 @@ pub struct Plan {
     pub launches_per_graph: usize,
     /// Launches, or replays, before the first sample.
     pub warmups: usize,
-    /// Samples.
+    /// Number of samples.
     pub samples: usize,
 }
 
@@ -147,7 +147,7 @@ fn replays(
 /// Samples in short, microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Summary {
-    /// How many.
+    /// Number of samples.
     pub count: usize,
     /// Their mean.
     pub mean: f64,

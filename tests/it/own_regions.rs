@@ -332,7 +332,7 @@ fn live_regions_of_the_example_family_take_a_gpu_and_nothing_else() {
     for (more, words) in [
         (
             &["--with", "m=3"][..],
-            "scale: --with m: is no launch size and no number that it takes: expected one of n",
+            "scale: --with m: is not a launch size or a number that it takes: expected one of n",
         ),
         (
             &["--with", "n=some"],

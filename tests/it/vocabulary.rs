@@ -14,6 +14,9 @@ const BANNED: &[(&str, &str)] = &[
     ("is no number", "is not a number"),
     ("is no u32", "is not a u32"),
     ("` is no kernel", "is not a kernel"),
+    (": is no ", "is not a"),
+    ("or is no ", "is not a"),
+    ("asked for", "requested"),
     ("` is none of", "expected one of"),
     ("Say less", "Only print errors"),
     ("Say more", "Log more"),
@@ -37,7 +40,7 @@ const BANNED: &[(&str, &str)] = &[
     ("the MLP's middle", "intermediate size of the MLP"),
     ("the original's", "nvllm's"),
     ("the original system", "nvllm"),
-    ("the original geometry", "`geometry = original`"),
+    ("original geometry", "nvllm's geometry, `geometry = original`"),
 ];
 
 fn files(dir: &Path, extension: &str, out: &mut Vec<PathBuf>) {
@@ -192,6 +195,46 @@ fn spelling_is_american_in_code_declarations_and_the_page() {
         for (number, line) in text.lines().enumerate() {
             let place = format!("{}:{}", path.display(), number + 1);
             found(BRITISH, line, &place, &mut all);
+        }
+    }
+    assert!(all.is_empty(), "{}", all.join("\n"));
+}
+
+/// Doc comments that say nothing where they are read by themselves.
+const VAGUE: &[&str] = &[
+    "Which.",
+    "Whose.",
+    "Where.",
+    "When.",
+    "Why.",
+    "Its name.",
+    "A name.",
+    "The name.",
+    "Its key.",
+    "Its index.",
+    "Its type.",
+    "Its bytes.",
+    "Its sizes.",
+    "How many.",
+    "How often.",
+    "Multiplied.",
+];
+
+#[test]
+fn doc_comments_say_what_a_thing_is() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut sources, mut all) = (Vec::new(), Vec::new());
+    files(&root.join("src"), "rs", &mut sources);
+    for path in &sources {
+        let text = shown(path);
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        for (number, line) in lines.iter().enumerate() {
+            let doc = |line: &&str| line.starts_with("///");
+            let alone = !lines[..number].last().is_some_and(doc);
+            let vague = line.strip_prefix("/// ").filter(|text| VAGUE.contains(text));
+            if let Some(vague) = vague.filter(|_| alone) {
+                all.push(format!("{}:{}: {vague}", path.display(), number + 1));
+            }
         }
     }
     assert!(all.is_empty(), "{}", all.join("\n"));

@@ -51,7 +51,7 @@ impl CacheKey {
         Self(bytes)
     }
 
-    /// Its bytes.
+    /// The 32 bytes of the key.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -21,7 +21,7 @@ pub enum ParameterError {
     Unreadable {
         /// The family.
         family: String,
-        /// Why.
+        /// Why it cannot be read.
         reason: String,
     },
     /// Another number of parameters.

@@ -16,33 +16,33 @@ use crate::engine::build::key::CacheKey;
 pub enum Event {
     /// The tiers are about to be asked for a key.
     Lookup {
-        /// Which.
+        /// Key that is looked for.
         key: CacheKey,
     },
     /// An artifact that this process still holds was asked for again.
     MemoryHit {
-        /// Whose.
+        /// Key of the request.
         key: CacheKey,
     },
     /// An entry was found and verified.
     Hit {
-        /// Whose.
+        /// Key of the request.
         key: CacheKey,
-        /// Where.
+        /// Tier of the entry.
         tier: TierName,
         /// How long the look took, over all tiers.
         elapsed: Duration,
     },
     /// No tier has a good entry.
     Miss {
-        /// Whose.
+        /// Key of the request.
         key: CacheKey,
         /// How long the look took, over all tiers.
         elapsed: Duration,
     },
     /// The builder made an artifact.
     Built {
-        /// Whose.
+        /// Key of the request.
         key: CacheKey,
         /// How long was waited for other builders of the same key before.
         waited: Duration,
@@ -53,9 +53,9 @@ pub enum Event {
     },
     /// An entry was written.
     Published {
-        /// Whose.
+        /// Key of the request.
         key: CacheKey,
-        /// Where.
+        /// Tier of the entry.
         tier: TierName,
         /// Bytes of its files, without the manifest.
         bytes: u64,
@@ -64,16 +64,16 @@ pub enum Event {
     },
     /// An artifact could not be kept.
     NotPublished {
-        /// Whose.
+        /// Key of the request.
         key: CacheKey,
         /// Why, in one line.
         reason: String,
     },
     /// Something bad lay under a key and was, where that is possible, moved away.
     Healed {
-        /// Whose.
+        /// Key of the request.
         key: CacheKey,
-        /// Where.
+        /// Tier of the entry.
         tier: TierName,
         /// What was wrong.
         fault: Fault,
@@ -82,21 +82,21 @@ pub enum Event {
     },
     /// A tier could not be read.
     TierUnavailable {
-        /// Which.
+        /// The tier.
         tier: TierName,
         /// Why, in one line.
         reason: String,
     },
     /// Another builder of the same key took too long: this one compiles too.
     LockTimedOut {
-        /// Whose.
+        /// Key of the request.
         key: CacheKey,
         /// How long it was waited for.
         waited: Duration,
     },
     /// Entries were removed to keep within the limits.
     Pruned {
-        /// How many.
+        /// Number of entries.
         entries: u64,
         /// Their bytes.
         bytes: u64,

@@ -22,13 +22,13 @@ use crate::engine::build::key::CacheKey;
 pub struct TierName(Arc<str>);
 
 impl TierName {
-    /// A name.
+    /// A tier name of this text.
     #[must_use]
     pub fn new(name: &str) -> Self {
         Self(Arc::from(name))
     }
 
-    /// The name.
+    /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -52,7 +52,7 @@ impl Serialize for TierName {
 /// Whatever comes from a tier goes through [`Entry::verify`], so that a tier can
 /// be wrong but not believed.
 pub trait Tier: Send + Sync {
-    /// Its name.
+    /// Name of the tier.
     fn name(&self) -> &TierName;
 
     /// The verified entry of a key, or why there is none.

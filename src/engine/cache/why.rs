@@ -24,7 +24,7 @@ pub enum Why {
     Hit(TierName),
     /// A tier has something under its key that is bad.
     Bad {
-        /// Which.
+        /// The tier that has it.
         tier: TierName,
         /// What is wrong with it.
         fault: Fault,
@@ -36,7 +36,7 @@ pub enum Why {
 /// The entry that differs least from a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Nearest {
-    /// Its key.
+    /// Key of the entry.
     pub key: CacheKey,
     /// Where it lies.
     pub tier: TierName,

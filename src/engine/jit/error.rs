@@ -104,7 +104,7 @@ pub enum Error {
     Matrix {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// What is wrong with the file.
         source: MatrixError,
     },
     /// A trace cannot be read; the message names the file.
@@ -117,17 +117,17 @@ pub enum Error {
         path: PathBuf,
         /// Line, from 1.
         line: usize,
-        /// Why.
+        /// What is wrong with the line.
         source: Box<SelectError>,
     },
     /// A receipt that is required, or to be checked, cannot be used.
     #[error("the receipt {} ({origin}) cannot be used: {source}", path.display())]
     Receipt {
-        /// Which.
+        /// File of the receipt.
         path: PathBuf,
         /// Who named it.
         origin: Source,
-        /// Why.
+        /// What is wrong with the receipt.
         source: ReceiptError,
     },
 }

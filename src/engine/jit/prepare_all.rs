@@ -50,14 +50,14 @@ impl Jobs {
 pub enum Progress {
     /// A request is done.
     Done {
-        /// Its index.
+        /// Index of the spec.
         index: usize,
         /// What became of it.
         result: Box<Result<Prepared, Error>>,
     },
     /// A request is still being prepared; told every 10 seconds.
     Running {
-        /// Its index.
+        /// Index of the spec.
         index: usize,
         /// For how long it has been running.
         elapsed: Duration,

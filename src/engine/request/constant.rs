@@ -71,7 +71,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// Its type.
+    /// The type of the value.
     #[must_use]
     pub fn type_of(&self) -> Type {
         match self {

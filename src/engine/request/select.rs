@@ -34,7 +34,7 @@ pub struct Selection {
     pub families: Vec<Selected>,
     /// Families that declare every constant of the request and take none of the values
     /// of one of them, and why; empty where families were named.
-    pub left_out: Vec<SpecError>,
+    pub skipped: Vec<SpecError>,
 }
 
 /// One of them.
@@ -85,7 +85,7 @@ impl Registry {
         let dropped = dropped(&families, config)?;
         let mut selection = Selection {
             families: Vec::new(),
-            left_out: Vec::new(),
+            skipped: Vec::new(),
         };
         for (named, dropped) in candidates.into_iter().zip(dropped) {
             let (unfit, dropped): (Vec<_>, Vec<_>) = dropped.into_iter().partition(|d| d.all);
@@ -93,7 +93,7 @@ impl Registry {
                 if !names.is_empty() {
                     return Err(unfit.because.into());
                 }
-                selection.left_out.push(unfit.because);
+                selection.skipped.push(unfit.because);
                 continue;
             }
             let mut skip: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -109,7 +109,7 @@ impl Registry {
             });
         }
         if selection.families.is_empty() {
-            let why: Vec<String> = selection.left_out.iter().map(ToString::to_string).collect();
+            let why: Vec<String> = selection.skipped.iter().map(ToString::to_string).collect();
             return Err(
                 SpecError::NoFamily(format!("no family takes these together: {}", why.join("; "))).into(),
             );
@@ -245,7 +245,7 @@ impl Selection {
 
     /// A line for each family, and each value of a list, that was left out.
     pub fn notes(&self) -> impl Iterator<Item = String> {
-        let families = self.left_out.iter().map(|why| format!("left out: {why}"));
+        let families = self.skipped.iter().map(|why| format!("left out: {why}"));
         let values = self.families.iter().flat_map(|selected| &selected.dropped);
         families.chain(values.map(|why| format!("left out of the list: {why}")))
     }

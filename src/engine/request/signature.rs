@@ -39,7 +39,7 @@ pub enum Resolved {
     },
     /// A value.
     Scalar {
-        /// Its type.
+        /// Type of the value.
         dtype: Dtype,
         /// The launch size that it is, by its place.
         value: Option<usize>,
@@ -53,7 +53,7 @@ pub enum GridAxis {
     Blocks(u32),
     /// A launch size, by its place, divided by so many and rounded up.
     Launch {
-        /// Which.
+        /// Place of the launch size in the list of sizes.
         size: usize,
         /// How many of it a block takes; at least 1.
         per: u32,

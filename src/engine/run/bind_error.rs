@@ -32,7 +32,7 @@ pub enum BindError {
     DifferentLists {
         /// The family.
         family: String,
-        /// The first.
+        /// The first entry point.
         entry: String,
         /// One that differs.
         other: String,
@@ -44,7 +44,7 @@ pub enum BindError {
         family: String,
         /// The entry point.
         entry: String,
-        /// The name.
+        /// The parameter that was set.
         parameter: String,
         /// A suggestion, or nothing.
         hint: String,
@@ -58,7 +58,7 @@ pub enum BindError {
         family: String,
         /// The entry point.
         entry: String,
-        /// Its name.
+        /// Name of the launch size.
         size: String,
         /// What is wrong.
         reason: String,

@@ -26,7 +26,7 @@ pub enum Launch {
 }
 
 impl Launch {
-    /// Both.
+    /// Both launches.
     pub const ALL: [Self; 2] = [Self::Cooperative, Self::Separate];
 
     /// Its name, as the constant `launch` spells it.

@@ -49,7 +49,7 @@ impl Layer {
         })
     }
 
-    /// Its sizes.
+    /// Sizes of the layer.
     #[must_use]
     pub fn dims(&self) -> &LayerDims {
         &self.dims

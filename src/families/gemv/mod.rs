@@ -11,7 +11,7 @@ use crate::measure::harness::{Flag, Harness, Session, Sink, Verb, Verdict};
 
 pub use config::GemvConfig;
 
-/// Its name.
+/// Name of the family.
 pub const FAMILY: &str = "gemv";
 
 /// `gemv` as something that is measured.

@@ -42,7 +42,7 @@ pub enum ConversionError {
     /// A file to write is there.
     #[error("--{file} {path}: it is there already; name another, or remove it")]
     Exists {
-        /// Which one.
+        /// The flag's name.
         file: &'static str,
         /// Where it lies.
         path: PathBuf,
@@ -50,7 +50,7 @@ pub enum ConversionError {
     /// A file could not be read.
     #[error("--{file}: {reason}")]
     Read {
-        /// Which one.
+        /// The flag's name.
         file: &'static str,
         /// Why, with its path.
         reason: io::Error,
@@ -58,11 +58,11 @@ pub enum ConversionError {
     /// A file could not be written.
     #[error("--{file} {path}: {reason}")]
     Write {
-        /// Which one.
+        /// The flag's name.
         file: &'static str,
         /// Where it should lie.
         path: PathBuf,
-        /// Why.
+        /// Why it cannot be written.
         reason: io::Error,
     },
     /// Scales row by row of another size.
@@ -80,7 +80,7 @@ pub enum ConversionError {
     /// The weight is of another size, or the layout does not take it.
     #[error("{reason}, for --rows {rows} --k {k}")]
     Pack {
-        /// Why.
+        /// Why it cannot be packed.
         reason: PackError,
         /// Rows of the weight.
         rows: usize,

@@ -15,5 +15,5 @@ pub use config::{Accumulate, LaunchGeometry, WeightLayout, WoConfig};
 pub use harness::HARNESS;
 pub use request::{WoRequest, WoVariant};
 
-/// Its name.
+/// Name of the family.
 pub const FAMILY: &str = "wo_gemv";

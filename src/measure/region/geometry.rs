@@ -161,11 +161,11 @@ impl Geometry {
             size.or_else(|| self.constants.get(name).copied()).unwrap_or(0)
         };
         let names = condition.names();
-        let said: Vec<String> = names
+        let values: Vec<String> = names
             .iter()
             .map(|name| format!("{name} {}", value(name)))
             .collect();
-        said.join(" and ")
+        values.join(" and ")
     }
 
     /// Blocks in x, y and z.

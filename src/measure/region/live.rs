@@ -94,9 +94,9 @@ pub fn requested_pairs(jit: &Jit, family: &str, here: Option<Arch>) -> Result<Ve
 /// without any.
 #[derive(Debug, Clone)]
 pub struct Pair {
-    /// With regions.
+    /// The variant with regions.
     pub on: KernelSpec,
-    /// Without.
+    /// The same variant without regions.
     pub off: KernelSpec,
     /// The regions of `on`.
     pub table: Table,

@@ -60,7 +60,7 @@ pub enum RegionError {
     NoBuffer {
         /// The family.
         family: String,
-        /// Its regions.
+        /// Number of its regions.
         count: u32,
     },
     /// A buffer, or a file, of another table.
@@ -82,7 +82,7 @@ pub enum RegionError {
     /// A buffer of another size.
     #[error("buffer has {found} words, expected {expected}")]
     Words {
-        /// Its words.
+        /// Words of the buffer.
         found: usize,
         /// What the table and the grid take.
         expected: usize,
@@ -92,7 +92,7 @@ pub enum RegionError {
     Shape {
         /// The file.
         file: String,
-        /// Its shape.
+        /// Shape of the array.
         shape: String,
     },
     /// Rows for another grid.
@@ -100,7 +100,7 @@ pub enum RegionError {
     Rows {
         /// The file or buffer.
         what: String,
-        /// Its rows.
+        /// Rows of the file or buffer.
         found: usize,
         /// Blocks of the grid.
         expected: usize,

@@ -195,7 +195,7 @@ impl Needs {
             .find(|name| !free_names.contains(&name.as_str()))
         {
             return refused(format!(
-                "--with {other}: is no launch size and no number that it takes: expected one of {}",
+                "--with {other}: is not a launch size or a number that it takes: expected one of {}",
                 free_names.join(", ")
             ));
         }

@@ -52,9 +52,9 @@ pub enum BundleError {
     /// An entry in it does not verify.
     #[error("the bundle's entry of {key} is bad: {fault}")]
     Entry {
-        /// Which.
+        /// Key of the entry.
         key: CacheKey,
-        /// Why.
+        /// What is wrong with it.
         fault: Fault,
     },
     /// The entries could not be kept.

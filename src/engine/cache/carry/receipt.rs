@@ -103,7 +103,7 @@ pub enum Drift {
     /// A file has other bytes.
     #[error("{file} of {key} is not what the receipt lists")]
     File {
-        /// Whose.
+        /// Key of the entry.
         key: CacheKey,
         /// Which of its files.
         file: String,
@@ -111,7 +111,7 @@ pub enum Drift {
 }
 
 impl Drift {
-    /// Whose.
+    /// Key of the entry that differs.
     #[must_use]
     pub fn key(&self) -> &CacheKey {
         match self {

@@ -1,7 +1,7 @@
 //! What one entry holds, how it is written, and what makes it good.
 //!
 //! Invariant: an [`Entry`] exists only for bytes that were verified, all of
-//! them: the manifest's seal, its format, the key, and length and SHA-256 of
+//! them: the manifest's checksum, its format, the key, and length and SHA-256 of
 //! every file. docs/CACHE.md gives the format byte by byte.
 
 use std::collections::BTreeMap;
@@ -38,9 +38,10 @@ pub(super) const MANIFEST_LIMIT: u64 = 4 << 20;
 /// No honest file of an entry is longer.
 pub(super) const FILE_LIMIT: u64 = 1 << 30;
 
-const SEAL_OPEN: &str = ",\n  \"seal\": \"";
-const SEAL_CLOSE: &str = "\"\n}\n";
-const SEAL_LENGTH: usize = SEAL_OPEN.len() + 64 + SEAL_CLOSE.len();
+/// The format calls the member so.
+const CHECKSUM_OPEN: &str = ",\n  \"seal\": \"";
+const CHECKSUM_CLOSE: &str = "\"\n}\n";
+const CHECKSUM_LENGTH: usize = CHECKSUM_OPEN.len() + 64 + CHECKSUM_CLOSE.len();
 
 /// Everything that an entry says of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -76,7 +77,7 @@ pub struct Manifest {
 /// What the manifest says of one other file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRecord {
-    /// Its name.
+    /// Name of the file in its entry.
     pub name: String,
     /// Its length, bytes.
     pub length: u64,
@@ -101,22 +102,22 @@ pub struct Entry {
 }
 
 impl Manifest {
-    /// Its file's bytes, sealed.
+    /// Its file's bytes, with the checksum.
     ///
-    /// The seal is the last member: the SHA-256 of every byte before it.
+    /// The checksum is the last member: the SHA-256 of every byte before it.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         // Nothing in a manifest can fail to be written: its maps have text keys.
         let mut bytes = serde_json::to_vec_pretty(self).unwrap_or_default();
         bytes.truncate(bytes.len().saturating_sub("\n}".len()));
-        let seal = hex::encode(Sha256::digest(&bytes));
-        bytes.extend_from_slice(SEAL_OPEN.as_bytes());
-        bytes.extend_from_slice(seal.as_bytes());
-        bytes.extend_from_slice(SEAL_CLOSE.as_bytes());
+        let checksum = hex::encode(Sha256::digest(&bytes));
+        bytes.extend_from_slice(CHECKSUM_OPEN.as_bytes());
+        bytes.extend_from_slice(checksum.as_bytes());
+        bytes.extend_from_slice(CHECKSUM_CLOSE.as_bytes());
         bytes
     }
 
-    /// Reads a manifest whose seal holds and whose format is known.
+    /// Reads a manifest whose checksum holds and whose format is known.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Fault> {
         check_checksum(bytes)?;
         Self::parse(bytes)
@@ -144,17 +145,17 @@ impl Manifest {
     }
 }
 
-/// Whether the last bytes are the seal over all that come before them.
+/// Whether the last bytes are the checksum over all that come before them.
 pub(super) fn check_checksum(bytes: &[u8]) -> Result<(), Fault> {
-    let at = bytes.len().checked_sub(SEAL_LENGTH).ok_or(Fault::Checksum)?;
+    let at = bytes.len().checked_sub(CHECKSUM_LENGTH).ok_or(Fault::Checksum)?;
     let (body, trailer) = bytes.split_at(at);
-    let mut seal = [0; 64];
+    let mut checksum = [0; 64];
     // 32 bytes always fill 64 digits.
-    let _ = hex::encode_to_slice(Sha256::digest(body), &mut seal);
+    let _ = hex::encode_to_slice(Sha256::digest(body), &mut checksum);
     let inner = trailer
-        .strip_prefix(SEAL_OPEN.as_bytes())
-        .and_then(|t| t.strip_suffix(SEAL_CLOSE.as_bytes()));
-    if inner == Some(seal.as_slice()) {
+        .strip_prefix(CHECKSUM_OPEN.as_bytes())
+        .and_then(|t| t.strip_suffix(CHECKSUM_CLOSE.as_bytes()));
+    if inner == Some(checksum.as_slice()) {
         Ok(())
     } else {
         Err(Fault::Checksum)

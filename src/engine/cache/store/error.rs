@@ -53,10 +53,10 @@ pub enum Fault {
     /// A manifest of another format.
     #[error("format {0} is not known here")]
     Format(u32),
-    /// A sealed manifest that does not say what one says.
+    /// A manifest with a good checksum that does not say what one says.
     #[error("manifest.json cannot be understood: {0}")]
     Unparsable(String),
-    /// A sealed manifest with another list of files.
+    /// A manifest with a good checksum and another list of files.
     #[error("manifest.json lists other files than an entry has")]
     FileList,
     /// The entry of another key.

@@ -25,9 +25,9 @@ use crate::engine::threads::{cores, for_each_on};
 /// One entry as a listing shows it.
 #[derive(Debug, Clone)]
 pub struct Record {
-    /// Its key.
+    /// Key of the entry.
     pub key: CacheKey,
-    /// What its manifest says, sealed and understood; the other files are not
+    /// What its manifest says, with a good checksum and understood; the other files are not
     /// verified.
     pub summary: Result<Summary, Fault>,
     /// Bytes of all its files, the manifest included.

@@ -25,7 +25,7 @@ const STAMP_INTERVAL: Duration = Duration::from_hours(1);
 pub enum Load {
     /// A verified entry.
     Found(Box<Entry>),
-    /// Nothing.
+    /// No entry for this key.
     Absent,
     /// Something that is no entry for this key.
     Bad(Fault),

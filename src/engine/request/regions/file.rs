@@ -189,7 +189,7 @@ impl RegionsFile {
                 ActiveFile::Hashed(file) => (&file.blocks, Some(file.hashed_as.as_str())),
             };
             if general(name).is_some() || !is_identifier(name) {
-                return Err(format!("active `{name}`: is taken, or is no name"));
+                return Err(format!("active `{name}`: is taken already, or is not a name"));
             }
             let mask = Mask::parse(text, hashed_as).map_err(|e| format!("active `{name}`: `{text}` {e}"))?;
             masks.insert(name.clone(), Arc::new(mask));

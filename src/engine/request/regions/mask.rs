@@ -175,7 +175,7 @@ fn read(expr: &Expr) -> Result<Condition, String> {
                 Box::new(read(&math.rhs)?),
             )
         }
-        _ => return Err("is no condition: expected numbers, names, comparisons, and, or, not".to_owned()),
+        _ => return Err("is not a condition: expected numbers, names, comparisons, and, or, not".to_owned()),
     };
     Ok(if expr.negated {
         Condition::Not(Box::new(condition))
@@ -215,7 +215,7 @@ mod tests {
             ("bx / by == 1", "divides by something other than a number"),
             ("bx % 0 == 1", "divides by something other than a number"),
             ("bx | abs == 1", "has a filter"),
-            ("name == 'x'", "is no condition"),
+            ("name == 'x'", "is not a condition"),
             ("bx == 0 %}{% endif %}{% if by", "is more than one condition"),
             ("bx ==", "expected"),
         ] {

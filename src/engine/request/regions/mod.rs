@@ -87,7 +87,7 @@ impl Active {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
-    /// Once.
+    /// Once in a launch.
     PerLaunch,
     /// In every iteration; the last one stays. The region named sums them all.
     PerIteration {

@@ -44,7 +44,7 @@ pub enum SpecError {
     /// Nobody declares this constant.
     #[error("unknown constant `{constant}` ({origin}){hint}")]
     UnknownConstant {
-        /// The name.
+        /// The name that nobody declares.
         constant: String,
         /// Where it was written.
         origin: Source,

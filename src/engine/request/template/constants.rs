@@ -31,7 +31,7 @@ pub enum Legal {
     U32Values(Vec<u32>),
     /// From first to last, both included, and a multiple of the third.
     U32Range(u32, u32, u32),
-    /// Either.
+    /// `true` or `false`.
     Bool,
     /// From first to last, both included.
     F32Range(f32, f32),

@@ -53,7 +53,7 @@ pub enum Axis {
     Fixed(Size),
     /// A launch size, by its place among the entry's sizes, divided and rounded up.
     Launch {
-        /// Which.
+        /// Place of the launch size among those of the entry.
         size: usize,
         /// How many of it a block takes.
         per: Size,

@@ -71,7 +71,7 @@ pub struct Family {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Derived {
-    /// Its name.
+    /// Name of the family.
     pub name: String,
     /// A Tera expression, or a template body if it has `{%`.
     pub value: String,

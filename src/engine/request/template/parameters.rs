@@ -59,7 +59,7 @@ pub enum ParameterKind {
     },
     /// A value.
     Scalar {
-        /// Its type.
+        /// Type of the value.
         dtype: Dtype,
         /// The launch size that it is, by its place among the entry's sizes.
         value: Option<usize>,

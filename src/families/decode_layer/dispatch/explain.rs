@@ -89,7 +89,7 @@ impl Policy {
 /// A variant that could run, and what is known of it.
 #[derive(Debug, Clone)]
 pub struct Candidate {
-    /// Its request.
+    /// Spec of the variant.
     pub spec: KernelSpec,
     /// Where its `wo_split` comes from.
     pub origin: Origin,

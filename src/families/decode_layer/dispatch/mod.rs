@@ -20,9 +20,9 @@ pub use policy::{Layers, Path, Policy};
 /// One decode step of one layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Problem {
-    /// Tokens.
+    /// Tokens of the step.
     pub num_tokens: u32,
-    /// The layer.
+    /// Index of the layer.
     pub layer: u32,
     /// Whether every sequence of the step decodes.
     pub decode_only: bool,
@@ -153,7 +153,7 @@ impl fmt::Display for Reason {
 pub struct Choice {
     /// Index into the prepared variants.
     pub variant: Option<usize>,
-    /// Why.
+    /// Why it was chosen.
     pub reason: Reason,
 }
 

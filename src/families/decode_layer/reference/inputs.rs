@@ -126,7 +126,7 @@ pub struct LayerInputs {
     pub gate: Vec<bf16>,
     /// `[H, K]`, scales swizzled.
     pub wo: Matrix,
-    /// Multiplied.
+    /// Global scale of `wo`, multiplied.
     pub wo_global: f32,
     /// `[num_tokens, H]`.
     pub hidden_in: Vec<bf16>,

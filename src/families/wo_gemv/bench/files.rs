@@ -16,7 +16,7 @@ const ATOL: f64 = 1e-4;
 
 const FORMULA: &str = "effective = payload + scratch; payload = 2BK + HK/2 + ceil(H/128)*SKT*512 + 4 + 4BH; \
                        scratch = partials written (4*B*H*slots), and read once more where the gather \
-                       reads them from memory (original geometry)";
+                       reads them from memory (geometry = original)";
 
 /// What was run.
 #[derive(Debug, Clone)]
@@ -142,12 +142,12 @@ mod tests {
     }
 
     #[test]
-    fn payload_is_the_originals() {
+    fn payload_is_that_of_nvllm() {
         assert_eq!(case().payload_bytes(), 17_727_492);
     }
 
     #[test]
-    fn the_config_has_every_field_of_the_originals() {
+    fn the_config_has_every_field_of_nvllms() {
         let plan = Plan {
             method: Method::Events,
             launches_per_graph: 1,

@@ -52,9 +52,9 @@ pub struct WoInputs {
     pub weight: Vec<u8>,
     /// Scales, swizzled and padded.
     pub scales: Vec<u8>,
-    /// Multiplied.
+    /// Global scale of the weights, multiplied.
     pub global_scale: f32,
-    /// Tokens.
+    /// Tokens of the launch.
     pub num_tokens: usize,
 }
 

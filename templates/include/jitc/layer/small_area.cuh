@@ -39,7 +39,7 @@ struct SmallArea {
     struct Reductions {
         float scratch[128];
         float inv_scale[16];
-        u32 flag;  // the original geometry: what arrive_last hands to all threads
+        u32 flag;  // geometry = original: what arrive_last hands to all threads
     };
 
     union {
