@@ -11,7 +11,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::engine::NOTICE;
+use crate::engine::request::template::NOTICE;
 
 /// `note: `, `warning: ` and so on before the message and its fields.
 pub(super) struct Lines;

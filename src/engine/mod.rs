@@ -13,6 +13,3 @@ pub mod request;
 pub mod run;
 pub mod suggest;
 pub mod threads;
-
-/// The target of events that are no trouble but advice: a name that is called otherwise now.
-pub const NOTICE: &str = "jitc::notice";

@@ -64,10 +64,7 @@ impl Rng {
     }
 
     /// A normal deviate of mean 0 and variance 1, rounded to f32.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "rounding to f32 is the purpose"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is the purpose")]
     pub fn normal_f32(&mut self) -> f32 {
         self.normal_f64() as f32
     }

@@ -293,3 +293,19 @@ fn every_variable_of_the_program_is_in_the_table_of_settings() {
         );
     }
 }
+
+#[test]
+fn the_architecture_lists_every_room() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ARCHITECTURE.md");
+    let text = fs_err::read_to_string(path).expect("document");
+    let listed: BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("    "))
+        .filter_map(|line| line.split_whitespace().next())
+        .map(|word| word.trim_end_matches('/'))
+        .collect();
+    for room in WALK.iter().filter(|room| **room != ANY_FAMILY) {
+        let name = room.rsplit("::").next().unwrap_or(room);
+        assert!(listed.contains(name), "{room} is not in docs/ARCHITECTURE.md");
+    }
+}

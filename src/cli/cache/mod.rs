@@ -1,5 +1,6 @@
 //! `jitc cache`: looks into the cache's folders, carries entries, keeps bounds.
 
+mod diff;
 mod filter;
 mod list;
 mod maintain;
@@ -27,7 +28,7 @@ pub(super) fn command(_: &Registry) -> Command {
             show::command(),
             list::stats_command(),
             maintain::verify_command(),
-            transfer::diff_command(),
+            diff::command(),
             maintain::prune_command(),
             Command::new("clean").about("Remove every entry of the folder that is written to"),
             transfer::export_command(),
@@ -42,7 +43,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         Some(("show", matches)) => show::run(jit, matches, json),
         Some(("stats", _)) => list::stats(jit, json),
         Some(("verify", matches)) => maintain::verify(jit, matches, json),
-        Some(("diff", matches)) => Ok(transfer::diff(jit, matches, json)),
+        Some(("diff", matches)) => Ok(diff::run(jit, matches, json)),
         Some(("export", matches)) => Ok(transfer::export(jit, matches, json)),
         Some(("embed", matches)) => Ok(transfer::embed(jit, matches, json)),
         Some((verb, matches)) => match (user_store(jit)?, verb) {

@@ -1,4 +1,4 @@
-//! `jitc cache export`, `import`, `embed` and `diff`.
+//! `jitc cache export`, `import` and `embed`.
 
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -8,13 +8,12 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 use serde_json::json;
 
 use super::filter::{Filter, filter_args, split};
-use super::{find, key_arg, not_found};
 use crate::cli::format::NumberFormat;
 use crate::cli::output;
 use crate::engine::atomic_file::write_atomically;
 use crate::engine::build::key::CacheKey;
+use crate::engine::cache::Store;
 use crate::engine::cache::bundle::{BundleError, Exported, export_with, import as import_bundle};
-use crate::engine::cache::{FindError, Store, diff as differences};
 use crate::engine::jit::Jit;
 use crate::engine::regular_file;
 
@@ -48,12 +47,6 @@ pub(super) fn import_command() -> Command {
                 .required(true)
                 .value_parser(value_parser!(PathBuf)),
         )
-}
-
-pub(super) fn diff_command() -> Command {
-    Command::new("diff")
-        .about("Say in which components of their keys two entries differ")
-        .args([key_arg("first"), key_arg("second")])
 }
 
 pub(super) fn export(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
@@ -167,34 +160,4 @@ pub(super) fn import(store: &Store, matches: &ArgMatches, json: bool) -> ExitCod
         }
     }
     ExitCode::SUCCESS
-}
-
-pub(super) fn diff(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
-    let entry = |name: &str| {
-        let prefix = matches.get_one::<String>(name).map_or("", String::as_str);
-        let key = find(jit, prefix)?;
-        let entry = jit.cache().peek(&key);
-        entry.ok_or_else(|| FindError::None(key.hex()))
-    };
-    let (first, second) = match (entry("first"), entry("second")) {
-        (Ok(first), Ok(second)) => (first, second),
-        (Err(error), _) | (_, Err(error)) => return not_found(&error),
-    };
-    let differences = differences(&first, &second);
-    if json {
-        output::json(
-            &json!({"here": first.manifest().key, "there": second.manifest().key,
-            "differences": differences}),
-        );
-    } else {
-        output::line(format!("here  {}", first.manifest().key));
-        output::line(format!("there {}", second.manifest().key));
-        for difference in &differences {
-            output::line(format!("  {difference}"));
-        }
-        if differences.is_empty() {
-            output::line("  nothing differs");
-        }
-    }
-    ExitCode::from(u8::from(!differences.is_empty()))
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::embedded::Embedded;
+use super::carry::Embedded;
 use super::event::Event;
 use super::lookup::{Cache, Listener};
 use super::store::Store;

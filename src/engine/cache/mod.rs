@@ -11,7 +11,6 @@
 
 mod builder;
 pub mod carry;
-mod embedded;
 mod event;
 mod lookup;
 mod memory;
@@ -23,10 +22,10 @@ mod why;
 use std::sync::Arc;
 
 pub use builder::CacheBuilder;
+pub use carry::Embedded;
 pub use carry::bundle;
 pub use carry::bundle::{BundleError, Exported, Imported};
 pub use carry::receipt::{Drift, Outcome, Receipt, ReceiptError, ReceiptLine};
-pub use embedded::Embedded;
 pub use event::{Counters, Event};
 pub use lookup::Cache;
 use serde::{Serialize, Serializer};

@@ -9,13 +9,12 @@ use dashmap::DashMap;
 
 use super::policy::Policy;
 use super::{Error, Jit};
-use crate::engine::NOTICE;
 use crate::engine::build::compile::{Limits, WorkerChoice};
 use crate::engine::build::options;
 use crate::engine::build::render::RenderError;
 use crate::engine::cache::{Cache, CacheBuilder, Event, Receipt, Tier};
 use crate::engine::config::{Config, MissPolicy};
-use crate::engine::request::template::{Registry, variable_of};
+use crate::engine::request::template::{NOTICE, Registry, variable_of};
 
 /// What a [`Jit`] is made of.
 #[must_use]

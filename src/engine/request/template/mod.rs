@@ -21,7 +21,7 @@ pub use constants::{Constant, Legal};
 pub use entry::{Axis, Entry, Size};
 pub use family::{Constraint, Derived, Family, TemplateFile};
 pub(crate) use includes::{included, name_in_full};
-pub use names::{FormerName, NamedFamily, Preset};
+pub use names::{FormerName, NOTICE, NamedFamily, Preset};
 pub use parameters::{
     Access, Dim, Element, MAX_PARAMETERS, MAX_SIZES, Optional, PARAMS_HEADER, Parameter, ParameterKind,
     ParameterList, Place, Rule,

@@ -11,9 +11,11 @@ use serde::Deserialize;
 
 use super::constants::Constant;
 use super::{Family, Registry, TemplateError};
-use crate::engine::NOTICE;
 use crate::engine::request::constant::Value;
 use crate::engine::suggest::did_you_mean;
+
+/// The target of events that are advice and not trouble: something is called otherwise now.
+pub const NOTICE: &str = "jitc::notice";
 
 /// A named set of constants: each holds where nobody set that constant otherwise.
 #[derive(Debug)]

@@ -7,14 +7,14 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use super::carry::bundle::{
+use super::bundle::{
     BundleError, END, FOOTER_LENGTH, HEAD_LENGTH, INDEX_LENGTH, MAGIC, TAG_ENTRY, check_lengths, unpack,
 };
-use super::store::entry::{Entry, Manifest};
-use super::store::error::CacheError;
-use super::store::read::Load;
-use super::tier::{Tier, TierName};
 use crate::engine::build::key::CacheKey;
+use crate::engine::cache::store::entry::{Entry, Manifest};
+use crate::engine::cache::store::error::CacheError;
+use crate::engine::cache::store::read::Load;
+use crate::engine::cache::tier::{Tier, TierName};
 
 /// A bundle from `include_bytes!`, or one that a program read itself.
 ///
