@@ -18,7 +18,7 @@ fn threads_that_cannot_be_made_cost_speed_and_not_the_run() {
     let summary = events(&output).pop().expect("a summary");
     assert_eq!((&summary["built"], &summary["failed"]), (&2.into(), &0.into()));
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("fewer threads than asked for"), "{said}");
+    assert!(said.contains("fewer threads than requested"), "{said}");
     let output = jitc(dir.path())
         .args(["cache", "verify"])
         .env("RUST_MIN_STACK", NO_STACK)

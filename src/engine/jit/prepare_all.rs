@@ -86,7 +86,7 @@ impl Jit {
                     }
                 };
                 if let Err(reason) = std::thread::Builder::new().spawn_scoped(scope, work) {
-                    tracing::warn!(%reason, started, "fewer threads than asked for: it takes longer");
+                    tracing::warn!(%reason, started, "fewer threads than requested: it takes longer");
                     break;
                 }
                 started += 1;
