@@ -151,7 +151,7 @@ fn code_for_another_arch_is_refused_in_both_ways_of_writing_it() {
     let error = image::check(&spec, &other).expect_err("another");
     assert_eq!(
         error.to_string(),
-        "k: the machine code is for sm_100, and sm_90a was asked for"
+        "k: the machine code is for sm_100, and sm_90a was requested"
     );
     // The older format has the number in the lowest byte.
     other[8] = 7;

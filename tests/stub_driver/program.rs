@@ -95,7 +95,7 @@ fn a_gpu_that_no_family_does_is_an_error_alone_and_is_named_beside_another() {
     assert_eq!(
         warm.errors.lines().next(),
         Some(
-            "error: nothing that was asked for runs on GPU 0, Stub 0 (compute capability 7.5): stream needs sm_80 \
+            "error: nothing that was requested runs on GPU 0, Stub 0 (compute capability 7.5): stream needs sm_80 \
              or newer"
         )
     );

@@ -21,11 +21,11 @@ pub enum ImageError {
     Broken {
         /// The family.
         family: String,
-        /// Why.
+        /// Why it is not one.
         reason: String,
     },
     /// Made for another arch.
-    #[error("{family}: the machine code is for sm_{found}, and {arch} was asked for")]
+    #[error("{family}: the machine code is for sm_{found}, and {arch} was requested")]
     OtherArch {
         /// The family.
         family: String,

@@ -150,7 +150,7 @@ impl Jit {
     }
 
     /// As [`Jit::prepare`], and ends with
-    /// [`CompileError::Cancelled`](crate::engine::build::compile::CompileError::Cancelled) soon after it was
+    /// [`CompileError::Cancelled`] soon after it was
     /// cancelled: a compile in a worker is ended; one in this process is waited for.
     pub fn prepare_unless(&self, spec: &KernelSpec, cancel: &Cancel) -> Result<Prepared, Error> {
         let started = Instant::now();

@@ -60,7 +60,7 @@ pub enum DeviceError {
         count: usize,
     },
     /// No family that was asked for runs on a GPU of this machine.
-    #[error("nothing that was asked for runs on {gpus}: {needs}")]
+    #[error("nothing that was requested runs on {gpus}: {needs}")]
     Unsupported {
         /// Which, by [`Device::label`].
         gpus: String,
