@@ -13,8 +13,10 @@ mod cache_store;
 mod cache_support;
 mod circles;
 mod cli;
+mod closed_files;
 mod command;
 mod compile_errors;
+mod compile_process;
 mod conditions;
 mod constants;
 #[path = "../support/cubin.rs"]

@@ -176,8 +176,8 @@ fn part(from: &mut impl Read, first: Option<u8>) -> io::Result<Vec<u8>> {
     if length > LARGEST {
         return Err(io::Error::other(format!("a message of {length} bytes")));
     }
-    let mut bytes = Vec::new();
-    // As it comes: a length alone reserves nothing.
+    // A length alone reserves little.
+    let mut bytes = Vec::with_capacity(usize::try_from(length.min(1 << 20)).unwrap_or(0));
     let read = from.take(length).read_to_end(&mut bytes)?;
     if read as u64 == length {
         Ok(bytes)
