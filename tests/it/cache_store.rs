@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use jitc::engine::cache::{Cache, Fault, FindError, Load, Provenance, Store};
@@ -450,4 +450,67 @@ fn clean_removes_what_jitc_made_and_nothing_else() {
         .map(|e| e.expect("name").file_name())
         .collect();
     assert_eq!(left, ["README.md"]);
+}
+
+#[test]
+fn of_many_who_wait_for_a_holder_that_hangs_one_takes_over_and_the_others_use_what_it_makes() {
+    let root = Root::new();
+    let hangs = root
+        .store()
+        .claim(subject(1).key(), &jitc::engine::cache::Wait::none());
+    let (builds, at_once) = (AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            // A cache each, as processes have.
+            scope.spawn(|| {
+                let cache = Cache::builder()
+                    .user(root.path())
+                    .lock_timeout(Duration::from_millis(200))
+                    .build();
+                let fetched = cache.get_or_build(&subject(1), || {
+                    builds.fetch_add(1, Ordering::SeqCst);
+                    at_once.fetch_add(1, Ordering::SeqCst);
+                    std::thread::sleep(Duration::from_millis(100));
+                    assert_eq!(at_once.fetch_sub(1, Ordering::SeqCst), 1, "a herd");
+                    build(1)
+                });
+                fetched.expect("built or found");
+            });
+        }
+    });
+    assert_eq!(builds.into_inner(), 1);
+    drop(hangs);
+    // The late holder has not taken the lock of those after it away, and has left none.
+    let locks = root.path().join("v1/.locks");
+    let left = fs_err::read_dir(locks).map_or(0, Iterator::count);
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn a_holder_is_waited_for_as_long_as_it_says_that_it_may_build() {
+    let root = Root::new();
+    let promise = jitc::engine::cache::Wait {
+        promise: Duration::from_mins(5),
+        ..jitc::engine::cache::Wait::none()
+    };
+    let held = root.store().claim(subject(1).key(), &promise);
+    let built = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            // Its own builds may take no time at all: that says nothing about the other's.
+            let cache = Cache::builder()
+                .user(root.path())
+                .build_timeout(Duration::ZERO)
+                .build();
+            let fetched = cache.get_or_build(&subject(1), || {
+                built.fetch_add(1, Ordering::SeqCst);
+                build(1)
+            });
+            fetched.expect("built")
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(built.load(Ordering::SeqCst), 0, "it waits");
+        drop(held);
+        assert_eq!(waiting.join().expect("no panic").provenance, Provenance::Built);
+    });
 }

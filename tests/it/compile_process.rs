@@ -1,5 +1,6 @@
 //! The compiler's own process: what a source does to it costs nothing but that compile.
 
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -369,4 +370,50 @@ fn the_hosts_signal_handlers_and_limits_are_its_own_during_and_after_a_compile_i
         }
     });
     assert_eq!(state(), before, "after it");
+}
+
+#[test]
+fn a_request_in_the_background_is_waited_for_awaited_and_cancelled() {
+    let bench = Bench::new(ENDLESS);
+    bench.family("good", GOOD);
+    let jit = std::sync::Arc::new(bench.jit(program(), &[]));
+    let endless = jit.start(&spec(&jit, "k", 1));
+    let good = jit.start(&spec(&jit, "good", 1));
+    assert_eq!(
+        good.wait().expect("compiled").fetched.provenance,
+        Provenance::Built
+    );
+    assert!(!endless.wait_for(Duration::from_millis(1)) && !endless.is_done());
+    endless.cancel();
+    assert!(matches!(compile_error(endless.wait()), CompileError::Cancelled));
+    // Awaited, by the smallest executor there is: one that parks its thread.
+    let mut awaited = std::pin::pin!(jit.start(&spec(&jit, "good", 2)));
+    let waker = std::task::Waker::from(std::sync::Arc::new(Unpark(std::thread::current())));
+    let mut context = std::task::Context::from_waker(&waker);
+    let result = loop {
+        match awaited.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(result) => break result,
+            std::task::Poll::Pending => std::thread::park(),
+        }
+    };
+    assert_eq!(result.expect("compiled").fetched.provenance, Provenance::Built);
+}
+
+struct Unpark(std::thread::Thread);
+
+impl std::task::Wake for Unpark {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+#[test]
+fn a_request_that_is_dropped_ends_its_compile() {
+    let bench = Bench::new(ENDLESS);
+    let jit = std::sync::Arc::new(bench.jit(program(), &[]));
+    let preparing = jit.start(&spec(&jit, "k", 1));
+    // Until its thread has let go of the facade, which it does when its compile has ended.
+    drop(preparing);
+    let ended = eventually(|| (std::sync::Arc::strong_count(&jit) == 1).then_some(()));
+    assert_eq!(ended, Some(()));
 }

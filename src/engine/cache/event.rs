@@ -87,6 +87,11 @@ pub enum Event {
         /// Why, in one line.
         reason: String,
     },
+    /// No tier has it: its build begins. [`Event::Built`] follows, unless it fails.
+    Building {
+        /// The key.
+        key: CacheKey,
+    },
     /// Another builder of the same key took too long: this one compiles too.
     LockTimedOut {
         /// Key of the request.
@@ -156,7 +161,10 @@ impl Tally {
             Event::Healed { .. } => (&self.healed, 1),
             Event::LockTimedOut { .. } => (&self.lock_timeouts, 1),
             Event::Pruned { entries, .. } => (&self.pruned, *entries),
-            Event::Lookup { .. } | Event::MemoryHit { .. } | Event::TierUnavailable { .. } => return,
+            Event::Lookup { .. }
+            | Event::Building { .. }
+            | Event::MemoryHit { .. }
+            | Event::TierUnavailable { .. } => return,
         };
         counter.fetch_add(by, Ordering::Relaxed);
     }

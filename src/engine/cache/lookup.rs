@@ -228,6 +228,7 @@ impl Cache {
         if matches!(claim, Some(Claim::TakenOver(_))) {
             self.gave_up_waiting(key, waited);
         }
+        self.tell(&Event::Building { key: *key });
         let started = Instant::now();
         let artifact = build()?;
         self.tell(&Event::Built {

@@ -47,7 +47,9 @@ impl Jit {
             },
             other => other,
         };
-        let kept = self.keep_failure(&source, request);
+        // There is nothing wrong with a source that nobody looked at.
+        let looked_at = !matches!(source, CompileError::Cancelled | CompileError::NoWorker(_));
+        let kept = looked_at.then(|| self.keep_failure(&source, request)).flatten();
         Error::Compile {
             variant: format!("{} {}", spec.family().name, spec.variant()).into(),
             arch: spec.arch(),

@@ -11,6 +11,7 @@ mod machine;
 mod open;
 mod policy;
 mod prepare_all;
+mod preparing;
 mod trace;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -23,6 +24,7 @@ pub use builder::JitBuilder;
 pub use error::{Error, ErrorKind};
 use policy::Policy;
 pub use prepare_all::{Jobs, Progress};
+pub use preparing::Preparing;
 pub use trace::{TraceLine, read_trace};
 
 use crate::engine::build::compile::{Cancel, CompileError, Compiler, Limits, WorkerChoice};

@@ -25,6 +25,7 @@ pub(crate) use find::program;
 pub use find::{PROGRAM, WorkerChoice};
 pub use in_process::InProcess;
 pub use nvrtc::Nvrtc;
+use worker::StartError;
 pub use worker::Workers;
 
 use crate::engine::build::artifact::Artifact;
@@ -71,7 +72,10 @@ pub enum CompileError {
         /// The limit in force, bytes.
         limit: Option<u64>,
     },
-    /// Whoever asked for it gave up.
+    /// No worker could be started for it.
+    #[error("{0}")]
+    NoWorker(Box<StartError>),
+    /// Whoever requested it gave up.
     #[error("the compile was cancelled")]
     Cancelled,
     /// The compiler could not be used.

@@ -63,7 +63,7 @@ impl Workers {
             let reused = waiting.is_some();
             let mut process = match waiting {
                 Some(process) => process,
-                None => Process::start(&self.setup).map_err(|e| CompileError::Library(e.to_string()))?,
+                None => Process::start(&self.setup).map_err(|e| CompileError::NoWorker(Box::new(e)))?,
             };
             match process.ask(task, self.setup.limits, cancel) {
                 Ok(answer) => {
