@@ -46,3 +46,8 @@ fuzz executions="10000000" seed="2026":
 # The index of benches/runs, made anew from the front matter of its READMEs.
 runs-index:
     JITC_BLESS=1 cargo test --locked --test it runs_index
+
+# A thousand hostile sources through a server that answers others meanwhile.
+hostile count="1000" seed="2026":
+    cargo build --release --locked
+    cargo run --release --locked --example hostile -- {{count}} {{seed}} target/release/jitc

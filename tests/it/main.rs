@@ -24,6 +24,7 @@ mod cubin;
 mod dispatch;
 mod former_names;
 mod host_code;
+mod hostile;
 mod image;
 mod interrupt;
 mod key;
