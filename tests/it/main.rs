@@ -43,6 +43,7 @@ mod regions_cli;
 mod regions_page;
 mod regions_trace;
 mod runs_index;
+mod security;
 mod toolchain;
 mod toolchain_fetch;
 mod vocabulary;

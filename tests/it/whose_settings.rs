@@ -458,7 +458,10 @@ fn the_report_shows_every_setting_and_who_said_it() {
     assert_eq!(said("jobs"), own("3", &format!("{file}, line 2")));
     assert_eq!(said("wo_split"), own("2", &format!("{file}, line 4")));
     assert_eq!(said("config"), own(&file, "found from the working folder"));
-    assert_eq!(said("lock_timeout"), own("60s", "default"));
+    assert_eq!(
+        said("lock_timeout"),
+        own("as long as its holder may compile, and 10 s", "default")
+    );
     assert_eq!(said("CUDA_HOME"), own("/none", "environment variable CUDA_HOME"));
     let mut table = jitc(dir.path());
     table

@@ -98,7 +98,7 @@ pub const SETTINGS: &[KnownSetting] = &[
     known("jobs").in_file().variable().effect(Effect::Harmless).default("cores, as far as memory allows"),
     known("json"),
     known("layers").variable().default("all"),
-    known("lock_timeout").in_file().variable().default("60s"),
+    known("lock_timeout").in_file().variable().default("as long as its holder may compile, and 10 s"),
     known("miss").in_file().variable().effect(Effect::Policy).default("compile"),
     known("nvrtc").in_file().variable().path().default("looked for, else fetched"),
     known("offline").in_file().variable().effect(Effect::Policy).default("false"),
