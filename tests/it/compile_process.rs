@@ -318,6 +318,17 @@ fn the_program_is_found_on_an_absolute_path_and_else_this_process_compiles() {
 }
 
 #[test]
+fn a_program_named_by_a_relative_path_is_that_of_the_working_folder() {
+    let bench = Bench::new(GOOD.replace("good", "k").as_str());
+    let here = std::env::current_dir().expect("folder");
+    let up = here.components().skip(1).map(|_| "..").collect::<PathBuf>();
+    let program = up.join(env!("CARGO_BIN_EXE_jitc").trim_start_matches('/'));
+    assert!(program.is_relative());
+    let jit = bench.jit(WorkerChoice::Program(program), &[]);
+    prepare(&jit, "k", 1).expect("compiled");
+}
+
+#[test]
 fn both_ways_make_the_same_machine_code() {
     let bench = Bench::new(GOOD.replace("good", "k").as_str());
     let codes = [program(), WorkerChoice::InProcess].map(|choice| {

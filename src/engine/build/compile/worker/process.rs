@@ -98,7 +98,9 @@ impl Process {
         let (ours, theirs) = UnixStream::pair().map_err(spawn)?;
         let words = words().ok();
         let stderr = words.as_ref().and_then(|file| file.try_clone().ok());
-        let child = Command::new(&setup.program)
+        // It starts in another folder than this process is in.
+        let path = std::path::absolute(&setup.program).map_err(spawn)?;
+        let child = Command::new(path)
             .arg(ROLE)
             // What is set in this process cannot reach the code, but for what the key covers.
             .env_clear()
