@@ -51,3 +51,9 @@ runs-index:
 hostile count="1000" seed="2026":
     cargo build --release --locked
     cargo run --release --locked --example hostile -- {{count}} {{seed}} target/release/jitc
+
+# Mutants of what the promises of docs/SECURITY.md rest on (`cargo install cargo-mutants`): hours.
+mutants:
+    cargo mutants -f src/engine/build/key.rs -f src/engine/build/options.rs -f src/engine/build/render.rs \
+        -f src/engine/request/spec.rs -f 'src/engine/request/template/**' -f 'src/engine/config/**' \
+        -f 'src/engine/build/compile/**' -f src/engine/run/load.rs -f src/engine/run/launch.rs -- --locked

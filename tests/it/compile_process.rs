@@ -428,3 +428,48 @@ fn a_request_that_is_dropped_ends_its_compile() {
     let ended = eventually(|| (std::sync::Arc::strong_count(&jit) == 1).then_some(()));
     assert_eq!(ended, Some(()));
 }
+
+#[test]
+fn a_worker_that_is_started_by_hand_says_what_it_is() {
+    let output = jitc(&std::env::temp_dir())
+        .arg("compile-worker")
+        .output()
+        .expect("run");
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("compile-worker: is started by jitc itself"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_worker_keeps_no_file_of_the_host_open() {
+    let bench = Bench::new(ENDLESS);
+    let jit = std::sync::Arc::new(bench.jit(program(), &[]));
+    // As a library of C may leave it: open for children, too.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::empty()).expect("inheritable");
+    let inode = rustix::fs::fstat(&listener).expect("stat").st_ino;
+    let preparing = jit.start(&spec(&jit, "k", 1));
+    let worker = eventually(|| {
+        let of_worker = |pid: &u32| {
+            fs_err::read_to_string(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| line.contains("compile-worker"))
+        };
+        let open = |pid: u32| fs_err::read_dir(format!("/proc/{pid}/fd")).map(Iterator::count);
+        children(std::process::id())
+            .into_iter()
+            .find(|pid| of_worker(pid) && open(*pid).is_ok_and(|n| n <= 6))
+    })
+    .expect("a worker with its own files alone");
+    let files = fs_err::read_dir(format!("/proc/{worker}/fd"))
+        .expect("files")
+        .flatten();
+    let links = files.filter_map(|file| fs_err::read_link(file.path()).ok());
+    let sockets: Vec<_> = links
+        .filter(|link| link.to_string_lossy() == format!("socket:[{inode}]"))
+        .collect();
+    assert!(sockets.is_empty(), "{sockets:?}");
+    preparing.cancel();
+}

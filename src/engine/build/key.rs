@@ -363,4 +363,13 @@ mod tests {
         assert!(key.hex().to_uppercase().parse::<CacheKey>().is_err());
         assert!(key.short().parse::<CacheKey>().is_err());
     }
+
+    #[test]
+    fn a_key_is_its_bytes_and_is_shown_by_its_first_digits() {
+        let key = CacheKey::from_bytes(std::array::from_fn(|at| u8::try_from(at).unwrap_or(0)));
+        assert_eq!(key.as_bytes()[..4], [0, 1, 2, 3]);
+        assert_eq!(key.short(), "0001020304050607");
+        assert_eq!(format!("{key:?}"), "CacheKey(0001020304050607…)");
+        assert_eq!(key.to_string(), key.hex());
+    }
 }

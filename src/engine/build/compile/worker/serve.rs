@@ -4,7 +4,7 @@
 //! ends when whoever started it is gone or has had nothing to ask for a while.
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
@@ -37,16 +37,29 @@ pub fn serve_if_asked() -> Option<ExitCode> {
 /// Serves what comes over the socket that is its standard input, until that is closed.
 #[must_use]
 pub fn serve() -> ExitCode {
+    keep_standard_files_alone();
     let socket = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
     match socket.and_then(|socket| run(&socket)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::from(2),
+        Err(reason) => {
+            let _ = writeln!(io::stderr(), "{ROLE}: {reason}");
+            ExitCode::from(2)
+        }
     }
 }
 
+/// Closes what whoever started this process left open for its children: a listening
+/// socket of a server, say, that this process has no business to keep alive.
+fn keep_standard_files_alone() {
+    // SAFETY: nothing of this process has opened a file yet but the three standard ones.
+    unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32) };
+}
+
 fn run(mut socket: &UnixStream) -> io::Result<()> {
-    // A terminal or a file is not who starts workers.
-    socket.peer_addr()?;
+    if socket.peer_addr().is_err() {
+        let words = "is started by jitc itself, over a socket: there is nothing to run by hand";
+        return Err(io::Error::other(words));
+    }
     let Some((greeting, _)) = protocol::read::<Greeting>(&mut socket)? else {
         return Ok(());
     };
