@@ -23,7 +23,7 @@ mod warm;
 mod why;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use self::gpus::Usual;
@@ -168,9 +168,16 @@ fn start(words: &[OsString], env: &Environment) -> Answer {
 
 /// This program is its own compile worker, also where its file was replaced meanwhile.
 fn itself() -> WorkerChoice {
-    let running = Path::new("/proc/self/exe");
-    let named = || std::env::current_exe().unwrap_or_default();
-    WorkerChoice::Program(if running.exists() { running.into() } else { named() })
+    let running = PathBuf::from("/proc/self/exe");
+    if running.exists() {
+        return WorkerChoice::Program(running);
+    }
+    // Without /proc the word that it was started by has to do, if that is a path.
+    let word = std::env::args_os().next().map(PathBuf::from);
+    match word.filter(|word| word.components().count() > 1) {
+        Some(path) => WorkerChoice::Program(path),
+        None => WorkerChoice::Found,
+    }
 }
 
 fn logging(config: &Config, verbose: u8, quiet: bool) {

@@ -1,4 +1,5 @@
 //! The compiler's own process: what a source does to it costs nothing but that compile.
+#![expect(clippy::print_stderr, reason = "a test that is skipped says why")]
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -472,4 +473,42 @@ fn a_worker_keeps_no_file_of_the_host_open() {
         .collect();
     assert!(sockets.is_empty(), "{sockets:?}");
     preparing.cancel();
+}
+
+#[test]
+fn a_host_that_does_not_wait_for_children_or_has_no_proc_compiles_all_the_same() {
+    let bench = Bench::new(&nested(400_000));
+    bench.family("good", GOOD);
+    let program = env!("CARGO_BIN_EXE_jitc");
+    let warm = "warm k good --templates t --arch sm_90a --cache-dir c -q";
+    for (what, script) in [
+        (
+            "SIGCHLD is ignored",
+            format!("trap '' CHLD; exec {program} {warm}"),
+        ),
+        ("no /proc", format!("umount -l /proc && exec {program} {warm}")),
+    ] {
+        let _ = fs_err::remove_dir_all(bench.path().join("c"));
+        let mut command = std::process::Command::new(if what == "no /proc" { "unshare" } else { "sh" });
+        if what == "no /proc" {
+            command.args(["--mount", "sh"]);
+        }
+        let output = command.args(["-c", &script]).current_dir(bench.path()).output();
+        let Ok(output) = output else { continue };
+        let said = String::from_utf8_lossy(&output.stderr);
+        if said.contains("unshare") || said.contains("umount") {
+            eprintln!("skipped: {what}: {said}");
+            continue;
+        }
+        assert_eq!(output.status.code(), Some(2), "{what}: {said}");
+        assert!(said.contains("the compiler crashed"), "{what}: {said}");
+        let entries = jitc(bench.path())
+            .args(["cache", "ls", "--cache-dir", "c"])
+            .output()
+            .expect("run");
+        assert!(
+            String::from_utf8_lossy(&entries.stdout).contains("good"),
+            "{what}: {said}"
+        );
+    }
 }

@@ -74,7 +74,7 @@ impl Workers {
                 Err(Ended::Idle) if reused => {}
                 Err(Ended::Idle) => {
                     return Err(CompileError::Crashed {
-                        how: "its process ended before it was asked anything".into(),
+                        how: "its process is gone, and nothing is known of its end".into(),
                     });
                 }
                 Err(Ended::Failed(error)) => return Err(error),

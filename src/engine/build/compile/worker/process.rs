@@ -195,6 +195,8 @@ impl Process {
                 let status = self.child.wait();
                 match status {
                     Ok(status) if status.success() && !heard => Err(Ended::Idle),
+                    // Whoever ignores SIGCHLD, or waits for every child, learns no more.
+                    Err(_) if !heard => Err(Ended::Idle),
                     status => Err(Ended::Failed(self.crash(status.ok(), limits, started.elapsed()))),
                 }
             }

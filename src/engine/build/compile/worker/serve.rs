@@ -68,7 +68,8 @@ fn run(mut socket: &UnixStream) -> io::Result<()> {
         Ok(opened) => opened,
         Err(reason) => return protocol::write(&mut socket, &Answer::Library(reason), &[]),
     };
-    watch(socket.try_clone()?)?;
+    // Without it, it ends with its compile.
+    let _ = watch(socket.try_clone()?);
     limit(Resource::Core, 0);
     limit(Resource::As, memory.saturating_add(STACK as u64));
     let (version, build) = protocol::this_build();
