@@ -19,7 +19,7 @@ use jitc::engine::request::spec::KernelSpec;
 const FOLDER: &str = "JITC_TEST_FORK";
 
 /// Far longer than anything here takes, and far shorter than the waits that it is about.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_mins(2);
 
 /// In the process of its own: its folder. In the harness's: `None`, when the test of this
 /// name has passed in such a process.

@@ -30,24 +30,21 @@ fn launch(bound: &BoundKernel) -> Result<(), LaunchError> {
 
 fn current() -> usize {
     let current = result::ctx::get_current().expect("asked");
-    current.map_or(0, |context| context.addr())
+    current.map_or(0, <*mut _>::addr)
 }
 
 /// The thread's capture mode, which is left as it is.
 fn capture_mode() -> sys::CUstreamCaptureMode {
     let mut mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
-    for _ in 0..2 {
+    let exchange = |mode: &mut sys::CUstreamCaptureMode| {
         // SAFETY: `mode` outlives the call.
-        let exchanged = unsafe { sys::cuThreadExchangeStreamCaptureMode(&raw mut mode) };
+        let exchanged = unsafe { sys::cuThreadExchangeStreamCaptureMode(mode) };
         assert_eq!(exchanged, sys::CUresult::CUDA_SUCCESS);
-        if mode != sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED {
-            let before = mode;
-            // SAFETY: as above.
-            let _ = unsafe { sys::cuThreadExchangeStreamCaptureMode(&raw mut mode) };
-            return before;
-        }
-    }
-    mode
+    };
+    exchange(&mut mode);
+    let found = mode;
+    exchange(&mut mode);
+    found
 }
 
 #[test]

@@ -291,7 +291,7 @@ impl Context {
         let before = result::ctx::get_current();
         self.bind()?;
         let before = match before {
-            Ok(before) if before != Some(self.cuda.cu_ctx()) => Some(before),
+            Ok(before) if before != Some(self.cuda.cu_ctx()) => Some(before.unwrap_or(std::ptr::null_mut())),
             // What cannot be asked for is not replaced by none.
             _ => None,
         };
@@ -303,15 +303,15 @@ impl Context {
 #[must_use = "dropped, the context before is current again"]
 #[derive(Debug)]
 pub struct Entered {
-    /// What to bring back, if anything.
-    before: Option<Option<sys::CUcontext>>,
+    /// What to bring back, if anything; null is none.
+    before: Option<sys::CUcontext>,
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
         if let Some(before) = self.before {
             // SAFETY: it was current on this thread a moment ago; null is none.
-            let _ = unsafe { result::ctx::set_current(before.unwrap_or(std::ptr::null_mut())) };
+            let _ = unsafe { result::ctx::set_current(before) };
         }
     }
 }
