@@ -19,7 +19,7 @@ use crate::engine::build::key::CacheKey;
 use crate::engine::build::request::CompileRequest;
 use crate::engine::cache::Receipt;
 use crate::engine::config::{Config, Setting, Source};
-use crate::engine::jit::{Error, Jit, TraceLine, read_trace};
+use crate::engine::jit::{Error, Jit, TraceLine, Verdict, read_trace};
 use crate::engine::request::matrix::Matrix;
 use crate::engine::request::select::SelectError;
 use crate::engine::request::spec::{KernelSpec, count_variants};
@@ -100,34 +100,39 @@ impl Plan {
         Ok(Self { requests, skipped })
     }
 
-    /// Lists what no tier has; 1 if there is any.
-    pub(super) fn check(&self, jit: &Jit, json: bool) -> ExitCode {
-        let missing = |request: &&Request| jit.cache().peek(request.request.key()).is_none();
-        let gaps: Vec<&Request> = self.requests.iter().filter(missing).collect();
-        for Request { spec, request } in &gaps {
+    /// Lists what a load would not find, or would refuse; 1 if there is any.
+    pub(super) fn check(&self, jit: &Jit, json: bool) -> Result<ExitCode, Error> {
+        let mut gaps = 0;
+        for Request { spec, request } in &self.requests {
+            let refused = match jit.peek_request(spec, request)? {
+                Verdict::Hit(_) => continue,
+                Verdict::Absent => None,
+                Verdict::Refused(drift) => Some(drift.to_string()),
+            };
+            gaps += 1;
             if json {
                 output::json(
                     &json!({"event": "gap", "family": request.family(), "constants": request.constants(),
-                    "arch": request.arch(), "key": request.key()}),
+                    "arch": request.arch(), "key": request.key(), "refused": refused}),
                 );
             } else {
                 let (family, variant) = (request.family(), spec.variant());
-                output::line(format!(
-                    "missing: {family} {variant} {}: {}",
-                    request.arch(),
-                    request.key()
-                ));
+                let arch = request.arch();
+                output::line(match refused {
+                    None => format!("missing: {family} {variant} {arch}: {}", request.key()),
+                    Some(drift) => format!("refused: {family} {variant} {arch}: {drift}"),
+                });
             }
         }
         let requested = self.requests.len();
         if json {
             output::json(&json!({"event": "summary", "requested": requested,
                 // Its former name, for one release.
-                "asked": requested, "missing": gaps.len()}));
+                "asked": requested, "missing": gaps}));
         } else {
-            output::line(format!("{requested} requested, {} missing", gaps.len()));
+            output::line(format!("{requested} requested, {gaps} missing"));
         }
-        ExitCode::from(u8::from(!gaps.is_empty()))
+        Ok(ExitCode::from(u8::from(gaps > 0)))
     }
 
     /// Writes the receipt beside its place and renames it.

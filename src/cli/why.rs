@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Answer, args, output};
 use crate::engine::cache::{Why, why};
-use crate::engine::jit::Jit;
+use crate::engine::jit::{Jit, Verdict};
 use crate::engine::request::template::Registry;
 
 pub(super) fn command(registry: &Registry) -> Command {
@@ -21,7 +21,12 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     for spec in super::specs(jit, &args::families(matches))? {
         let (request, _) = jit.describe(&spec)?;
         let answer = why(jit.cache().tiers(), &request);
-        all_hit &= matches!(answer, Why::Hit(_));
+        // What a load would refuse is no hit, whatever the tiers have.
+        let refused = match jit.peek_request(&spec, &request)? {
+            Verdict::Refused(drift) => Some(drift),
+            _ => None,
+        };
+        all_hit &= matches!(answer, Why::Hit(_)) && refused.is_none();
         if json {
             let mut object = json!({"key": request.key(), "family": request.family(),
                 "constants": request.constants(), "arch": request.arch()});
@@ -31,6 +36,10 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
                 Why::Miss(nearest) => ("miss", json!({"nearest": nearest})),
             };
             object["answer"] = word.into();
+            if let Some(drift) = &refused {
+                object["answer"] = "refused".into();
+                object["refused"] = drift.to_string().into();
+            }
             for (name, value) in detail.as_object().into_iter().flatten() {
                 object[name] = value.clone();
             }
@@ -38,6 +47,15 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             continue;
         }
         let requested = format!("{} {} {}", request.family(), spec.variant(), spec.arch());
+        if let Some(drift) = refused {
+            output::line(format!(
+                "refused: {requested}: {drift}, and a receipt is required"
+            ));
+            // Beside that the tiers may lack it too: what they have instead says why.
+            if matches!(answer, Why::Hit(_)) {
+                continue;
+            }
+        }
         match answer {
             Why::Hit(tier) => output::line(format!("hit ({tier}): {requested}: {}", request.key())),
             Why::Bad { tier, fault } => {

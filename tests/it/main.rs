@@ -28,6 +28,7 @@ mod host_code;
 mod hostile;
 mod image;
 mod interrupt;
+mod judged_alike;
 mod key;
 mod layer;
 mod limits;

@@ -10,6 +10,7 @@ mod error;
 mod failure;
 mod machine;
 mod open;
+mod peek;
 mod policy;
 mod prepare_all;
 mod preparing;
@@ -23,6 +24,7 @@ use tracing::info_span;
 
 pub use builder::JitBuilder;
 pub use error::{Error, ErrorKind};
+pub use peek::Verdict;
 use policy::Policy;
 pub use prepare_all::{Jobs, Progress};
 pub use preparing::Preparing;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Error;
+use super::peek::Verdict;
 use super::trace::Trace;
 use crate::engine::build::request::CompileRequest;
 use crate::engine::cache::{Cache, Drift, Fetched, Receipt, ReceiptError};
@@ -72,6 +73,22 @@ impl Policy {
         }
     }
 
+    /// What [`Policy::without_compiling`], or else the cache, would find; changes nothing.
+    pub(super) fn peek(
+        &self,
+        cache: &Cache,
+        spec: &KernelSpec,
+        request: &CompileRequest,
+    ) -> Result<Verdict, Error> {
+        let found = cache.peek(request.key());
+        if let Some(receipt) = self.receipt()?
+            && let Err(drift) = receipt.judge(request.key(), found.as_ref())
+        {
+            return Ok(Verdict::Refused(explained(drift, spec, &receipt)));
+        }
+        Ok(found.map_or(Verdict::Absent, |entry| Verdict::Hit(Box::new(entry))))
+    }
+
     /// Told of a compile that a request needed.
     pub(super) fn compiled(&self, spec: &KernelSpec, request: &CompileRequest, compile_us: u64) {
         if self.miss == MissPolicy::Warn {
@@ -98,7 +115,7 @@ impl Policy {
         Ok(held.clone())
     }
 
-    fn warm_command(&self, spec: &KernelSpec) -> String {
+    pub(super) fn warm_command(&self, spec: &KernelSpec) -> String {
         let family = spec.family();
         let mut words = vec![format!("jitc warm {} --arch {}", family.name, spec.arch())];
         let constants = family.constants.values().filter_map(|constant| {

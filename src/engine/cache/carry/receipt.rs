@@ -217,6 +217,12 @@ impl Receipt {
         }
     }
 
+    /// Whether what a cache has under a key, if anything, may be loaded.
+    pub fn judge(&self, key: &CacheKey, found: Option<&Entry>) -> Result<(), Drift> {
+        self.listed(key)?;
+        self.admit(found.ok_or(Drift::Missing(*key))?)
+    }
+
     /// Every way in which a cache differs from what the receipt lists.
     #[must_use]
     pub fn drifts(&self, cache: &Cache) -> Vec<Drift> {
