@@ -91,11 +91,6 @@ impl Dir {
         rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)
     }
 
-    /// Takes the permission to write from group and others.
-    pub(super) fn tighten(&self, stat: &Stat) -> Result<()> {
-        rustix::fs::fchmod(&self.0, Mode::from_raw_mode(stat.st_mode & 0o7755))
-    }
-
     /// Sets the folder's own permissions, whatever the umask is.
     pub(super) fn set_mode(&self, mode: Mode) -> Result<()> {
         rustix::fs::fchmod(&self.0, mode)

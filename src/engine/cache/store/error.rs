@@ -123,6 +123,14 @@ pub enum CacheError {
         /// What is wrong.
         why: Distrust,
     },
+    /// A folder of other things, which is not made a cache.
+    #[error("{} is no cache of jitc's and holds {holds}: name an empty or new folder in JITC_CACHE_DIR or --cache-dir", path.display())]
+    NotACache {
+        /// The folder.
+        path: PathBuf,
+        /// One of the things in it.
+        holds: String,
+    },
     /// A tier that is not written to.
     #[error("{0} is read-only")]
     ReadOnly(String),

@@ -16,6 +16,7 @@ pub(super) mod inspect;
 pub(super) mod lock;
 pub(super) mod prune;
 pub(super) mod read;
+mod root;
 pub(super) mod shutdown;
 #[cfg(test)]
 mod test_fixtures;
@@ -240,24 +241,6 @@ impl Store {
     /// Opens `v1`, made if it is missing, and the root with it.
     fn create_version(&self) -> Result<Dir, CacheError> {
         self.ensure(&self.open_root()?, VERSION)
-    }
-
-    /// Opens the root for writing, made if it is missing.
-    fn open_root(&self) -> Result<Dir, CacheError> {
-        let io = |errno| io_error("create", self.root.clone(), errno);
-        if !self.writable {
-            return Err(CacheError::ReadOnly(self.root.display().to_string()));
-        }
-        let root = Dir::create_root(&self.root).map_err(io)?;
-        let stat = root.stat().map_err(io)?;
-        // A folder that is only now to become a cache (a fresh clone's, under a
-        // generous umask) is made private by its owner, not refused for ever.
-        let fresh = root.stat_of(VERSION).is_err();
-        if fresh && !self.trust && trust::is_ours_but_open(&stat) {
-            root.tighten(&stat).map_err(io)?;
-        }
-        self.admit(&root, || self.root.clone())?;
-        Ok(root)
     }
 
     /// Opens an inner folder, made if it is missing.

@@ -21,11 +21,6 @@ pub(super) fn trusted(stat: &Stat) -> Result<(), Distrust> {
     }
 }
 
-/// Whether it is this user's, who left it open to others.
-pub(super) fn is_ours_but_open(stat: &Stat) -> bool {
-    stat.st_uid == euid() && stat.st_mode & WRITABLE_BY_OTHERS != 0
-}
-
 fn euid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
