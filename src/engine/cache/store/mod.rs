@@ -29,6 +29,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::io::Errno;
 
 use crate::engine::build::key::CacheKey;
+use crate::engine::config::CacheTrust;
 use crash_points::{Step, reach};
 use dir::Dir;
 use entry::{Entry, MANIFEST, PAYLOAD, now_unix_ms};
@@ -36,7 +37,7 @@ use error::CacheError;
 use lock::{Claim, KeyLock, Wait};
 use read::Load;
 use shutdown::Permit;
-use trust::trusted;
+use trust::{Modes, judge};
 
 /// Everything of this format lies under this folder of the root.
 const VERSION: &str = "v1";
@@ -52,7 +53,7 @@ const LOCKS: &str = ".locks";
 pub struct Store {
     root: PathBuf,
     writable: bool,
-    trust: bool,
+    trust: CacheTrust,
 }
 
 /// How a publish ended well.
@@ -71,7 +72,7 @@ impl Store {
         Self {
             root: root.into(),
             writable: true,
-            trust: false,
+            trust: CacheTrust::Own,
         }
     }
 
@@ -84,9 +85,10 @@ impl Store {
         }
     }
 
-    /// Whether to load what others could have written too.
+    /// Whose files to load, beside this user's and root's.
     #[must_use]
-    pub fn with_trust(self, trust: bool) -> Self {
+    pub fn with_trust(self, trust: impl Into<CacheTrust>) -> Self {
+        let trust = trust.into();
         Self { trust, ..self }
     }
 
@@ -255,12 +257,14 @@ impl Store {
         Ok(dir)
     }
 
+    /// The root as it is; the caller judges it.
+    fn root_dir(&self) -> rustix::io::Result<Dir> {
+        Dir::open_root(&self.root, Modes::of(self.trust))
+    }
+
     fn admit(&self, dir: &Dir, path: impl Fn() -> PathBuf) -> Result<(), CacheError> {
-        if self.trust {
-            return Ok(());
-        }
         match dir.stat() {
-            Ok(stat) => trusted(&stat).map_err(|why| CacheError::Untrusted { path: path(), why }),
+            Ok(stat) => judge(&stat, self.trust).map_err(|why| CacheError::Untrusted { path: path(), why }),
             Err(errno) => Err(io_error("stat", path(), errno)),
         }
     }

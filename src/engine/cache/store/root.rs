@@ -9,6 +9,7 @@ use super::dir::Dir;
 use super::error::CacheError;
 use super::failed::FAILED;
 use super::inspect::{is_shard, names};
+use super::trust::Modes;
 use super::{LOCKS, QUARANTINE, STAGING, Store, VERSION, io_error, unique};
 
 /// The file that marks a folder as a cache, for jitc and for programs that make backups.
@@ -31,7 +32,7 @@ impl Store {
         if !self.writable {
             return Err(CacheError::ReadOnly(self.root.display().to_string()));
         }
-        let root = Dir::create_root(&self.root).map_err(io)?;
+        let root = Dir::create_root(&self.root, Modes::of(self.trust)).map_err(io)?;
         self.admit(&root, || self.root.clone())?;
         if !has_tag(&root).map_err(io)? {
             self.check_adoptable(&root)?;
@@ -143,7 +144,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         let fresh = dir.path().join("fresh");
         publish(&Store::new(&fresh)).expect("published");
-        assert!(has_tag(&Dir::open_root(&fresh).expect("root")).expect("tag"));
+        assert!(has_tag(&Store::new(&fresh).root_dir().expect("root")).expect("tag"));
         // Made before roots were tagged, with a file of the user's beside.
         fs_err::remove_file(fresh.join(TAG)).expect("remove");
         fs_err::write(fresh.join("notes.txt"), "x").expect("write");
