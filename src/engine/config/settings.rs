@@ -87,7 +87,7 @@ pub const SETTINGS: &[KnownSetting] = &[
     known("cache_max_entries").in_file().variable().default("50000"),
     known("cache_max_size").in_file().variable().default("4GiB"),
     known("cache_ro").in_file().variable().path(),
-    known("cache_trust").in_file().variable().default("false"),
+    known("cache_trust").in_file().variable().default("0"),
     known("color").in_file().effect(Effect::Harmless).default("auto"),
     known("compile_memory").in_file().variable().default("8GiB"),
     known("compile_timeout").in_file().variable().default("5m"),
