@@ -17,7 +17,7 @@ use super::warm::Warmed;
 use crate::engine::atomic_file::write_atomically;
 use crate::engine::build::key::CacheKey;
 use crate::engine::build::request::CompileRequest;
-use crate::engine::cache::Receipt;
+use crate::engine::cache::{Receipt, passed_over};
 use crate::engine::config::{Config, Setting, Source};
 use crate::engine::jit::{Error, Jit, TraceLine, read_trace};
 use crate::engine::request::matrix::Matrix;
@@ -118,6 +118,13 @@ impl Plan {
                     request.key()
                 ));
             }
+        }
+        let gaps_of = gaps.iter().map(|gap| gap.request.key());
+        let passed_over: BTreeSet<String> = gaps_of
+            .flat_map(|key| passed_over(jit.cache().tiers(), key))
+            .collect();
+        for sentence in &passed_over {
+            output::note(sentence);
         }
         let requested = self.requests.len();
         if json {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::event::{Counters, Event, Tally};
 use super::memory::Memo;
+use super::passed_over::sentence;
 use super::single_flight::{Flights, Joined};
 use super::store::Published;
 use super::store::entry::Entry;
@@ -39,6 +40,7 @@ pub struct Cache {
     tally: Tally,
     warned: Mutex<HashSet<CacheKey>>,
     unkept: Mutex<Vec<Sort>>,
+    said: Mutex<HashSet<String>>,
 }
 
 impl Cache {
@@ -61,6 +63,7 @@ impl Cache {
             tally: Tally::default(),
             warned: Mutex::default(),
             unkept: Mutex::default(),
+            said: Mutex::default(),
         }
     }
 
@@ -259,9 +262,13 @@ impl Cache {
             bytes,
             elapsed: started.elapsed(),
         });
-        if let Some(pruned) = tier.tidy(&self.limits, bytes)
-            && !pruned.keys.is_empty()
-        {
+        let Some(pruned) = tier.tidy(&self.limits, bytes) else {
+            return Ok(());
+        };
+        if let Some(reason) = &pruned.stuck_reason {
+            tracing::warn!(tier = %tier.name(), entries = pruned.stuck, %reason, "not pruned");
+        }
+        if !pruned.keys.is_empty() {
             let (entries, bytes) = (pruned.keys.len() as u64, pruned.bytes);
             tracing::debug!(tier = %tier.name(), entries, bytes, "pruned");
             self.tell(&Event::Pruned { entries, bytes });
@@ -280,7 +287,8 @@ impl Cache {
             }
             first
         };
-        if first {
+        // What was said of a tier that cannot be read is not said again.
+        if self.is_news(&reason) && first {
             tracing::warn!(key = %key.short(), %reason, "built but not kept; said once");
         } else {
             tracing::debug!(key = %key.short(), %reason, "built but not kept");
@@ -290,6 +298,12 @@ impl Cache {
             reason: reason.clone(),
         });
         Provenance::BuiltUncached(reason)
+    }
+
+    /// Whether this trouble was not yet warned of.
+    fn is_news(&self, reason: &str) -> bool {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.insert(reason.to_owned())
     }
 
     /// Asks every tier in turn, and moves away what is bad.
@@ -309,7 +323,12 @@ impl Cache {
                 }
                 Load::Unavailable(e) => {
                     let (tier, reason) = (tier.name().clone(), e.to_string());
-                    tracing::debug!(%tier, %reason, "tier cannot be read");
+                    let why = sentence(&tier, &reason);
+                    if self.is_news(&reason) {
+                        tracing::warn!("{why}; said once");
+                    } else {
+                        tracing::debug!("{why}");
+                    }
                     self.tell(&Event::TierUnavailable { tier, reason });
                 }
             }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Error;
 use super::trace::Trace;
 use crate::engine::build::request::CompileRequest;
-use crate::engine::cache::{Cache, Drift, Fetched, Receipt, ReceiptError};
+use crate::engine::cache::{Cache, Drift, Fetched, Receipt, ReceiptError, passed_over};
 use crate::engine::config::{Config, MissPolicy, Source};
 use crate::engine::regular_file::{self, MAX_RECORDS};
 use crate::engine::request::spec::KernelSpec;
@@ -68,6 +68,11 @@ impl Policy {
                 variant: variant(spec),
                 arch: spec.arch(),
                 command: self.warm_command(spec),
+                passed_over: std::iter::once(String::new())
+                    .chain(passed_over(cache.tiers(), request.key()))
+                    .collect::<Vec<_>>()
+                    .join("; ")
+                    .into(),
             }),
         }
     }
