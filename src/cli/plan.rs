@@ -17,7 +17,7 @@ use super::warm::Warmed;
 use crate::engine::atomic_file::write_atomically;
 use crate::engine::build::key::CacheKey;
 use crate::engine::build::request::CompileRequest;
-use crate::engine::cache::Receipt;
+use crate::engine::cache::{Receipt, passed_over};
 use crate::engine::config::{Config, Setting, Source};
 use crate::engine::jit::{Error, Jit, TraceLine, Verdict, read_trace};
 use crate::engine::request::matrix::Matrix;
@@ -102,7 +102,7 @@ impl Plan {
 
     /// Lists what a load would not find, or would refuse; 1 if there is any.
     pub(super) fn check(&self, jit: &Jit, json: bool) -> Result<ExitCode, Error> {
-        let mut gaps = 0;
+        let (mut gaps, mut why_passed_over) = (0, BTreeSet::new());
         for Request { spec, request } in &self.requests {
             let refused = match jit.peek_request(spec, request)? {
                 Verdict::Hit(_) => continue,
@@ -110,6 +110,7 @@ impl Plan {
                 Verdict::Refused(drift) => Some(drift.to_string()),
             };
             gaps += 1;
+            why_passed_over.extend(passed_over(jit.cache().tiers(), request.key()));
             if json {
                 output::json(
                     &json!({"event": "gap", "family": request.family(), "constants": request.constants(),
@@ -124,6 +125,7 @@ impl Plan {
                 });
             }
         }
+        why_passed_over.iter().for_each(output::note);
         let requested = self.requests.len();
         if json {
             output::json(&json!({"event": "summary", "requested": requested,

@@ -6,7 +6,7 @@ use clap::{ArgMatches, Command};
 use serde_json::json;
 
 use super::{Answer, args, output};
-use crate::engine::cache::{Why, why};
+use crate::engine::cache::{Why, passed_over, why};
 use crate::engine::jit::{Jit, Verdict};
 use crate::engine::request::template::Registry;
 
@@ -26,6 +26,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             Verdict::Refused(drift) => Some(drift),
             _ => None,
         };
+        let passed_over = passed_over(jit.cache().tiers(), request.key());
         all_hit &= matches!(answer, Why::Hit(_)) && refused.is_none();
         if json {
             let mut object = json!({"key": request.key(), "family": request.family(),
@@ -40,6 +41,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
                 object["answer"] = "refused".into();
                 object["refused"] = drift.to_string().into();
             }
+            object["passed_over"] = passed_over.into();
             for (name, value) in detail.as_object().into_iter().flatten() {
                 object[name] = value.clone();
             }
@@ -62,8 +64,13 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
                 output::line(format!("bad ({tier}): {requested}: {}: {fault}", request.key()));
             }
             Why::Miss(None) => output::line(format!(
-                "miss: {requested}: {}: the cache is empty",
-                request.key()
+                "miss: {requested}: {}: {}",
+                request.key(),
+                if passed_over.is_empty() {
+                    "the cache is empty"
+                } else {
+                    "the rest of the cache is empty"
+                }
             )),
             Why::Miss(Some(nearest)) => {
                 output::line(format!("miss: {requested}: {}", request.key()));
@@ -72,6 +79,9 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
                     output::line(format!("  {difference}"));
                 }
             }
+        }
+        for sentence in &passed_over {
+            output::line(format!("  {sentence}"));
         }
     }
     Ok(ExitCode::from(u8::from(!all_hit)))

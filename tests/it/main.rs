@@ -11,6 +11,7 @@ mod cache_processes;
 mod cache_quiet;
 mod cache_store;
 mod cache_support;
+mod cache_trust;
 mod circles;
 mod cli;
 mod closed_files;

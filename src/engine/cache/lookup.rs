@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::event::{Counters, Event, Tally};
 use super::memory::Memo;
+use super::passed_over::sentence;
 use super::single_flight::{Flights, Joined};
 use super::store::Published;
 use super::store::entry::Entry;
@@ -41,6 +42,7 @@ pub struct Cache {
     tally: Tally,
     warned: PerProcess<Mutex<HashSet<CacheKey>>>,
     unkept: PerProcess<Mutex<Vec<Sort>>>,
+    said: PerProcess<Mutex<HashSet<String>>>,
 }
 
 impl Cache {
@@ -63,6 +65,7 @@ impl Cache {
             tally: Tally::default(),
             warned: PerProcess::new(),
             unkept: PerProcess::new(),
+            said: PerProcess::new(),
         }
     }
 
@@ -261,9 +264,13 @@ impl Cache {
             bytes,
             elapsed: started.elapsed(),
         });
-        if let Some(pruned) = tier.tidy(&self.limits, bytes)
-            && !pruned.keys.is_empty()
-        {
+        let Some(pruned) = tier.tidy(&self.limits, bytes) else {
+            return Ok(());
+        };
+        if let Some(reason) = &pruned.stuck_reason {
+            tracing::warn!(tier = %tier.name(), entries = pruned.stuck, %reason, "not pruned");
+        }
+        if !pruned.keys.is_empty() {
             let (entries, bytes) = (pruned.keys.len() as u64, pruned.bytes);
             tracing::debug!(tier = %tier.name(), entries, bytes, "pruned");
             self.tell(&Event::Pruned { entries, bytes });
@@ -282,7 +289,8 @@ impl Cache {
             }
             first
         };
-        if first {
+        // What was said of a tier that cannot be read is not said again.
+        if self.is_news(&reason) && first {
             tracing::warn!(key = %key.short(), %reason, "built but not kept; said once");
         } else {
             tracing::debug!(key = %key.short(), %reason, "built but not kept");
@@ -292,6 +300,12 @@ impl Cache {
             reason: reason.clone(),
         });
         Provenance::BuiltUncached(reason)
+    }
+
+    /// Whether this trouble was not yet warned of.
+    fn is_news(&self, reason: &str) -> bool {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.insert(reason.to_owned())
     }
 
     /// Asks every tier in turn, and moves away what is bad.
@@ -311,7 +325,12 @@ impl Cache {
                 }
                 Load::Unavailable(e) => {
                     let (tier, reason) = (tier.name().clone(), e.to_string());
-                    tracing::debug!(%tier, %reason, "tier cannot be read");
+                    let why = sentence(&tier, &reason);
+                    if self.is_news(&reason) {
+                        tracing::warn!("{why}; said once");
+                    } else {
+                        tracing::debug!("{why}");
+                    }
                     self.tell(&Event::TierUnavailable { tier, reason });
                 }
             }

@@ -14,6 +14,7 @@ pub mod carry;
 mod event;
 mod lookup;
 mod memory;
+mod passed_over;
 mod single_flight;
 mod store;
 mod tier;
@@ -28,6 +29,7 @@ pub use carry::bundle::{BundleError, Exported, Imported};
 pub use carry::receipt::{Drift, Outcome, Receipt, ReceiptError, ReceiptLine};
 pub use event::{Counters, Event};
 pub use lookup::Cache;
+pub use passed_over::passed_over;
 use serde::{Serialize, Serializer};
 pub use store::check::{BadEntry, CheckTotals, Checked};
 pub use store::entry::{

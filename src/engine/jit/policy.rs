@@ -14,7 +14,7 @@ use super::peek::Verdict;
 use super::trace::Trace;
 use super::{Error, Jit};
 use crate::engine::build::request::CompileRequest;
-use crate::engine::cache::{Cache, Drift, Event, Fetched, Receipt, ReceiptError};
+use crate::engine::cache::{Cache, Drift, Event, Fetched, Receipt, ReceiptError, passed_over};
 use crate::engine::config::{Config, MissPolicy, Source};
 use crate::engine::regular_file::{self, MAX_RECORDS};
 use crate::engine::request::spec::KernelSpec;
@@ -109,6 +109,11 @@ impl Policy {
             variant: variant(spec),
             arch: spec.arch(),
             command: self.warm_command(spec),
+            passed_over: std::iter::once(String::new())
+                .chain(passed_over(cache.tiers(), request.key()))
+                .collect::<Vec<_>>()
+                .join("; ")
+                .into(),
         };
         refused(cache, request, error)
     }

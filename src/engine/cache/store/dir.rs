@@ -1,7 +1,7 @@
 //! A folder held open, and what may be done inside it.
 //!
 //! Invariant: every step inside a root goes through an open folder, one name at
-//! a time, and never through a symlink. A name that somebody swaps between two
+//! a time, and through no symlink that was not judged (link.rs). A name that somebody swaps between two
 //! steps can therefore not lead out of the root.
 
 use std::ffi::OsString;
@@ -12,6 +12,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::{Errno, Result, retry_on_intr};
 
+use super::link::is_link;
 use super::trust::Modes;
 
 /// An open folder.
@@ -53,6 +54,11 @@ impl Dir {
             .map(|fd| Self(fd, self.1))
     }
 
+    /// Opens the folder to which the symlink `name` leads, which the caller has judged.
+    pub(super) fn follow(&self, name: &str) -> Result<Self> {
+        retry_on_intr(|| rustix::fs::openat(&self.0, name, FOLDER, Mode::empty())).map(|fd| Self(fd, self.1))
+    }
+
     /// Creates the folder `name`; that it exists is an error.
     pub(super) fn create_new(&self, name: &str) -> Result<Self> {
         rustix::fs::mkdirat(&self.0, name, self.1.folder)?;
@@ -61,12 +67,15 @@ impl Dir {
 
     /// Opens the folder `name`, made if it is missing; says whether it was.
     ///
-    /// These names are the cache's own: a file or a symlink in such a place is
-    /// put out of the way, so that no state needs a person to delete it.
+    /// These names are the cache's own: a file in such a place is put out of the way, so
+    /// that no state needs a person to delete it. A symlink stays: it is a person's.
     pub(super) fn ensure(&self, name: &str) -> Result<(Self, bool)> {
         match self.open(name) {
             Ok(dir) => return Ok((dir, false)),
             Err(Errno::NOTDIR | Errno::LOOP) => {
+                if is_link(&self.stat_of(name)?) {
+                    return Err(Errno::LOOP);
+                }
                 rustix::fs::unlinkat(&self.0, name, AtFlags::empty())?;
             }
             Err(Errno::NOENT) => {}

@@ -157,6 +157,15 @@ pub enum CacheError {
         /// What is wrong.
         why: Distrust,
     },
+    /// A symlink in the place of a folder of the cache, which is not followed.
+    #[error("{} is a symlink that is not followed: {why}; make it a folder, or name its target's cache in \
+             JITC_CACHE_DIR or JITC_CACHE_RO", path.display())]
+    Link {
+        /// The symlink.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
     /// A folder of other things, which is not made a cache.
     #[error("{} is no cache of jitc's and holds {holds}: name an empty or new folder in JITC_CACHE_DIR or --cache-dir", path.display())]
     NotACache {

@@ -4,6 +4,7 @@
 //! elsewhere, forced to disk, then renamed; nothing is ever written into a
 //! published entry. docs/CACHE.md has the protocol step by step.
 
+mod age;
 pub(super) mod check;
 #[cfg(test)]
 mod crash;
@@ -13,6 +14,7 @@ pub(super) mod entry;
 pub(super) mod error;
 mod failed;
 pub(super) mod inspect;
+mod link;
 pub(super) mod lock;
 pub(super) mod prune;
 pub(super) mod read;
@@ -249,6 +251,9 @@ impl Store {
     fn ensure(&self, parent: &Dir, name: &str) -> Result<Dir, CacheError> {
         let path = || self.root.join(VERSION).join(name);
         let io = |errno| io_error("create", path(), errno);
+        if let Some(dir) = self.open_linked(parent, name, path)? {
+            return Ok(dir);
+        }
         let (dir, made) = parent.ensure(name).map_err(io)?;
         if made {
             parent.sync().map_err(io)?;

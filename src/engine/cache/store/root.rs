@@ -41,6 +41,26 @@ impl Store {
         Ok(root)
     }
 
+    /// Whether the folder can be used as it is, and its version folder and shards with it.
+    /// Makes and changes nothing; what is not there yet is fine.
+    pub fn standing(&self) -> Result<(), CacheError> {
+        let root = match self.root_dir() {
+            Ok(root) => root,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(errno) => return Err(io_error("open", self.root.clone(), errno)),
+        };
+        self.admit(&root, || self.root.clone())?;
+        if self.writable && !has_tag(&root).map_err(|e| io_error("read", self.root.join(TAG), e))? {
+            self.check_adoptable(&root)?;
+        }
+        if let Some(version) = self.open_version()? {
+            for shard in names(&version).into_iter().filter(|name| is_shard(name)) {
+                self.open_shard(&shard)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Whether an untagged folder may become a cache.
     pub(super) fn check_adoptable(&self, root: &Dir) -> Result<(), CacheError> {
         let io = |errno| io_error("read", self.root.clone(), errno);
@@ -76,7 +96,7 @@ pub(super) fn has_tag(root: &Dir) -> rustix::io::Result<bool> {
 /// Whether the version folder is one of ours, made before roots were tagged.
 fn holds_entries(root: &Dir) -> bool {
     let ours = |name: &String| [LOCKS, STAGING, QUARANTINE].contains(&name.as_str()) || is_shard(name);
-    root.open(VERSION)
+    (root.open(VERSION).or_else(|_| root.follow(VERSION)))
         .is_ok_and(|version| names(&version).iter().any(ours))
 }
 
