@@ -11,7 +11,7 @@ use super::Error;
 use super::peek::Verdict;
 use super::trace::Trace;
 use crate::engine::build::request::CompileRequest;
-use crate::engine::cache::{Cache, Drift, Fetched, Receipt, ReceiptError};
+use crate::engine::cache::{Cache, Drift, Fetched, Provenance, Receipt, ReceiptError};
 use crate::engine::config::{Config, MissPolicy, Source};
 use crate::engine::regular_file::{self, MAX_RECORDS};
 use crate::engine::request::spec::KernelSpec;
@@ -37,7 +37,10 @@ impl Policy {
                 Some(miss) => miss,
                 None => config.miss()?,
             },
-            trace: config.trace().map(Trace::new),
+            trace: match config.trace() {
+                Some(path) => Some(Trace::new(path, config.trace_hits()?)),
+                None => None,
+            },
             required: config.require_receipt().zip(config.source_of("require_receipt")),
             templates: config.templates(),
             receipt: Mutex::new(receipt.map(Arc::new)),
@@ -97,6 +100,15 @@ impl Policy {
         }
         if let Some(trace) = &self.trace {
             trace.record(request, compile_us);
+        }
+    }
+
+    /// Told of every request that was answered.
+    pub(super) fn answered(&self, request: &CompileRequest, fetched: &Fetched) {
+        if let Some(trace) = &self.trace
+            && matches!(fetched.provenance, Provenance::Hit(_))
+        {
+            trace.record_hit(request, fetched.artifact.compile_us);
         }
     }
 
