@@ -164,6 +164,47 @@ fn a_trace_has_a_line_for_each_compile_and_none_for_a_hit() {
 }
 
 #[test]
+fn a_trace_of_hits_has_each_request_of_a_warmed_server_once_a_process_and_warms_another() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (warming, _) = counted(builder(dir.path(), &[]));
+    warming.prepare(&spec(&warming, "8")).expect("built");
+    let trace = dir.path().join("trace.jsonl");
+    let trace_text = trace.to_str().expect("a path");
+    for settings in [
+        &[("JITC_TRACE", trace_text), ("JITC_TRACE_HITS", "1")][..],
+        &[
+            ("JITC_TRACE", trace_text),
+            ("JITC_TRACE_HITS", "1"),
+            ("JITC_MISS", "forbid"),
+        ],
+    ] {
+        let _ = fs_err::remove_file(&trace);
+        let (server, count) = counted(builder(dir.path(), settings));
+        for _ in 0..3 {
+            server.prepare(&spec(&server, "8")).expect("a hit");
+        }
+        assert_eq!(count.load(Ordering::Relaxed), 0);
+        let lines = read_trace(&trace).expect("read");
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        let described = server.describe(&spec(&server, "8")).expect("described");
+        assert_eq!(lines[0].key, *described.0.key());
+        assert_eq!(lines[0].compile_us, 7, "what its compile took");
+    }
+    // A compile is such a request, and has no second line as a hit.
+    let _ = fs_err::remove_file(&trace);
+    let settings = [("JITC_TRACE", trace_text), ("JITC_TRACE_HITS", "true")];
+    let (server, count) = counted(builder(dir.path(), &settings));
+    for _ in 0..2 {
+        server.prepare(&spec(&server, "2")).expect("prepared");
+    }
+    assert_eq!(count.load(Ordering::Relaxed), 1);
+    assert_eq!(read_trace(&trace).expect("read").len(), 1);
+    let refused = builder(dir.path(), &[("JITC_TRACE_HITS", "some")]).build();
+    let error = refused.err().expect("no yes or no").to_string();
+    assert!(error.contains("trace_hits") && error.contains("some"), "{error}");
+}
+
+#[test]
 fn a_listener_is_told_of_every_step_in_order() {
     let dir = tempfile::tempdir().expect("tempdir");
     let heard = Arc::new(Mutex::new(Vec::new()));

@@ -80,6 +80,11 @@ impl Config {
         self::parsed("lock_timeout", setting, parse_age)
     }
 
+    /// Whether a trace has requests that were hits, too.
+    pub fn trace_hits(&self) -> Result<bool, ConfigError> {
+        self.switch("trace_hits")
+    }
+
     /// What a miss may do.
     pub fn miss(&self) -> Result<MissPolicy, ConfigError> {
         let setting = self.text("miss");

@@ -292,6 +292,7 @@ impl Config {
         self.lock_timeout()?;
         self.miss()?;
         self.offline()?;
+        self.trace_hits()?;
         self.check_templates()
     }
 

@@ -111,6 +111,7 @@ pub const SETTINGS: &[KnownSetting] = &[
     known("templates").in_file().variable().path().default("the built-in families"),
     known("tokens"),
     known("trace").in_file().variable().path(),
+    known("trace_hits").in_file().variable().default("false"),
     known("verbose"),
     known("version"),
 ];

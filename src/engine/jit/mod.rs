@@ -164,6 +164,7 @@ impl Jit {
         let started = Instant::now();
         let (request, rendered) = self.describe(spec)?;
         if let Some(fetched) = self.policy.without_compiling(&self.cache, spec, &request)? {
+            self.policy.answered(&request, &fetched);
             return Ok(Prepared {
                 request,
                 fetched,
@@ -194,6 +195,7 @@ impl Jit {
                 Ok::<_, Error>(built)
             })
         })?;
+        self.policy.answered(&request, &fetched);
         Ok(Prepared {
             request,
             fetched,

@@ -14,7 +14,7 @@ use super::peek::Verdict;
 use super::trace::Trace;
 use super::{Error, Jit};
 use crate::engine::build::request::CompileRequest;
-use crate::engine::cache::{Cache, Drift, Event, Fetched, Receipt, ReceiptError, passed_over};
+use crate::engine::cache::{Cache, Drift, Event, Fetched, Provenance, Receipt, ReceiptError, passed_over};
 use crate::engine::config::{Config, MissPolicy, Source};
 use crate::engine::regular_file::{self, MAX_RECORDS};
 use crate::engine::request::spec::KernelSpec;
@@ -40,7 +40,10 @@ impl Policy {
                 Some(miss) => miss,
                 None => config.miss()?,
             }),
-            trace: config.trace().map(Trace::new),
+            trace: match config.trace() {
+                Some(path) => Some(Trace::new(path, config.trace_hits()?)),
+                None => None,
+            },
             required: config.require_receipt().zip(config.source_of("require_receipt")),
             templates: config.templates(),
             receipt: Mutex::new(receipt.map(Arc::new)),
@@ -138,6 +141,15 @@ impl Policy {
         }
         if let Some(trace) = &self.trace {
             trace.record(request, compile_us);
+        }
+    }
+
+    /// Told of every request that was answered.
+    pub(super) fn answered(&self, request: &CompileRequest, fetched: &Fetched) {
+        if let Some(trace) = &self.trace
+            && matches!(fetched.provenance, Provenance::Hit(_))
+        {
+            trace.record_hit(request, fetched.artifact.compile_us);
         }
     }
 
