@@ -300,18 +300,6 @@ fn a_root_that_others_may_write_to_is_refused_unless_trusted() {
 }
 
 #[test]
-fn a_fresh_root_with_a_generous_mode_is_made_private() {
-    let root = Root::new();
-    fs_err::create_dir(root.path()).expect("create");
-    let open = std::fs::Permissions::from_mode(0o775);
-    fs_err::set_permissions(root.path(), open).expect("chmod");
-    let built = root.cache().get_or_build(&subject(1), || build(1));
-    assert_eq!(built.expect("built").provenance, Provenance::Built);
-    let mode = fs_err::metadata(root.path()).expect("root").permissions();
-    assert_eq!(mode.mode() & 0o777, 0o755);
-}
-
-#[test]
 fn a_cache_without_a_writable_tier_still_builds() {
     let cache = Cache::builder().read_only("/nonexistent/cache").build();
     let built = cache.get_or_build(&subject(1), || build(1)).expect("built");

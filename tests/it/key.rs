@@ -175,6 +175,30 @@ fn an_option_that_would_read_files_is_refused() {
 }
 
 #[test]
+fn a_header_that_a_template_names_by_way_of_folders_is_handed_over_and_named_in_full() {
+    let toml = "summary = 's'\n[constants]\n[[entries]]\nname = 'k'\ngrid = [1, 1, 1]\nblock = 32\n";
+    let source = "#include \"./v.h\"\n#include \"a/../w/./x.h\"\nextern \"C\" __global__ void k() {}\n";
+    let files = [
+        ("k.toml", toml),
+        ("k.cu.tera", source),
+        ("include/v.h", "#pragma once\n"),
+        ("include/w/x.h", "#pragma once\n"),
+    ];
+    let files = files.map(|(name, text)| (name.to_owned(), text.to_owned()));
+    let registry = Registry::from_files(&files.into()).expect("registry");
+    let family = registry.get("k").expect("family");
+    let spec = KernelSpec::new(family, [], "sm_80".parse().expect("arch")).expect("spec");
+    let rendered = jitc::engine::build::render::render(&registry, &spec).expect("rendered");
+    assert!(
+        rendered.source.starts_with("#include <v.h>\n#include <w/x.h>\n"),
+        "{}",
+        rendered.source
+    );
+    let names: Vec<&str> = rendered.headers.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["v.h", "w/x.h"]);
+}
+
+#[test]
 fn a_broken_constraint_names_the_values_and_where_they_were_written() {
     let jit = jit(None);
     let family = jit.registry().get("wo_gemv").expect("family");

@@ -22,6 +22,7 @@ mod constants;
 #[path = "../support/cubin.rs"]
 mod cubin;
 mod dispatch;
+mod fork;
 mod former_names;
 mod host_code;
 mod hostile;

@@ -1,7 +1,8 @@
 //! The walk of a request through the cache: look, wait, look again, build, keep.
 //!
 //! Invariant: at most one build a key at a time, in this process and, where the
-//! file system has locks, in all of them; and every wait ends.
+//! file system has locks, in all of them; and every wait ends. A forked child waits for
+//! no thread of its parent: it begins without flights.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -23,6 +24,7 @@ use crate::engine::build::artifact::Artifact;
 use crate::engine::build::compile::Cancel;
 use crate::engine::build::key::CacheKey;
 use crate::engine::build::request::CompileRequest;
+use crate::engine::per_process::PerProcess;
 
 pub(super) type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
 
@@ -30,15 +32,15 @@ pub(super) type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
 pub struct Cache {
     tiers: Vec<Arc<dyn Tier>>,
     memory: TierName,
-    memo: Memo,
-    flights: Flights,
+    memo: PerProcess<Memo>,
+    flights: PerProcess<Flights>,
     lock_timeout: Option<Duration>,
     build_timeout: Duration,
     limits: Limits,
     listener: Option<Listener>,
     tally: Tally,
-    warned: Mutex<HashSet<CacheKey>>,
-    unkept: Mutex<Vec<Sort>>,
+    warned: PerProcess<Mutex<HashSet<CacheKey>>>,
+    unkept: PerProcess<Mutex<Vec<Sort>>>,
 }
 
 impl Cache {
@@ -52,15 +54,15 @@ impl Cache {
         Self {
             tiers,
             memory: TierName::new("memory"),
-            memo: Memo::default(),
-            flights: Flights::default(),
+            memo: PerProcess::new(),
+            flights: PerProcess::new(),
             lock_timeout,
             build_timeout,
             limits,
             listener,
             tally: Tally::default(),
-            warned: Mutex::default(),
-            unkept: Mutex::default(),
+            warned: PerProcess::new(),
+            unkept: PerProcess::new(),
         }
     }
 

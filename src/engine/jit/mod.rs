@@ -2,7 +2,8 @@
 //!
 //! Invariant: nothing is found, fetched or opened before it is needed. A process
 //! whose requests are all hits never opens a compiler; one without a compiler
-//! works out keys from the pinned one's identity.
+//! works out keys from the pinned one's identity. A forked child begins without the
+//! parent's kernels, and waits for none of its threads.
 
 mod builder;
 mod error;
@@ -37,6 +38,7 @@ use crate::engine::build::request::{CompileRequest, RequestParts};
 use crate::engine::build::toolchain::{self, Toolchain, ToolchainError};
 use crate::engine::cache::{Cache, Entry, Fetched, Provenance, Why, why};
 use crate::engine::config::Config;
+use crate::engine::per_process::PerProcess;
 use crate::engine::request::spec::{KernelSpec, SpecId};
 use crate::engine::request::target::ToolchainIdentity;
 use crate::engine::request::template::Registry;
@@ -61,14 +63,16 @@ pub struct Jit {
     cache: Cache,
     policy: Policy,
     identity: OnceLock<ToolchainIdentity>,
-    toolchain: Mutex<Option<Toolchain>>,
+    toolchain: PerProcess<Mutex<Option<Toolchain>>>,
     worker: WorkerChoice,
     limits: Limits,
     compiler: OnceLock<Box<dyn Compiler>>,
-    opening: Mutex<()>,
+    opening: PerProcess<Mutex<()>>,
     /// By context: a module belongs to one, and its holder keeps that alive.
-    loaded: DashMap<(SpecId, usize), Slot>,
+    loaded: PerProcess<Loaded>,
 }
+
+type Loaded = DashMap<(SpecId, usize), Slot>;
 
 /// The place of one loaded kernel: filled once, however many threads ask.
 type Slot = Arc<Mutex<Option<Arc<LoadedKernel>>>>;

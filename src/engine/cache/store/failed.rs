@@ -13,6 +13,7 @@ use super::entry::now_unix_ms;
 use super::error::CacheError;
 use super::inspect::names;
 use super::{Store, io_error, unique};
+use crate::engine::config::CacheTrust;
 
 /// The folder, beside that of the entries.
 pub(super) const FAILED: &str = "failed";
@@ -33,7 +34,10 @@ impl Store {
         let fail = |errno| io_error("write", path.clone(), errno);
         let root = self.open_root()?;
         let failed = self.ensure(&root, FAILED)?;
-        failed.set_mode(Mode::RWXU).map_err(fail)?;
+        // A group's cache holds the failures of all, each private to its user.
+        if self.trust != CacheTrust::Group {
+            failed.set_mode(Mode::RWXU).map_err(fail)?;
+        }
         let staged = format!(".{name}.{}", unique());
         let keep = || {
             let dir = failed.create_new(&staged)?;
@@ -53,7 +57,7 @@ impl Store {
 
     /// Removes every failure; says how many there were.
     pub(super) fn remove_failures(&self) -> u64 {
-        let Ok(root) = Dir::open_root(self.root()) else {
+        let Ok(root) = self.root_dir() else {
             return 0;
         };
         let Ok(failed) = root.open(FAILED) else {
@@ -66,7 +70,7 @@ impl Store {
 
     /// Removes what is over the bounds or older than this; says how many.
     pub(super) fn prune_failures(&self, age: Duration) -> u64 {
-        let failed = Dir::open_root(self.root()).and_then(|root| root.open(FAILED));
+        let failed = self.root_dir().and_then(|root| root.open(FAILED));
         let Ok(failed) = failed else { return 0 };
         let oldest = (now_unix_ms() / 1000).saturating_sub(age.as_secs());
         let is_old = |name: &String| {

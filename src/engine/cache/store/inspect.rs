@@ -238,7 +238,7 @@ impl Store {
             // Stays if anything in it is in use.
             let _ = version.remove_empty(&name);
         }
-        if let Ok(root) = Dir::open_root(self.root()) {
+        if let Ok(root) = self.root_dir() {
             let _ = root.remove_empty(VERSION);
         }
         Ok(cleaned)

@@ -13,7 +13,7 @@ use super::dir::Dir;
 use super::entry::{Entry, EntryFiles, FILE_LIMIT, MANIFEST, MANIFEST_LIMIT, PAYLOAD, now_unix_ms};
 use super::error::{CacheError, Distrust, Fault};
 use super::lock;
-use super::trust::trusted;
+use super::trust::judge;
 use super::{Store, VERSION, io_error};
 use crate::engine::build::key::CacheKey;
 
@@ -115,7 +115,7 @@ impl Store {
 
     /// Opens `v1`; `None` if there is none.
     pub(super) fn open_version(&self) -> Result<Option<Dir>, CacheError> {
-        let root = match Dir::open_root(&self.root) {
+        let root = match self.root_dir() {
             Ok(root) => root,
             Err(Errno::NOENT) => return Ok(None),
             Err(errno) => return Err(io_error("open", self.root.clone(), errno)),
@@ -151,10 +151,8 @@ impl Store {
 
     /// Reads the files of an opened entry; the manifest's stat is its stamp.
     fn read_entry(&self, entry: &Dir) -> Result<(EntryFiles, Stat), ReadError> {
-        if !self.trust {
-            let stat = entry.stat().map_err(ReadError::Errno)?;
-            trusted(&stat).map_err(|why| untrusted(".", why))?;
-        }
+        let stat = entry.stat().map_err(ReadError::Errno)?;
+        judge(&stat, self.trust).map_err(|why| untrusted(".", why))?;
         for name in entry.names().map_err(ReadError::Errno)? {
             let known = |n: &&str| name.as_encoded_bytes() == n.as_bytes();
             if !known(&MANIFEST) && !PAYLOAD.iter().any(known) {
@@ -178,9 +176,7 @@ impl Store {
             Errno::IO => fault(Fault::Unreadable),
             other => ReadError::Errno(other),
         })?;
-        if !self.trust {
-            trusted(&file.stat).map_err(|why| untrusted(name, why))?;
-        }
+        judge(&file.stat, self.trust).map_err(|why| untrusted(name, why))?;
         Ok((file.bytes, file.stat))
     }
 
