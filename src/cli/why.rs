@@ -6,7 +6,7 @@ use clap::{ArgMatches, Command};
 use serde_json::json;
 
 use super::{Answer, args, output};
-use crate::engine::cache::{Why, why};
+use crate::engine::cache::Why;
 use crate::engine::jit::Jit;
 use crate::engine::request::template::Registry;
 
@@ -19,8 +19,7 @@ pub(super) fn command(registry: &Registry) -> Command {
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     let mut all_hit = true;
     for spec in super::specs(jit, &args::families(matches))? {
-        let (request, _) = jit.describe(&spec)?;
-        let answer = why(jit.cache().tiers(), &request);
+        let (request, answer) = jit.why(&spec)?;
         all_hit &= matches!(answer, Why::Hit(_));
         if json {
             let mut object = json!({"key": request.key(), "family": request.family(),
@@ -28,6 +27,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             let (word, detail) = match &answer {
                 Why::Hit(tier) => ("hit", json!({"tier": tier})),
                 Why::Bad { tier, fault } => ("bad", json!({"tier": tier, "fault": fault.to_string()})),
+                Why::Refused(drift) => ("refused", json!({"reason": drift.to_string()})),
                 Why::Miss(nearest) => ("miss", json!({"nearest": nearest})),
             };
             object["answer"] = word.into();
@@ -42,6 +42,9 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             Why::Hit(tier) => output::line(format!("hit ({tier}): {requested}: {}", request.key())),
             Why::Bad { tier, fault } => {
                 output::line(format!("bad ({tier}): {requested}: {}: {fault}", request.key()));
+            }
+            Why::Refused(drift) => {
+                output::line(format!("refused: {requested}: as a receipt is required: {drift}"));
             }
             Why::Miss(None) => output::line(format!(
                 "miss: {requested}: {}: the cache is empty",

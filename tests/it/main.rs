@@ -30,6 +30,7 @@ mod interrupt;
 mod key;
 mod layer;
 mod limits;
+mod lookups;
 mod machine;
 mod outputs;
 mod own_regions;

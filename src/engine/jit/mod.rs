@@ -33,7 +33,7 @@ use crate::engine::build::parameter_info;
 use crate::engine::build::render::{RenderedSource, preimage, render};
 use crate::engine::build::request::{CompileRequest, RequestParts};
 use crate::engine::build::toolchain::{self, Toolchain, ToolchainError};
-use crate::engine::cache::{Cache, Entry, Fetched, Provenance, Why, why};
+use crate::engine::cache::{Cache, Entry, Fetched, Judged, Provenance, Why, why};
 use crate::engine::config::Config;
 use crate::engine::request::spec::{KernelSpec, SpecId};
 use crate::engine::request::target::ToolchainIdentity;
@@ -263,10 +263,25 @@ impl Jit {
     /// Says why it missed where traces are wanted: that reads every manifest.
     fn trace_miss(&self, request: &CompileRequest) {
         if tracing::enabled!(tracing::Level::TRACE)
-            && let Why::Miss(Some(nearest)) = why(self.cache.tiers(), request)
+            && let Why::Miss(Some(nearest)) = why(&self.cache, request, Judged::Absent)
         {
             tracing::trace!(key = %request.key().short(), %nearest, "why it missed");
         }
+    }
+
+    /// What [`prepare`](Self::prepare) would find in the cache, without compiling and under
+    /// the receipt that is required; writes nothing.
+    pub fn judge(&self, spec: &KernelSpec) -> Result<(CompileRequest, Judged), Error> {
+        let (request, _) = self.describe(spec)?;
+        let judged = self.policy.judge(&self.cache, spec, &request)?;
+        Ok((request, judged))
+    }
+
+    /// The same, and of a miss the nearest entry: that reads every manifest.
+    pub fn why(&self, spec: &KernelSpec) -> Result<(CompileRequest, Why), Error> {
+        let (request, judged) = self.judge(spec)?;
+        let why = why(&self.cache, &request, judged);
+        Ok((request, why))
     }
 
     fn compiler(&self) -> Result<&dyn Compiler, Error> {

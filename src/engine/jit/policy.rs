@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Error;
 use super::trace::Trace;
 use crate::engine::build::request::CompileRequest;
-use crate::engine::cache::{Cache, Drift, Fetched, Receipt, ReceiptError};
+use crate::engine::cache::{Cache, Drift, Fetched, Judged, Receipt, ReceiptError};
 use crate::engine::config::{Config, MissPolicy, Source};
 use crate::engine::regular_file::{self, MAX_RECORDS};
 use crate::engine::request::spec::KernelSpec;
@@ -70,6 +70,23 @@ impl Policy {
                 command: self.warm_command(spec),
             }),
         }
+    }
+
+    /// What [`without_compiling`](Self::without_compiling) would find, or a request that may
+    /// compile; fails where neither could look.
+    pub(super) fn judge(
+        &self,
+        cache: &Cache,
+        spec: &KernelSpec,
+        request: &CompileRequest,
+    ) -> Result<Judged, Error> {
+        let Some(receipt) = self.receipt()? else {
+            return Ok(cache.judge(request.key(), None));
+        };
+        Ok(match cache.judge(request.key(), Some(&receipt)) {
+            Judged::Refused(drift) => Judged::Refused(explained(drift, spec, &receipt)),
+            other => other,
+        })
     }
 
     /// Told of a compile that a request needed.
