@@ -8,10 +8,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Error;
-use super::peek::Verdict;
 use super::trace::Trace;
 use crate::engine::build::request::CompileRequest;
-use crate::engine::cache::{Cache, Drift, Fetched, Receipt, ReceiptError};
+use crate::engine::cache::{Cache, Drift, Fetched, Judged, Receipt, ReceiptError};
 use crate::engine::config::{Config, MissPolicy, Source};
 use crate::engine::regular_file::{self, MAX_RECORDS};
 use crate::engine::request::spec::KernelSpec;
@@ -73,20 +72,21 @@ impl Policy {
         }
     }
 
-    /// What [`Policy::without_compiling`], or else the cache, would find; changes nothing.
-    pub(super) fn peek(
+    /// What [`without_compiling`](Self::without_compiling) would find, or a request that may
+    /// compile; fails where neither could look.
+    pub(super) fn judge(
         &self,
         cache: &Cache,
         spec: &KernelSpec,
         request: &CompileRequest,
-    ) -> Result<Verdict, Error> {
-        let found = cache.peek(request.key());
-        if let Some(receipt) = self.receipt()?
-            && let Err(drift) = receipt.judge(request.key(), found.as_ref())
-        {
-            return Ok(Verdict::Refused(explained(drift, spec, &receipt)));
-        }
-        Ok(found.map_or(Verdict::Absent, |entry| Verdict::Hit(Box::new(entry))))
+    ) -> Result<Judged, Error> {
+        let Some(receipt) = self.receipt()? else {
+            return Ok(cache.judge(request.key(), None));
+        };
+        Ok(match cache.judge(request.key(), Some(&receipt)) {
+            Judged::Refused(drift) => Judged::Refused(explained(drift, spec, &receipt)),
+            other => other,
+        })
     }
 
     /// Told of a compile that a request needed.

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use super::{Choice, Kind, Layers, Path, Policy, Problem, Reason, Variant, select};
 use crate::engine::build::artifact::Artifact;
-use crate::engine::cache::Drift;
+use crate::engine::cache::{Drift, Judged};
 use crate::engine::config::Config;
-use crate::engine::jit::{Jit, Verdict};
+use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
 use crate::engine::run::device::{Context, Device};
@@ -227,10 +227,10 @@ fn candidates(
         let (kernel, refused) = match missing {
             // What is compiled is known even where it cannot be kept.
             Missing::Compile => (Some(jit.prepare(&spec)?.fetched.artifact), None),
-            Missing::Report => match jit.peek(&spec)? {
-                Verdict::Hit(entry) => (Some(Arc::new(entry.into_artifact())), None),
-                Verdict::Absent => (None, None),
-                Verdict::Refused(drift) => (None, Some(drift)),
+            Missing::Report => match jit.judge(&spec)?.1 {
+                Judged::Hit { entry, .. } => (Some(Arc::new(entry.into_artifact())), None),
+                Judged::Refused(drift) => (None, Some(drift)),
+                _ => (None, None),
             },
         };
         let resident = target.resident(&spec, kernel.as_deref())?;
