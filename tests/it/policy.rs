@@ -175,6 +175,7 @@ fn a_listener_is_told_of_every_step_in_order() {
                 Event::MemoryHit { .. } => "memory hit",
                 Event::Hit { .. } => "hit",
                 Event::Miss { .. } => "miss",
+                Event::Building { .. } => "building",
                 Event::Built { compile_us: 7, .. } => "built",
                 Event::Published { .. } => "published",
                 Event::Healed { .. } => "healed",
@@ -191,7 +192,7 @@ fn a_listener_is_told_of_every_step_in_order() {
     drop(jit.prepare(&spec(&jit, "8")).expect("rebuilt"));
     drop(jit.prepare(&spec(&jit, "8")).expect("a hit"));
     drop(jit.prepare(&spec(&jit, "2")).expect("built"));
-    let built = ["lookup", "miss", "built", "published"];
+    let built = ["lookup", "miss", "building", "built", "published"];
     let expected = [
         &built[..],
         &["memory hit", "healed"],
@@ -233,4 +234,58 @@ fn a_receipt_of_a_familys_former_name_is_refused_with_that_reason() {
     );
     assert!(error.ends_with(&reason), "{error}");
     assert_eq!(count.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_live_facade_is_forbidden_to_compile_and_what_is_compiled_after_that_is_counted() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let ear = Arc::clone(&heard);
+    let listening = builder(dir.path(), &[]).listener(Arc::new(move |event: &Event| {
+        let word = match event {
+            Event::LateCompile { compile_us: 7, .. } => "late",
+            Event::Refused { reason, .. } if reason.contains("jitc warm wo_gemv") => "refused",
+            _ => return,
+        };
+        ear.lock().expect("heard").push(word);
+    }));
+    let (jit, count) = counted(listening);
+    assert_eq!(jit.miss(), MissPolicy::Compile);
+    jit.prepare(&spec(&jit, "8")).expect("start-up compiles");
+    jit.forbid();
+    jit.prepare(&spec(&jit, "8")).expect("a hit");
+    let error = jit.prepare(&spec(&jit, "4")).expect_err("forbidden");
+    assert!(matches!(error, Error::Forbidden { .. }), "{error}");
+    jit.set_miss(MissPolicy::Compile);
+    jit.prepare(&spec(&jit, "4")).expect("lifted");
+    jit.set_miss(MissPolicy::Warn);
+    assert_eq!(jit.miss(), MissPolicy::Warn);
+    jit.prepare(&spec(&jit, "2")).expect("warned of");
+    assert_eq!(*heard.lock().expect("heard"), ["refused", "late", "late"]);
+    let counters = jit.cache().counters();
+    assert_eq!((counters.refused, counters.late_compiles), (1, 2));
+    assert_eq!(count.load(Ordering::Relaxed), 3);
+}
+
+#[test]
+fn what_is_forbidden_while_a_request_looks_is_forbidden_to_it_too() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let facade: Arc<Mutex<Option<Arc<Jit>>>> = Arc::default();
+    let forbidder = Arc::clone(&facade);
+    // Between the look and the compile, as another thread may.
+    let listening = builder(dir.path(), &[]).listener(Arc::new(move |event: &Event| {
+        if matches!(event, Event::Miss { .. })
+            && let Some(jit) = &*forbidder.lock().expect("facade")
+        {
+            jit.forbid();
+        }
+    }));
+    let (jit, count) = counted(listening);
+    let jit = Arc::new(jit);
+    *facade.lock().expect("facade") = Some(Arc::clone(&jit));
+    let error = jit.prepare(&spec(&jit, "8")).expect_err("forbidden");
+    assert!(matches!(error, Error::Forbidden { .. }), "{error}");
+    assert_eq!(count.load(Ordering::Relaxed), 0);
+    assert_eq!(jit.cache().counters().refused, 1);
+    facade.lock().expect("facade").take();
 }

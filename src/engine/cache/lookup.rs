@@ -357,7 +357,8 @@ impl Cache {
         });
     }
 
-    fn tell(&self, event: &Event) {
+    /// Counts an event, and tells the listener of it.
+    pub(in crate::engine) fn tell(&self, event: &Event) {
         self.tally.count(event);
         if let Some(listener) = &self.listener {
             listener(event);

@@ -174,6 +174,7 @@ impl Jit {
                 if cancel.is_cancelled() {
                     return Err(self.compile_error(CompileError::Cancelled, spec, &request));
                 }
+                self.policy.may_compile(&self.cache, spec, &request)?;
                 self.trace_miss(&request);
                 // Fetching and opening NVRTC happens once a process, whichever
                 // variant comes first: it is no variant's own time.
@@ -186,7 +187,8 @@ impl Jit {
                 let built = built.map_err(|source| self.compile_error(source, spec, &request))?;
                 image::check(spec, &built.cubin)?;
                 parameter_info::check(spec, &built.cubin)?;
-                self.policy.compiled(spec, &request, built.compile_us);
+                self.policy
+                    .compiled(&self.cache, spec, &request, built.compile_us);
                 Ok::<_, Error>(built)
             })
         })?;
