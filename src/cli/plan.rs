@@ -17,9 +17,9 @@ use super::warm::Warmed;
 use crate::engine::atomic_file::write_atomically;
 use crate::engine::build::key::CacheKey;
 use crate::engine::build::request::CompileRequest;
-use crate::engine::cache::{Receipt, passed_over};
+use crate::engine::cache::{Judged, Receipt, passed_over};
 use crate::engine::config::{Config, Setting, Source};
-use crate::engine::jit::{Error, Jit, TraceLine, Verdict, read_trace};
+use crate::engine::jit::{Error, Jit, TraceLine, read_trace};
 use crate::engine::request::matrix::Matrix;
 use crate::engine::request::select::SelectError;
 use crate::engine::request::spec::{KernelSpec, count_variants};
@@ -100,29 +100,32 @@ impl Plan {
         Ok(Self { requests, skipped })
     }
 
-    /// Lists what a load would not find, or would refuse; 1 if there is any.
+    /// Lists what a load would not find, and why; 1 if there is any.
     pub(super) fn check(&self, jit: &Jit, json: bool) -> Result<ExitCode, Error> {
         let (mut gaps, mut why_passed_over) = (0, BTreeSet::new());
-        for Request { spec, request } in &self.requests {
-            let refused = match jit.peek_request(spec, request)? {
-                Verdict::Hit(_) => continue,
-                Verdict::Absent => None,
-                Verdict::Refused(drift) => Some(drift.to_string()),
+        for Request { spec, .. } in &self.requests {
+            let (request, judged) = jit.judge(spec)?;
+            let (word, reason) = match judged {
+                Judged::Hit { .. } => continue,
+                Judged::Bad { tier, fault } => ("bad", Some(format!("{tier}: {fault}"))),
+                Judged::Refused(drift) => ("refused", Some(format!("as a receipt is required: {drift}"))),
+                _ => ("missing", None),
             };
             gaps += 1;
             why_passed_over.extend(passed_over(jit.cache().tiers(), request.key()));
             if json {
                 output::json(
                     &json!({"event": "gap", "family": request.family(), "constants": request.constants(),
-                    "arch": request.arch(), "key": request.key(), "refused": refused}),
+                    "arch": request.arch(), "key": request.key(), "answer": word, "reason": reason}),
                 );
             } else {
                 let (family, variant) = (request.family(), spec.variant());
-                let arch = request.arch();
-                output::line(match refused {
-                    None => format!("missing: {family} {variant} {arch}: {}", request.key()),
-                    Some(drift) => format!("refused: {family} {variant} {arch}: {drift}"),
-                });
+                output::line(format!(
+                    "{word}: {family} {variant} {}: {}{}",
+                    request.arch(),
+                    request.key(),
+                    reason.map_or_else(String::new, |reason| format!(" ({reason})"))
+                ));
             }
         }
         why_passed_over.iter().for_each(output::note);

@@ -6,8 +6,8 @@ use clap::{ArgMatches, Command};
 use serde_json::json;
 
 use super::{Answer, args, output};
-use crate::engine::cache::{Why, passed_over, why};
-use crate::engine::jit::{Jit, Verdict};
+use crate::engine::cache::{Why, passed_over};
+use crate::engine::jit::Jit;
 use crate::engine::request::template::Registry;
 
 pub(super) fn command(registry: &Registry) -> Command {
@@ -19,28 +19,19 @@ pub(super) fn command(registry: &Registry) -> Command {
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     let mut all_hit = true;
     for spec in super::specs(jit, &args::families(matches))? {
-        let (request, _) = jit.describe(&spec)?;
-        let answer = why(jit.cache().tiers(), &request);
-        // What a load would refuse is no hit, whatever the tiers have.
-        let refused = match jit.peek_request(&spec, &request)? {
-            Verdict::Refused(drift) => Some(drift),
-            _ => None,
-        };
+        let (request, answer) = jit.why(&spec)?;
         let passed_over = passed_over(jit.cache().tiers(), request.key());
-        all_hit &= matches!(answer, Why::Hit(_)) && refused.is_none();
+        all_hit &= matches!(answer, Why::Hit(_));
         if json {
             let mut object = json!({"key": request.key(), "family": request.family(),
                 "constants": request.constants(), "arch": request.arch()});
             let (word, detail) = match &answer {
                 Why::Hit(tier) => ("hit", json!({"tier": tier})),
                 Why::Bad { tier, fault } => ("bad", json!({"tier": tier, "fault": fault.to_string()})),
+                Why::Refused(drift) => ("refused", json!({"reason": drift.to_string()})),
                 Why::Miss(nearest) => ("miss", json!({"nearest": nearest})),
             };
             object["answer"] = word.into();
-            if let Some(drift) = &refused {
-                object["answer"] = "refused".into();
-                object["refused"] = drift.to_string().into();
-            }
             object["passed_over"] = passed_over.into();
             for (name, value) in detail.as_object().into_iter().flatten() {
                 object[name] = value.clone();
@@ -49,19 +40,13 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             continue;
         }
         let requested = format!("{} {} {}", request.family(), spec.variant(), spec.arch());
-        if let Some(drift) = refused {
-            output::line(format!(
-                "refused: {requested}: {drift}, and a receipt is required"
-            ));
-            // Beside that the tiers may lack it too: what they have instead says why.
-            if matches!(answer, Why::Hit(_)) {
-                continue;
-            }
-        }
         match answer {
             Why::Hit(tier) => output::line(format!("hit ({tier}): {requested}: {}", request.key())),
             Why::Bad { tier, fault } => {
                 output::line(format!("bad ({tier}): {requested}: {}: {fault}", request.key()));
+            }
+            Why::Refused(drift) => {
+                output::line(format!("refused: {requested}: as a receipt is required: {drift}"));
             }
             Why::Miss(None) => output::line(format!(
                 "miss: {requested}: {}: {}",

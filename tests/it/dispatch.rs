@@ -198,6 +198,9 @@ fn dispatch_answers_from_the_cache_alone_where_compiling_is_forbidden() {
     assert!(table.contains("unknown") && !table.contains(" no\n"), "{table}");
     let written = dir.path().read_dir().expect("a folder").count();
     assert_eq!(written, 0, "a question writes nothing");
+    let event = text(&ask(&["--json"]).stdout);
+    let event: serde_json::Value = serde_json::from_str(&event).expect("JSON");
+    assert!(event["variant"].is_null() && event["cached"].is_null(), "{event}");
     // Told to compile, it is refused as any other compile.
     assert_eq!(ask(&["--compile"]).status.code(), Some(2));
 }

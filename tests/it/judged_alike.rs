@@ -47,7 +47,7 @@ fn check_and_why_refuse_what_a_load_under_the_receipt_refuses() {
         assert_eq!(status, Some(1), "{said}");
         let event: serde_json::Value =
             serde_json::from_str(said.lines().next().expect("a line")).expect("JSON");
-        let why = event["refused"].as_str().expect("refused");
+        let why = event["reason"].as_str().expect("a reason");
         assert!(why.contains("not in the receipt"), "{event}");
     }
     // Listed and not in this cache: missing for both, and nothing is made.

@@ -33,6 +33,7 @@ mod judged_alike;
 mod key;
 mod layer;
 mod limits;
+mod lookups;
 mod machine;
 mod outputs;
 mod own_regions;

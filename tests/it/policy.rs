@@ -27,7 +27,7 @@ impl Compiler for Counting {
     }
 }
 
-fn builder(cache: &Path, settings: &[(&str, &str)]) -> JitBuilder {
+pub(crate) fn builder(cache: &Path, settings: &[(&str, &str)]) -> JitBuilder {
     let cache = cache.to_str().expect("a path");
     let own = [("JITC_CACHE_DIR", cache)];
     let pairs = settings.iter().chain(&own);
@@ -35,13 +35,13 @@ fn builder(cache: &Path, settings: &[(&str, &str)]) -> JitBuilder {
     Jit::builder(Config::load(Flags::default(), env).expect("config"))
 }
 
-fn counted(builder: JitBuilder) -> (Jit, Arc<AtomicU32>) {
+pub(crate) fn counted(builder: JitBuilder) -> (Jit, Arc<AtomicU32>) {
     let count = Arc::new(AtomicU32::new(0));
     let jit = builder.build().expect("a facade");
     (jit.with_compiler(Box::new(Counting(Arc::clone(&count)))), count)
 }
 
-fn spec(jit: &Jit, splits: &str) -> KernelSpec {
+pub(crate) fn spec(jit: &Jit, splits: &str) -> KernelSpec {
     let family = jit.registry().get("wo_gemv").expect("family");
     let arch = "sm_90a".parse().expect("an arch");
     KernelSpec::new(family, [("wo_split", splits)], arch).expect("a spec")
@@ -216,6 +216,7 @@ fn a_listener_is_told_of_every_step_in_order() {
                 Event::MemoryHit { .. } => "memory hit",
                 Event::Hit { .. } => "hit",
                 Event::Miss { .. } => "miss",
+                Event::Building { .. } => "building",
                 Event::Built { compile_us: 7, .. } => "built",
                 Event::Published { .. } => "published",
                 Event::Healed { .. } => "healed",
@@ -232,7 +233,7 @@ fn a_listener_is_told_of_every_step_in_order() {
     drop(jit.prepare(&spec(&jit, "8")).expect("rebuilt"));
     drop(jit.prepare(&spec(&jit, "8")).expect("a hit"));
     drop(jit.prepare(&spec(&jit, "2")).expect("built"));
-    let built = ["lookup", "miss", "built", "published"];
+    let built = ["lookup", "miss", "building", "built", "published"];
     let expected = [
         &built[..],
         &["memory hit", "healed"],

@@ -12,6 +12,7 @@
 mod builder;
 pub mod carry;
 mod event;
+mod judge;
 mod lookup;
 mod memory;
 mod passed_over;
@@ -28,6 +29,7 @@ pub use carry::bundle;
 pub use carry::bundle::{BundleError, Exported, Imported};
 pub use carry::receipt::{Drift, Outcome, Receipt, ReceiptError, ReceiptLine};
 pub use event::{Counters, Event};
+pub use judge::Judged;
 pub use lookup::Cache;
 pub use passed_over::passed_over;
 use serde::{Serialize, Serializer};

@@ -10,7 +10,6 @@ mod error;
 mod failure;
 mod machine;
 mod open;
-mod peek;
 mod policy;
 mod prepare_all;
 mod preparing;
@@ -24,7 +23,6 @@ use tracing::info_span;
 
 pub use builder::JitBuilder;
 pub use error::{Error, ErrorKind};
-pub use peek::Verdict;
 use policy::Policy;
 pub use prepare_all::{Jobs, Progress};
 pub use preparing::Preparing;
@@ -36,7 +34,7 @@ use crate::engine::build::parameter_info;
 use crate::engine::build::render::{RenderedSource, preimage, render};
 use crate::engine::build::request::{CompileRequest, RequestParts};
 use crate::engine::build::toolchain::{self, Toolchain, ToolchainError};
-use crate::engine::cache::{Cache, Entry, Fetched, Provenance, Why, why};
+use crate::engine::cache::{Cache, Entry, Fetched, Judged, Provenance, Why, why};
 use crate::engine::config::Config;
 use crate::engine::per_process::PerProcess;
 use crate::engine::request::spec::{KernelSpec, SpecId};
@@ -273,10 +271,31 @@ impl Jit {
     /// Says why it missed where traces are wanted: that reads every manifest.
     fn trace_miss(&self, request: &CompileRequest) {
         if tracing::enabled!(tracing::Level::TRACE)
-            && let Why::Miss(Some(nearest)) = why(self.cache.tiers(), request)
+            && let Why::Miss(Some(nearest)) = why(&self.cache, request, Judged::Absent)
         {
             tracing::trace!(key = %request.key().short(), %nearest, "why it missed");
         }
+    }
+
+    /// What [`prepare`](Self::prepare) would find in the cache, without compiling and under
+    /// the receipt that is required; writes nothing.
+    pub fn judge(&self, spec: &KernelSpec) -> Result<(CompileRequest, Judged), Error> {
+        let (request, _) = self.describe(spec)?;
+        let judged = self.policy.judge(&self.cache, spec, &request)?;
+        Ok((request, judged))
+    }
+
+    /// The same, and of a miss the nearest entry: that reads every manifest.
+    pub fn why(&self, spec: &KernelSpec) -> Result<(CompileRequest, Why), Error> {
+        let (request, judged) = self.judge(spec)?;
+        let why = why(&self.cache, &request, judged);
+        Ok((request, why))
+    }
+
+    /// The command that would warm this spec.
+    #[must_use]
+    pub fn warm_command(&self, spec: &KernelSpec) -> String {
+        self.policy.warm_command(spec)
     }
 
     fn compiler(&self) -> Result<&dyn Compiler, Error> {

@@ -10,11 +10,12 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::peek::Verdict;
 use super::trace::Trace;
 use super::{Error, Jit};
 use crate::engine::build::request::CompileRequest;
-use crate::engine::cache::{Cache, Drift, Event, Fetched, Provenance, Receipt, ReceiptError, passed_over};
+use crate::engine::cache::{
+    Cache, Drift, Event, Fetched, Judged, Provenance, Receipt, ReceiptError, passed_over,
+};
 use crate::engine::config::{Config, MissPolicy, Source};
 use crate::engine::regular_file::{self, MAX_RECORDS};
 use crate::engine::request::spec::KernelSpec;
@@ -77,20 +78,21 @@ impl Policy {
         }
     }
 
-    /// What [`Policy::without_compiling`], or else the cache, would find; changes nothing.
-    pub(super) fn peek(
+    /// What [`without_compiling`](Self::without_compiling) would find, or a request that may
+    /// compile; fails where neither could look.
+    pub(super) fn judge(
         &self,
         cache: &Cache,
         spec: &KernelSpec,
         request: &CompileRequest,
-    ) -> Result<Verdict, Error> {
-        let found = cache.peek(request.key());
-        if let Some(receipt) = self.receipt()?
-            && let Err(drift) = receipt.judge(request.key(), found.as_ref())
-        {
-            return Ok(Verdict::Refused(explained(drift, spec, &receipt)));
-        }
-        Ok(found.map_or(Verdict::Absent, |entry| Verdict::Hit(Box::new(entry))))
+    ) -> Result<Judged, Error> {
+        let Some(receipt) = self.receipt()? else {
+            return Ok(cache.judge(request.key(), None));
+        };
+        Ok(match cache.judge(request.key(), Some(&receipt)) {
+            Judged::Refused(drift) => Judged::Refused(explained(drift, spec, &receipt)),
+            other => other,
+        })
     }
 
     /// Asked right before a compile: it may have been forbidden since the request began.

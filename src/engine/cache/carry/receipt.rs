@@ -217,12 +217,6 @@ impl Receipt {
         }
     }
 
-    /// Whether what a cache has under a key, if anything, may be loaded.
-    pub fn judge(&self, key: &CacheKey, found: Option<&Entry>) -> Result<(), Drift> {
-        self.listed(key)?;
-        self.admit(found.ok_or(Drift::Missing(*key))?)
-    }
-
     /// Every way in which a cache differs from what the receipt lists.
     #[must_use]
     pub fn drifts(&self, cache: &Cache) -> Vec<Drift> {
@@ -232,6 +226,11 @@ impl Receipt {
             None => Err(Drift::Missing(*key)),
         };
         self.entries.keys().filter_map(|key| check(key).err()).collect()
+    }
+
+    /// Whether it lists an entry of this key.
+    pub fn lists(&self, key: &CacheKey) -> Result<(), Drift> {
+        self.listed(key).map(drop)
     }
 
     fn listed(&self, key: &CacheKey) -> Result<&[FileRecord], Drift> {

@@ -4,11 +4,13 @@
 //! fit is a candidate all the same, with nothing resident. Nothing is compiled or written
 //! unless the caller says so.
 
+use std::sync::Arc;
+
 use super::{Choice, Kind, Layers, Path, Policy, Problem, Reason, Variant, select};
 use crate::engine::build::artifact::Artifact;
-use crate::engine::cache::Drift;
+use crate::engine::cache::{Drift, Judged};
 use crate::engine::config::Config;
-use crate::engine::jit::{Jit, Verdict};
+use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
 use crate::engine::run::device::{Context, Device};
@@ -222,21 +224,22 @@ fn candidates(
     let mut all = Vec::new();
     for asked in asked_launches(jit, arch)? {
         let (spec, origin) = lay_out(&record, device, &asked, num_tokens, &set)?;
-        if missing == Missing::Compile {
-            jit.prepare(&spec)?;
-        }
-        let (kernel, refused) = match jit.peek(&spec)? {
-            Verdict::Hit(entry) => (Some(entry.into_artifact()), None),
-            Verdict::Absent => (None, None),
-            Verdict::Refused(drift) => (None, Some(drift)),
+        let (kernel, refused) = match missing {
+            // What is compiled is known even where it cannot be kept.
+            Missing::Compile => (Some(jit.prepare(&spec)?.fetched.artifact), None),
+            Missing::Report => match jit.judge(&spec)?.1 {
+                Judged::Hit { entry, .. } => (Some(Arc::new(entry.into_artifact())), None),
+                Judged::Refused(drift) => (None, Some(drift)),
+                _ => (None, None),
+            },
         };
-        let resident = target.resident(&spec, kernel.as_ref())?;
+        let resident = target.resident(&spec, kernel.as_deref())?;
         if let Some(variant) = Variant::of(&spec, resident.unwrap_or(0)) {
             all.push(Candidate {
                 spec,
                 origin,
                 variant,
-                registers: kernel.as_ref().map(Artifact::registers),
+                registers: kernel.as_deref().map(Artifact::registers),
                 resident,
                 refused,
             });
