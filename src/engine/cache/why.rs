@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::store::entry::Entry;
+use super::store::entry::{Texts as Kept, Whole};
 use super::store::error::Fault;
 use super::store::read::Load;
 use super::tier::{Tier, TierName};
@@ -166,12 +166,12 @@ fn nearest(tiers: &[Arc<dyn Tier>], request: &CompileRequest) -> Option<Nearest>
     let (_, key, preimage, n) = best?;
     let tier = &tiers[n];
     let mut differences = compare(request.preimage(), &preimage);
-    if let Load::Found(entry) = tier.peek(&key) {
+    if let Load::Found(whole) = tier.whole(&key) {
         let headers = request.headers().iter().map(|(n, t)| (n.as_str(), &**t));
         add_lines(
             &mut differences,
             &Texts::new(request.source(), headers),
-            &Texts::of(&entry.source(), &entry.headers()),
+            &Texts::of(whole.texts()),
         );
     }
     Some(Nearest {
@@ -183,12 +183,15 @@ fn nearest(tiers: &[Arc<dyn Tier>], request: &CompileRequest) -> Option<Nearest>
 
 /// What differs between two entries: `here` is the first.
 #[must_use]
-pub fn diff(first: &Entry, second: &Entry) -> Vec<Difference> {
-    let mut differences = compare(&first.manifest().preimage, &second.manifest().preimage);
+pub fn diff(first: &Whole, second: &Whole) -> Vec<Difference> {
+    let mut differences = compare(
+        &first.entry().manifest().preimage,
+        &second.entry().manifest().preimage,
+    );
     add_lines(
         &mut differences,
-        &Texts::of(&first.source(), &first.headers()),
-        &Texts::of(&second.source(), &second.headers()),
+        &Texts::of(first.texts()),
+        &Texts::of(second.texts()),
     );
     differences
 }
@@ -272,8 +275,8 @@ impl<'a> Texts<'a> {
         }
     }
 
-    fn of(source: &'a str, headers: &'a BTreeMap<String, String>) -> Self {
-        Self::new(source, headers.iter().map(|(n, t)| (n.as_str(), t.as_str())))
+    fn of(kept: &'a Kept) -> Self {
+        Self::new(&kept.source, kept.headers.iter().map(|(n, t)| (n.as_str(), &**t)))
     }
 }
 

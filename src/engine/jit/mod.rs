@@ -33,7 +33,7 @@ use crate::engine::build::parameter_info;
 use crate::engine::build::render::{RenderedSource, preimage, render};
 use crate::engine::build::request::{CompileRequest, RequestParts};
 use crate::engine::build::toolchain::{self, Toolchain, ToolchainError};
-use crate::engine::cache::{Cache, Entry, Fetched, Provenance, Why, why};
+use crate::engine::cache::{Cache, Fetched, Provenance, Whole, Why, why};
 use crate::engine::config::Config;
 use crate::engine::request::spec::{KernelSpec, SpecId};
 use crate::engine::request::target::ToolchainIdentity;
@@ -234,8 +234,8 @@ impl Jit {
     ///
     /// Entries hold none: it is for reading, and only the NVRTC that made the
     /// entry can say it again. With another one at hand this is an error.
-    pub fn ptx(&self, entry: &Entry) -> Result<String, Error> {
-        let manifest = entry.manifest();
+    pub fn ptx(&self, whole: &Whole) -> Result<String, Error> {
+        let manifest = whole.entry().manifest();
         let at_hand = self.identity()?;
         if (&at_hand.nvrtc, &at_hand.builtins) != (&manifest.toolchain.nvrtc, &manifest.toolchain.builtins) {
             let made_by = manifest.toolchain.to_string();
@@ -247,8 +247,8 @@ impl Jit {
         }
         let rendered = RenderedSource {
             name: format!("{}.cu.tera", manifest.family),
-            source: entry.source(),
-            headers: entry.headers().into_iter().map(|(n, t)| (n, t.into())).collect(),
+            source: whole.texts().source.clone(),
+            headers: whole.texts().headers.clone(),
             options: manifest.options.clone(),
         };
         self.compiler()?.ptx(&rendered).map_err(|source| Error::Compile {

@@ -1,23 +1,22 @@
 //! Bounds: what is removed, oldest use first, and what is swept up after the dead.
 //!
-//! Invariant: an entry goes only under its key's lock and its folder's, so never
-//! while it is being built, published or read; and it loses its name first.
+//! Invariant: an entry goes only under its key's lock, so never while it is being built or
+//! published; whoever reads it has it open, and reads on.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::fs::Stat;
 use serde::Serialize;
 
 use super::dir::Dir;
-use super::entry::{MANIFEST, PAYLOAD, now_unix_ms};
+use super::entry::now_unix_ms;
 use super::error::CacheError;
 use super::inspect::names;
 use super::lock;
-use super::{LOCKS, QUARANTINE, STAGING, Store, unique};
+use super::{LOCKS, QUARANTINE, STAGING, Store, file_name};
 use crate::engine::build::key::CacheKey;
 
-/// A writer touches its staging folder more often than this.
+/// A staged file is written in less than this.
 const STAGING_AGE: Duration = Duration::from_mins(1);
 /// So many times the age where a dead writer cannot be told from a live one.
 const WITHOUT_LOCKS: u32 = 360;
@@ -70,7 +69,7 @@ pub struct Pruned {
     pub kept_entries: u64,
     /// Their bytes.
     pub kept_bytes: u64,
-    /// Staging folders of dead writers removed.
+    /// Staged files of dead writers removed.
     pub staging: u64,
     /// Quarantined entries removed.
     pub quarantined: u64,
@@ -98,19 +97,29 @@ impl Store {
         };
         let keys = self.keys()?;
         let mut all = self.in_shards(&keys, usage);
-        all.sort_unstable_by_key(|usage| (usage.used_unix_ns, usage.key));
+        let now = i128::from(now_unix_ms()) * 1_000_000;
+        // A stamp from the future says nothing: such an entry is the first to go.
+        let used = |usage: &Usage| {
+            if usage.used_unix_ns > now {
+                0
+            } else {
+                usage.used_unix_ns
+            }
+        };
+        all.sort_unstable_by_key(|usage| (used(usage), usage.key));
         let mut entries = all.len() as u64;
         let mut bytes = all.iter().fold(0u64, |sum, u| sum.saturating_add(u.bytes));
-        let now = i128::from(now_unix_ms()) * 1_000_000;
         let old = |usage: &Usage| {
-            let unused = u128::try_from(now - usage.used_unix_ns).unwrap_or(0);
+            // A stamp from the future says nothing of when it was used.
+            let unused = u128::try_from(now - usage.used_unix_ns).unwrap_or(u128::MAX);
             limits.max_age.is_some_and(|age| unused > age.as_nanos())
         };
         for usage in &all {
             if entries <= limits.max_entries && bytes <= limits.max_bytes && !old(usage) {
                 break;
             }
-            if dry_run || self.remove(&version, &usage.key)? {
+            // One that cannot be removed is no reason to keep the others.
+            if dry_run || self.remove(&usage.key).unwrap_or(false) {
                 entries -= 1;
                 bytes -= usage.bytes;
                 pruned.bytes += usage.bytes;
@@ -123,6 +132,9 @@ impl Store {
         if !dry_run {
             pruned.staging = sweep_staging(&version, STAGING_AGE);
             pruned.quarantined = sweep_quarantine(&version);
+            if !pruned.keys.is_empty() {
+                self.sweep_texts(&version, false)?;
+            }
             if let Ok(locks) = version.open(LOCKS) {
                 // What cannot be swept means nothing.
                 let _ = lock::sweep(&Arc::new(locks));
@@ -132,56 +144,32 @@ impl Store {
     }
 
     /// Removes one entry unless it is in use; says whether it is gone.
-    pub(super) fn remove(&self, version: &Dir, key: &CacheKey) -> Result<bool, CacheError> {
-        let hex = key.hex();
+    pub(super) fn remove(&self, key: &CacheKey) -> Result<bool, CacheError> {
         let claim = self.claim(key, &lock::Wait::none());
         if matches!(claim, lock::Claim::TimedOut) {
             return Ok(false);
         }
-        let Some(shard) = self.open_shard(&hex[..2])? else {
+        let Some(shard) = self.open_shard(&key.hex()[..2])? else {
             return Ok(true);
         };
-        let Ok(dir) = shard.open(&hex) else {
-            return Ok(shard.remove(&hex).is_ok());
-        };
-        if matches!(lock::try_exclusive(&dir), Ok(false)) {
-            return Ok(false);
-        }
-        let _held = lock::Release::later(&dir);
-        // Out of its name at once, so that nobody meets it half removed.
-        let staging = self.ensure(version, STAGING)?;
-        let name = format!("{}.{}", key.short(), unique());
-        match shard.rename(&hex, &staging, &name) {
-            Ok(()) => Ok(staging.remove(&name).is_ok()),
-            Err(rustix::io::Errno::NOENT) => Ok(true),
-            Err(errno) => Err(CacheError::Io {
-                action: "remove",
-                path: self.entry_path(key),
-                errno,
-            }),
-        }
+        let removed = shard.remove(&file_name(key));
+        removed
+            .map(|()| true)
+            .map_err(|errno| self.io("remove", key, errno))
     }
 }
 
-/// Sizes and stamp alone, without opening anything.
+/// Size and stamp alone, without opening anything.
 fn usage(shard: &Dir, key: &CacheKey) -> Option<Usage> {
-    let hex = key.hex();
-    shard.stat_of(&hex).ok()?;
-    let stat = |name: &str| shard.stat_of(&format!("{hex}/{name}")).ok();
-    let size = |stat: &Option<Stat>| stat.map_or(0, |s| u64::try_from(s.st_size).unwrap_or(0));
-    let manifest = stat(MANIFEST);
-    let payload: u64 = PAYLOAD.iter().map(|name| size(&stat(name))).sum();
+    let stat = shard.stat_of(&file_name(key)).ok()?;
     Some(Usage {
         key: *key,
-        bytes: payload + size(&manifest),
-        // An entry without a manifest is of no use: first to go.
-        used_unix_ns: manifest.map_or(0, |s| {
-            i128::from(s.st_mtime) * 1_000_000_000 + i128::from(s.st_mtime_nsec)
-        }),
+        bytes: u64::try_from(stat.st_size).unwrap_or(0),
+        used_unix_ns: i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec),
     })
 }
 
-/// Removes staging folders whose writer is dead and that are older than `age`.
+/// Removes staged files whose writer is dead and that are older than `age`.
 pub(super) fn sweep_staging(version: &Dir, age: Duration) -> u64 {
     let Ok(staging) = version.open(STAGING) else {
         return 0;
@@ -192,16 +180,15 @@ pub(super) fn sweep_staging(version: &Dir, age: Duration) -> u64 {
             let changed = u64::try_from(stat.st_mtime).unwrap_or(0);
             Duration::from_secs((now_unix_ms() / 1000).saturating_sub(changed))
         });
-        // A young one is not even tried: the lock would follow the folder to the
-        // name under which its writer is about to publish it.
+        // A young one is not even tried: its writer may be about to publish it.
         if age_of_folder < age {
             continue;
         }
-        let folder = staging.open(&name);
-        let dead = match folder.as_ref().map(lock::try_exclusive) {
+        let file = staging.open_file(&name);
+        let dead = match file.as_ref().map(|(file, _)| lock::try_exclusive(file)) {
             Ok(Ok(free)) => free,
             Ok(Err(_)) => age_of_folder >= age * WITHOUT_LOCKS,
-            // No folder: nothing of ours.
+            // No file: nothing of ours.
             Err(_) => true,
         };
         if dead && staging.remove(&name).is_ok() {

@@ -28,7 +28,7 @@ pub(super) fn subject_of(n: u32) -> CompileRequest {
     CompileRequest::new(RequestParts {
         preimage,
         family: "probe".into(),
-        constants: BTreeMap::new(),
+        constants: BTreeMap::from([("n".to_owned(), n.into())]),
         arch: Arch::DEFAULTS[1],
         options: vec![],
         toolchain,
