@@ -54,8 +54,13 @@ fn the_layer_without_regions_has_the_instructions_of_one_without_instrumentation
                 .expect("ran");
             succeeded(&output);
             let mut cubins = Vec::new();
-            below_of(cache.path(), "kernel.cubin", &mut cubins);
-            code(&fs_err::read(&cubins[0]).expect("cubin"))
+            cubins.extend(
+                jitc::engine::cache::Store::new(cache.path())
+                    .keys()
+                    .expect("keys"),
+            );
+            let entry = jitc::engine::cache::Store::new(cache.path()).read(&cubins[0]);
+            code(entry.expect("an entry").code())
         };
         let plain = plain.path().display().to_string();
         let (off, never) = (built(&[]), built(&["--templates", &plain]));

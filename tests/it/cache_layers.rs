@@ -126,7 +126,7 @@ fn a_tier_that_is_no_folder_serves_and_keeps() {
 fn what_dead_writers_left_and_old_quarantine_are_collected() {
     let root = filled(1);
     let store = root.store();
-    let version = root.path().join("v1");
+    let version = root.path().join("v2");
     let age = |folder: &str, minutes: u64| {
         let path = version.join(folder);
         fs_err::create_dir_all(&path).expect("folder");
