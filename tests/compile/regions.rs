@@ -1,7 +1,5 @@
 //! Timing of regions, compiled into the layer and out of it.
 
-use std::path::{Path, PathBuf};
-
 use crate::command::{jitc, succeeded};
 use crate::region_code::{code, code_of, without_timing};
 
@@ -99,16 +97,4 @@ fn opcodes(code: &[u8]) -> Vec<u16> {
     let mut all: Vec<u16> = code.chunks_exact(16).map(opcode).collect();
     all.sort_unstable();
     all
-}
-
-/// The files of a name below a folder.
-fn below_of(folder: &Path, name: &str, found: &mut Vec<PathBuf>) {
-    for entry in fs_err::read_dir(folder).expect("folder") {
-        let path = entry.expect("entry").path();
-        if path.is_dir() {
-            below_of(&path, name, found);
-        } else if path.ends_with(name) {
-            found.push(path);
-        }
-    }
 }

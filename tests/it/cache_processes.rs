@@ -97,7 +97,7 @@ enum Step {
     Clean(usize),
     Reopen(usize),
     /// Some file of the entry gets other bytes.
-    Damage(u32, usize),
+    Damage(u32),
     /// What writers that died left: a staging folder, a lock file.
     Litter(u32),
     /// Everything goes through a bundle into another folder, and that is used on.
@@ -112,7 +112,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (who.clone(), n.clone()).prop_map(|(w, n)| Step::Prune(w, n)),
         1 => who.clone().prop_map(Step::Clean),
         1 => who.clone().prop_map(Step::Reopen),
-        2 => (n.clone(), 0..5usize).prop_map(|(n, file)| Step::Damage(n, file)),
+        2 => n.clone().prop_map(Step::Damage),
         1 => n.prop_map(Step::Litter),
         1 => who.prop_map(Step::Move),
     ]

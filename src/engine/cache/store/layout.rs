@@ -12,11 +12,12 @@ use crate::engine::build::key::CacheKey;
 /// The number of the entry format; part of the path (`v2`), of the file and its manifest.
 pub const FORMAT: u32 = 2;
 /// Every entry's file begins so.
-pub const MAGIC: [u8; 8] = *b"JITCENTR";
+const MAGIC: [u8; 8] = *b"JITCENTR";
 /// Bytes of the header.
-pub const HEADER_LENGTH: usize = 160;
+pub(super) const HEADER_LENGTH: usize = 160;
 /// Code starts at a multiple of this, so that it can be mapped.
-pub const ALIGNMENT: u64 = 4096;
+const ALIGNMENT: u64 = PAGE as u64;
+const PAGE: usize = 4096;
 
 /// No honest file of an entry is longer.
 pub(in crate::engine::cache) const ENTRY_LIMIT: u64 = 256 << 20;
@@ -189,7 +190,6 @@ impl Header {
 /// All that lies before the code, verified: header, manifest, notes, padding.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Head<'a> {
-    pub(super) header: Header,
     pub(super) manifest: &'a [u8],
     pub(super) notes: &'a [u8],
 }
@@ -218,11 +218,7 @@ impl<'a> Head<'a> {
                 file: "the manifest".to_owned(),
             });
         }
-        Ok(Self {
-            header,
-            manifest,
-            notes,
-        })
+        Ok(Self { manifest, notes })
     }
 }
 
@@ -255,7 +251,7 @@ pub(super) fn assemble(
     bytes.extend_from_slice(&header.to_bytes(notes));
     bytes.extend_from_slice(manifest);
     bytes.extend_from_slice(notes);
-    let padded = bytes.len().next_multiple_of(4096);
+    let padded = bytes.len().next_multiple_of(PAGE);
     bytes.resize(padded, 0);
     for part in [code, source, log] {
         bytes.extend_from_slice(part);
@@ -280,7 +276,7 @@ mod tests {
 
     fn verify(bytes: &[u8]) -> Result<Header, Fault> {
         let header = Header::from_bytes(bytes, bytes.len() as u64)?;
-        Head::verify(header, bytes).map(|head| head.header)
+        Head::verify(header, bytes).map(|_| header)
     }
 
     #[test]
