@@ -1,5 +1,7 @@
 //! Timing of regions, compiled into the layer and out of it.
 
+use std::path::Path;
+
 use crate::command::{jitc, succeeded};
 use crate::region_code::{code, code_of, without_timing};
 
