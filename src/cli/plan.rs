@@ -101,9 +101,14 @@ impl Plan {
     }
 
     /// Lists what no tier has; 1 if there is any.
-    pub(super) fn check(&self, jit: &Jit, json: bool) -> ExitCode {
-        let missing = |request: &&Request| jit.cache().peek(request.request.key()).is_none();
-        let gaps: Vec<&Request> = self.requests.iter().filter(missing).collect();
+    pub(super) fn check(&self, jit: &Jit, json: bool) -> Result<ExitCode, Error> {
+        let mut gaps: Vec<&Request> = Vec::new();
+        for request in &self.requests {
+            let missing = jit.cache().peek(request.request.key()).is_none();
+            if missing && jit.stand_in(&request.spec)?.is_none() {
+                gaps.push(request);
+            }
+        }
         for Request { spec, request } in &gaps {
             if json {
                 output::json(
@@ -127,7 +132,7 @@ impl Plan {
         } else {
             output::line(format!("{requested} requested, {} missing", gaps.len()));
         }
-        ExitCode::from(u8::from(!gaps.is_empty()))
+        Ok(ExitCode::from(u8::from(!gaps.is_empty())))
     }
 
     /// Writes the receipt beside its place and renames it.
@@ -141,7 +146,10 @@ impl Plan {
         let mut receipt = Receipt::new(words.map(|w| w.to_string_lossy().into_owned()).collect());
         for (request, result) in self.requests.iter().zip(results) {
             match result {
-                Ok(warmed) => receipt.add(jit.cache(), &request.request, &warmed.provenance),
+                Ok(warmed) => {
+                    let loaded = warmed.stand_in.as_ref().unwrap_or(&request.request);
+                    receipt.add(jit.cache(), loaded, &warmed.provenance);
+                }
                 Err(error) => receipt.add_failure(&request.request, &error.to_string()),
             }
         }

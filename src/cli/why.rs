@@ -21,14 +21,21 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     for spec in super::specs(jit, &args::families(matches))? {
         let (request, _) = jit.describe(&spec)?;
         let answer = why(jit.cache().tiers(), &request);
-        all_hit &= matches!(answer, Why::Hit(_));
+        let stand_in = jit.stand_in(&spec)?;
+        all_hit &= stand_in.is_some() || matches!(answer, Why::Hit(_));
         if json {
             let mut object = json!({"key": request.key(), "family": request.family(),
                 "constants": request.constants(), "arch": request.arch()});
-            let (word, detail) = match &answer {
-                Why::Hit(tier) => ("hit", json!({"tier": tier})),
-                Why::Bad { tier, fault } => ("bad", json!({"tier": tier, "fault": fault.to_string()})),
-                Why::Miss(nearest) => ("miss", json!({"nearest": nearest})),
+            let (word, detail) = match (&stand_in, &answer) {
+                (Some(stand_in), _) => (
+                    "compatible",
+                    json!({"tier": stand_in.tier, "code": {"arch": stand_in.spec.arch(), "key": stand_in.request.key()}}),
+                ),
+                (None, Why::Hit(tier)) => ("hit", json!({"tier": tier})),
+                (None, Why::Bad { tier, fault }) => {
+                    ("bad", json!({"tier": tier, "fault": fault.to_string()}))
+                }
+                (None, Why::Miss(nearest)) => ("miss", json!({"nearest": nearest})),
             };
             object["answer"] = word.into();
             for (name, value) in detail.as_object().into_iter().flatten() {
@@ -38,6 +45,11 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             continue;
         }
         let requested = format!("{} {} {}", request.family(), spec.variant(), spec.arch());
+        if let Some(stand_in) = stand_in {
+            let (tier, arch, key) = (stand_in.tier, stand_in.spec.arch(), stand_in.request.key());
+            output::line(format!("hit ({tier}): {requested}: by code for {arch}: {key}"));
+            continue;
+        }
         match answer {
             Why::Hit(tier) => output::line(format!("hit ({tier}): {requested}: {}", request.key())),
             Why::Bad { tier, fault } => {

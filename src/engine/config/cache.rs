@@ -20,7 +20,30 @@ pub enum MissPolicy {
     Forbid,
 }
 
+/// Which archs' code answers a request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ArchMatch {
+    /// That of the requested arch.
+    #[default]
+    Exact,
+    /// Where that is missing, also that of another arch which every such GPU runs, unless
+    /// the family says that its bits depend on the arch.
+    Compatible,
+}
+
 impl Config {
+    /// Which archs' code answers a request.
+    pub fn arch_match(&self) -> Result<ArchMatch, ConfigError> {
+        let setting = self.text("arch_match");
+        let found = self::parsed("arch_match", setting, |text| match text {
+            "exact" => Ok(ArchMatch::Exact),
+            "compatible" => Ok(ArchMatch::Compatible),
+            _ => Err("expected exact or compatible".to_owned()),
+        });
+        Ok(found?.unwrap_or_default())
+    }
+
     /// Whether to load from folders that others can write to.
     pub fn cache_trust(&self) -> Result<bool, ConfigError> {
         self.switch("cache_trust")
@@ -166,6 +189,20 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "miss = `never` (environment variable JITC_MISS): expected compile, warn or forbid"
+        );
+    }
+
+    #[test]
+    fn an_arch_match_that_is_none_is_refused_with_its_origin() {
+        assert_eq!(config(&[]).arch_match().expect("match"), ArchMatch::Exact);
+        let compatible = config(&[("JITC_ARCH_MATCH", "compatible")]);
+        assert_eq!(compatible.arch_match().expect("match"), ArchMatch::Compatible);
+        let error = config(&[("JITC_ARCH_MATCH", "any")])
+            .check_values()
+            .expect_err("refused");
+        assert_eq!(
+            error.to_string(),
+            "arch_match = `any` (environment variable JITC_ARCH_MATCH): expected exact or compatible"
         );
     }
 

@@ -13,7 +13,7 @@ use crate::engine::build::compile::{Limits, WorkerChoice};
 use crate::engine::build::options;
 use crate::engine::build::render::RenderError;
 use crate::engine::cache::{Cache, CacheBuilder, Event, Receipt, Tier};
-use crate::engine::config::{Config, MissPolicy};
+use crate::engine::config::{ArchMatch, Config, MissPolicy};
 use crate::engine::request::template::{NOTICE, Registry, variable_of};
 
 /// What a [`Jit`] is made of.
@@ -22,6 +22,7 @@ pub struct JitBuilder {
     config: Config,
     cache: CacheBuilder,
     miss: Option<MissPolicy>,
+    arch_match: Option<ArchMatch>,
     receipt: Option<Receipt>,
     worker: Option<WorkerChoice>,
     registry: Option<Registry>,
@@ -34,6 +35,7 @@ impl Jit {
             config,
             cache: Cache::builder(),
             miss: None,
+            arch_match: None,
             receipt: None,
             worker: None,
             registry: None,
@@ -63,6 +65,12 @@ impl JitBuilder {
     /// What a miss may do, whatever `JITC_MISS` says.
     pub fn miss(mut self, policy: MissPolicy) -> Self {
         self.miss = Some(policy);
+        self
+    }
+
+    /// Which archs' code answers a request, whatever `JITC_ARCH_MATCH` says.
+    pub fn arch_match(mut self, arch_match: ArchMatch) -> Self {
+        self.arch_match = Some(arch_match);
         self
     }
 
@@ -122,6 +130,10 @@ impl JitBuilder {
             tracing::warn!("{passed_over}");
         }
         let policy = Policy::new(&config, self.miss, self.receipt)?;
+        let arch_match = match self.arch_match {
+            Some(arch_match) => arch_match,
+            None => config.arch_match()?,
+        };
         let worker = self.worker.unwrap_or_else(|| match config.program() {
             Some(program) => WorkerChoice::Program(program),
             None => WorkerChoice::Found,
@@ -157,6 +169,7 @@ impl JitBuilder {
         Ok(Jit {
             cache: cache.build(),
             policy,
+            arch_match,
             registry,
             config,
             identity: OnceLock::new(),

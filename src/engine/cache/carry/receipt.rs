@@ -149,7 +149,7 @@ impl Receipt {
     pub fn add(&mut self, cache: &Cache, request: &CompileRequest, provenance: &Provenance) {
         let kept = cache.peek(request.key());
         let outcome = match provenance {
-            Provenance::Hit(_) => Outcome::Hit,
+            Provenance::Hit(_) | Provenance::Compatible { .. } => Outcome::Hit,
             Provenance::Built => Outcome::Built,
             Provenance::BuiltUncached(reason) => Outcome::BuiltUncached(reason.clone()),
         };
