@@ -175,6 +175,7 @@ fn a_listener_is_told_of_every_step_in_order() {
                 Event::MemoryHit { .. } => "memory hit",
                 Event::Hit { .. } => "hit",
                 Event::Miss { .. } => "miss",
+                Event::Building { .. } => "building",
                 Event::Built { compile_us: 7, .. } => "built",
                 Event::Published { .. } => "published",
                 Event::Healed { .. } => "healed",
@@ -191,7 +192,7 @@ fn a_listener_is_told_of_every_step_in_order() {
     drop(jit.prepare(&spec(&jit, "8")).expect("rebuilt"));
     drop(jit.prepare(&spec(&jit, "8")).expect("a hit"));
     drop(jit.prepare(&spec(&jit, "2")).expect("built"));
-    let built = ["lookup", "miss", "built", "published"];
+    let built = ["lookup", "miss", "building", "built", "published"];
     let expected = [
         &built[..],
         &["memory hit", "healed"],
