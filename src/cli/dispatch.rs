@@ -61,6 +61,12 @@ pub(super) fn command(registry: &Registry) -> Command {
                 .long("explain")
                 .action(ArgAction::SetTrue)
                 .help("Show every variant that was looked at"),
+        )
+        .arg(
+            Arg::new("compile")
+                .long("compile")
+                .action(ArgAction::SetTrue)
+                .help("Compile what the cache does not have; else nothing is compiled or written, and its capacity is unknown"),
         );
     let command = args::constants(command, registry);
     match registry.get(FAMILY) {
@@ -90,7 +96,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         layer: number("layer").unwrap_or(0),
         decode_only: true,
     };
-    let explained = explain(jit, target, &policy, problem)?;
+    let explained = explain(jit, target, &policy, problem, matches.get_flag("compile"))?;
     if json {
         output::json(&choice_json(&explained, &policy));
     }
@@ -100,7 +106,20 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     if !json {
         print_choice(&explained);
     }
-    Ok(ExitCode::from(u8::from(explained.chosen().is_none())))
+    if explained.candidates.iter().any(|c| c.registers.is_none()) {
+        output::hints(&[hint(&explained)]);
+    }
+    Ok(ExitCode::from(u8::from(!explained.is_ready())))
+}
+
+/// What to do about variants that the cache does not have.
+fn hint(explained: &Explanation) -> String {
+    let missing = explained.candidates.iter().filter(|c| c.registers.is_none());
+    format!(
+        "{} of the {} variants are not in the cache: `jitc dispatch --compile` with the same request compiles them",
+        missing.count(),
+        explained.candidates.len()
+    )
 }
 
 fn choice_json(explained: &Explanation, policy: &Policy) -> serde_json::Value {
@@ -111,7 +130,7 @@ fn choice_json(explained: &Explanation, policy: &Policy) -> serde_json::Value {
         "layer": explained.problem.layer, "path": policy.path, "kind": chosen.map(|c| c.variant.kind),
         "family": chosen.map(|c| &c.spec.family().name), "variant": chosen.map(|c| c.spec.variant()),
         "wo_split": chosen.map(|c| &c.spec.constants()["wo_split"]).map(Value::to_json),
-        "origin": chosen.map(|c| c.origin),
+        "origin": chosen.map(|c| c.origin), "warmed": chosen.map(|c| c.registers.is_some()),
         "reason": explained.choice.reason.to_string()})
 }
 
@@ -128,6 +147,9 @@ fn print_choice(explained: &Explanation) {
     ));
     if let Some(c) = chosen {
         output::line(format!("wo_split {}", split(c)));
+        if c.registers.is_none() {
+            output::line("it is not in the cache");
+        }
     }
 }
 
@@ -139,6 +161,10 @@ fn split(candidate: &Candidate) -> String {
         Origin::Heuristic => "by rule",
     };
     format!("{}, {origin}", candidate.spec.constants()["wo_split"])
+}
+
+fn known_or_not(number: Option<u32>) -> String {
+    number.map_or_else(|| "unknown".to_owned(), |number| number.to_string())
 }
 
 fn print_candidates(explained: &Explanation, json: bool) {
@@ -155,18 +181,20 @@ fn print_candidates(explained: &Explanation, json: bool) {
     ];
     let mut rows = vec![titles.map(str::to_owned).to_vec()];
     for c in &explained.candidates {
-        let (blocks, fits) = (c.variant.grid_blocks(num_tokens), c.variant.fits(num_tokens));
+        let blocks = c.variant.grid_blocks(num_tokens);
+        let known = c.resident.is_some() || c.variant.kind == Kind::Lite;
+        let fits = known.then(|| c.variant.fits(num_tokens));
         let shared = c.spec.derived().get("shared_bytes").copied().unwrap_or(0);
         if json {
             output::json(&json!({"event": "candidate", "family": c.spec.family().name,
-                "variant": c.spec.variant(), "origin": c.origin, "blocks": blocks, "resident": c.variant.capacity,
+                "variant": c.spec.variant(), "origin": c.origin, "blocks": blocks, "resident": c.resident,
                 "registers": c.registers, "shared_bytes": shared, "tokens_per_pass": c.variant.tokens_per_pass,
                 // Its former name, for one release.
                 "tokens": c.variant.tokens_per_pass, "fits": fits}));
         }
         let resident = match c.variant.kind {
             Kind::Lite => "need not be".to_owned(),
-            Kind::Coop => c.variant.capacity.to_string(),
+            Kind::Coop => known_or_not(c.resident),
         };
         rows.push(vec![
             c.spec.family().name.clone(),
@@ -174,9 +202,14 @@ fn print_candidates(explained: &Explanation, json: bool) {
             split(c),
             blocks.to_string(),
             resident,
-            c.registers.to_string(),
+            known_or_not(c.registers),
             shared.to_string(),
-            if fits { "yes" } else { "no" }.to_owned(),
+            match fits {
+                Some(true) => "yes",
+                Some(false) => "no",
+                None => "unknown",
+            }
+            .to_owned(),
         ]);
     }
     if !json {

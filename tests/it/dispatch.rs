@@ -41,13 +41,24 @@ impl Compiler for Registers {
     }
 }
 
-/// What an H200 that is not here would run for so many tokens.
+/// What an H200 that is not here would run for so many tokens; compiles for it.
 fn step(
     cache: &Path,
     set: &[(&str, &str)],
     path: Option<&str>,
     layers: Option<&str>,
     num_tokens: u32,
+) -> Explanation {
+    explained(cache, set, path, layers, num_tokens, true)
+}
+
+fn explained(
+    cache: &Path,
+    set: &[(&str, &str)],
+    path: Option<&str>,
+    layers: Option<&str>,
+    num_tokens: u32,
+    compile: bool,
 ) -> Explanation {
     let constant = |(name, value): &(&str, &str)| FlagConstant {
         name: (*name).to_owned(),
@@ -69,7 +80,8 @@ fn step(
         layer: 4,
         decode_only: true,
     };
-    explain(&jit, Target::named("h200").expect("known"), &policy, problem).expect("explained")
+    let target = Target::named("h200").expect("known");
+    explain(&jit, target, &policy, problem, compile).expect("explained")
 }
 
 #[test]
@@ -94,6 +106,58 @@ fn dispatch_says_what_it_chose_and_why_without_a_gpu() {
     assert_eq!(separate.chosen().expect("chosen").variant.kind, Kind::Lite);
     let other_layers = step(dir.path(), &[split], None, Some("3,7"), 4);
     assert!(other_layers.chosen().is_none());
+}
+
+#[test]
+fn what_is_not_warmed_has_no_capacity_and_asking_changes_nothing() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let cache = dir.path().join("cache");
+    let set: Vec<_> = SMALL.into_iter().chain([("wo_split", "8")]).collect();
+    let asked = |path| explained(&cache, &set, path, None, 4, false);
+    let unknown = asked(None);
+    assert!(!cache.exists(), "asking wrote");
+    assert!(unknown.chosen().is_none() && !unknown.is_ready());
+    assert!(unknown.candidates.iter().all(|c| c.registers.is_none()));
+    let reason = unknown.choice.reason.to_string();
+    assert!(reason.starts_with("capacity unknown: "), "{reason}");
+    // Separate launches need no capacity; one that is not warmed is still not ready.
+    let separate = asked(Some("lite"));
+    assert!(separate.chosen().is_some() && !separate.is_ready());
+    // Once they are there, it says what it would have said on compiling them.
+    let compiled = step(&cache, &set, None, None, 4);
+    let warmed = asked(None);
+    assert!(warmed.is_ready());
+    assert_eq!(warmed.choice, compiled.choice);
+    let numbers =
+        |e: &Explanation| -> Vec<_> { e.candidates.iter().map(|c| (c.registers, c.resident)).collect() };
+    assert_eq!(numbers(&warmed), numbers(&compiled));
+}
+
+#[test]
+fn dispatch_answers_where_compiling_is_forbidden() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let run = |policy: &str, flags: &[&str]| {
+        let output = crate::command::jitc(dir.path())
+            .env("JITC_MISS", policy)
+            .args(["dispatch", "--device", "h200", "--explain", "--json"])
+            .args(flags)
+            .output()
+            .expect("ran");
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+        )
+    };
+    for policy in ["compile", "forbid"] {
+        let (code, text) = run(policy, &[]);
+        assert_eq!(code, Some(1), "{policy}: {text}");
+        assert!(
+            text.contains("capacity unknown") && text.contains(r#""registers":null"#),
+            "{text}"
+        );
+    }
+    // Asked to compile where that is forbidden it fails, as a load does.
+    assert_eq!(run("forbid", &["--compile"]).0, Some(2));
 }
 
 #[test]

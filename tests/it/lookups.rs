@@ -82,9 +82,10 @@ fn asking_judges_every_state_as_a_load_does_and_writes_nothing() {
             spoil(&root, &entry);
             let path = dir.path().join("receipt.json");
             fs_err::write(&path, receipt.to_bytes()).expect("written");
-            let policy = match required {
-                true => ("JITC_REQUIRE_RECEIPT", path.to_str().expect("a path")),
-                false => ("JITC_MISS", "forbid"),
+            let policy = if required {
+                ("JITC_REQUIRE_RECEIPT", path.to_str().expect("a path"))
+            } else {
+                ("JITC_MISS", "forbid")
             };
             let first = dir.path().join("first");
             let first = ("JITC_CACHE_RO", first.to_str().expect("a path"));

@@ -1,14 +1,20 @@
 //! What would run, of all variants that the settings ask for, and why.
 //!
 //! Invariant: with a GPU that is not here nothing is asked of a driver, and what does not
-//! fit is a candidate all the same, with nothing resident.
+//! fit is a candidate all the same, with nothing resident. Nothing is written or compiled
+//! unless that is asked for, and nothing is made up of what the cache does not have.
 
-use super::{Choice, Layers, Path, Policy, Problem, Variant, select};
+use std::sync::Arc;
+
+use super::{Choice, Layers, Path, Policy, Problem, Reason, Variant, select};
+use crate::engine::build::artifact::Artifact;
+use crate::engine::cache::Judged;
 use crate::engine::config::Config;
-use crate::engine::jit::Jit;
+use crate::engine::jit::{Error, Jit};
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
 use crate::engine::run::device::{Context, Device};
+use crate::engine::run::load::LoadedKernel;
 use crate::engine::run::occupancy::{KNOWN_DEVICES, capacity, known_device};
 use crate::families::decode_layer::tune::{lay_out, set_geometry};
 use crate::families::decode_layer::{FAMILY, asked_launches};
@@ -47,14 +53,23 @@ impl Target {
     }
 
     /// Blocks of a kernel that are resident at once; the driver's own number where the
-    /// GPU is here.
-    fn resident(&self, jit: &Jit, spec: &KernelSpec, registers: u32) -> Result<u32, MeasureError> {
+    /// GPU is here. `None` where there is no artifact to tell.
+    fn resident(&self, spec: &KernelSpec, artifact: Option<&Artifact>) -> Result<Option<u32>, MeasureError> {
         let number = |name: &str| spec.number(name).unwrap_or(0);
         let shared = number("shared_bytes");
-        Ok(match &self.context {
-            _ if shared > self.device.shared_mem_per_block => 0,
-            Some(context) => jit.load(spec, context)?.entries()[0].capacity,
-            None => capacity(&self.device, registers, number("launch_threads"), shared),
+        Ok(match (&self.context, artifact) {
+            _ if shared > self.device.shared_mem_per_block => Some(0),
+            (_, None) => None,
+            (Some(context), Some(artifact)) => {
+                let kernel = LoadedKernel::load(context, spec, artifact).map_err(Error::Load)?;
+                kernel.entries().first().map(|entry| entry.capacity)
+            }
+            (None, Some(artifact)) => Some(capacity(
+                &self.device,
+                artifact.registers(),
+                number("launch_threads"),
+                shared,
+            )),
         })
     }
 }
@@ -93,10 +108,13 @@ pub struct Candidate {
     pub spec: KernelSpec,
     /// Where its `wo_split` comes from.
     pub origin: Origin,
-    /// What dispatch chooses by.
+    /// What dispatch chooses by; its capacity is 0 where it is unknown.
     pub variant: Variant,
-    /// Registers a thread, the most of its kernels.
-    pub registers: u32,
+    /// Blocks that are resident on the whole GPU at once; `None` where the cache does not
+    /// have the variant.
+    pub resident: Option<u32>,
+    /// Registers a thread, the most of its kernels; `None` where the cache does not have it.
+    pub registers: Option<u32>,
 }
 
 /// What a step would run.
@@ -118,27 +136,65 @@ impl Explanation {
     pub fn chosen(&self) -> Option<&Candidate> {
         self.choice.variant.map(|at| &self.candidates[at])
     }
+
+    /// Whether a variant was chosen that a load would find.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.chosen().is_some_and(|c| c.registers.is_some())
+    }
 }
 
 /// Chooses for a step among every variant that the settings ask for, laid out as was set,
-/// measured, or by rule. Compiles what the cache lacks, for the registers that they use.
+/// measured, or by rule. Registers and capacity are those of the artifacts that a load
+/// would find; `compile` makes the others, else the choice is [`Reason::Unknown`] where it
+/// depends on one of them.
+///
+/// # Errors
+/// Reading settings, laying out, and with `compile` whatever [`Jit::prepare`] says.
 pub fn explain(
     jit: &Jit,
     target: Target,
     policy: &Policy,
     problem: Problem,
+    compile: bool,
 ) -> Result<Explanation, MeasureError> {
-    let candidates = candidates(jit, &target, problem.num_tokens)?;
-    let variants: Vec<Variant> = candidates.iter().map(|c| c.variant).collect();
+    let candidates = candidates(jit, &target, problem.num_tokens, compile)?;
     Ok(Explanation {
-        choice: select(&variants, policy, &problem),
+        choice: choice(&candidates, policy, &problem),
         device: target.device,
         problem,
         candidates,
     })
 }
 
-fn candidates(jit: &Jit, target: &Target, num_tokens: u32) -> Result<Vec<Candidate>, MeasureError> {
+/// What is chosen whatever the unknown capacities are, if one choice is.
+fn choice(candidates: &[Candidate], policy: &Policy, problem: &Problem) -> Choice {
+    let with = |unknown: u32| {
+        let variants = candidates.iter().map(|c| Variant {
+            capacity: c.resident.unwrap_or(unknown),
+            ..c.variant
+        });
+        select(&variants.collect::<Vec<_>>(), policy, problem)
+    };
+    let (none, all) = (with(0), with(u32::MAX));
+    if none == all {
+        return none;
+    }
+    Choice {
+        variant: None,
+        reason: Reason::Unknown {
+            missing: candidates.iter().filter(|c| c.resident.is_none()).count(),
+            of: candidates.len(),
+        },
+    }
+}
+
+fn candidates(
+    jit: &Jit,
+    target: &Target,
+    num_tokens: u32,
+    compile: bool,
+) -> Result<Vec<Candidate>, MeasureError> {
     let device = &target.device;
     let arch = Arch::of_device(device.major, device.minor);
     let record = jit.config().cache_dir();
@@ -149,14 +205,22 @@ fn candidates(jit: &Jit, target: &Target, num_tokens: u32) -> Result<Vec<Candida
     let mut all = Vec::new();
     for asked in asked_launches(jit, arch)? {
         let (spec, origin) = lay_out(&record, device, &asked, num_tokens, &set)?;
-        let registers = jit.prepare(&spec)?.fetched.artifact.registers();
-        let resident = target.resident(jit, &spec, registers)?;
-        if let Some(variant) = Variant::of(&spec, resident) {
+        let artifact = if compile {
+            Some(jit.prepare(&spec)?.fetched.artifact)
+        } else {
+            match jit.judge(&spec)?.1 {
+                Judged::Hit { entry, .. } => Some(Arc::new(entry.into_artifact())),
+                _ => None,
+            }
+        };
+        let resident = target.resident(&spec, artifact.as_deref())?;
+        if let Some(variant) = Variant::of(&spec, resident.unwrap_or(0)) {
             all.push(Candidate {
                 spec,
                 origin,
                 variant,
-                registers,
+                resident,
+                registers: artifact.map(|artifact| artifact.registers()),
             });
         }
     }

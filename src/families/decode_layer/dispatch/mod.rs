@@ -120,6 +120,13 @@ pub enum Reason {
     },
     /// Nothing: no variant of the path was prepared.
     NotPrepared,
+    /// Nothing: what would be chosen depends on variants that the cache does not have.
+    Unknown {
+        /// How many those are.
+        missing: usize,
+        /// Of how many.
+        of: usize,
+    },
 }
 
 impl fmt::Display for Reason {
@@ -144,6 +151,11 @@ impl fmt::Display for Reason {
                 "cooperative was forced, and its grid of {blocks} blocks is over the {capacity} that are resident at once"
             ),
             Self::NotPrepared => f.write_str("no variant of that path was prepared"),
+            Self::Unknown { missing, of } => write!(
+                f,
+                "capacity unknown: {missing} of the {of} variants are not in the cache, and their registers say how \
+                 many blocks are resident at once"
+            ),
         }
     }
 }
