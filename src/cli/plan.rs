@@ -148,7 +148,7 @@ impl Plan {
         let mut receipt = Receipt::new(words.map(|w| w.to_string_lossy().into_owned()).collect());
         for (request, result) in self.requests.iter().zip(results) {
             match result {
-                Ok(warmed) => receipt.add(jit.cache(), &request.request, &warmed.provenance),
+                Ok(warmed) => receipt.add(jit.cache(), &warmed.request, &warmed.provenance),
                 Err(error) => receipt.add_failure(&request.request, &error.to_string()),
             }
         }

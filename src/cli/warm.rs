@@ -14,6 +14,7 @@ use serde_json::json;
 use super::gpus::{driver_too_old, newer_driver};
 use super::plan::{self, Plan, Request};
 use super::{Answer, args, interrupt, output};
+use crate::engine::build::request::CompileRequest;
 use crate::engine::cache::Provenance;
 use crate::engine::jit::{Error, Jit, Jobs, Prepared, Progress};
 use crate::engine::request::spec::KernelSpec;
@@ -24,6 +25,7 @@ use crate::engine::run::device;
 /// What is left of a variant when it is done: not its artifact, of which there may be
 /// thousands.
 pub(super) struct Warmed {
+    pub(super) request: CompileRequest,
     pub(super) provenance: Provenance,
     registers: u32,
     spill_bytes: u32,
@@ -36,6 +38,7 @@ impl Warmed {
     fn of(prepared: &Prepared) -> Self {
         let artifact = &prepared.fetched.artifact;
         Self {
+            request: prepared.request.clone(),
             provenance: prepared.fetched.provenance.clone(),
             registers: artifact.registers(),
             spill_bytes: artifact.spill_bytes(),
@@ -296,7 +299,7 @@ fn heading() -> Vec<String> {
     .to_vec()
 }
 
-fn row(Request { spec, request }: &Request, warmed: &Warmed) -> Vec<String> {
+fn row(Request { spec, .. }: &Request, warmed: &Warmed) -> Vec<String> {
     let how = match &warmed.provenance {
         Provenance::BuiltUncached(reason) => format!("built, not kept: {reason}"),
         other => other.label().to_owned(),
@@ -305,7 +308,7 @@ fn row(Request { spec, request }: &Request, warmed: &Warmed) -> Vec<String> {
         spec.family().name.clone(),
         spec.variant(),
         spec.arch().to_string(),
-        request.key().short(),
+        warmed.request.key().short(),
         how,
         format!("{:.1}", warmed.compile_ms),
         warmed.registers.to_string(),

@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+pub use compile::ToolchainChoice;
 pub use cache::{MissPolicy, parse_age, parse_bytes};
 pub use effective::Effective;
 pub use env_file::EnvFile;
@@ -292,6 +293,7 @@ impl Config {
         self.lock_timeout()?;
         self.miss()?;
         self.offline()?;
+        self.toolchain()?;
         self.check_templates()
     }
 

@@ -13,7 +13,7 @@ use crate::engine::build::compile::{Limits, WorkerChoice};
 use crate::engine::build::options;
 use crate::engine::build::render::RenderError;
 use crate::engine::cache::{Cache, CacheBuilder, Event, Receipt, Tier};
-use crate::engine::config::{Config, MissPolicy};
+use crate::engine::config::{Config, MissPolicy, Source, ToolchainChoice};
 use crate::engine::request::template::{NOTICE, Registry, variable_of};
 
 /// What a [`Jit`] is made of.
@@ -25,6 +25,7 @@ pub struct JitBuilder {
     receipt: Option<Receipt>,
     worker: Option<WorkerChoice>,
     registry: Option<Registry>,
+    toolchain: Option<ToolchainChoice>,
 }
 
 impl Jit {
@@ -37,6 +38,7 @@ impl Jit {
             receipt: None,
             worker: None,
             registry: None,
+            toolchain: None,
         }
     }
 }
@@ -63,6 +65,12 @@ impl JitBuilder {
     /// What a miss may do, whatever `JITC_MISS` says.
     pub fn miss(mut self, policy: MissPolicy) -> Self {
         self.miss = Some(policy);
+        self
+    }
+
+    /// Which compiler's identity lookups ask for, whatever `JITC_TOOLCHAIN` says.
+    pub fn toolchain(mut self, choice: ToolchainChoice) -> Self {
+        self.toolchain = Some(choice);
         self
     }
 
@@ -122,6 +130,10 @@ impl JitBuilder {
             tracing::warn!("{passed_over}");
         }
         let policy = Policy::new(&config, self.miss, self.receipt)?;
+        let asks_for = match self.toolchain {
+            Some(choice) => Some((choice, Source::Api)),
+            None => config.toolchain()?.zip(config.source_of("toolchain")),
+        };
         let worker = self.worker.unwrap_or_else(|| match config.program() {
             Some(program) => WorkerChoice::Program(program),
             None => WorkerChoice::Found,
@@ -160,6 +172,8 @@ impl JitBuilder {
             registry,
             config,
             identity: OnceLock::new(),
+            asks_for,
+            of_version: OnceLock::new(),
             toolchain: Mutex::new(None),
             worker,
             limits,

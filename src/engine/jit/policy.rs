@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Error;
 use super::trace::Trace;
 use crate::engine::build::request::CompileRequest;
-use crate::engine::cache::{Cache, Drift, Fetched, Judged, Receipt, ReceiptError};
+use crate::engine::cache::{Drift, Receipt, ReceiptError};
 use crate::engine::config::{Config, MissPolicy, Source};
 use crate::engine::regular_file::{self, MAX_RECORDS};
 use crate::engine::request::spec::KernelSpec;
@@ -43,49 +43,35 @@ impl Policy {
         })
     }
 
-    /// The artifact, where a policy forbids compiling; `None` where it may.
-    pub(super) fn without_compiling(
-        &self,
-        cache: &Cache,
-        spec: &KernelSpec,
-        request: &CompileRequest,
-    ) -> Result<Option<Fetched>, Error> {
-        if let Some(receipt) = self.receipt()? {
-            let listed = cache.lookup_listed(request.key(), &receipt);
-            return listed.map(Some).map_err(|drift| Error::Drift {
-                drift: explained(drift, spec, &receipt),
+    /// Whether a miss may not compile, receipt or none.
+    pub(super) fn forbids(&self) -> bool {
+        self.miss == MissPolicy::Forbid
+    }
+
+    /// Why a request that no tier has, or that drifts from the receipt, is refused.
+    pub(super) fn refusal(&self, spec: &KernelSpec, request: &CompileRequest, drift: Option<Drift>) -> Error {
+        let drift = drift.map(|drift| self.explained(drift, spec));
+        match drift {
+            Some(Ok(drift)) => Error::Drift {
+                drift,
                 variant: variant(spec),
                 arch: spec.arch(),
-            });
-        }
-        if self.miss != MissPolicy::Forbid {
-            return Ok(None);
-        }
-        match cache.lookup(request.key()) {
-            Some(found) => Ok(Some(found)),
-            None => Err(Error::Forbidden {
+            },
+            Some(Err(error)) => error,
+            None => Error::Forbidden {
                 key: *request.key(),
                 variant: variant(spec),
                 arch: spec.arch(),
                 command: self.warm_command(spec),
-            }),
+            },
         }
     }
 
-    /// What [`without_compiling`](Self::without_compiling) would find, or a request that may
-    /// compile; fails where neither could look.
-    pub(super) fn judge(
-        &self,
-        cache: &Cache,
-        spec: &KernelSpec,
-        request: &CompileRequest,
-    ) -> Result<Judged, Error> {
-        let Some(receipt) = self.receipt()? else {
-            return Ok(cache.judge(request.key(), None));
-        };
-        Ok(match cache.judge(request.key(), Some(&receipt)) {
-            Judged::Refused(drift) => Judged::Refused(explained(drift, spec, &receipt)),
-            other => other,
+    /// A key that is missing because the family had another name is said to be so.
+    pub(super) fn explained(&self, drift: Drift, spec: &KernelSpec) -> Result<Drift, Error> {
+        Ok(match self.receipt()? {
+            Some(receipt) => explained(drift, spec, &receipt),
+            None => drift,
         })
     }
 
@@ -101,7 +87,7 @@ impl Policy {
     }
 
     /// Read once; what the program gave holds over what the settings name.
-    fn receipt(&self) -> Result<Option<Arc<Receipt>>, Error> {
+    pub(super) fn receipt(&self) -> Result<Option<Arc<Receipt>>, Error> {
         let mut held = self.receipt.lock().unwrap_or_else(PoisonError::into_inner);
         if let (None, Some((path, origin))) = (&*held, &self.required) {
             let unreadable = |source: ReceiptError| Error::Receipt {

@@ -15,6 +15,7 @@ use crate::engine::cache::store::entry::{Entry, Manifest};
 use crate::engine::cache::store::error::CacheError;
 use crate::engine::cache::store::read::Load;
 use crate::engine::cache::tier::{Tier, TierName};
+use crate::engine::request::target::ToolchainIdentity;
 
 /// A bundle from `include_bytes!`, or one that a program read itself.
 ///
@@ -25,6 +26,7 @@ pub struct Embedded {
     name: TierName,
     bytes: Cow<'static, [u8]>,
     index: OnceLock<Option<Range<usize>>>,
+    toolchains: OnceLock<Vec<ToolchainIdentity>>,
 }
 
 impl Embedded {
@@ -35,6 +37,7 @@ impl Embedded {
             name: TierName::new("embedded"),
             bytes: bytes.into(),
             index: OnceLock::new(),
+            toolchains: OnceLock::new(),
         }
     }
 
@@ -87,6 +90,20 @@ impl Tier for Embedded {
             Err(BundleError::Entry { fault, .. }) => Load::Bad(fault),
             Err(e) => Load::Unavailable(CacheError::Tier(e.to_string())),
         }
+    }
+
+    /// Reads every entry, once.
+    fn toolchains(&self) -> Vec<ToolchainIdentity> {
+        let named = || {
+            let mut named = Vec::new();
+            self.visit(&mut |manifest| {
+                if !named.contains(&manifest.toolchain) {
+                    named.push(manifest.toolchain);
+                }
+            });
+            named
+        };
+        self.toolchains.get_or_init(named).clone()
     }
 
     fn visit(&self, each: &mut dyn FnMut(Manifest)) {
