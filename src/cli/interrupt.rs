@@ -41,11 +41,15 @@ fn is_first_process() -> bool {
     std::process::id() == 1
 }
 
-/// Waits on a thread of its own. Where none can be made, signals do what they do by
-/// default, and end a first process all the same.
+/// Waits on a thread of its own, from before this returns. Where none can be made,
+/// signals do what they do by default, and end a first process all the same.
 fn handle_signals() {
-    let wait = || {
-        let Ok(mut signals) = Signals::new(ENDING) else {
+    let (registered, wait_for) = std::sync::mpsc::channel();
+    let wait = move || {
+        let signals = Signals::new(ENDING);
+        // The receiver waits: it is there.
+        let _ = registered.send(());
+        let Ok(mut signals) = signals else {
             return;
         };
         let Some(signal) = signals.forever().next() else {
@@ -64,7 +68,10 @@ fn handle_signals() {
         low_level::exit(128 + signal);
     };
     // In the thread: a handler that nobody listens to would swallow the signal.
-    if std::thread::Builder::new().spawn(wait).is_err() && is_first_process() {
+    if std::thread::Builder::new().spawn(wait).is_ok() {
+        // What follows may be interrupted at once. A thread that ended has sent.
+        let _ = wait_for.recv();
+    } else if is_first_process() {
         for signal in ENDING {
             let always = Arc::new(AtomicBool::new(true));
             let _ = flag::register_conditional_shutdown(signal, 128 + signal, always);

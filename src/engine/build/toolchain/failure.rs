@@ -58,7 +58,7 @@ pub(super) fn forget(root: &Path) {
     let _ = fs_err::remove_file(root.join(FAILED));
 }
 
-/// When this process was started; now, where the system does not say.
+/// When this process was started, at the latest; now, where the system does not say.
 pub(super) fn process_started() -> SystemTime {
     let now = SystemTime::now();
     running_for().and_then(|age| now.checked_sub(age)).unwrap_or(now)
@@ -76,9 +76,11 @@ fn running_for() -> Option<Duration> {
         .parse()
         .ok()?;
     let second = rustix::param::clock_ticks_per_second();
-    let started = Duration::from_millis(ticks.checked_mul(1000)?.checked_div(second)?);
+    // Ticks are rounded down: it began before the next one. Else a failure of the same
+    // tick, of who came before, would be taken for this process's.
+    let started = Duration::from_millis((ticks + 1).checked_mul(1000)?.checked_div(second)?);
     let now = Duration::try_from(rustix::time::clock_gettime(ClockId::Boottime)).ok()?;
-    now.checked_sub(started)
+    Some(now.saturating_sub(started))
 }
 
 #[cfg(test)]
@@ -106,7 +108,7 @@ mod tests {
     fn a_process_knows_when_it_was_started() {
         let started = process_started();
         assert!(running_for().is_some(), "/proc/self/stat was not understood");
-        assert!(started < SystemTime::now());
+        assert!(started <= SystemTime::now());
         let boot = SystemTime::now() - Duration::from_hours(24 * 365 * 20);
         assert!(started > boot);
     }
