@@ -9,7 +9,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DriverError};
-use jitc::engine::config::{Config, Environment, Flags, MissPolicy};
+use jitc::engine::config::{Config, Environment, Flags};
 use jitc::engine::jit::Jit;
 use jitc::engine::request::spec::KernelSpec;
 use jitc::engine::request::target::Arch;
@@ -34,10 +34,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let here = context.as_ref().map(|c| c.device().clone());
     let device = here.or_else(|| known_device("h200")).ok_or("no device")?;
     let arch = Arch::of_device(device.major, device.minor);
-    let config = || Config::load(Flags::default(), Environment::capture());
 
     // Start: everything that may be launched is made now, or found in the cache.
-    let jit = Jit::new(config()?)?;
+    let jit = Jit::new(Config::load(Flags::default(), Environment::capture())?)?;
     let (mut specs, mut variants) = (Vec::new(), Vec::new());
     // What `jitc tune` found on this GPU, else the rule.
     let record = (jit.config().cache_dir()).map_or_else(Record::default, |dir| {
@@ -61,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         variants.push(Variant::of(spec, resident).ok_or("a decode layer")?);
     }
     // From here on a miss is an error, not a pause of seconds.
-    let jit = Jit::builder(config()?).miss(MissPolicy::Forbid).build()?;
+    jit.forbid();
     let policy = Policy {
         max_tokens: MAX_TOKENS.try_into()?,
         ..Policy::default()

@@ -1,4 +1,5 @@
-//! `jitc dispatch`: which variant a decode step would run, and why. Needs no GPU.
+//! `jitc dispatch`: which variant a decode step would run, and why. Needs no GPU, and changes
+//! nothing unless it is told to compile.
 
 use std::process::ExitCode;
 
@@ -13,7 +14,7 @@ use crate::engine::request::template::Registry;
 use crate::engine::run::occupancy::KNOWN_DEVICES;
 use crate::families::decode_layer::FAMILY;
 use crate::families::decode_layer::dispatch::{
-    Candidate, Explanation, Kind, Policy, Problem, Target, explain,
+    Candidate, Explanation, Kind, Missing, Policy, Problem, Target, explain,
 };
 use crate::measure::MeasureError;
 use crate::measure::tune::Origin;
@@ -57,6 +58,14 @@ pub(super) fn command(registry: &Registry) -> Command {
                 .help("Rows of the workspace"),
         )
         .arg(
+            Arg::new("compile")
+                .long("compile")
+                .action(ArgAction::SetTrue)
+                .help(
+                    "Compile into the cache what it lacks, for its registers [default: say what is unknown]",
+                ),
+        )
+        .arg(
             Arg::new("explain")
                 .long("explain")
                 .action(ArgAction::SetTrue)
@@ -90,7 +99,12 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         layer: number("layer").unwrap_or(0),
         decode_only: true,
     };
-    let explained = explain(jit, target, &policy, problem)?;
+    let missing = if matches.get_flag("compile") {
+        Missing::Compile
+    } else {
+        Missing::Report
+    };
+    let explained = explain(jit, target, &policy, problem, missing)?;
     if json {
         output::json(&choice_json(&explained, &policy));
     }
@@ -100,7 +114,23 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     if !json {
         print_choice(&explained);
     }
-    Ok(ExitCode::from(u8::from(explained.chosen().is_none())))
+    for lacking in explained.lacking() {
+        output::note(note_of(jit, lacking));
+    }
+    let answered = explained.chosen().is_some_and(|c| c.registers.is_some());
+    Ok(ExitCode::from(u8::from(!answered)))
+}
+
+/// What to do about a kernel that a load would not find.
+fn note_of(jit: &Jit, candidate: &Candidate) -> String {
+    let name = format!("{} {}", candidate.spec.family().name, candidate.spec.variant());
+    match &candidate.refused {
+        Some(drift) => format!("{name} is refused, as a receipt is required: {drift}"),
+        None => format!(
+            "{name} is not in the cache: `{}` would warm it, and so would --compile",
+            jit.warm_command(&candidate.spec)
+        ),
+    }
 }
 
 fn choice_json(explained: &Explanation, policy: &Policy) -> serde_json::Value {
@@ -111,7 +141,7 @@ fn choice_json(explained: &Explanation, policy: &Policy) -> serde_json::Value {
         "layer": explained.problem.layer, "path": policy.path, "kind": chosen.map(|c| c.variant.kind),
         "family": chosen.map(|c| &c.spec.family().name), "variant": chosen.map(|c| c.spec.variant()),
         "wo_split": chosen.map(|c| &c.spec.constants()["wo_split"]).map(Value::to_json),
-        "origin": chosen.map(|c| c.origin),
+        "origin": chosen.map(|c| c.origin), "cached": chosen.map(|c| c.registers.is_some()),
         "reason": explained.choice.reason.to_string()})
 }
 
@@ -155,18 +185,21 @@ fn print_candidates(explained: &Explanation, json: bool) {
     ];
     let mut rows = vec![titles.map(str::to_owned).to_vec()];
     for c in &explained.candidates {
-        let (blocks, fits) = (c.variant.grid_blocks(num_tokens), c.variant.fits(num_tokens));
+        let blocks = c.variant.grid_blocks(num_tokens);
+        let known = c.variant.kind == Kind::Lite || c.resident.is_some();
+        let fits = known.then(|| c.variant.fits(num_tokens));
+        let or_unknown = |number: Option<u32>| number.map_or("unknown".to_owned(), |n| n.to_string());
         let shared = c.spec.derived().get("shared_bytes").copied().unwrap_or(0);
         if json {
             output::json(&json!({"event": "candidate", "family": c.spec.family().name,
-                "variant": c.spec.variant(), "origin": c.origin, "blocks": blocks, "resident": c.variant.capacity,
+                "variant": c.spec.variant(), "origin": c.origin, "blocks": blocks, "resident": c.resident,
                 "registers": c.registers, "shared_bytes": shared, "tokens_per_pass": c.variant.tokens_per_pass,
                 // Its former name, for one release.
                 "tokens": c.variant.tokens_per_pass, "fits": fits}));
         }
         let resident = match c.variant.kind {
             Kind::Lite => "need not be".to_owned(),
-            Kind::Coop => c.variant.capacity.to_string(),
+            Kind::Coop => or_unknown(c.resident),
         };
         rows.push(vec![
             c.spec.family().name.clone(),
@@ -174,9 +207,10 @@ fn print_candidates(explained: &Explanation, json: bool) {
             split(c),
             blocks.to_string(),
             resident,
-            c.registers.to_string(),
+            or_unknown(c.registers),
             shared.to_string(),
-            if fits { "yes" } else { "no" }.to_owned(),
+            fits.map_or("unknown", |fits| if fits { "yes" } else { "no" })
+                .to_owned(),
         ]);
     }
     if !json {

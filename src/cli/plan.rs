@@ -17,7 +17,7 @@ use super::warm::Warmed;
 use crate::engine::atomic_file::write_atomically;
 use crate::engine::build::key::CacheKey;
 use crate::engine::build::request::CompileRequest;
-use crate::engine::cache::Receipt;
+use crate::engine::cache::{Judged, Receipt, passed_over};
 use crate::engine::config::{Config, Setting, Source};
 use crate::engine::jit::{Error, Jit, TraceLine, read_trace};
 use crate::engine::request::matrix::Matrix;
@@ -100,34 +100,44 @@ impl Plan {
         Ok(Self { requests, skipped })
     }
 
-    /// Lists what no tier has; 1 if there is any.
-    pub(super) fn check(&self, jit: &Jit, json: bool) -> ExitCode {
-        let missing = |request: &&Request| jit.cache().peek(request.request.key()).is_none();
-        let gaps: Vec<&Request> = self.requests.iter().filter(missing).collect();
-        for Request { spec, request } in &gaps {
+    /// Lists what a load would not find, and why; 1 if there is any.
+    pub(super) fn check(&self, jit: &Jit, json: bool) -> Result<ExitCode, Error> {
+        let (mut gaps, mut why_passed_over) = (0, BTreeSet::new());
+        for Request { spec, .. } in &self.requests {
+            let (request, judged) = jit.judge(spec)?;
+            let (word, reason) = match judged {
+                Judged::Hit { .. } => continue,
+                Judged::Bad { tier, fault } => ("bad", Some(format!("{tier}: {fault}"))),
+                Judged::Refused(drift) => ("refused", Some(format!("as a receipt is required: {drift}"))),
+                _ => ("missing", None),
+            };
+            gaps += 1;
+            why_passed_over.extend(passed_over(jit.cache().tiers(), request.key()));
             if json {
                 output::json(
                     &json!({"event": "gap", "family": request.family(), "constants": request.constants(),
-                    "arch": request.arch(), "key": request.key()}),
+                    "arch": request.arch(), "key": request.key(), "answer": word, "reason": reason}),
                 );
             } else {
                 let (family, variant) = (request.family(), spec.variant());
                 output::line(format!(
-                    "missing: {family} {variant} {}: {}",
+                    "{word}: {family} {variant} {}: {}{}",
                     request.arch(),
-                    request.key()
+                    request.key(),
+                    reason.map_or_else(String::new, |reason| format!(" ({reason})"))
                 ));
             }
         }
+        why_passed_over.iter().for_each(output::note);
         let requested = self.requests.len();
         if json {
             output::json(&json!({"event": "summary", "requested": requested,
                 // Its former name, for one release.
-                "asked": requested, "missing": gaps.len()}));
+                "asked": requested, "missing": gaps}));
         } else {
-            output::line(format!("{requested} requested, {} missing", gaps.len()));
+            output::line(format!("{requested} requested, {gaps} missing"));
         }
-        ExitCode::from(u8::from(!gaps.is_empty()))
+        Ok(ExitCode::from(u8::from(gaps > 0)))
     }
 
     /// Writes the receipt beside its place and renames it.

@@ -84,7 +84,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         ));
     }
     if matches.get_flag("check") {
-        return Ok(plan.check(jit, json));
+        return Ok(plan.check(jit, json)?);
     }
     let jobs = match jit.config().jobs()? {
         Some(jobs) => NonZeroUsize::new(jobs).map_or(Jobs::Auto, Jobs::Count),

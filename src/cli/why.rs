@@ -6,7 +6,7 @@ use clap::{ArgMatches, Command};
 use serde_json::json;
 
 use super::{Answer, args, output};
-use crate::engine::cache::{Why, why};
+use crate::engine::cache::{Why, passed_over};
 use crate::engine::jit::Jit;
 use crate::engine::request::template::Registry;
 
@@ -19,8 +19,8 @@ pub(super) fn command(registry: &Registry) -> Command {
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     let mut all_hit = true;
     for spec in super::specs(jit, &args::families(matches))? {
-        let (request, _) = jit.describe(&spec)?;
-        let answer = why(jit.cache().tiers(), &request);
+        let (request, answer) = jit.why(&spec)?;
+        let passed_over = passed_over(jit.cache().tiers(), request.key());
         all_hit &= matches!(answer, Why::Hit(_));
         if json {
             let mut object = json!({"key": request.key(), "family": request.family(),
@@ -28,9 +28,11 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             let (word, detail) = match &answer {
                 Why::Hit(tier) => ("hit", json!({"tier": tier})),
                 Why::Bad { tier, fault } => ("bad", json!({"tier": tier, "fault": fault.to_string()})),
+                Why::Refused(drift) => ("refused", json!({"reason": drift.to_string()})),
                 Why::Miss(nearest) => ("miss", json!({"nearest": nearest})),
             };
             object["answer"] = word.into();
+            object["passed_over"] = passed_over.into();
             for (name, value) in detail.as_object().into_iter().flatten() {
                 object[name] = value.clone();
             }
@@ -43,9 +45,17 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             Why::Bad { tier, fault } => {
                 output::line(format!("bad ({tier}): {requested}: {}: {fault}", request.key()));
             }
+            Why::Refused(drift) => {
+                output::line(format!("refused: {requested}: as a receipt is required: {drift}"));
+            }
             Why::Miss(None) => output::line(format!(
-                "miss: {requested}: {}: the cache is empty",
-                request.key()
+                "miss: {requested}: {}: {}",
+                request.key(),
+                if passed_over.is_empty() {
+                    "the cache is empty"
+                } else {
+                    "the rest of the cache is empty"
+                }
             )),
             Why::Miss(Some(nearest)) => {
                 output::line(format!("miss: {requested}: {}", request.key()));
@@ -54,6 +64,9 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
                     output::line(format!("  {difference}"));
                 }
             }
+        }
+        for sentence in &passed_over {
+            output::line(format!("  {sentence}"));
         }
     }
     Ok(ExitCode::from(u8::from(!all_hit)))

@@ -8,6 +8,7 @@ pub mod build;
 pub mod cache;
 pub mod config;
 pub mod jit;
+pub mod per_process;
 pub mod regular_file;
 pub mod request;
 pub mod run;

@@ -86,15 +86,18 @@ fn a_publish_keeps_the_folder_within_its_caps() {
 #[test]
 fn why_names_the_component_and_the_headers_first_differing_line() {
     let root = filled(1);
-    let asked = subject_with(0, "int x;\nint z;\n", "--fmad=false");
-    let Why::Miss(Some(nearest)) = why(root.cache().tiers(), &asked) else {
+    let cache = root.cache();
+    let asked = |request: &jitc::engine::build::request::CompileRequest| {
+        why(&cache, request, cache.judge(request.key(), None))
+    };
+    let Why::Miss(Some(nearest)) = asked(&subject_with(0, "int x;\nint z;\n", "--fmad=false")) else {
         panic!("a miss with a nearest entry");
     };
     assert_eq!(nearest.differences.len(), 1);
     let difference = &nearest.differences[0];
     assert_eq!(difference.component, Component::Header);
     assert_eq!(difference.line.as_ref().expect("a line").number, 2);
-    assert!(matches!(why(root.cache().tiers(), &subject(0)), Why::Hit(_)));
+    assert!(matches!(asked(&subject(0)), Why::Hit(_)));
 }
 
 #[test]

@@ -95,7 +95,7 @@ fn what_another_user_owns_is_not_loaded_and_the_message_says_what_to_do() {
         Load::Unavailable(error) => {
             let text = error.to_string();
             assert!(text.contains("it belongs to user 65534"), "{text}");
-            assert!(text.contains("JITC_CACHE_TRUST=1"), "{text}");
+            assert!(text.contains("JITC_CACHE_TRUST="), "{text}");
         }
         other => panic!("{other:?}"),
     }

@@ -13,6 +13,10 @@ pub(crate) fn jitc(cache: &Path) -> Command {
             command.env_remove(name);
         }
     }
+    // Tagged, since these folders hold what a test works with too.
+    if cache.is_dir() {
+        fs_err::write(cache.join("CACHEDIR.TAG"), "made by jitc's tests: made by jitc").expect("a tag");
+    }
     command.env("JITC_CACHE_DIR", cache).current_dir(cache);
     command
 }

@@ -12,7 +12,9 @@ use jitc::engine::request::spec::KernelSpec;
 use jitc::engine::request::target::Arch;
 use jitc::engine::run::occupancy::known_device;
 use jitc::families::decode_layer::FAMILY;
-use jitc::families::decode_layer::dispatch::{Explanation, Kind, Policy, Problem, Target, explain};
+use jitc::families::decode_layer::dispatch::{
+    Explanation, Kind, Missing, Policy, Problem, Reason, Target, explain,
+};
 use jitc::measure::tune::{self, Gpu, Origin, Record, Winner};
 
 /// A shape that is laid out fast.
@@ -49,6 +51,17 @@ fn step(
     layers: Option<&str>,
     num_tokens: u32,
 ) -> Explanation {
+    asked(cache, set, path, layers, num_tokens, Missing::Compile)
+}
+
+fn asked(
+    cache: &Path,
+    set: &[(&str, &str)],
+    path: Option<&str>,
+    layers: Option<&str>,
+    num_tokens: u32,
+    missing: Missing,
+) -> Explanation {
     let constant = |(name, value): &(&str, &str)| FlagConstant {
         name: (*name).to_owned(),
         value: (*value).to_owned(),
@@ -69,7 +82,8 @@ fn step(
         layer: 4,
         decode_only: true,
     };
-    explain(&jit, Target::named("h200").expect("known"), &policy, problem).expect("explained")
+    let target = Target::named("h200").expect("known");
+    explain(&jit, target, &policy, problem, missing).expect("explained")
 }
 
 #[test]
@@ -124,4 +138,69 @@ fn the_split_is_what_was_set_else_what_was_tuned_else_by_rule() {
     // What four tokens were tuned for holds for three.
     assert_eq!(run(&[], 3), (1, Origin::Tuned));
     assert_eq!(run(&[("wo_split", "2")], 1), (2, Origin::Forced));
+}
+
+#[test]
+fn a_question_compiles_nothing_and_says_which_capacity_is_unknown() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let root = dir.path().join("cache");
+    let set = [("wo_split", "8")];
+    let cold = asked(&root, &set, None, None, 4, Missing::Report);
+    assert!(cold.chosen().is_none());
+    assert_eq!(cold.choice.reason, Reason::CapacityUnknown);
+    assert!(
+        cold.candidates
+            .iter()
+            .all(|c| c.registers.is_none() && c.resident.is_none())
+    );
+    assert!(cold.lacking().count() > 0 && cold.lacking().all(|c| c.variant.kind == Kind::Coop));
+    // Separate launches need no capacity: they are chosen, and their kernel is missing.
+    let separate = asked(&root, &set, Some("lite"), None, 4, Missing::Report);
+    assert_eq!(separate.chosen().expect("chosen").variant.kind, Kind::Lite);
+    assert_eq!(separate.lacking().count(), 1);
+    // A layer that takes no part is nothing, whatever is in the cache.
+    let no_part = asked(&root, &set, None, Some("3,7"), 4, Missing::Report);
+    assert_eq!(no_part.choice.reason, Reason::Layer);
+    assert_eq!(no_part.lacking().count(), 0);
+    assert!(!root.exists(), "a question writes nothing");
+    let warmed = asked(&root, &set, None, None, 4, Missing::Compile);
+    let again = asked(&root, &set, None, None, 4, Missing::Report);
+    assert_eq!(again.choice, warmed.choice);
+    let chosen = again.chosen().expect("chosen");
+    assert_eq!((chosen.registers, chosen.resident), (Some(96), Some(132)));
+    assert_eq!(again.lacking().count(), 0);
+}
+
+#[test]
+fn dispatch_answers_from_the_cache_alone_where_compiling_is_forbidden() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let small = SMALL.map(|(name, value)| format!("{name}={value}"));
+    let ask = |more: &[&str]| {
+        let set = small.iter().flat_map(|set| ["--set", set.as_str()]);
+        crate::command::jitc(dir.path())
+            .env("JITC_MISS", "forbid")
+            .args(["dispatch", "--device", "h200"])
+            .args(set)
+            .args(more)
+            .output()
+            .expect("ran")
+    };
+    let answer = ask(&[]);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (said, noted) = (text(&answer.stdout), text(&answer.stderr));
+    assert_eq!(answer.status.code(), Some(1), "{said}{noted}");
+    assert!(said.contains("nothing: capacity unknown"), "{said}");
+    assert!(
+        noted.contains("would warm it") && noted.contains("--compile"),
+        "{noted}"
+    );
+    let table = text(&ask(&["--explain"]).stdout);
+    assert!(table.contains("unknown") && !table.contains(" no\n"), "{table}");
+    let written = dir.path().read_dir().expect("a folder").count();
+    assert_eq!(written, 0, "a question writes nothing");
+    let event = text(&ask(&["--json"]).stdout);
+    let event: serde_json::Value = serde_json::from_str(&event).expect("JSON");
+    assert!(event["variant"].is_null() && event["cached"].is_null(), "{event}");
+    // Told to compile, it is refused as any other compile.
+    assert_eq!(ask(&["--compile"]).status.code(), Some(2));
 }

@@ -27,7 +27,7 @@ impl Compiler for Counting {
     }
 }
 
-fn builder(cache: &Path, settings: &[(&str, &str)]) -> JitBuilder {
+pub(crate) fn builder(cache: &Path, settings: &[(&str, &str)]) -> JitBuilder {
     let cache = cache.to_str().expect("a path");
     let own = [("JITC_CACHE_DIR", cache)];
     let pairs = settings.iter().chain(&own);
@@ -35,13 +35,13 @@ fn builder(cache: &Path, settings: &[(&str, &str)]) -> JitBuilder {
     Jit::builder(Config::load(Flags::default(), env).expect("config"))
 }
 
-fn counted(builder: JitBuilder) -> (Jit, Arc<AtomicU32>) {
+pub(crate) fn counted(builder: JitBuilder) -> (Jit, Arc<AtomicU32>) {
     let count = Arc::new(AtomicU32::new(0));
     let jit = builder.build().expect("a facade");
     (jit.with_compiler(Box::new(Counting(Arc::clone(&count)))), count)
 }
 
-fn spec(jit: &Jit, splits: &str) -> KernelSpec {
+pub(crate) fn spec(jit: &Jit, splits: &str) -> KernelSpec {
     let family = jit.registry().get("wo_gemv").expect("family");
     let arch = "sm_90a".parse().expect("an arch");
     KernelSpec::new(family, [("wo_split", splits)], arch).expect("a spec")
@@ -164,6 +164,47 @@ fn a_trace_has_a_line_for_each_compile_and_none_for_a_hit() {
 }
 
 #[test]
+fn a_trace_of_hits_has_each_request_of_a_warmed_server_once_a_process_and_warms_another() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (warming, _) = counted(builder(dir.path(), &[]));
+    warming.prepare(&spec(&warming, "8")).expect("built");
+    let trace = dir.path().join("trace.jsonl");
+    let trace_text = trace.to_str().expect("a path");
+    for settings in [
+        &[("JITC_TRACE", trace_text), ("JITC_TRACE_HITS", "1")][..],
+        &[
+            ("JITC_TRACE", trace_text),
+            ("JITC_TRACE_HITS", "1"),
+            ("JITC_MISS", "forbid"),
+        ],
+    ] {
+        let _ = fs_err::remove_file(&trace);
+        let (server, count) = counted(builder(dir.path(), settings));
+        for _ in 0..3 {
+            server.prepare(&spec(&server, "8")).expect("a hit");
+        }
+        assert_eq!(count.load(Ordering::Relaxed), 0);
+        let lines = read_trace(&trace).expect("read");
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        let described = server.describe(&spec(&server, "8")).expect("described");
+        assert_eq!(lines[0].key, *described.0.key());
+        assert_eq!(lines[0].compile_us, 7, "what its compile took");
+    }
+    // A compile is such a request, and has no second line as a hit.
+    let _ = fs_err::remove_file(&trace);
+    let settings = [("JITC_TRACE", trace_text), ("JITC_TRACE_HITS", "true")];
+    let (server, count) = counted(builder(dir.path(), &settings));
+    for _ in 0..2 {
+        server.prepare(&spec(&server, "2")).expect("prepared");
+    }
+    assert_eq!(count.load(Ordering::Relaxed), 1);
+    assert_eq!(read_trace(&trace).expect("read").len(), 1);
+    let refused = builder(dir.path(), &[("JITC_TRACE_HITS", "some")]).build();
+    let error = refused.err().expect("no yes or no").to_string();
+    assert!(error.contains("trace_hits") && error.contains("some"), "{error}");
+}
+
+#[test]
 fn a_listener_is_told_of_every_step_in_order() {
     let dir = tempfile::tempdir().expect("tempdir");
     let heard = Arc::new(Mutex::new(Vec::new()));
@@ -234,4 +275,58 @@ fn a_receipt_of_a_familys_former_name_is_refused_with_that_reason() {
     );
     assert!(error.ends_with(&reason), "{error}");
     assert_eq!(count.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_live_facade_is_forbidden_to_compile_and_what_is_compiled_after_that_is_counted() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let ear = Arc::clone(&heard);
+    let listening = builder(dir.path(), &[]).listener(Arc::new(move |event: &Event| {
+        let word = match event {
+            Event::LateCompile { compile_us: 7, .. } => "late",
+            Event::Refused { reason, .. } if reason.contains("jitc warm wo_gemv") => "refused",
+            _ => return,
+        };
+        ear.lock().expect("heard").push(word);
+    }));
+    let (jit, count) = counted(listening);
+    assert_eq!(jit.miss(), MissPolicy::Compile);
+    jit.prepare(&spec(&jit, "8")).expect("start-up compiles");
+    jit.forbid();
+    jit.prepare(&spec(&jit, "8")).expect("a hit");
+    let error = jit.prepare(&spec(&jit, "4")).expect_err("forbidden");
+    assert!(matches!(error, Error::Forbidden { .. }), "{error}");
+    jit.set_miss(MissPolicy::Compile);
+    jit.prepare(&spec(&jit, "4")).expect("lifted");
+    jit.set_miss(MissPolicy::Warn);
+    assert_eq!(jit.miss(), MissPolicy::Warn);
+    jit.prepare(&spec(&jit, "2")).expect("warned of");
+    assert_eq!(*heard.lock().expect("heard"), ["refused", "late", "late"]);
+    let counters = jit.cache().counters();
+    assert_eq!((counters.refused, counters.late_compiles), (1, 2));
+    assert_eq!(count.load(Ordering::Relaxed), 3);
+}
+
+#[test]
+fn what_is_forbidden_while_a_request_looks_is_forbidden_to_it_too() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let facade: Arc<Mutex<Option<Arc<Jit>>>> = Arc::default();
+    let forbidder = Arc::clone(&facade);
+    // Between the look and the compile, as another thread may.
+    let listening = builder(dir.path(), &[]).listener(Arc::new(move |event: &Event| {
+        if matches!(event, Event::Miss { .. })
+            && let Some(jit) = &*forbidder.lock().expect("facade")
+        {
+            jit.forbid();
+        }
+    }));
+    let (jit, count) = counted(listening);
+    let jit = Arc::new(jit);
+    *facade.lock().expect("facade") = Some(Arc::clone(&jit));
+    let error = jit.prepare(&spec(&jit, "8")).expect_err("forbidden");
+    assert!(matches!(error, Error::Forbidden { .. }), "{error}");
+    assert_eq!(count.load(Ordering::Relaxed), 0);
+    assert_eq!(jit.cache().counters().refused, 1);
+    facade.lock().expect("facade").take();
 }

@@ -255,7 +255,7 @@ fn measures(words: &[String]) -> bool {
 
 /// Whether a negative answer, exit code 1, may be the right one where nothing is wrong.
 fn may_say_no(words: &[String]) -> bool {
-    ["doctor", "why"].contains(&words[0].as_str()) || words.iter().any(|w| w == "--check")
+    ["dispatch", "doctor", "why"].contains(&words[0].as_str()) || words.iter().any(|w| w == "--check")
 }
 
 /// What is wrong with how a command ended. A `record` may use former names of flags and

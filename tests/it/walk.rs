@@ -12,6 +12,7 @@ use jitc::engine::request::template::Registry;
 const WALK: &[&str] = &[
     "engine::suggest",
     "engine::threads",
+    "engine::per_process",
     "engine::atomic_file",
     "engine::regular_file",
     "engine::config",
@@ -38,6 +39,7 @@ const WALK: &[&str] = &[
     "engine::run::driver_error",
     "engine::run::device",
     "engine::run::occupancy",
+    "engine::run::capture",
     "engine::run::load",
     "engine::run::launch",
     "engine::run::tensor",

@@ -133,8 +133,8 @@ fn memory_of_another_context_is_refused_unasked() {
 }
 
 #[test]
-fn binding_makes_the_kernels_context_current() {
-    let Some(stub) = under_stub("bind::binding_makes_the_kernels_context_current") else {
+fn binding_asks_in_the_kernels_context_and_leaves_it_again() {
+    let Some(stub) = under_stub("bind::binding_asks_in_the_kernels_context_and_leaves_it_again") else {
         return;
     };
     stub.say("pointer", 0);
@@ -144,7 +144,10 @@ fn binding_makes_the_kernels_context_current() {
     std::thread::scope(|scope| {
         scope.spawn(|| values(&kernel).finish().map(|_| ()).expect("bound"));
     });
-    assert_eq!(stub.calls_of("cuCtxSetCurrent"), ["cuCtxSetCurrent 0x1000"]);
+    assert_eq!(
+        stub.calls_of("cuCtxSetCurrent"),
+        ["cuCtxSetCurrent 0x1000", "cuCtxSetCurrent (nil)"]
+    );
     stub.say("cuCtxSetCurrent", 201);
     std::thread::scope(|scope| {
         scope.spawn(|| {

@@ -192,9 +192,36 @@ static u64 digest(const unsigned char *image) {
     return hash;
 }
 
+/* `capturing 1`: a stream captures that waits for the default stream, on any thread;
+ * `capturing 2`: one that does not, on this thread. Unsafe calls spoil it. */
+
+static __thread int capture_mode;
+
+int cuThreadExchangeStreamCaptureMode(int *mode) {
+    int before = capture_mode;
+    CHECK(cuThreadExchangeStreamCaptureMode);
+    capture_mode = *mode;
+    *mode = before;
+    return SUCCESS;
+}
+
+int cuStreamIsCapturing(void *stream, int *capturing) {
+    CHECK(cuStreamIsCapturing);
+    if (!stream && answer("capturing", 0) == 1) return 906;
+    *capturing = 0;
+    return SUCCESS;
+}
+
+static int spoils(const char *function) {
+    if (!answer("capturing", 0) || capture_mode == 2) return 0;
+    record("spoilt by %s", function);
+    return 900;
+}
+
 int cuModuleLoadData(void **module, const void *image) {
     record("cuModuleLoadData image %016llx in %p", digest(image), current);
     CHECK(cuModuleLoadData);
+    if (spoils("cuModuleLoadData")) return 900;
     if (!current) return INVALID_CONTEXT;
     pthread_mutex_lock(&lock);
     *module = (void *)(uintptr_t)(0x2000 + module_count++);
@@ -204,6 +231,7 @@ int cuModuleLoadData(void **module, const void *image) {
 
 int cuModuleUnload(void *module) {
     record("cuModuleUnload %p in %p", module, current);
+    if (spoils("cuModuleUnload")) return 900;
     return status("cuModuleUnload");
 }
 

@@ -8,6 +8,7 @@ mod cache;
 mod cubin;
 mod devices;
 mod launch;
+mod lifetimes;
 mod load;
 mod program;
 mod stub;

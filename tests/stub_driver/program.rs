@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use jitc::engine::request::target::SUPPORTED;
+
 use crate::stub::Stub;
 
 struct Machine {
@@ -237,8 +239,25 @@ fn a_driver_that_shows_no_gpu_is_said_and_the_usual_archs_are_taken() {
     assert_eq!(keys.code, Some(0));
     assert_eq!(
         keys.errors,
-        "the driver shows no GPU: taking sm_80, sm_90a, sm_100a, sm_120a; --arch names others\n"
+        "the driver shows no GPU: taking sm_80, sm_86, sm_89, sm_90a, sm_100a, sm_103a, sm_120a, sm_121a; --arch names others\n"
     );
+}
+
+#[test]
+fn a_cache_warmed_without_a_gpu_has_the_code_of_every_supported_one() {
+    let machine = Machine::new(&[("cuInit", 100)]);
+    assert_eq!(machine.run(&["warm", "stream"]).code, Some(0));
+    machine.stub.say("cuInit", 0);
+    for (major, minor) in SUPPORTED {
+        machine.stub.say("device.75.0", major).say("device.76.0", minor);
+        let check = machine.run(&["warm", "stream", "--check"]);
+        assert_eq!(check.code, Some(0), "{major}.{minor}: {}", check.out);
+    }
+    machine.stub.say("device.75.0", 7).say("device.76.0", 5);
+    assert_eq!(machine.run(&["warm", "stream", "--check"]).code, Some(2));
+    machine.stub.say("device.75.0", 10).say("device.76.0", 7);
+    let check = machine.run(&["warm", "stream", "--check"]);
+    assert_eq!(check.code, Some(1), "what no warm made is missed: {}", check.out);
 }
 
 #[test]

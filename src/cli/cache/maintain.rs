@@ -191,6 +191,7 @@ pub(super) fn prune(jit: &Jit, store: &Store, matches: &ArgMatches, json: bool) 
         pruned.kept_entries,
         style.size(pruned.kept_bytes)
     ));
+    say_stuck(pruned.stuck, pruned.stuck_reason.as_deref());
     if !dry_run {
         output::line(format!(
             "{} folders of dead writers, {} quarantined entries and {} failed sources removed",
@@ -209,6 +210,14 @@ pub(super) fn clean(store: &Store, json: bool) -> Answer {
             "{} entries removed, {} in use left alone; {} failed sources removed",
             cleaned.entries, cleaned.in_use, cleaned.failed
         ));
+        say_stuck(cleaned.stuck, cleaned.stuck_reason.as_deref());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says how many entries could not be moved, and why the first of them could not.
+fn say_stuck(count: u64, reason: Option<&str>) {
+    if let Some(reason) = reason {
+        output::note(format!("{count} entries could not be moved and stay: {reason}"));
+    }
 }

@@ -4,7 +4,21 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::Fact;
+use crate::engine::cache::CacheError;
 use crate::engine::config::Config;
+use crate::engine::jit::Jit;
+
+/// Folders that are passed over: the same sentence as at run time.
+pub(super) fn passed_over(jit: &Jit) -> Vec<Fact> {
+    let stores = jit.cache().tiers().iter().filter_map(|tier| tier.store());
+    let refused = stores.filter_map(|store| store.standing().err());
+    let fact = |why: CacheError| {
+        let why = why.to_string();
+        let (text, fix) = why.split_once("; ").unwrap_or((&why, "name another folder"));
+        Fact::missing("cache", text, fix)
+    };
+    refused.map(fact).collect()
+}
 
 /// Looks, and makes nothing: the folder appears with the first entry.
 pub(super) fn fact(config: &Config) -> Fact {

@@ -60,6 +60,7 @@ pub(super) fn run(jit: &Jit, _: &ArgMatches, json: bool) -> Answer {
     ];
     facts.extend(gpu::facts(jit)?);
     facts.push(cache::fact(config));
+    facts.extend(cache::passed_over(jit));
     facts.extend(settings::fact(config));
     let good = facts.iter().all(|fact| fact.good);
     let settings = settings::effective(jit);

@@ -13,6 +13,7 @@ use super::lookup::{Cache, Listener};
 use super::store::Store;
 use super::store::prune::Limits;
 use super::tier::{Folder, Tier};
+use crate::engine::config::CacheTrust;
 
 /// How long a build of this process may take, where nobody says it.
 const BUILD_TIMEOUT: Duration = Duration::from_mins(5);
@@ -27,7 +28,7 @@ pub struct CacheBuilder {
     after: Vec<Arc<dyn Tier>>,
     lock_timeout: Option<Duration>,
     build_timeout: Option<Duration>,
-    trust: bool,
+    trust: CacheTrust,
     limits: Limits,
     listener: Option<Listener>,
 }
@@ -89,9 +90,9 @@ impl CacheBuilder {
         self
     }
 
-    /// Whether to load from folders that others can write to.
-    pub fn trust(mut self, trust: bool) -> Self {
-        self.trust = trust;
+    /// Whose files to load, beside this user's and root's; `true` is anybody's.
+    pub fn trust(mut self, trust: impl Into<CacheTrust>) -> Self {
+        self.trust = trust.into();
         self
     }
 

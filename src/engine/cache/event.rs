@@ -9,6 +9,8 @@ use std::time::Duration;
 use super::store::error::Fault;
 use super::tier::TierName;
 use crate::engine::build::key::CacheKey;
+#[cfg(doc)]
+use crate::engine::config::MissPolicy;
 
 /// One thing that happened.
 #[derive(Debug, Clone)]
@@ -92,6 +94,23 @@ pub enum Event {
         /// The key.
         key: CacheKey,
     },
+    /// A request was compiled although it should have been warmed: misses are warned of
+    /// ([`MissPolicy::Warn`]), or were forbidden earlier and no longer are.
+    /// [`Event::Built`] follows.
+    LateCompile {
+        /// Key of the request.
+        key: CacheKey,
+        /// Time inside the compiler, microseconds.
+        compile_us: u64,
+    },
+    /// A request was refused: compiling is forbidden, or a receipt is required that does
+    /// not list what the cache has.
+    Refused {
+        /// Key of the request.
+        key: CacheKey,
+        /// Why, in one line.
+        reason: String,
+    },
     /// Another builder of the same key took too long: this one compiles too.
     LockTimedOut {
         /// Key of the request.
@@ -130,6 +149,10 @@ pub struct Counters {
     pub lock_timeouts: u64,
     /// Entries pruned.
     pub pruned: u64,
+    /// Compiles that should have been warmed ([`Event::LateCompile`]).
+    pub late_compiles: u64,
+    /// Requests that a policy refused.
+    pub refused: u64,
 }
 
 /// The live counters behind [`Counters`].
@@ -144,6 +167,8 @@ pub(super) struct Tally {
     healed: AtomicU64,
     lock_timeouts: AtomicU64,
     pruned: AtomicU64,
+    late_compiles: AtomicU64,
+    refused: AtomicU64,
 }
 
 impl Tally {
@@ -161,6 +186,8 @@ impl Tally {
             Event::Healed { .. } => (&self.healed, 1),
             Event::LockTimedOut { .. } => (&self.lock_timeouts, 1),
             Event::Pruned { entries, .. } => (&self.pruned, *entries),
+            Event::LateCompile { .. } => (&self.late_compiles, 1),
+            Event::Refused { .. } => (&self.refused, 1),
             Event::Lookup { .. }
             | Event::Building { .. }
             | Event::MemoryHit { .. }
@@ -181,6 +208,8 @@ impl Tally {
             healed: get(&self.healed),
             lock_timeouts: get(&self.lock_timeouts),
             pruned: get(&self.pruned),
+            late_compiles: get(&self.late_compiles),
+            refused: get(&self.refused),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The walk of a request through the cache: look, wait, look again, build, keep.
 //!
 //! Invariant: at most one build a key at a time, in this process and, where the
-//! file system has locks, in all of them; and every wait ends.
+//! file system has locks, in all of them; and every wait ends. A forked child waits for
+//! no thread of its parent: it begins without flights.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::event::{Counters, Event, Tally};
 use super::memory::Memo;
+use super::passed_over::sentence;
 use super::single_flight::{Flights, Joined};
 use super::store::Published;
 use super::store::entry::Entry;
@@ -23,6 +25,7 @@ use crate::engine::build::artifact::Artifact;
 use crate::engine::build::compile::Cancel;
 use crate::engine::build::key::CacheKey;
 use crate::engine::build::request::CompileRequest;
+use crate::engine::per_process::PerProcess;
 
 pub(super) type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
 
@@ -30,15 +33,16 @@ pub(super) type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
 pub struct Cache {
     tiers: Vec<Arc<dyn Tier>>,
     memory: TierName,
-    memo: Memo,
-    flights: Flights,
+    memo: PerProcess<Memo>,
+    flights: PerProcess<Flights>,
     lock_timeout: Option<Duration>,
     build_timeout: Duration,
     limits: Limits,
     listener: Option<Listener>,
     tally: Tally,
-    warned: Mutex<HashSet<CacheKey>>,
-    unkept: Mutex<Vec<Sort>>,
+    warned: PerProcess<Mutex<HashSet<CacheKey>>>,
+    unkept: PerProcess<Mutex<Vec<Sort>>>,
+    said: PerProcess<Mutex<HashSet<String>>>,
 }
 
 impl Cache {
@@ -52,15 +56,16 @@ impl Cache {
         Self {
             tiers,
             memory: TierName::new("memory"),
-            memo: Memo::default(),
-            flights: Flights::default(),
+            memo: PerProcess::new(),
+            flights: PerProcess::new(),
             lock_timeout,
             build_timeout,
             limits,
             listener,
             tally: Tally::default(),
-            warned: Mutex::default(),
-            unkept: Mutex::default(),
+            warned: PerProcess::new(),
+            unkept: PerProcess::new(),
+            said: PerProcess::new(),
         }
     }
 
@@ -259,9 +264,13 @@ impl Cache {
             bytes,
             elapsed: started.elapsed(),
         });
-        if let Some(pruned) = tier.tidy(&self.limits, bytes)
-            && !pruned.keys.is_empty()
-        {
+        let Some(pruned) = tier.tidy(&self.limits, bytes) else {
+            return Ok(());
+        };
+        if let Some(reason) = &pruned.stuck_reason {
+            tracing::warn!(tier = %tier.name(), entries = pruned.stuck, %reason, "not pruned");
+        }
+        if !pruned.keys.is_empty() {
             let (entries, bytes) = (pruned.keys.len() as u64, pruned.bytes);
             tracing::debug!(tier = %tier.name(), entries, bytes, "pruned");
             self.tell(&Event::Pruned { entries, bytes });
@@ -280,7 +289,8 @@ impl Cache {
             }
             first
         };
-        if first {
+        // What was said of a tier that cannot be read is not said again.
+        if self.is_news(&reason) && first {
             tracing::warn!(key = %key.short(), %reason, "built but not kept; said once");
         } else {
             tracing::debug!(key = %key.short(), %reason, "built but not kept");
@@ -290,6 +300,12 @@ impl Cache {
             reason: reason.clone(),
         });
         Provenance::BuiltUncached(reason)
+    }
+
+    /// Whether this trouble was not yet warned of.
+    fn is_news(&self, reason: &str) -> bool {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.insert(reason.to_owned())
     }
 
     /// Asks every tier in turn, and moves away what is bad.
@@ -309,7 +325,12 @@ impl Cache {
                 }
                 Load::Unavailable(e) => {
                     let (tier, reason) = (tier.name().clone(), e.to_string());
-                    tracing::debug!(%tier, %reason, "tier cannot be read");
+                    let why = sentence(&tier, &reason);
+                    if self.is_news(&reason) {
+                        tracing::warn!("{why}; said once");
+                    } else {
+                        tracing::debug!("{why}");
+                    }
                     self.tell(&Event::TierUnavailable { tier, reason });
                 }
             }
@@ -355,7 +376,8 @@ impl Cache {
         });
     }
 
-    fn tell(&self, event: &Event) {
+    /// Counts an event, and tells the listener of it.
+    pub(in crate::engine) fn tell(&self, event: &Event) {
         self.tally.count(event);
         if let Some(listener) = &self.listener {
             listener(event);

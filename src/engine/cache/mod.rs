@@ -12,8 +12,10 @@
 mod builder;
 pub mod carry;
 mod event;
+mod judge;
 mod lookup;
 mod memory;
+mod passed_over;
 mod single_flight;
 mod store;
 mod tier;
@@ -27,7 +29,9 @@ pub use carry::bundle;
 pub use carry::bundle::{BundleError, Exported, Imported};
 pub use carry::receipt::{Drift, Outcome, Receipt, ReceiptError, ReceiptLine};
 pub use event::{Counters, Event};
+pub use judge::Judged;
 pub use lookup::Cache;
+pub use passed_over::passed_over;
 use serde::{Serialize, Serializer};
 pub use store::check::{BadEntry, CheckTotals, Checked};
 pub use store::entry::{

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::engine::build::artifact::Artifact;
 use crate::engine::build::compile::Cancel;
 use crate::engine::build::key::CacheKey;
+use crate::engine::per_process::generation;
 
 /// How often one who waits looks whether it was cancelled.
 const LOOK: Duration = Duration::from_millis(50);
@@ -46,6 +47,7 @@ pub(super) struct Leader<'a> {
     key: CacheKey,
     flight: Arc<Flight>,
     outcome: State,
+    generation: u64,
 }
 
 impl Flights {
@@ -62,6 +64,7 @@ impl Flights {
                         key: *key,
                         flight,
                         outcome: State::Failed,
+                        generation: generation(),
                     });
                 };
                 Arc::clone(flight)
@@ -99,6 +102,10 @@ impl Leader<'_> {
 
 impl Drop for Leader<'_> {
     fn drop(&mut self) {
+        if self.generation != generation() {
+            // Forked while it led: these flights are the parent's, perhaps locked for ever.
+            return;
+        }
         lock(&self.flights.0).remove(&self.key);
         *lock(&self.flight.state) = std::mem::replace(&mut self.outcome, State::Failed);
         self.flight.landed.notify_all();

@@ -16,6 +16,7 @@ use super::store::prune::{Limits, Pruned, Schedule};
 use super::store::read::Load;
 use super::store::{Published, Store};
 use crate::engine::build::key::CacheKey;
+use crate::engine::per_process::PerProcess;
 
 /// A tier's name, as provenance and tables show it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -110,7 +111,7 @@ pub trait Tier: Send + Sync {
 pub struct Folder {
     name: TierName,
     store: Store,
-    schedule: Schedule,
+    schedule: PerProcess<Schedule>,
 }
 
 impl Folder {
@@ -120,7 +121,7 @@ impl Folder {
         Self {
             name: TierName::new(name),
             store,
-            schedule: Schedule::default(),
+            schedule: PerProcess::new(),
         }
     }
 }

@@ -9,6 +9,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::carry::receipt::Drift;
+use super::judge::Judged;
+use super::lookup::Cache;
 use super::store::entry::Entry;
 use super::store::error::Fault;
 use super::store::read::Load;
@@ -29,6 +32,8 @@ pub enum Why {
         /// What is wrong with it.
         fault: Fault,
     },
+    /// The receipt that is required does not admit it.
+    Refused(Drift),
     /// No tier has it; this is the nearest entry, if there is any.
     Miss(Option<Nearest>),
 }
@@ -134,22 +139,16 @@ impl Component {
     }
 }
 
-/// Whether this request would be a hit, and else what stands in its way.
-///
-/// Reads the manifests of all entries of all tiers.
+/// What was judged of a request, and of a miss what stands in its way: that reads the
+/// manifests of all entries of all tiers.
 #[must_use]
-pub fn why(tiers: &[Arc<dyn Tier>], request: &CompileRequest) -> Why {
-    for tier in tiers {
-        match tier.peek(request.key()) {
-            Load::Found(_) => return Why::Hit(tier.name().clone()),
-            Load::Bad(fault) => {
-                let tier = tier.name().clone();
-                return Why::Bad { tier, fault };
-            }
-            Load::Absent | Load::Unavailable(_) => {}
-        }
+pub fn why(cache: &Cache, request: &CompileRequest, judged: Judged) -> Why {
+    match judged {
+        Judged::Hit { tier, .. } => Why::Hit(tier),
+        Judged::Bad { tier, fault } => Why::Bad { tier, fault },
+        Judged::Refused(drift) => Why::Refused(drift),
+        Judged::Absent => Why::Miss(nearest(cache.tiers(), request)),
     }
-    Why::Miss(nearest(tiers, request))
 }
 
 fn nearest(tiers: &[Arc<dyn Tier>], request: &CompileRequest) -> Option<Nearest> {

@@ -20,10 +20,45 @@ pub enum MissPolicy {
     Forbid,
 }
 
+/// Whose files the folders of the cache may hold, beside this user's and root's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CacheTrust {
+    /// Nobody's; root's group may write, as images are made so.
+    #[default]
+    Own,
+    /// Those of the groups of this process, which fill one cache together.
+    Group,
+    /// Anybody's.
+    Anybody,
+}
+
+impl From<bool> for CacheTrust {
+    fn from(anybody: bool) -> Self {
+        if anybody { Self::Anybody } else { Self::Own }
+    }
+}
+
+impl std::fmt::Display for CacheTrust {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Own => "0",
+            Self::Group => "group",
+            Self::Anybody => "1",
+        })
+    }
+}
+
 impl Config {
-    /// Whether to load from folders that others can write to.
-    pub fn cache_trust(&self) -> Result<bool, ConfigError> {
-        self.switch("cache_trust")
+    /// Whose files to load, beside this user's and root's.
+    pub fn cache_trust(&self) -> Result<CacheTrust, ConfigError> {
+        let setting = self.text("cache_trust");
+        let trust = self::parsed("cache_trust", setting, |text| match text {
+            "0" | "false" | "no" | "off" => Ok(CacheTrust::Own),
+            "1" | "true" | "yes" | "on" => Ok(CacheTrust::Anybody),
+            "group" => Ok(CacheTrust::Group),
+            _ => Err("expected 0, 1 or group".to_owned()),
+        });
+        Ok(trust?.unwrap_or_default())
     }
 
     /// The most bytes that the user's folder may hold, if it was said.
@@ -43,6 +78,11 @@ impl Config {
     pub fn lock_timeout(&self) -> Result<Option<Duration>, ConfigError> {
         let setting = self.text("lock_timeout");
         self::parsed("lock_timeout", setting, parse_age)
+    }
+
+    /// Whether a trace has requests that were hits, too.
+    pub fn trace_hits(&self) -> Result<bool, ConfigError> {
+        self.switch("trace_hits")
     }
 
     /// What a miss may do.
@@ -167,6 +207,23 @@ mod tests {
             error.to_string(),
             "miss = `never` (environment variable JITC_MISS): expected compile, warn or forbid"
         );
+    }
+
+    #[test]
+    fn whom_the_cache_trusts_is_one_of_three_words() {
+        let trust = |text: &str| config(&[("JITC_CACHE_TRUST", text)]).cache_trust();
+        assert_eq!(config(&[]).cache_trust().expect("trust"), CacheTrust::Own);
+        for (text, wanted) in [
+            ("0", CacheTrust::Own),
+            ("false", CacheTrust::Own),
+            ("group", CacheTrust::Group),
+            ("1", CacheTrust::Anybody),
+            ("on", CacheTrust::Anybody),
+        ] {
+            assert_eq!(trust(text).expect("trust"), wanted, "{text}");
+        }
+        let error = trust("all").expect_err("refused").to_string();
+        assert!(error.ends_with("expected 0, 1 or group"), "{error}");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-pub use cache::{MissPolicy, parse_age, parse_bytes};
+pub use cache::{CacheTrust, MissPolicy, parse_age, parse_bytes};
 pub use effective::Effective;
 pub use env_file::EnvFile;
 pub use environment::Environment;
@@ -292,6 +292,7 @@ impl Config {
         self.lock_timeout()?;
         self.miss()?;
         self.offline()?;
+        self.trace_hits()?;
         self.check_templates()
     }
 

@@ -82,12 +82,12 @@ const fn known(name: &'static str) -> KnownSetting {
 /// Every setting, every flag that all verbs take, and what means one thing in all that do.
 #[rustfmt::skip]
 pub const SETTINGS: &[KnownSetting] = &[
-    known("arch").in_file().variable().effect(Effect::Harmless).default("of the GPUs that are here, else all tested ones"),
+    known("arch").in_file().variable().effect(Effect::Harmless).default("of the GPUs that are here, else of all supported ones"),
     known("cache_dir").in_file().variable().path(),
     known("cache_max_entries").in_file().variable().default("50000"),
     known("cache_max_size").in_file().variable().default("4GiB"),
     known("cache_ro").in_file().variable().path(),
-    known("cache_trust").in_file().variable().default("false"),
+    known("cache_trust").in_file().variable().default("0"),
     known("color").in_file().effect(Effect::Harmless).default("auto"),
     known("compile_memory").in_file().variable().default("8GiB"),
     known("compile_timeout").in_file().variable().default("5m"),
@@ -111,6 +111,7 @@ pub const SETTINGS: &[KnownSetting] = &[
     known("templates").in_file().variable().path().default("the built-in families"),
     known("tokens"),
     known("trace").in_file().variable().path(),
+    known("trace_hits").in_file().variable().default("false"),
     known("verbose"),
     known("version"),
 ];

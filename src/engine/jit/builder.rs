@@ -3,9 +3,7 @@
 //! Invariant: what the program says here holds over what the settings say.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, OnceLock};
-
-use dashmap::DashMap;
+use std::sync::{Arc, OnceLock};
 
 use super::policy::Policy;
 use super::{Error, Jit};
@@ -14,6 +12,7 @@ use crate::engine::build::options;
 use crate::engine::build::render::RenderError;
 use crate::engine::cache::{Cache, CacheBuilder, Event, Receipt, Tier};
 use crate::engine::config::{Config, MissPolicy};
+use crate::engine::per_process::PerProcess;
 use crate::engine::request::template::{NOTICE, Registry, variable_of};
 
 /// What a [`Jit`] is made of.
@@ -160,12 +159,12 @@ impl JitBuilder {
             registry,
             config,
             identity: OnceLock::new(),
-            toolchain: Mutex::new(None),
+            toolchain: PerProcess::new(),
             worker,
             limits,
             compiler: OnceLock::new(),
-            opening: Mutex::new(()),
-            loaded: DashMap::new(),
+            opening: PerProcess::new(),
+            loaded: PerProcess::new(),
         })
     }
 }

@@ -77,7 +77,7 @@ pub enum Error {
     /// No tier has it, and compiling is forbidden.
     #[error(
         "{variant} for {arch} is in no tier of the cache, and compiling is forbidden (miss = forbid): \
-         key {key}; `{command}` would warm it"
+         key {key}; `{command}` would warm it{passed_over}"
     )]
     Forbidden {
         /// The key.
@@ -88,6 +88,8 @@ pub enum Error {
         arch: crate::engine::request::target::Arch,
         /// The command that would warm it.
         command: String,
+        /// `; ` and a sentence for each tier that cannot be read or is not trusted.
+        passed_over: Box<str>,
     },
     /// A receipt is required, and this is not what it lists.
     #[error("{variant} for {arch} is refused, as a receipt is required: {drift}")]

@@ -2,7 +2,8 @@
 //!
 //! Invariant: nothing is found, fetched or opened before it is needed. A process
 //! whose requests are all hits never opens a compiler; one without a compiler
-//! works out keys from the pinned one's identity.
+//! works out keys from the pinned one's identity. A forked child begins without the
+//! parent's kernels, and waits for none of its threads.
 
 mod builder;
 mod error;
@@ -33,8 +34,9 @@ use crate::engine::build::parameter_info;
 use crate::engine::build::render::{RenderedSource, preimage, render};
 use crate::engine::build::request::{CompileRequest, RequestParts};
 use crate::engine::build::toolchain::{self, Toolchain, ToolchainError};
-use crate::engine::cache::{Cache, Entry, Fetched, Provenance, Why, why};
+use crate::engine::cache::{Cache, Entry, Fetched, Judged, Provenance, Why, why};
 use crate::engine::config::Config;
+use crate::engine::per_process::PerProcess;
 use crate::engine::request::spec::{KernelSpec, SpecId};
 use crate::engine::request::target::ToolchainIdentity;
 use crate::engine::request::template::Registry;
@@ -59,14 +61,16 @@ pub struct Jit {
     cache: Cache,
     policy: Policy,
     identity: OnceLock<ToolchainIdentity>,
-    toolchain: Mutex<Option<Toolchain>>,
+    toolchain: PerProcess<Mutex<Option<Toolchain>>>,
     worker: WorkerChoice,
     limits: Limits,
     compiler: OnceLock<Box<dyn Compiler>>,
-    opening: Mutex<()>,
+    opening: PerProcess<Mutex<()>>,
     /// By context: a module belongs to one, and its holder keeps that alive.
-    loaded: DashMap<(SpecId, usize), Slot>,
+    loaded: PerProcess<Loaded>,
 }
+
+type Loaded = DashMap<(SpecId, usize), Slot>;
 
 /// The place of one loaded kernel: filled once, however many threads ask.
 type Slot = Arc<Mutex<Option<Arc<LoadedKernel>>>>;
@@ -158,6 +162,7 @@ impl Jit {
         let started = Instant::now();
         let (request, rendered) = self.describe(spec)?;
         if let Some(fetched) = self.policy.without_compiling(&self.cache, spec, &request)? {
+            self.policy.answered(&request, &fetched);
             return Ok(Prepared {
                 request,
                 fetched,
@@ -170,6 +175,7 @@ impl Jit {
                 if cancel.is_cancelled() {
                     return Err(self.compile_error(CompileError::Cancelled, spec, &request));
                 }
+                self.policy.may_compile(&self.cache, spec, &request)?;
                 self.trace_miss(&request);
                 // Fetching and opening NVRTC happens once a process, whichever
                 // variant comes first: it is no variant's own time.
@@ -182,10 +188,12 @@ impl Jit {
                 let built = built.map_err(|source| self.compile_error(source, spec, &request))?;
                 image::check(spec, &built.cubin)?;
                 parameter_info::check(spec, &built.cubin)?;
-                self.policy.compiled(spec, &request, built.compile_us);
+                self.policy
+                    .compiled(&self.cache, spec, &request, built.compile_us);
                 Ok::<_, Error>(built)
             })
         })?;
+        self.policy.answered(&request, &fetched);
         Ok(Prepared {
             request,
             fetched,
@@ -263,10 +271,31 @@ impl Jit {
     /// Says why it missed where traces are wanted: that reads every manifest.
     fn trace_miss(&self, request: &CompileRequest) {
         if tracing::enabled!(tracing::Level::TRACE)
-            && let Why::Miss(Some(nearest)) = why(self.cache.tiers(), request)
+            && let Why::Miss(Some(nearest)) = why(&self.cache, request, Judged::Absent)
         {
             tracing::trace!(key = %request.key().short(), %nearest, "why it missed");
         }
+    }
+
+    /// What [`prepare`](Self::prepare) would find in the cache, without compiling and under
+    /// the receipt that is required; writes nothing.
+    pub fn judge(&self, spec: &KernelSpec) -> Result<(CompileRequest, Judged), Error> {
+        let (request, _) = self.describe(spec)?;
+        let judged = self.policy.judge(&self.cache, spec, &request)?;
+        Ok((request, judged))
+    }
+
+    /// The same, and of a miss the nearest entry: that reads every manifest.
+    pub fn why(&self, spec: &KernelSpec) -> Result<(CompileRequest, Why), Error> {
+        let (request, judged) = self.judge(spec)?;
+        let why = why(&self.cache, &request, judged);
+        Ok((request, why))
+    }
+
+    /// The command that would warm this spec.
+    #[must_use]
+    pub fn warm_command(&self, spec: &KernelSpec) -> String {
+        self.policy.warm_command(spec)
     }
 
     fn compiler(&self) -> Result<&dyn Compiler, Error> {

@@ -2,22 +2,27 @@
 //! receipt, if nothing else may be loaded.
 //!
 //! Invariant: fail closed. Under a receipt, or with compiling forbidden, no path
-//! leads to the compiler, and a receipt that cannot be read admits nothing.
+//! leads to the compiler, and a receipt that cannot be read admits nothing. What is
+//! forbidden while a request waits is forbidden to it too; only a compile that has begun
+//! ends as usual.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::Error;
 use super::trace::Trace;
+use super::{Error, Jit};
 use crate::engine::build::request::CompileRequest;
-use crate::engine::cache::{Cache, Drift, Fetched, Receipt, ReceiptError};
+use crate::engine::cache::{
+    Cache, Drift, Event, Fetched, Judged, Provenance, Receipt, ReceiptError, passed_over,
+};
 use crate::engine::config::{Config, MissPolicy, Source};
 use crate::engine::regular_file::{self, MAX_RECORDS};
 use crate::engine::request::spec::KernelSpec;
 
 /// Miss policy, receipt and trace of one facade.
 pub(super) struct Policy {
-    pub(super) miss: MissPolicy,
+    miss: Miss,
     pub(super) trace: Option<Trace>,
     /// Its file, and who named it.
     required: Option<(PathBuf, Source)>,
@@ -32,11 +37,14 @@ impl Policy {
         receipt: Option<Receipt>,
     ) -> Result<Self, Error> {
         Ok(Self {
-            miss: match miss {
+            miss: Miss::new(match miss {
                 Some(miss) => miss,
                 None => config.miss()?,
+            }),
+            trace: match config.trace() {
+                Some(path) => Some(Trace::new(path, config.trace_hits()?)),
+                None => None,
             },
-            trace: config.trace().map(Trace::new),
             required: config.require_receipt().zip(config.source_of("require_receipt")),
             templates: config.templates(),
             receipt: Mutex::new(receipt.map(Arc::new)),
@@ -52,34 +60,98 @@ impl Policy {
     ) -> Result<Option<Fetched>, Error> {
         if let Some(receipt) = self.receipt()? {
             let listed = cache.lookup_listed(request.key(), &receipt);
-            return listed.map(Some).map_err(|drift| Error::Drift {
-                drift: explained(drift, spec, &receipt),
-                variant: variant(spec),
-                arch: spec.arch(),
+            return listed.map(Some).map_err(|drift| {
+                let error = Error::Drift {
+                    drift: explained(drift, spec, &receipt),
+                    variant: variant(spec),
+                    arch: spec.arch(),
+                };
+                refused(cache, request, error)
             });
         }
-        if self.miss != MissPolicy::Forbid {
+        if self.miss.get() != MissPolicy::Forbid {
             return Ok(None);
         }
         match cache.lookup(request.key()) {
             Some(found) => Ok(Some(found)),
-            None => Err(Error::Forbidden {
-                key: *request.key(),
-                variant: variant(spec),
-                arch: spec.arch(),
-                command: self.warm_command(spec),
-            }),
+            None => Err(self.forbidden(cache, spec, request)),
         }
     }
 
+    /// What [`without_compiling`](Self::without_compiling) would find, or a request that may
+    /// compile; fails where neither could look.
+    pub(super) fn judge(
+        &self,
+        cache: &Cache,
+        spec: &KernelSpec,
+        request: &CompileRequest,
+    ) -> Result<Judged, Error> {
+        let Some(receipt) = self.receipt()? else {
+            return Ok(cache.judge(request.key(), None));
+        };
+        Ok(match cache.judge(request.key(), Some(&receipt)) {
+            Judged::Refused(drift) => Judged::Refused(explained(drift, spec, &receipt)),
+            other => other,
+        })
+    }
+
+    /// Asked right before a compile: it may have been forbidden since the request began.
+    pub(super) fn may_compile(
+        &self,
+        cache: &Cache,
+        spec: &KernelSpec,
+        request: &CompileRequest,
+    ) -> Result<(), Error> {
+        match self.miss.get() {
+            MissPolicy::Forbid => Err(self.forbidden(cache, spec, request)),
+            MissPolicy::Compile | MissPolicy::Warn => Ok(()),
+        }
+    }
+
+    fn forbidden(&self, cache: &Cache, spec: &KernelSpec, request: &CompileRequest) -> Error {
+        let error = Error::Forbidden {
+            key: *request.key(),
+            variant: variant(spec),
+            arch: spec.arch(),
+            command: self.warm_command(spec),
+            passed_over: std::iter::once(String::new())
+                .chain(passed_over(cache.tiers(), request.key()))
+                .collect::<Vec<_>>()
+                .join("; ")
+                .into(),
+        };
+        refused(cache, request, error)
+    }
+
     /// Told of a compile that a request needed.
-    pub(super) fn compiled(&self, spec: &KernelSpec, request: &CompileRequest, compile_us: u64) {
-        if self.miss == MissPolicy::Warn {
+    pub(super) fn compiled(
+        &self,
+        cache: &Cache,
+        spec: &KernelSpec,
+        request: &CompileRequest,
+        compile_us: u64,
+    ) {
+        if self.miss.is_late() {
+            cache.tell(&Event::LateCompile {
+                key: *request.key(),
+                compile_us,
+            });
+        }
+        if self.miss.get() == MissPolicy::Warn {
             tracing::warn!(key = %request.key().short(), command = self.warm_command(spec),
                 "a request had to compile; warm it beforehand");
         }
         if let Some(trace) = &self.trace {
             trace.record(request, compile_us);
+        }
+    }
+
+    /// Told of every request that was answered.
+    pub(super) fn answered(&self, request: &CompileRequest, fetched: &Fetched) {
+        if let Some(trace) = &self.trace
+            && matches!(fetched.provenance, Provenance::Hit(_))
+        {
+            trace.record_hit(request, fetched.artifact.compile_us);
         }
     }
 
@@ -98,7 +170,7 @@ impl Policy {
         Ok(held.clone())
     }
 
-    fn warm_command(&self, spec: &KernelSpec) -> String {
+    pub(super) fn warm_command(&self, spec: &KernelSpec) -> String {
         let family = spec.family();
         let mut words = vec![format!("jitc warm {} --arch {}", family.name, spec.arch())];
         let constants = family.constants.values().filter_map(|constant| {
@@ -109,6 +181,77 @@ impl Policy {
         let templates = self.templates.iter();
         words.extend(templates.map(|folder| format!("--templates {}", folder.display())));
         words.join(" ")
+    }
+}
+
+fn refused(cache: &Cache, request: &CompileRequest, error: Error) -> Error {
+    cache.tell(&Event::Refused {
+        key: *request.key(),
+        reason: error.to_string(),
+    });
+    error
+}
+
+/// What a miss may do, from now on; and whether it was ever forbidden.
+struct Miss(AtomicU8);
+
+impl Miss {
+    const WARN: u8 = 1;
+    const FORBID: u8 = 2;
+    /// Added once compiling was forbidden: what is compiled later is late.
+    const WAS_FORBIDDEN: u8 = 4;
+
+    fn new(policy: MissPolicy) -> Self {
+        let miss = Self(AtomicU8::new(0));
+        miss.set(policy);
+        miss
+    }
+
+    fn set(&self, policy: MissPolicy) {
+        let bits = match policy {
+            MissPolicy::Compile => 0,
+            MissPolicy::Warn => Self::WARN,
+            MissPolicy::Forbid => Self::FORBID | Self::WAS_FORBIDDEN,
+        };
+        let next = |old: u8| Some(old & Self::WAS_FORBIDDEN | bits);
+        // It always has a next value.
+        let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+    }
+
+    fn get(&self) -> MissPolicy {
+        match self.0.load(Ordering::Acquire) & !Self::WAS_FORBIDDEN {
+            Self::FORBID => MissPolicy::Forbid,
+            Self::WARN => MissPolicy::Warn,
+            _ => MissPolicy::Compile,
+        }
+    }
+
+    fn is_late(&self) -> bool {
+        self.0.load(Ordering::Acquire) != 0
+    }
+}
+
+impl Jit {
+    /// From now on a miss may do this, on every thread; `JITC_MISS` and
+    /// [`JitBuilder::miss`](super::JitBuilder::miss) say what it may do at first.
+    ///
+    /// A compile that has begun ends as usual. Requests that only wait for another
+    /// process's compile are judged by what holds when their own would begin.
+    pub fn set_miss(&self, policy: MissPolicy) {
+        self.policy.miss.set(policy);
+    }
+
+    /// Forbids compiling from now on, as a server does once it has warmed what it needs: a
+    /// miss fails with [`Error::Forbidden`]. What is compiled after that was lifted again
+    /// is told as [`Event::LateCompile`].
+    pub fn forbid(&self) {
+        self.set_miss(MissPolicy::Forbid);
+    }
+
+    /// What a miss may do at present.
+    #[must_use]
+    pub fn miss(&self) -> MissPolicy {
+        self.policy.miss.get()
     }
 }
 

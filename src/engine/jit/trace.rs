@@ -1,13 +1,15 @@
-//! The record of what had to be compiled, so that it can be warmed beforehand.
+//! The record of what had to be compiled, or was requested at all, so that it can be
+//! warmed beforehand.
 //!
 //! Invariant: one line is one write to a file opened for appending, so the
 //! processes of a fleet may share a file; and trouble with it never fails a
 //! request.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use fs_err::os::unix::fs::OpenOptionsExt;
 use rustix::fs::OFlags;
@@ -15,10 +17,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::build::key::CacheKey;
 use crate::engine::build::request::CompileRequest;
+use crate::engine::per_process::PerProcess;
 use crate::engine::regular_file::{MAX_RECORDS, read_text};
 use crate::engine::request::target::Arch;
 
-/// One compile, as a line of a trace.
+/// One compile, or with `trace_hits` one request, as a line of a trace.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TraceLine {
     /// The key.
@@ -29,7 +32,8 @@ pub struct TraceLine {
     pub arch: Arch,
     /// Constants by name, as people write them.
     pub constants: BTreeMap<String, serde_json::Value>,
-    /// Time inside the compiler, microseconds.
+    /// Time inside the compiler, microseconds; of a hit, that of the compile which made
+    /// its entry.
     pub compile_us: u64,
     /// Where it stands in its file, from 1; 0 of one that was not read from any.
     #[serde(skip)]
@@ -73,18 +77,37 @@ pub fn read_trace(path: &Path) -> io::Result<Vec<TraceLine>> {
 #[derive(Debug)]
 pub(super) struct Trace {
     path: PathBuf,
+    hits: bool,
+    /// Keys that this process has recorded; kept only where hits are.
+    recorded: PerProcess<Mutex<HashSet<CacheKey>>>,
     warned: AtomicBool,
 }
 
 impl Trace {
-    pub(super) fn new(path: PathBuf) -> Self {
+    /// `hits`: whether hits are recorded too, and so each key once a process.
+    pub(super) fn new(path: PathBuf, hits: bool) -> Self {
         Self {
             path,
+            hits,
+            recorded: PerProcess::new(),
             warned: AtomicBool::new(false),
         }
     }
 
+    /// As [`record`](Self::record), of a request that was not compiled.
+    pub(super) fn record_hit(&self, request: &CompileRequest, compile_us: u64) {
+        if self.hits {
+            self.record(request, compile_us);
+        }
+    }
+
     pub(super) fn record(&self, request: &CompileRequest, compile_us: u64) {
+        if self.hits {
+            let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+            if !recorded.insert(*request.key()) {
+                return;
+            }
+        }
         let line = TraceLine {
             key: *request.key(),
             family: request.family().to_owned(),
@@ -96,7 +119,7 @@ impl Trace {
         if let Err(reason) = self.append(&line)
             && !self.warned.swap(true, Ordering::Relaxed)
         {
-            tracing::warn!(%reason, "compiles are not recorded");
+            tracing::warn!(%reason, "requests are not recorded");
         }
     }
 

@@ -25,19 +25,33 @@ enum Suffix {
     F,
 }
 
+/// The GPUs that are supported, by compute capability, oldest first: A100; A10 and A40; L4
+/// and L40S; H100 and H200; B200; B300; RTX PRO 6000; GB10.
+pub const SUPPORTED: [(u16, u16); 8] = [(8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (10, 3), (12, 0), (12, 1)];
+
+/// Every compute capability of a major version that may run code made for another one.
+const NUMBERS: [u16; 12] = [80, 86, 87, 88, 89, 90, 100, 101, 103, 110, 120, 121];
+
+/// Systems on a chip, which share machine code with no other compute capability.
+const ON_CHIP: [u16; 7] = [53, 62, 72, 87, 88, 101, 110];
+
 /// Why a text is no arch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a GPU architecture: expected sm_ and a number, such as sm_80, sm_90a or sm_120a")]
 pub struct ArchError(String);
 
 impl Arch {
-    /// The architectures that `warm` builds for where no GPU is present.
-    pub const DEFAULTS: [Self; 4] = [
-        Self::plain(80),
-        Self::specific(90),
-        Self::specific(100),
-        Self::specific(120),
-    ];
+    /// The architectures that `warm` builds for where no GPU is present: the best one of
+    /// each of [`SUPPORTED`], in its order, which is what such a GPU asks for.
+    pub const DEFAULTS: [Self; SUPPORTED.len()] = {
+        let mut archs = [Self::plain(0); SUPPORTED.len()];
+        let mut n = 0;
+        while n < archs.len() {
+            archs[n] = Self::of_device(SUPPORTED[n].0, SUPPORTED[n].1);
+            n += 1;
+        }
+        archs
+    };
 
     /// Every architecture that the built-in families are tested to compile for.
     pub const TESTED: [Self; 9] = [
@@ -66,7 +80,7 @@ impl Arch {
     /// The best arch for a device: `sm_90a` for compute capability 9.0. From 9.0
     /// on the `a` variant is taken, whose instructions only that device has.
     #[must_use]
-    pub fn of_device(major: u16, minor: u16) -> Self {
+    pub const fn of_device(major: u16, minor: u16) -> Self {
         let number = major * 10 + minor;
         if number >= 90 {
             Self::specific(number)
@@ -75,15 +89,35 @@ impl Arch {
         }
     }
 
+    /// Every arch whose code a device of this compute capability runs, best first: `sm_89`,
+    /// `sm_86` and `sm_80` for 8.9; `sm_103a`, `sm_103f`, `sm_100f`, `sm_103` and `sm_100`
+    /// for 10.3.
+    #[must_use]
+    pub fn running_on(major: u16, minor: u16) -> Vec<Self> {
+        let of = |suffix| {
+            let newest_first = NUMBERS.into_iter().rev();
+            newest_first.map(move |number| Self { number, suffix })
+        };
+        // What a compiler knows as a family begins with 10.0, and as specific with 9.0.
+        let specific = of(Some(Suffix::A)).filter(|arch| arch.number >= 90);
+        let family = of(Some(Suffix::F)).filter(|arch| arch.number >= 100);
+        let archs = specific.chain(family).chain(of(None));
+        archs.filter(|arch| arch.runs_on(major, minor)).collect()
+    }
+
     /// Whether a device of this compute capability runs this arch's cubins.
     #[must_use]
     pub fn runs_on(self, major: u16, minor: u16) -> bool {
         let device = major * 10 + minor;
         match self.suffix {
-            Some(Suffix::A) => device == self.number,
-            // A family (sm_100f) is one major version, from its number upwards;
-            // so is plain code.
-            Some(Suffix::F) | None => device / 10 == self.number / 10 && device >= self.number,
+            _ if device == self.number => true,
+            Some(Suffix::A) => false,
+            // A family (sm_100f) is one major version, from its number upwards; so is
+            // plain code.
+            Some(Suffix::F) | None => {
+                let on_chip = ON_CHIP.contains(&device) || ON_CHIP.contains(&self.number);
+                !on_chip && device / 10 == self.number / 10 && device > self.number
+            }
         }
     }
 
@@ -285,5 +319,44 @@ mod tests {
         assert_eq!(Arch::of_device(9, 0).to_string(), "sm_90a");
         assert_eq!(Arch::of_device(8, 6).to_string(), "sm_86");
         assert_eq!(Arch::of_device(12, 1).to_string(), "sm_121a");
+    }
+
+    #[test]
+    fn the_default_archs_hold_what_every_supported_gpu_requests_and_no_more() {
+        let of_gpus = SUPPORTED.map(|(major, minor)| Arch::of_device(major, minor));
+        assert_eq!(Arch::DEFAULTS, of_gpus);
+        assert!(Arch::DEFAULTS.is_sorted_by(|a, b| a < b));
+        for arch in Arch::DEFAULTS {
+            assert!(Arch::TESTED.contains(&arch), "{arch}");
+        }
+    }
+
+    #[test]
+    fn what_runs_on_a_gpu_is_listed_best_first() {
+        let on = |major, minor| {
+            let archs = Arch::running_on(major, minor);
+            archs.iter().map(Arch::to_string).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(on(8, 0), "sm_80");
+        assert_eq!(on(8, 6), "sm_86 sm_80");
+        assert_eq!(on(8, 9), "sm_89 sm_86 sm_80");
+        assert_eq!(on(9, 0), "sm_90a sm_90");
+        assert_eq!(on(10, 0), "sm_100a sm_100f sm_100");
+        assert_eq!(on(10, 3), "sm_103a sm_103f sm_100f sm_103 sm_100");
+        assert_eq!(on(12, 0), "sm_120a sm_120f sm_120");
+        assert_eq!(on(12, 1), "sm_121a sm_121f sm_120f sm_121 sm_120");
+        for (major, minor) in SUPPORTED {
+            let best = Arch::running_on(major, minor)[0];
+            assert_eq!(best, Arch::of_device(major, minor));
+        }
+    }
+
+    #[test]
+    fn a_system_on_a_chip_shares_machine_code_with_no_other_gpu() {
+        let on = |major, minor| Arch::running_on(major, minor);
+        assert_eq!(on(8, 7), [Arch::plain(87)]);
+        let sm_87: Arch = "sm_87".parse().expect("arch");
+        assert!(sm_87.runs_on(8, 7) && !sm_87.runs_on(8, 9));
+        assert!(on(11, 0).iter().all(|arch| arch.number() == 110));
     }
 }

@@ -92,12 +92,12 @@ impl Bind {
     }
 
     /// Checks everything: names, types, shapes or lengths, alignment, and that the
-    /// memory is the GPU's. Makes the kernel's context current on this thread.
+    /// memory is the GPU's. The context that is current on this thread stays so.
     pub fn finish(self) -> Result<BoundKernel, BindError> {
         let (entries, signature) = self.entries()?;
         let packet = self.arguments.pack(&signature)?;
         let context = self.kernel.context();
-        context.bind()?;
+        let _entered = context.enter()?;
         for (name, tensor) in self.arguments.tensors() {
             reachable(context, tensor)?.map_err(|mismatch| BindError::Parameter {
                 family: signature.family().to_owned(),
@@ -251,6 +251,9 @@ impl BoundKernel {
         stream: sys::CUstream,
     ) -> Result<(), LaunchError> {
         let entries = &self.kernel.entries()[self.entries.clone()][which];
+        if self.kernel.context().is_of_parent() {
+            return Err(self.forked());
+        }
         if self.packet.beyond(sizes).is_some() {
             return Err(self.beyond(sizes));
         }
@@ -262,6 +265,14 @@ impl BoundKernel {
                 unsafe { launch_grid(entry, entry.grid(sizes), self.order, stream, pointers) }
             })
         })
+    }
+
+    #[cold]
+    fn forked(&self) -> LaunchError {
+        let entry = &self.kernel.entries()[self.entries.start];
+        LaunchError::Forked {
+            entry: entry.name().to_owned(),
+        }
     }
 
     #[cold]

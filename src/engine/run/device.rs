@@ -4,11 +4,13 @@
 //! called: cudarc panics where libcuda is missing.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cudarc::driver::sys::CUdevice_attribute_enum as Attribute;
 use cudarc::driver::{CudaContext, result, sys};
 use serde::Serialize;
 
+use crate::engine::per_process::generation;
 use crate::engine::request::target::{Arch, CudaVersion};
 use crate::engine::run::driver_error::{self, DriverError};
 
@@ -67,6 +69,9 @@ pub enum DeviceError {
         /// What the families need.
         needs: String,
     },
+    /// CUDA was started before this process was forked.
+    #[error("this process was forked from one that had started CUDA: none of its GPU handles work here")]
+    Forked,
     /// The driver said no.
     #[error(transparent)]
     Driver(#[from] DriverError),
@@ -81,6 +86,10 @@ impl DeviceError {
                 "`nvidia-smi -L` lists the GPUs of the machine, and CUDA_VISIBLE_DEVICES hides some or all of them",
             ),
             Self::Unsupported { .. } => Some("--arch, or JITC_ARCH, compiles for a GPU that is not here"),
+            Self::Forked => Some(
+                "fork before the first use of a GPU, or start the process anew: in Python, \
+                 `multiprocessing.set_start_method(\"spawn\")`",
+            ),
             Self::Driver(said) => said.hint(),
             Self::NoDriver | Self::NoSuchGpu { .. } => None,
         }
@@ -101,6 +110,18 @@ impl Device {
     #[must_use]
     pub fn arch(&self) -> Arch {
         Arch::of_device(self.major, self.minor)
+    }
+}
+
+/// The process in which the driver was started by this library, by [`generation`], from 1.
+static STARTED: AtomicU64 = AtomicU64::new(0);
+
+/// Notes that the driver is about to be started here; it cannot be in a forked child.
+fn start() -> Result<(), DeviceError> {
+    let here = generation() + 1;
+    match STARTED.compare_exchange(0, here, Ordering::Relaxed, Ordering::Relaxed) {
+        Err(other) if other != here => Err(DeviceError::Forked),
+        _ => Ok(()),
     }
 }
 
@@ -145,6 +166,7 @@ pub fn driver_version() -> Result<CudaVersion, DeviceError> {
 /// The GPUs of this machine, in the driver's order.
 pub fn list() -> Result<Vec<Device>, DeviceError> {
     present()?;
+    start()?;
     match result::init() {
         Err(result::DriverError(sys::CUresult::CUDA_ERROR_NO_DEVICE)) => return Err(DeviceError::NoGpu),
         other => other.map_err(DriverError::of_start)?,
@@ -199,6 +221,8 @@ fn describe(ordinal: i32) -> Result<Device, result::DriverError> {
 pub struct Context {
     device: Arc<Device>,
     cuda: Arc<CudaContext>,
+    /// Of the process whose context it is.
+    generation: u64,
 }
 
 impl Context {
@@ -207,14 +231,22 @@ impl Context {
         let device = Arc::new(get(ordinal)?);
         let at = usize::try_from(ordinal).unwrap_or(usize::MAX);
         let cuda = CudaContext::new(at).map_err(DriverError::of)?;
-        Ok(Self { device, cuda })
+        Ok(Self {
+            device,
+            cuda,
+            generation: generation(),
+        })
     }
 
     /// A context that is there already, such as one that is not the GPU's primary.
     pub fn of(cuda: Arc<CudaContext>) -> Result<Self, DeviceError> {
         let ordinal = u32::try_from(cuda.ordinal()).unwrap_or(u32::MAX);
         let device = Arc::new(get(ordinal)?);
-        Ok(Self { device, cuda })
+        Ok(Self {
+            device,
+            cuda,
+            generation: generation(),
+        })
     }
 
     /// What tells contexts apart; two GPUs have two, and one GPU may have several.
@@ -235,8 +267,51 @@ impl Context {
         &self.cuda
     }
 
+    /// Whether it is of the process that this one was forked from, and of no use here.
+    #[must_use]
+    #[inline]
+    pub fn is_of_parent(&self) -> bool {
+        self.generation != generation()
+    }
+
     /// Makes the context current on this thread; a thread that launches does it once.
     pub fn bind(&self) -> Result<(), DeviceError> {
+        if self.is_of_parent() {
+            return Err(DeviceError::Forked);
+        }
         Ok(self.cuda.bind_to_thread().map_err(DriverError::of)?)
+    }
+
+    /// Makes the context current on this thread until what is returned is dropped, which
+    /// brings back the one that was current before.
+    pub fn enter(&self) -> Result<Entered, DeviceError> {
+        if self.is_of_parent() {
+            return Err(DeviceError::Forked);
+        }
+        let before = result::ctx::get_current();
+        self.bind()?;
+        let before = match before {
+            Ok(before) if before != Some(self.cuda.cu_ctx()) => Some(before.unwrap_or(std::ptr::null_mut())),
+            // What cannot be asked for is not replaced by none.
+            _ => None,
+        };
+        Ok(Entered { before })
+    }
+}
+
+/// A context that is current on this thread for a while; see [`Context::enter`].
+#[must_use = "dropped, the context before is current again"]
+#[derive(Debug)]
+pub struct Entered {
+    /// What to bring back, if anything; null is none.
+    before: Option<sys::CUcontext>,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        if let Some(before) = self.before {
+            // SAFETY: it was current on this thread a moment ago; null is none.
+            let _ = unsafe { result::ctx::set_current(before) };
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::ffi::{c_uint, c_void};
 
 use cudarc::driver::{result, sys};
 
+use crate::engine::run::device::DeviceError;
 use crate::engine::run::driver_error::DriverError;
 use crate::engine::run::load::EntryPoint;
 
@@ -56,6 +57,12 @@ pub enum LaunchError {
         /// Given ones.
         given: usize,
     },
+    /// The kernel was loaded before this process was forked.
+    #[error("`{entry}` was loaded by the process that this one was forked from, and works only there")]
+    Forked {
+        /// The entry point.
+        entry: String,
+    },
     /// The driver said no.
     #[error("launching `{entry}`: {reason}")]
     Driver {
@@ -72,6 +79,7 @@ impl LaunchError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Driver { reason, .. } => reason.hint(),
+            Self::Forked { .. } => DeviceError::Forked.hint(),
             _ => None,
         }
     }

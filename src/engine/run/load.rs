@@ -2,9 +2,12 @@
 //!
 //! Invariant: the driver is given verified bytes, never a path; what it loaded
 //! stays loaded as long as somebody holds the kernel, and everything that a
-//! launch needs (attributes set, capacity known) was done here.
+//! launch needs (attributes set, capacity known) was done here. It is unloaded only where
+//! no launch and no graph can need it: see [`LoadedKernel`]. The context that is current
+//! on the caller's thread is as it was after each call.
 
 use std::ffi::{CString, c_int, c_void};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use cudarc::driver::sys::CUfunction_attribute_enum as Attribute;
 use cudarc::driver::{result, sys};
@@ -15,6 +18,7 @@ use crate::engine::build::parameter_info::{self, ParameterError};
 use crate::engine::request::signature::GridAxis;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::template::Entry;
+use crate::engine::run::capture::{self, Relaxed};
 use crate::engine::run::device::{Context, DeviceError};
 use crate::engine::run::driver_error::DriverError;
 
@@ -82,6 +86,14 @@ pub enum LoadError {
         /// What is wrong.
         reason: String,
     },
+    /// A stream captures, and loading could spoil what it captures.
+    #[error("{family} for {arch} was not loaded: a stream is capturing a graph")]
+    Capturing {
+        /// The family.
+        family: String,
+        /// What the code was made for.
+        arch: crate::engine::request::target::Arch,
+    },
     /// The context could not be made current.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -118,6 +130,9 @@ impl LoadError {
         match self {
             Self::Refused { reason, .. } | Self::Driver { reason, .. } => reason.hint(),
             Self::Device(error) => error.hint(),
+            Self::Capturing { .. } => {
+                Some("load every kernel before the capture begins: asked again, `load` returns the same one")
+            }
             _ => None,
         }
     }
@@ -128,6 +143,8 @@ impl LoadError {
 pub struct EntryPoint {
     name: String,
     function: sys::CUfunction,
+    /// Whether the handle was launched or given out.
+    used: AtomicBool,
     grid: [GridAxis; 3],
     /// Threads a block.
     pub block_threads: u32,
@@ -158,9 +175,15 @@ impl EntryPoint {
         &self.name
     }
 
-    /// The driver's handle; good as long as the [`LoadedKernel`] lives.
+    /// The driver's handle; good as long as the [`LoadedKernel`] lives, and then as its
+    /// module is, which having asked for it keeps.
     #[must_use]
+    #[inline]
     pub fn function(&self) -> sys::CUfunction {
+        // Read first: a launch after the first writes nothing that threads share.
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
         self.function
     }
 
@@ -173,7 +196,14 @@ impl EntryPoint {
     }
 }
 
-/// A module in a context. Unloaded when the last holder drops it.
+/// A module in a context.
+///
+/// When the last holder drops it the module is unloaded if nothing was ever launched from
+/// it, and no handle of its entry points was given out. Otherwise it stays until its
+/// context ends, and is counted by [`kept_modules`]: a launch may still be running or be
+/// part of a captured graph, which the driver does not tell, and waiting for the GPU in a
+/// destructor would stall the caller and spoil captures. Who knows that none is left gives
+/// it to [`LoadedKernel::unload`].
 #[derive(Debug)]
 pub struct LoadedKernel {
     module: sys::CUmodule,
@@ -188,8 +218,17 @@ unsafe impl Send for LoadedKernel {}
 unsafe impl Sync for LoadedKernel {}
 
 impl LoadedKernel {
-    /// Loads an artifact of a spec. Makes the context current on this thread.
+    /// Loads an artifact of a spec. The context that is current on this thread stays so.
+    ///
+    /// While a stream captures this is [`LoadError::Capturing`], before the driver is asked
+    /// to load anything, where the driver tells: of a stream that waits for the default
+    /// stream, on any thread. For one that does not (made as non-blocking) it loads with
+    /// this thread's captures relaxed, so that the capture is not spoilt; a driver that
+    /// refuses nevertheless gives the same error.
     pub fn load(context: &Context, spec: &KernelSpec, artifact: &Artifact) -> Result<Self, LoadError> {
+        if context.is_of_parent() {
+            return Err(DeviceError::Forked.into());
+        }
         let device = context.device();
         if !spec.arch().runs_on(device.major, device.minor) {
             return Err(LoadError::WrongArch {
@@ -202,13 +241,26 @@ impl LoadedKernel {
         // The driver believes every offset of an image: it is given whole ones alone.
         image::check(spec, &artifact.cubin)?;
         parameter_info::check(spec, &artifact.cubin)?;
-        context.bind()?;
-        // SAFETY: the bytes are a whole cubin, as was checked, alive during the call.
-        let module = unsafe { result::module::load_data(artifact.cubin.as_ptr().cast::<c_void>()) };
-        let module = module.map_err(|reason| LoadError::Refused {
+        let _entered = context.enter()?;
+        let capturing = || LoadError::Capturing {
             family: spec.family().name.clone(),
             arch: spec.arch(),
-            reason: DriverError::of_module(reason, image::made_by(&artifact.cubin)),
+        };
+        if capture::is_known() {
+            return Err(capturing());
+        }
+        let _relaxed = Relaxed::begin();
+        // SAFETY: the bytes are a whole cubin, as was checked, alive during the call.
+        let module = unsafe { result::module::load_data(artifact.cubin.as_ptr().cast::<c_void>()) };
+        let module = module.map_err(|reason| {
+            if capture::is_meant_by(reason) {
+                return capturing();
+            }
+            LoadError::Refused {
+                family: spec.family().name.clone(),
+                arch: spec.arch(),
+                reason: DriverError::of_module(reason, image::made_by(&artifact.cubin)),
+            }
         })?;
         // From here on the module is unloaded whatever happens.
         let mut loaded = Self {
@@ -312,6 +364,7 @@ impl LoadedKernel {
         Ok(EntryPoint {
             name: entry.name.clone(),
             function,
+            used: AtomicBool::new(false),
             grid: [axis(0)?, axis(1)?, axis(2)?],
             block_threads,
             shared_mem_bytes,
@@ -324,22 +377,55 @@ impl LoadedKernel {
     }
 }
 
+impl LoadedKernel {
+    /// Unloads it now, whatever was launched from it.
+    ///
+    /// # Safety
+    ///
+    /// Nothing that was launched from it still runs or waits, no graph that captured a
+    /// launch of it is launched again, and no handle of its entry points is used.
+    pub unsafe fn unload(mut self) {
+        for entry in &mut self.entries {
+            *entry.used.get_mut() = false;
+        }
+    }
+
+    fn may_be_needed(&self) -> bool {
+        self.entries
+            .iter()
+            .any(|entry| entry.used.load(Ordering::Relaxed))
+    }
+}
+
+/// Modules that were dropped, and stay loaded until their context ends.
+static KEPT: AtomicU64 = AtomicU64::new(0);
+
+/// How many modules this process has dropped without unloading them: see
+/// [`LoadedKernel`].
+#[must_use]
+pub fn kept_modules() -> u64 {
+    KEPT.load(Ordering::Relaxed)
+}
+
 impl Drop for LoadedKernel {
     fn drop(&mut self) {
-        // Whoever drops it may be at work in another context, which it keeps.
-        let before = result::ctx::get_current();
-        let own = self.context.cuda().cu_ctx();
-        // SAFETY: the context lives as long as `self.context` does.
-        if unsafe { result::ctx::set_current(own) }.is_ok() {
-            // SAFETY: loaded by `load`, unloaded once. Failure leaves it to the
-            // context's own end.
-            let _ = unsafe { result::module::unload(self.module) };
+        if self.context.is_of_parent() {
+            // The module is the parent's.
+            return;
         }
-        if let Ok(before) = before
-            && before != Some(own)
-        {
-            // SAFETY: it was current on this thread a moment ago; null is none.
-            let _ = unsafe { result::ctx::set_current(before.unwrap_or(std::ptr::null_mut())) };
+        if self.may_be_needed() {
+            KEPT.fetch_add(1, Ordering::Relaxed);
+            return;
         }
+        // Whoever drops it may be at work in another context, which it keeps. In no other
+        // context is it unloaded: failure leaves it to its own one's end.
+        let entered = self.context.enter();
+        if entered.is_err() || capture::is_known() {
+            KEPT.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let _relaxed = Relaxed::begin();
+        // SAFETY: loaded by `load`, unloaded once, and needed by nothing.
+        let _ = unsafe { result::module::unload(self.module) };
     }
 }

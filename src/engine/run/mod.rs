@@ -6,6 +6,7 @@
 pub mod arguments;
 pub mod bind;
 pub mod bind_error;
+mod capture;
 pub mod device;
 pub mod driver_error;
 pub mod launch;

@@ -228,6 +228,11 @@ impl Receipt {
         self.entries.keys().filter_map(|key| check(key).err()).collect()
     }
 
+    /// Whether it lists an entry of this key.
+    pub fn lists(&self, key: &CacheKey) -> Result<(), Drift> {
+        self.listed(key).map(drop)
+    }
+
     fn listed(&self, key: &CacheKey) -> Result<&[FileRecord], Drift> {
         let line = self.entries.get(key).ok_or(Drift::NotListed(*key))?;
         if line.files.is_empty() {

@@ -1,7 +1,7 @@
 //! A folder held open, and what may be done inside it.
 //!
 //! Invariant: every step inside a root goes through an open folder, one name at
-//! a time, and never through a symlink. A name that somebody swaps between two
+//! a time, and through no symlink that was not judged (link.rs). A name that somebody swaps between two
 //! steps can therefore not lead out of the root.
 
 use std::ffi::OsString;
@@ -12,9 +12,12 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::{Errno, Result, retry_on_intr};
 
+use super::link::is_link;
+use super::trust::Modes;
+
 /// An open folder.
 #[derive(Debug)]
-pub(super) struct Dir(OwnedFd);
+pub(super) struct Dir(OwnedFd, Modes);
 
 /// A file's bytes and what the file system says of it.
 pub(super) struct FileBytes {
@@ -24,27 +27,23 @@ pub(super) struct FileBytes {
 
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// Inner folders and files are open to readers: the root's 0700 keeps others
-/// out, and a copy into a shared place needs no chmod.
-const INNER_FOLDER: Mode = Mode::from_raw_mode(0o755);
-const INNER_FILE: Mode = Mode::from_raw_mode(0o644);
-
 impl Dir {
     /// Opens a root. The way to it may contain symlinks: they are the user's.
-    pub(super) fn open_root(path: &Path) -> Result<Self> {
-        retry_on_intr(|| rustix::fs::open(path, FOLDER, Mode::empty())).map(Self)
+    /// What is made in it gets these modes.
+    pub(super) fn open_root(path: &Path, modes: Modes) -> Result<Self> {
+        retry_on_intr(|| rustix::fs::open(path, FOLDER, Mode::empty())).map(|fd| Self(fd, modes))
     }
 
-    /// Creates a root with 0700, and the folders above it as the umask says.
-    pub(super) fn create_root(path: &Path) -> Result<Self> {
+    /// Creates a root, and the folders above it as the umask says.
+    pub(super) fn create_root(path: &Path, modes: Modes) -> Result<Self> {
         if let Some(parent) = path.parent()
             && !parent.as_os_str().is_empty()
             && !parent.is_dir()
         {
             create_above(parent)?;
         }
-        match rustix::fs::mkdir(path, Mode::from_raw_mode(0o700)) {
-            Ok(()) | Err(Errno::EXIST) => Self::open_root(path),
+        match rustix::fs::mkdir(path, modes.root) {
+            Ok(()) | Err(Errno::EXIST) => Self::open_root(path, modes),
             Err(e) => Err(e),
         }
     }
@@ -52,29 +51,37 @@ impl Dir {
     /// Opens the folder `name`; a symlink or a file there is an error.
     pub(super) fn open(&self, name: &str) -> Result<Self> {
         retry_on_intr(|| rustix::fs::openat(&self.0, name, FOLDER | OFlags::NOFOLLOW, Mode::empty()))
-            .map(Self)
+            .map(|fd| Self(fd, self.1))
+    }
+
+    /// Opens the folder to which the symlink `name` leads, which the caller has judged.
+    pub(super) fn follow(&self, name: &str) -> Result<Self> {
+        retry_on_intr(|| rustix::fs::openat(&self.0, name, FOLDER, Mode::empty())).map(|fd| Self(fd, self.1))
     }
 
     /// Creates the folder `name`; that it exists is an error.
     pub(super) fn create_new(&self, name: &str) -> Result<Self> {
-        rustix::fs::mkdirat(&self.0, name, INNER_FOLDER)?;
+        rustix::fs::mkdirat(&self.0, name, self.1.folder)?;
         self.open(name)
     }
 
     /// Opens the folder `name`, made if it is missing; says whether it was.
     ///
-    /// These names are the cache's own: a file or a symlink in such a place is
-    /// put out of the way, so that no state needs a person to delete it.
+    /// These names are the cache's own: a file in such a place is put out of the way, so
+    /// that no state needs a person to delete it. A symlink stays: it is a person's.
     pub(super) fn ensure(&self, name: &str) -> Result<(Self, bool)> {
         match self.open(name) {
             Ok(dir) => return Ok((dir, false)),
             Err(Errno::NOTDIR | Errno::LOOP) => {
+                if is_link(&self.stat_of(name)?) {
+                    return Err(Errno::LOOP);
+                }
                 rustix::fs::unlinkat(&self.0, name, AtFlags::empty())?;
             }
             Err(Errno::NOENT) => {}
             Err(e) => return Err(e),
         }
-        match rustix::fs::mkdirat(&self.0, name, INNER_FOLDER) {
+        match rustix::fs::mkdirat(&self.0, name, self.1.folder) {
             Ok(()) => self.open(name).map(|dir| (dir, true)),
             Err(Errno::EXIST) => self.open(name).map(|dir| (dir, false)),
             Err(e) => Err(e),
@@ -91,12 +98,7 @@ impl Dir {
         rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)
     }
 
-    /// Takes the permission to write from group and others.
-    pub(super) fn tighten(&self, stat: &Stat) -> Result<()> {
-        rustix::fs::fchmod(&self.0, Mode::from_raw_mode(stat.st_mode & 0o7755))
-    }
-
-    /// Sets the folder's own permissions, whatever the umask is.
+    /// Sets the permissions of a folder that was just made, whatever the umask is.
     pub(super) fn set_mode(&self, mode: Mode) -> Result<()> {
         rustix::fs::fchmod(&self.0, mode)
     }
@@ -138,7 +140,7 @@ impl Dir {
 
     /// Writes the new file `name` and forces it to disk.
     pub(super) fn write_new(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let fd = self.write(name, bytes, INNER_FILE)?;
+        let fd = self.write(name, bytes, self.1.file)?;
         retry_on_intr(|| rustix::fs::fsync(&fd))
     }
 
@@ -164,14 +166,7 @@ impl Dir {
     /// Opens or creates the lock file `name`.
     pub(super) fn open_lock(&self, name: &str) -> Result<OwnedFd> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        retry_on_intr(|| {
-            rustix::fs::openat(
-                &self.0,
-                name,
-                flags | OFlags::NONBLOCK,
-                Mode::from_raw_mode(0o600),
-            )
-        })
+        retry_on_intr(|| rustix::fs::openat(&self.0, name, flags | OFlags::NONBLOCK, self.1.lock))
     }
 
     /// Forces the folder's list of names to disk.

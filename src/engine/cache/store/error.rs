@@ -66,7 +66,7 @@ pub enum Fault {
     #[error("key does not match the preimage")]
     Preimage,
     /// Somebody else could have written it.
-    #[error("{file}: {why}")]
+    #[error("{file} is not trusted: {why}; {}", why.remedy())]
     Untrusted {
         /// The file, or `.` for the entry's folder.
         file: String,
@@ -83,20 +83,54 @@ pub enum Fault {
 #[non_exhaustive]
 pub enum Distrust {
     /// Its owner is neither this user nor root.
-    #[error("it belongs to user {0}")]
-    Owner(u32),
-    /// Its group or everybody may write to it.
+    #[error("it belongs to user {uid}")]
+    Owner {
+        /// The owner.
+        uid: u32,
+        /// The group.
+        gid: u32,
+        /// Whether this process is of the group.
+        ours: bool,
+    },
+    /// A group that is not root's may write to it.
+    #[error("all of group {gid} may write to it (mode {mode:03o})")]
+    Group {
+        /// The mode.
+        mode: u32,
+        /// The group.
+        gid: u32,
+        /// Whether this process is of the group.
+        ours: bool,
+    },
+    /// Anybody may write to it.
     #[error("others may write to it (mode {0:03o})")]
     Writable(u32),
 }
 
 impl Distrust {
-    /// What to do about it, as a command's words.
+    /// What to do about it, as a command's words: in the image, at the volume, or here.
     #[must_use]
     pub fn remedy(self) -> &'static str {
         match self {
-            Self::Owner(_) => "use a cache folder of your own, or set JITC_CACHE_TRUST=1",
-            Self::Writable(_) => "run chmod go-w on it, or set JITC_CACHE_TRUST=1",
+            Self::Owner { ours: true, .. } => {
+                "set JITC_CACHE_TRUST=group if its group may fill it (a volume, a team's cache), or give it to \
+                 this user or root with chown -R"
+            }
+            Self::Owner { ours: false, .. } => {
+                "use a cache folder of your own, give it to this user or root (chown -R; in an image \
+                 COPY --chown=0:0), or set JITC_CACHE_TRUST=1"
+            }
+            Self::Group { ours: true, .. } => {
+                "set JITC_CACHE_TRUST=group if that is meant (fsGroup, a team's cache), else run \
+                 chmod -R g-w on it"
+            }
+            Self::Group { ours: false, .. } => {
+                "run chmod -R g-w or chgrp -R 0 on it (in an image: where it is built), or set \
+                 JITC_CACHE_TRUST=1"
+            }
+            Self::Writable(_) => {
+                "run chmod -R go-w on it (in an image: where it is built), or set JITC_CACHE_TRUST=1"
+            }
         }
     }
 }
@@ -122,6 +156,23 @@ pub enum CacheError {
         path: PathBuf,
         /// What is wrong.
         why: Distrust,
+    },
+    /// A symlink in the place of a folder of the cache, which is not followed.
+    #[error("{} is a symlink that is not followed: {why}; make it a folder, or name its target's cache in \
+             JITC_CACHE_DIR or JITC_CACHE_RO", path.display())]
+    Link {
+        /// The symlink.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// A folder of other things, which is not made a cache.
+    #[error("{} is no cache of jitc's and holds {holds}: name an empty or new folder in JITC_CACHE_DIR or --cache-dir", path.display())]
+    NotACache {
+        /// The folder.
+        path: PathBuf,
+        /// One of the things in it.
+        holds: String,
     },
     /// A tier that is not written to.
     #[error("{0} is read-only")]

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use rustix::fs::Mode;
 
+use super::age;
 use super::dir::Dir;
-use super::entry::now_unix_ms;
 use super::error::CacheError;
 use super::inspect::names;
 use super::{Store, io_error, unique};
+use crate::engine::config::CacheTrust;
 
 /// The folder, beside that of the entries.
 pub(super) const FAILED: &str = "failed";
@@ -33,7 +34,10 @@ impl Store {
         let fail = |errno| io_error("write", path.clone(), errno);
         let root = self.open_root()?;
         let failed = self.ensure(&root, FAILED)?;
-        failed.set_mode(Mode::RWXU).map_err(fail)?;
+        // A group's cache holds the failures of all, each private to its user.
+        if self.trust != CacheTrust::Group {
+            failed.set_mode(Mode::RWXU).map_err(fail)?;
+        }
         let staged = format!(".{name}.{}", unique());
         let keep = || {
             let dir = failed.create_new(&staged)?;
@@ -53,7 +57,7 @@ impl Store {
 
     /// Removes every failure; says how many there were.
     pub(super) fn remove_failures(&self) -> u64 {
-        let Ok(root) = Dir::open_root(self.root()) else {
+        let Ok(root) = self.root_dir() else {
             return 0;
         };
         let Ok(failed) = root.open(FAILED) else {
@@ -65,14 +69,10 @@ impl Store {
     }
 
     /// Removes what is over the bounds or older than this; says how many.
-    pub(super) fn prune_failures(&self, age: Duration) -> u64 {
-        let failed = Dir::open_root(self.root()).and_then(|root| root.open(FAILED));
+    pub(super) fn prune_failures(&self, longest: Duration) -> u64 {
+        let failed = self.root_dir().and_then(|root| root.open(FAILED));
         let Ok(failed) = failed else { return 0 };
-        let oldest = (now_unix_ms() / 1000).saturating_sub(age.as_secs());
-        let is_old = |name: &String| {
-            let stat = failed.stat_of(name);
-            stat.is_ok_and(|stat| u64::try_from(stat.st_mtime).unwrap_or(0) < oldest)
-        };
+        let is_old = |name: &String| failed.stat_of(name).is_ok_and(|stat| age::of(&stat) > longest);
         let old = names(&failed).into_iter().filter(is_old);
         let old = old.filter(|name| failed.remove(name).is_ok()).count() as u64;
         old + sweep(&failed, "", MAX_COUNT, MAX_BYTES)

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::dir::Dir;
 use super::entry::{Entry, FORMAT, MANIFEST, MANIFEST_LIMIT, Manifest, check_checksum};
 use super::error::{CacheError, Fault, FindError};
+use super::link::is_link;
 use super::lock;
 use super::prune::sweep_staging;
 use super::read::Load;
@@ -89,12 +90,17 @@ pub struct Totals {
 }
 
 /// What a clean did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Cleaned {
     /// Entries removed.
     pub entries: u64,
     /// Left alone, since a builder or a reader has them in use.
     pub in_use: u64,
+    /// Left alone, since they cannot be moved.
+    pub stuck: u64,
+    /// Why the first of them cannot, in one line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stuck_reason: Option<String>,
     /// Failed sources removed.
     pub failed: u64,
 }
@@ -200,8 +206,8 @@ impl Store {
         Ok(totals)
     }
 
-    /// Removes everything that jitc put into the folder, but for what is in use.
-    /// Other files of the root stay.
+    /// Removes everything that jitc put into the folder, but for what is in use and the
+    /// tag. Other files of the root and symlinks stay.
     pub fn clean(&self) -> Result<Cleaned, CacheError> {
         let mut cleaned = Cleaned {
             failed: self.remove_failures(),
@@ -211,16 +217,22 @@ impl Store {
             return Ok(cleaned);
         };
         for key in self.keys()? {
-            if self.remove(&version, &key)? {
-                cleaned.entries += 1;
-            } else {
-                cleaned.in_use += 1;
+            match self.remove(&version, &key) {
+                Ok(true) => cleaned.entries += 1,
+                Ok(false) => cleaned.in_use += 1,
+                Err(e) => {
+                    cleaned.stuck += 1;
+                    cleaned.stuck_reason.get_or_insert_with(|| e.to_string());
+                }
             }
         }
         sweep_staging(&version, Duration::ZERO);
         for name in names(&version) {
+            if version.stat_of(&name).is_ok_and(|stat| is_link(&stat)) {
+                continue;
+            }
             match (name.as_str(), version.open(&name)) {
-                // A symlink or a file.
+                // A file.
                 (_, Err(_)) | (QUARANTINE, _) => {
                     let _ = version.remove(&name);
                 }
@@ -238,7 +250,7 @@ impl Store {
             // Stays if anything in it is in use.
             let _ = version.remove_empty(&name);
         }
-        if let Ok(root) = Dir::open_root(self.root()) {
+        if let Ok(root) = self.root_dir() {
             let _ = root.remove_empty(VERSION);
         }
         Ok(cleaned)

@@ -4,6 +4,7 @@
 //! elsewhere, forced to disk, then renamed; nothing is ever written into a
 //! published entry. docs/CACHE.md has the protocol step by step.
 
+mod age;
 pub(super) mod check;
 #[cfg(test)]
 mod crash;
@@ -13,9 +14,11 @@ pub(super) mod entry;
 pub(super) mod error;
 mod failed;
 pub(super) mod inspect;
+mod link;
 pub(super) mod lock;
 pub(super) mod prune;
 pub(super) mod read;
+mod root;
 pub(super) mod shutdown;
 #[cfg(test)]
 mod test_fixtures;
@@ -28,6 +31,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::io::Errno;
 
 use crate::engine::build::key::CacheKey;
+use crate::engine::config::CacheTrust;
 use crash_points::{Step, reach};
 use dir::Dir;
 use entry::{Entry, MANIFEST, PAYLOAD, now_unix_ms};
@@ -35,7 +39,7 @@ use error::CacheError;
 use lock::{Claim, KeyLock, Wait};
 use read::Load;
 use shutdown::Permit;
-use trust::trusted;
+use trust::{Modes, judge};
 
 /// Everything of this format lies under this folder of the root.
 const VERSION: &str = "v1";
@@ -51,7 +55,7 @@ const LOCKS: &str = ".locks";
 pub struct Store {
     root: PathBuf,
     writable: bool,
-    trust: bool,
+    trust: CacheTrust,
 }
 
 /// How a publish ended well.
@@ -70,7 +74,7 @@ impl Store {
         Self {
             root: root.into(),
             writable: true,
-            trust: false,
+            trust: CacheTrust::Own,
         }
     }
 
@@ -83,9 +87,10 @@ impl Store {
         }
     }
 
-    /// Whether to load what others could have written too.
+    /// Whose files to load, beside this user's and root's.
     #[must_use]
-    pub fn with_trust(self, trust: bool) -> Self {
+    pub fn with_trust(self, trust: impl Into<CacheTrust>) -> Self {
+        let trust = trust.into();
         Self { trust, ..self }
     }
 
@@ -242,28 +247,13 @@ impl Store {
         self.ensure(&self.open_root()?, VERSION)
     }
 
-    /// Opens the root for writing, made if it is missing.
-    fn open_root(&self) -> Result<Dir, CacheError> {
-        let io = |errno| io_error("create", self.root.clone(), errno);
-        if !self.writable {
-            return Err(CacheError::ReadOnly(self.root.display().to_string()));
-        }
-        let root = Dir::create_root(&self.root).map_err(io)?;
-        let stat = root.stat().map_err(io)?;
-        // A folder that is only now to become a cache (a fresh clone's, under a
-        // generous umask) is made private by its owner, not refused for ever.
-        let fresh = root.stat_of(VERSION).is_err();
-        if fresh && !self.trust && trust::is_ours_but_open(&stat) {
-            root.tighten(&stat).map_err(io)?;
-        }
-        self.admit(&root, || self.root.clone())?;
-        Ok(root)
-    }
-
     /// Opens an inner folder, made if it is missing.
     fn ensure(&self, parent: &Dir, name: &str) -> Result<Dir, CacheError> {
         let path = || self.root.join(VERSION).join(name);
         let io = |errno| io_error("create", path(), errno);
+        if let Some(dir) = self.open_linked(parent, name, path)? {
+            return Ok(dir);
+        }
         let (dir, made) = parent.ensure(name).map_err(io)?;
         if made {
             parent.sync().map_err(io)?;
@@ -272,12 +262,14 @@ impl Store {
         Ok(dir)
     }
 
+    /// The root as it is; the caller judges it.
+    fn root_dir(&self) -> rustix::io::Result<Dir> {
+        Dir::open_root(&self.root, Modes::of(self.trust))
+    }
+
     fn admit(&self, dir: &Dir, path: impl Fn() -> PathBuf) -> Result<(), CacheError> {
-        if self.trust {
-            return Ok(());
-        }
         match dir.stat() {
-            Ok(stat) => trusted(&stat).map_err(|why| CacheError::Untrusted { path: path(), why }),
+            Ok(stat) => judge(&stat, self.trust).map_err(|why| CacheError::Untrusted { path: path(), why }),
             Err(errno) => Err(io_error("stat", path(), errno)),
         }
     }

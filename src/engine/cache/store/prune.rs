@@ -9,12 +9,13 @@ use std::time::Duration;
 use rustix::fs::Stat;
 use serde::Serialize;
 
+use super::age;
 use super::dir::Dir;
-use super::entry::{MANIFEST, PAYLOAD, now_unix_ms};
+use super::entry::{MANIFEST, PAYLOAD};
 use super::error::CacheError;
 use super::inspect::names;
 use super::lock;
-use super::{LOCKS, QUARANTINE, STAGING, Store, unique};
+use super::{LOCKS, QUARANTINE, STAGING, Store, io_error, unique};
 use crate::engine::build::key::CacheKey;
 
 /// A writer touches its staging folder more often than this.
@@ -66,6 +67,11 @@ pub struct Pruned {
     pub bytes: u64,
     /// Entries over the limits that are in use and stayed.
     pub in_use: u64,
+    /// Entries over the limits that could not be moved and stayed.
+    pub stuck: u64,
+    /// Why the first of them could not, in one line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stuck_reason: Option<String>,
     /// Entries that stayed.
     pub kept_entries: u64,
     /// Their bytes.
@@ -101,22 +107,31 @@ impl Store {
         all.sort_unstable_by_key(|usage| (usage.used_unix_ns, usage.key));
         let mut entries = all.len() as u64;
         let mut bytes = all.iter().fold(0u64, |sum, u| sum.saturating_add(u.bytes));
-        let now = i128::from(now_unix_ms()) * 1_000_000;
         let old = |usage: &Usage| {
-            let unused = u128::try_from(now - usage.used_unix_ns).unwrap_or(0);
-            limits.max_age.is_some_and(|age| unused > age.as_nanos())
+            let unused = age::since(usage.used_unix_ns);
+            limits.max_age.is_some_and(|age| unused >= age)
         };
         for usage in &all {
             if entries <= limits.max_entries && bytes <= limits.max_bytes && !old(usage) {
                 break;
             }
-            if dry_run || self.remove(&version, &usage.key)? {
-                entries -= 1;
-                bytes -= usage.bytes;
-                pruned.bytes += usage.bytes;
-                pruned.keys.push(usage.key);
+            // One that cannot be moved ends nothing: the others still go.
+            match if dry_run {
+                Ok(true)
             } else {
-                pruned.in_use += 1;
+                self.remove(&version, &usage.key)
+            } {
+                Ok(true) => {
+                    entries -= 1;
+                    bytes -= usage.bytes;
+                    pruned.bytes += usage.bytes;
+                    pruned.keys.push(usage.key);
+                }
+                Ok(false) => pruned.in_use += 1,
+                Err(e) => {
+                    pruned.stuck += 1;
+                    pruned.stuck_reason.get_or_insert_with(|| e.to_string());
+                }
             }
         }
         (pruned.kept_entries, pruned.kept_bytes) = (entries, bytes);
@@ -142,7 +157,8 @@ impl Store {
             return Ok(true);
         };
         let Ok(dir) = shard.open(&hex) else {
-            return Ok(shard.remove(&hex).is_ok());
+            let removed = shard.remove(&hex).map(|()| true);
+            return removed.map_err(|errno| io_error("remove", self.entry_path(key), errno));
         };
         if matches!(lock::try_exclusive(&dir), Ok(false)) {
             return Ok(false);
@@ -175,9 +191,7 @@ fn usage(shard: &Dir, key: &CacheKey) -> Option<Usage> {
         key: *key,
         bytes: payload + size(&manifest),
         // An entry without a manifest is of no use: first to go.
-        used_unix_ns: manifest.map_or(0, |s| {
-            i128::from(s.st_mtime) * 1_000_000_000 + i128::from(s.st_mtime_nsec)
-        }),
+        used_unix_ns: manifest.as_ref().map_or(0, age::modified_ns),
     })
 }
 
@@ -188,10 +202,7 @@ pub(super) fn sweep_staging(version: &Dir, age: Duration) -> u64 {
     };
     let mut swept = 0;
     for name in names(&staging) {
-        let age_of_folder = staging.stat_of(&name).map_or(Duration::ZERO, |stat| {
-            let changed = u64::try_from(stat.st_mtime).unwrap_or(0);
-            Duration::from_secs((now_unix_ms() / 1000).saturating_sub(changed))
-        });
+        let age_of_folder = staging.stat_of(&name).map_or(Duration::ZERO, |s| age::of(&s));
         // A young one is not even tried: the lock would follow the folder to the
         // name under which its writer is about to publish it.
         if age_of_folder < age {
@@ -224,10 +235,10 @@ fn sweep_quarantine(version: &Dir) -> u64 {
         .collect();
     all.sort_unstable();
     let surplus = all.len().saturating_sub(QUARANTINE_COUNT);
-    let oldest = now_unix_ms().saturating_sub(QUARANTINE_AGE.as_secs() * 1000);
     let mut swept = 0;
     for (n, (quarantined, name)) in all.iter().enumerate() {
-        if (n < surplus || *quarantined < oldest) && quarantine.remove(name).is_ok() {
+        let kept = age::since(i128::from(*quarantined) * 1_000_000);
+        if (n < surplus || kept > QUARANTINE_AGE) && quarantine.remove(name).is_ok() {
             swept += 1;
         }
     }

@@ -3,7 +3,6 @@
 //! Invariant: what cannot be read for want of rights, descriptors or memory is no
 //! evidence against an entry; only its bytes, its kind and its owner are.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::fs::Stat;
@@ -13,7 +12,7 @@ use super::dir::Dir;
 use super::entry::{Entry, EntryFiles, FILE_LIMIT, MANIFEST, MANIFEST_LIMIT, PAYLOAD, now_unix_ms};
 use super::error::{CacheError, Distrust, Fault};
 use super::lock;
-use super::trust::trusted;
+use super::trust::judge;
 use super::{Store, VERSION, io_error};
 use crate::engine::build::key::CacheKey;
 
@@ -64,14 +63,17 @@ impl Store {
             Ok(None) => return Load::Absent,
             Err(e) => return Load::Unavailable(e),
         };
-        for _ in 0..BUSY_LOOKS {
+        for look in 0..=BUSY_LOOKS {
             let entry = match shard.open(&hex) {
                 Ok(entry) => entry,
                 Err(Errno::NOENT) => return Load::Absent,
                 Err(Errno::NOTDIR | Errno::LOOP) => return Load::Bad(Fault::NotAFolder),
                 Err(e) => return Load::Unavailable(self.io("open", key, e)),
             };
-            if let Some(load) = self.examine(key, &shard, &entry, stamp) {
+            // Whoever may read a folder can hold its lock for ever. What verifies is read
+            // without it: at once where nothing is ever removed by this process.
+            let wants_lock = self.writable && look < BUSY_LOOKS;
+            if let Some(load) = self.examine(key, &shard, &entry, stamp, wants_lock) {
                 return load;
             }
             // Somebody has it for itself: a prune, so that it is gone in a moment.
@@ -82,10 +84,17 @@ impl Store {
 
     /// Reads and verifies an entry's opened folder, which may meanwhile have been
     /// pruned. `None`: somebody holds it for itself alone.
-    fn examine(&self, key: &CacheKey, shard: &Dir, entry: &Dir, stamp: bool) -> Option<Load> {
+    fn examine(
+        &self,
+        key: &CacheKey,
+        shard: &Dir,
+        entry: &Dir,
+        stamp: bool,
+        wants_lock: bool,
+    ) -> Option<Load> {
         // Held until the end: a prune leaves an entry alone that is
         // being read. Where there are no locks, a vanishing file is a miss.
-        if matches!(lock::try_shared(entry), Ok(false)) {
+        if matches!(lock::try_shared(entry), Ok(false)) && wants_lock {
             return None;
         }
         let _held = lock::Release::later(entry);
@@ -115,46 +124,27 @@ impl Store {
 
     /// Opens `v1`; `None` if there is none.
     pub(super) fn open_version(&self) -> Result<Option<Dir>, CacheError> {
-        let root = match Dir::open_root(&self.root) {
+        let root = match self.root_dir() {
             Ok(root) => root,
             Err(Errno::NOENT) => return Ok(None),
             Err(errno) => return Err(io_error("open", self.root.clone(), errno)),
         };
         self.admit(&root, || self.root.clone())?;
-        self.open_inner(&root, VERSION, || self.root.join(VERSION))
+        self.open_linked(&root, VERSION, || self.root.join(VERSION))
     }
 
     /// Opens a shard; `None` if there is none.
     pub(super) fn open_shard(&self, shard: &str) -> Result<Option<Dir>, CacheError> {
         match self.open_version()? {
-            Some(version) => self.open_inner(&version, shard, || self.root.join(VERSION).join(shard)),
+            Some(version) => self.open_linked(&version, shard, || self.root.join(VERSION).join(shard)),
             None => Ok(None),
-        }
-    }
-
-    fn open_inner(
-        &self,
-        parent: &Dir,
-        name: &str,
-        path: impl Fn() -> PathBuf,
-    ) -> Result<Option<Dir>, CacheError> {
-        match parent.open(name) {
-            Ok(dir) => {
-                self.admit(&dir, path)?;
-                Ok(Some(dir))
-            }
-            // What is no folder holds no entries; the next publish replaces it.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
-            Err(errno) => Err(io_error("open", path(), errno)),
         }
     }
 
     /// Reads the files of an opened entry; the manifest's stat is its stamp.
     fn read_entry(&self, entry: &Dir) -> Result<(EntryFiles, Stat), ReadError> {
-        if !self.trust {
-            let stat = entry.stat().map_err(ReadError::Errno)?;
-            trusted(&stat).map_err(|why| untrusted(".", why))?;
-        }
+        let stat = entry.stat().map_err(ReadError::Errno)?;
+        judge(&stat, self.trust).map_err(|why| untrusted(".", why))?;
         for name in entry.names().map_err(ReadError::Errno)? {
             let known = |n: &&str| name.as_encoded_bytes() == n.as_bytes();
             if !known(&MANIFEST) && !PAYLOAD.iter().any(known) {
@@ -178,17 +168,15 @@ impl Store {
             Errno::IO => fault(Fault::Unreadable),
             other => ReadError::Errno(other),
         })?;
-        if !self.trust {
-            trusted(&file.stat).map_err(|why| untrusted(name, why))?;
-        }
+        judge(&file.stat, self.trust).map_err(|why| untrusted(name, why))?;
         Ok((file.bytes, file.stat))
     }
 
-    /// Marks an entry as used, at most once an hour.
+    /// Marks an entry as used, at most once an hour; a mark from the future is renewed.
     fn stamp(&self, entry: &Dir, manifest: &Stat) {
         let now = now_unix_ms() / 1000;
         let last = u64::try_from(manifest.st_mtime).unwrap_or(0);
-        if self.writable && now.saturating_sub(last) >= STAMP_INTERVAL.as_secs() {
+        if self.writable && (last > now || now - last >= STAMP_INTERVAL.as_secs()) {
             // Recency is a hint: without it the entry is pruned sooner.
             let _ = entry.stamp(MANIFEST);
         }
@@ -220,7 +208,7 @@ mod tests {
             let shard = store.open_shard(&hex[..2]).expect("opened").expect("a shard");
             let entry = shard.open(&hex).expect("an entry");
             assert!(matches!(
-                store.examine(request.key(), &shard, &entry, false),
+                store.examine(request.key(), &shard, &entry, false, true),
                 Some(Load::Found(_))
             ));
             let none = Limits {
@@ -231,7 +219,7 @@ mod tests {
             if published_again {
                 store.publish(&kept).expect("published");
             }
-            let found = store.examine(request.key(), &shard, &entry, false);
+            let found = store.examine(request.key(), &shard, &entry, false, true);
             assert!(matches!(found, Some(Load::Absent)), "{found:?}");
         }
     }

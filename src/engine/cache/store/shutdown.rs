@@ -1,12 +1,14 @@
 //! Coming to rest: what a program calls before it exits on Ctrl-C.
 //!
 //! Invariant: once [`shutdown`] has returned, no publish of this process is under
-//! way, none will begin, and none of its lock files or staging folders is left.
+//! way, none will begin, and none of its lock files or staging folders is left. What the
+//! parent of a forked child has under way is the parent's.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::dir::Dir;
+use crate::engine::per_process::PerProcess;
 
 #[derive(Default)]
 struct State {
@@ -16,13 +18,13 @@ struct State {
     locks: BTreeMap<u64, (Arc<Dir>, String)>,
 }
 
-static STATE: Mutex<State> = Mutex::new(State {
-    ending: false,
-    publishing: 0,
-    next_lock: 0,
-    locks: BTreeMap::new(),
-});
-static AT_REST: Condvar = Condvar::new();
+#[derive(Default)]
+struct Publishers {
+    state: Mutex<State>,
+    at_rest: Condvar,
+}
+
+static PUBLISHERS: PerProcess<Publishers> = PerProcess::new();
 
 /// Waits for every publish of this process that is under way, lets no new one
 /// begin, and removes the process's lock files.
@@ -34,7 +36,10 @@ pub fn shutdown() {
     let mut state = state();
     state.ending = true;
     while state.publishing > 0 {
-        state = AT_REST.wait(state).unwrap_or_else(PoisonError::into_inner);
+        state = PUBLISHERS
+            .at_rest
+            .wait(state)
+            .unwrap_or_else(PoisonError::into_inner);
     }
     for (folder, name) in state.locks.values() {
         // One that cannot be removed means nothing to the next taker.
@@ -44,7 +49,7 @@ pub fn shutdown() {
 
 fn state() -> MutexGuard<'static, State> {
     // The state is counters and names: good whoever panicked.
-    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+    PUBLISHERS.state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether [`shutdown`] was called.
@@ -69,8 +74,11 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        state().publishing -= 1;
-        AT_REST.notify_all();
+        let mut state = state();
+        // One that was taken before a fork was the parent's.
+        state.publishing = state.publishing.saturating_sub(1);
+        drop(state);
+        PUBLISHERS.at_rest.notify_all();
     }
 }
 

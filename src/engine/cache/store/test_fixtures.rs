@@ -21,7 +21,7 @@ pub(super) fn subject_of(n: u32) -> CompileRequest {
         source: "int s;\n",
         headers: &headers,
         options: &[],
-        arch: Arch::DEFAULTS[1],
+        arch: Arch::of_device(9, 0),
         toolchain: &toolchain,
         compiler_env: &[],
     });
@@ -29,7 +29,7 @@ pub(super) fn subject_of(n: u32) -> CompileRequest {
         preimage,
         family: "probe".into(),
         constants: BTreeMap::new(),
-        arch: Arch::DEFAULTS[1],
+        arch: Arch::of_device(9, 0),
         options: vec![],
         toolchain,
         source: "int s;\n".into(),

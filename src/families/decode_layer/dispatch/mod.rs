@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::{Launch, LayerConfig, LayerGeometry};
 use crate::engine::request::spec::KernelSpec;
 
-pub use explain::{Candidate, Explanation, Target, explain};
+pub use explain::{Candidate, Explanation, Missing, Target, explain};
 pub use policy::{Layers, Path, Policy};
 
 /// One decode step of one layer.
@@ -120,6 +120,9 @@ pub enum Reason {
     },
     /// Nothing: no variant of the path was prepared.
     NotPrepared,
+    /// Nothing: it depends on the capacity of a cooperative variant whose kernel is not
+    /// in the cache.
+    CapacityUnknown,
 }
 
 impl fmt::Display for Reason {
@@ -144,6 +147,9 @@ impl fmt::Display for Reason {
                 "cooperative was forced, and its grid of {blocks} blocks is over the {capacity} that are resident at once"
             ),
             Self::NotPrepared => f.write_str("no variant of that path was prepared"),
+            Self::CapacityUnknown => f.write_str(
+                "capacity unknown: the kernel of a cooperative variant is not in the cache, and so not its registers",
+            ),
         }
     }
 }
