@@ -109,7 +109,7 @@ fn a_former_name_is_noted_alike_whatever_it_was_the_name_of() {
     let trace = file.join("trace");
     let trace = trace.to_str().expect("path");
     let text = notes(&["warm", "stream", "--arch", "sm_90a"], &[("JITC_TRACE", trace)]);
-    assert!(text.starts_with("warning: compiles are not recorded"), "{text}");
+    assert!(text.starts_with("warning: requests are not recorded"), "{text}");
     assert!(!text.contains("jitc::"), "{text}");
 }
 

@@ -266,5 +266,5 @@ fn a_trace_that_nobody_reads_is_not_waited_for() {
         .expect("ran");
     crate::command::succeeded(&output);
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("compiles are not recorded"), "{said}");
+    assert!(said.contains("requests are not recorded"), "{said}");
 }

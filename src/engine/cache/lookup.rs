@@ -326,7 +326,8 @@ impl Cache {
                 Load::Unavailable(e) => {
                     let (tier, reason) = (tier.name().clone(), e.to_string());
                     let why = sentence(&tier, &reason);
-                    if self.is_news(&reason) {
+                    // What the process lacks at this moment says nothing of the tier.
+                    if !e.is_passing() && self.is_news(&reason) {
                         tracing::warn!("{why}; said once");
                     } else {
                         tracing::debug!("{why}");
@@ -377,7 +378,7 @@ impl Cache {
     }
 
     /// Counts an event, and tells the listener of it.
-    pub(in crate::engine) fn tell(&self, event: &Event) {
+    pub(crate) fn tell(&self, event: &Event) {
         self.tally.count(event);
         if let Some(listener) = &self.listener {
             listener(event);

@@ -197,7 +197,12 @@ impl CacheError {
         (std::mem::discriminant(self), self.errno())
     }
 
-    /// Whether a read-only tier is the whole reason.
+    /// Whether this process has run out of something, which may be over at the next try.
+    pub(in crate::engine::cache) fn is_passing(&self) -> bool {
+        matches!(self.errno(), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+    }
+
+    /// What the operating system answered, where it was asked.
     #[must_use]
     pub fn errno(&self) -> Option<Errno> {
         match self {

@@ -185,7 +185,9 @@ mod tests {
         let elsewhere = tempfile::tempdir().expect("tempdir");
         fs_err::os::unix::fs::symlink(elsewhere.path(), dir.path().join(FAILED)).expect("link");
         let store = Store::new(dir.path());
-        store.keep_failure("k", "int x;", "log").expect("kept");
+        let refused = store.keep_failure("k", "int x;", "log");
+        assert!(matches!(refused, Err(CacheError::Link { .. })), "{refused:?}");
         assert_eq!(fs_err::read_dir(elsewhere.path()).expect("folder").count(), 0);
+        assert!(dir.path().join(FAILED).is_symlink(), "it is its owner's");
     }
 }
