@@ -15,7 +15,7 @@ pub(crate) fn jitc(cache: &Path) -> Command {
     }
     // Tagged, since these folders hold what a test works with too.
     if cache.is_dir() {
-        fs_err::write(cache.join(TAG), "made by jitc's tests: made by jitc").expect("a tag");
+        fs_err::write(cache.join("CACHEDIR.TAG"), "made by jitc's tests: made by jitc").expect("a tag");
     }
     command.env("JITC_CACHE_DIR", cache).current_dir(cache);
     command
@@ -36,13 +36,4 @@ pub(crate) fn events(output: &std::process::Output) -> Vec<serde_json::Value> {
     text.lines()
         .map(|l| serde_json::from_str(l).expect("JSON"))
         .collect()
-}
-
-const TAG: &str = "CACHEDIR.TAG";
-
-/// The names of what lies in a folder that [`jitc`] was told of, but for its tag.
-pub(crate) fn written(folder: &Path) -> Vec<String> {
-    let entries = fs_err::read_dir(folder).expect("a folder").flatten();
-    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    names.filter(|name| name != TAG).collect()
 }

@@ -197,7 +197,7 @@ fn dispatch_answers_from_the_cache_alone_where_compiling_is_forbidden() {
     let table = text(&ask(&["--explain"]).stdout);
     assert!(table.contains("unknown") && !table.contains(" no\n"), "{table}");
     assert_eq!(
-        crate::command::written(dir.path()),
+        crate::judged_alike::written(dir.path()),
         [""; 0],
         "a question writes nothing"
     );

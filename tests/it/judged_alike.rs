@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::command::{jitc, succeeded, written};
+use crate::command::{jitc, succeeded};
 
 /// Exit status and standard output of a verb under a receipt.
 fn under(receipt: &Path, cache: &Path, args: &[&str]) -> (Option<i32>, String) {
@@ -16,6 +16,13 @@ fn under(receipt: &Path, cache: &Path, args: &[&str]) -> (Option<i32>, String) {
         output.status.code(),
         String::from_utf8_lossy(&output.stdout).into_owned(),
     )
+}
+
+/// The names of what lies in a folder that [`jitc`] was told of, but for its tag.
+pub(crate) fn written(folder: &Path) -> Vec<String> {
+    let entries = fs_err::read_dir(folder).expect("a folder").flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name != "CACHEDIR.TAG").collect()
 }
 
 #[test]
