@@ -10,10 +10,11 @@ use std::hint::black_box;
 use cache_support::{Root, artifact, fast_folder, never, subject};
 use criterion::{Criterion, criterion_group, criterion_main};
 use jitc::engine::build::render::{preimage, render};
-use jitc::engine::cache::{Cache, Entry, MANIFEST, PAYLOAD, Store};
+use jitc::engine::cache::{Cache, Store, Whole};
 use jitc::engine::config::{Config, Environment, Flags};
 use jitc::engine::jit::Jit;
 use jitc::engine::request::spec::KernelSpec;
+use sha2::{Digest, Sha256};
 
 const MANY: u32 = 50_000;
 
@@ -28,6 +29,8 @@ fn hits(criterion: &mut Criterion) {
     criterion.bench_function("memory_hit", |b| {
         b.iter(|| cache.get_or_build(&subject, never));
     });
+    let hashed = vec![7; 100_000];
+    criterion.bench_function("sha256_100_kb", |b| b.iter(|| Sha256::digest(&hashed)));
     let store = root.store();
     criterion.bench_function("disk_hit_100_kb", |b| b.iter(|| store.load(subject.key())));
     drop(held);
@@ -52,13 +55,9 @@ fn keys(criterion: &mut Criterion) {
 fn fill(store: &Store) {
     for n in 0..MANY {
         let subject = subject(n);
-        let entry = Entry::new(&subject, &artifact(n));
-        let folder = store.entry_path(subject.key());
-        fs_err::create_dir_all(&folder).expect("a folder");
-        let payload = PAYLOAD.into_iter().zip(&entry.files().payload);
-        for (name, bytes) in payload.chain([(MANIFEST, &entry.files().manifest)]) {
-            fs_err::write(folder.join(name), bytes).expect("a file");
-        }
+        let path = store.entry_path(subject.key());
+        fs_err::create_dir_all(path.parent().expect("a shard")).expect("a folder");
+        fs_err::write(path, Whole::new(&subject, &artifact(n)).to_bytes()).expect("a file");
     }
 }
 

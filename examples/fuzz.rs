@@ -4,7 +4,7 @@
 //!
 //! runs so many executions from this seed, and keeps one input for each outcome in
 //! fuzz/corpus, which `cargo test` replays. It mutates at random and, so that
-//! inputs get past the digests, mends seal and digest of half of them. A panic
+//! inputs get past the digests, mends the digest of half of them. A panic
 //! leaves its input in fuzz/crashes and ends the run.
 
 #[path = "../fuzz/targets.rs"]
@@ -19,15 +19,13 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
-use jitc::engine::cache::Entry;
-use sha2::{Digest, Sha256};
+use jitc::engine::cache::Whole;
 use targets::{mend, pack};
 
 type Target = fn(&[u8]) -> String;
 
 const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus");
 const CRASHES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/crashes");
-const SEAL: usize = ",\n  \"seal\": \"".len() + 64 + "\"\n}\n".len();
 
 fn main() -> std::io::Result<()> {
     let mut words = std::env::args().skip(1).map(|w| w.parse::<u64>().ok());
@@ -35,7 +33,7 @@ fn main() -> std::io::Result<()> {
     let seed = words.next().flatten().unwrap_or(1);
     let mut out = std::io::stdout().lock();
     let entry = small_entry();
-    let manifests = vec![entry.files().manifest.clone()];
+    let manifests = vec![entry.parts().manifest];
     let bundles = vec![bundle_of(&[]), bundle_of(&[&entry])];
     let mut total = 0;
     let started = Instant::now();
@@ -141,11 +139,8 @@ impl Random {
         for _ in 0..=self.below(3) {
             self.mutate_once(input);
         }
-        if self.below(2) == 0 {
-            match name {
-                "manifest" => reseal(input),
-                _ => mend(input),
-            }
+        if name == "bundle" && self.below(2) == 0 {
+            mend(input);
         }
     }
 
@@ -205,37 +200,32 @@ impl Random {
     /// A bundle whose one entry was mutated before it was packed.
     fn mutated_inside(&mut self) -> Vec<u8> {
         let entry = small_entry();
-        let mut files = entry.files().clone();
-        let which = self.below(5);
-        let file = if which == 0 {
-            &mut files.manifest
-        } else {
-            &mut files.payload[which - 1]
+        let mut parts = entry.parts();
+        let part = match self.below(4) {
+            0 => &mut parts.manifest,
+            1 => &mut parts.code,
+            2 => &mut parts.source,
+            _ => &mut parts.log,
         };
-        self.mutate_once(file);
-        if which == 0 && self.below(2) == 0 {
-            reseal(file);
-        }
-        pack(&[(*entry.manifest().key.as_bytes(), &files)])
+        self.mutate_once(part);
+        let text = &entry.texts().headers[0].1;
+        pack(&[text], &[(*entry.entry().manifest().key.as_bytes(), &parts)])
     }
 }
 
-fn reseal(manifest: &mut Vec<u8>) {
-    manifest.truncate(manifest.len().saturating_sub(SEAL));
-    let seal = hex::encode(Sha256::digest(&manifest));
-    manifest.extend_from_slice(format!(",\n  \"seal\": \"{seal}\"\n}}\n").as_bytes());
-}
-
-fn small_entry() -> Entry {
+fn small_entry() -> Whole {
     let mut artifact = cache_support::artifact(1);
     artifact.cubin.truncate(48);
-    Entry::new(&cache_support::subject(1), &artifact)
+    Whole::new(&cache_support::subject(1), &artifact)
 }
 
-fn bundle_of(entries: &[&Entry]) -> Vec<u8> {
+fn bundle_of(entries: &[&Whole]) -> Vec<u8> {
+    let parts: Vec<_> = entries.iter().map(|whole| whole.parts()).collect();
     let packed: Vec<_> = entries
         .iter()
-        .map(|entry| (*entry.manifest().key.as_bytes(), entry.files()))
+        .zip(&parts)
+        .map(|(whole, parts)| (*whole.entry().manifest().key.as_bytes(), parts))
         .collect();
-    pack(&packed)
+    let text = cache_support::subject(1).headers()[0].1.clone();
+    pack(&[&text], &packed)
 }

@@ -84,10 +84,20 @@ def as_text(value):
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def read_entry(folder, renames):
+def read_files(path):
+    """Manifest and machine code of an entry, of this format or the one before."""
+    if path.name == "manifest.json":
+        return json.loads(path.read_text()), (path.parent / "kernel.cubin").read_bytes()
+    data = path.read_bytes()
+    if data[:8] != b"JITCENTR" or struct.unpack_from("<I", data, 8) != (2,):
+        raise Unreadable(f"{path}: not an entry of format 2")
+    manifest, _, at, code = struct.unpack_from("<QQQQ", data, 48)
+    return json.loads(data[160 : 160 + manifest]), data[at : at + code]
+
+
+def read_entry(path, renames):
     """One entry: what identifies it, and what is compared."""
-    manifest = json.loads((folder / "manifest.json").read_text())
-    cubin = (folder / "kernel.cubin").read_bytes()
+    manifest, cubin = read_files(path)
     entries = renames.get("entries", {})
     constants = {}
     for name, value in manifest["constants"].items():
@@ -112,13 +122,14 @@ def read_entry(folder, renames):
 def read_cache(root, renames):
     """All entries of a cache by their identity."""
     found = {}
-    for manifest in sorted(pathlib.Path(root).glob("v1/*/*/manifest.json")):
+    paths = [*pathlib.Path(root).glob("v1/*/*/manifest.json"), *pathlib.Path(root).glob("v2/??/*.jitc")]
+    for path in sorted(paths):
         try:
-            identity, entry = read_entry(manifest.parent, renames)
+            identity, entry = read_entry(path, renames)
         except (OSError, ValueError, KeyError, struct.error, Unreadable) as error:
-            raise Unreadable(f"{manifest.parent}: {error}") from error
+            raise Unreadable(f"{path}: {error}") from error
         if identity in found and found[identity] != entry:
-            raise Unreadable(f"{manifest.parent}: a second entry of {describe(identity)}, with other machine code")
+            raise Unreadable(f"{path}: a second entry of {describe(identity)}, with other machine code")
         found[identity] = entry
     if not found:
         raise Unreadable(f"{root}: no entries")

@@ -145,11 +145,12 @@ class Kernel:
         self.driver = driver
         self.slots = KV * split
         self.function, module = ctypes.c_void_p(), ctypes.c_void_p()
-        image = (Path(shown["folder"]) / "kernel.cubin").read_bytes()
+        show = [jitc, "cache", "show", key, "--cache-dir", cache]
+        image = subprocess.run([*show, "--cubin", "-"], check=True, capture_output=True).stdout
         driver.check(driver.lib.cuModuleLoadData(ctypes.byref(module), image), "cuModuleLoadData")
         driver.check(driver.lib.cuModuleGetFunction(ctypes.byref(self.function), module, b"decode_layer"), "cuModuleGetFunction")
         self.ctas = shown["manifest"]["constants"]["num_ctas"]
-        source = (Path(shown["folder"]) / "kernel.cu").read_text()
+        source = subprocess.run([*show, "--source"], check=True, capture_output=True, text=True).stdout
         self.shared = int(re.search(r"shared_bytes = (\d+)", source).group(1))
         driver.check(driver.lib.cuFuncSetAttribute(self.function, 8, self.shared), "cuFuncSetAttribute")
         pages = most // PAGE

@@ -72,6 +72,12 @@ pub(super) fn text(text: impl AsRef<str>) {
     let _ = write!(anstream::stdout().lock(), "{}", text.as_ref());
 }
 
+/// Bytes as they are on standard output.
+pub(super) fn bytes(bytes: &[u8]) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush())
+}
+
 /// A path on a line of standard output, byte for byte.
 pub(super) fn path(path: &Path) {
     let mut bytes = path.as_os_str().as_bytes().to_vec();

@@ -1,6 +1,6 @@
 //! Timing of regions, compiled into the layer and out of it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::command::{jitc, succeeded};
 use crate::region_code::{code, code_of, without_timing};
@@ -54,8 +54,13 @@ fn the_layer_without_regions_has_the_instructions_of_one_without_instrumentation
                 .expect("ran");
             succeeded(&output);
             let mut cubins = Vec::new();
-            below_of(cache.path(), "kernel.cubin", &mut cubins);
-            code(&fs_err::read(&cubins[0]).expect("cubin"))
+            cubins.extend(
+                jitc::engine::cache::Store::new(cache.path())
+                    .keys()
+                    .expect("keys"),
+            );
+            let entry = jitc::engine::cache::Store::new(cache.path()).read(&cubins[0]);
+            code(entry.expect("an entry").code())
         };
         let plain = plain.path().display().to_string();
         let (off, never) = (built(&[]), built(&["--templates", &plain]));
@@ -94,16 +99,4 @@ fn opcodes(code: &[u8]) -> Vec<u16> {
     let mut all: Vec<u16> = code.chunks_exact(16).map(opcode).collect();
     all.sort_unstable();
     all
-}
-
-/// The files of a name below a folder.
-fn below_of(folder: &Path, name: &str, found: &mut Vec<PathBuf>) {
-    for entry in fs_err::read_dir(folder).expect("folder") {
-        let path = entry.expect("entry").path();
-        if path.is_dir() {
-            below_of(&path, name, found);
-        } else if path.ends_with(name) {
-            found.push(path);
-        }
-    }
 }

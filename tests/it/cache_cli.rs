@@ -64,7 +64,7 @@ fn entries_are_listed_filtered_sorted_and_shown() {
     assert_eq!(shown[0]["manifest"]["key"], key);
     assert_eq!(shown[0]["tier"], "user");
     for name in ["created_unix_ms", "compile_us"] {
-        assert!(shown[0]["manifest"][name].is_u64(), "{name}");
+        assert!(shown[0]["notes"][name].is_u64(), "{name}");
     }
     for (thing, words) in [
         ("--source", "#include"),
@@ -152,8 +152,8 @@ fn prune_says_what_it_would_do_and_then_does_it() {
 fn verify_lists_what_is_bad_and_repair_puts_it_right() {
     let dir = tempfile::tempdir().expect("tempdir");
     let key = keys(&json(dir.path(), &["warm", "stream", "--arch", "sm_80"], 0)).remove(0);
-    let entry = dir.path().join("v1").join(&key[..2]).join(&key);
-    fs_err::write(entry.join("kernel.cubin"), b"short").expect("write");
+    let entry = dir.path().join("v2").join(&key[..2]).join(format!("{key}.jitc"));
+    fs_err::write(&entry, b"short").expect("write");
     let bad = json(dir.path(), &["cache", "verify"], 1);
     assert_eq!(bad[0]["event"], "bad");
     assert_eq!(bad[0]["key"], key.as_str());
@@ -216,7 +216,7 @@ fn a_check_compiles_nothing_and_shards_are_disjoint_and_complete() {
     let gaps = json(dir.path(), &check, 1);
     let all: BTreeSet<_> = keys(&gaps).into_iter().collect();
     assert_eq!(all.len(), 8);
-    assert!(!dir.path().join("v1").exists(), "a check writes nothing");
+    assert!(!dir.path().join("v2").exists(), "a check writes nothing");
     let mut dealt = Vec::new();
     for shard in ["1/3", "2/3", "3/3"] {
         dealt.extend(keys(&json(
@@ -242,7 +242,7 @@ fn a_receipt_is_written_held_to_and_enforced() {
     let warmed = json(dir.path(), &[&warm[..], &["--receipt", receipt]].concat(), 0);
     let key = warmed[0]["key"].as_str().expect("key");
     let text = fs_err::read_to_string(receipt).expect("receipt");
-    assert!(text.contains(key) && text.contains("kernel.cubin"), "{text}");
+    assert!(text.contains(key) && text.contains("\"code\""), "{text}");
     json(dir.path(), &["cache", "verify", "--against", receipt], 0);
     let ask = |args: &[&str]| {
         let mut command = jitc(dir.path());
@@ -253,12 +253,19 @@ fn a_receipt_is_written_held_to_and_enforced() {
     ask(&["warm", "stream", "--arch", "sm_90a"])
         .code(2)
         .stderr(contains("is not in the receipt"));
-    // The same kernel built again is not the same bytes: its log says how long it took.
+    // The same kernel built again is the same entry: nothing of it says when, or how long.
     json(dir.path(), &["cache", "clean"], 0);
     json(dir.path(), &warm, 0);
+    json(dir.path(), &["cache", "verify", "--against", receipt], 0);
+    // Another entry than the one that is listed is refused.
+    let listed = fs_err::read_to_string(receipt).expect("receipt");
+    let at = listed.find("\"code\": \"").expect("a digest") + "\"code\": \"".len();
+    let mut other = listed.clone();
+    other.replace_range(at..at + 64, &"0".repeat(64));
+    fs_err::write(receipt, other).expect("write");
     let drift = json(dir.path(), &["cache", "verify", "--against", receipt], 1);
-    let file = drift[0]["file"].as_str().expect("a file");
-    ask(&warm).code(2).stderr(contains(format!("{file} of {key}")));
+    assert_eq!(drift[0]["file"], "code");
+    ask(&warm).code(2).stderr(contains(format!("code of {key}")));
 }
 
 #[test]

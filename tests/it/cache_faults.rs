@@ -73,7 +73,7 @@ fn on_a_full_disk_kernels_are_returned_and_nothing_half_written_is_served() {
 #[test]
 fn beyond_the_limit_on_file_sizes_kernels_are_returned_and_nothing_half_written_is_served() {
     let folder = tempfile::tempdir().expect("folder");
-    // 8 blocks of 512 bytes: a manifest fits and a cubin does not.
+    // 8 blocks of 512 bytes: a header's text fits and an entry does not.
     fills_up(
         under(folder.path(), "trap '' XFSZ; ulimit -f 8"),
         "File too large",
@@ -111,8 +111,8 @@ fn a_folder_without_the_right_to_write_serves_what_it_has_and_the_rest_is_built(
     let root = folder.path().join("cache");
     let cache = jitc::engine::cache::Cache::builder().user(&root).build();
     cache.get_or_build(&subject(1), || build(1)).expect("built");
-    let mut folders = vec![root.clone(), root.join("v1")];
-    let inner = fs_err::read_dir(root.join("v1")).expect("folder");
+    let mut folders = vec![root.clone(), root.join("v2")];
+    let inner = fs_err::read_dir(root.join("v2")).expect("folder");
     folders.extend(inner.map(|e| e.expect("a name").path()));
     let set = |mode: u32| {
         for folder in &folders {
@@ -169,7 +169,7 @@ fn without_file_descriptors_kernels_are_returned_and_good_entries_stay() {
     assert!(uncached > 0, "nothing ran out");
     assert!(worker.ask("verify").starts_with("clean "));
     assert!(
-        !folder.path().join("cache/v1/.quarantine").exists(),
+        !folder.path().join("cache/v2/.quarantine").exists(),
         "no evidence against an entry"
     );
     let errors = worker.end();

@@ -3,8 +3,8 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use jitc::engine::cache::Entry;
 use jitc::engine::cache::bundle::import;
+use jitc::engine::cache::{Parts, Whole};
 
 use crate::cache_support::{Root, artifact, subject};
 
@@ -39,21 +39,26 @@ fn the_corpus_of_bundles_comes_to_the_same_outcomes() {
 #[test]
 fn a_hostile_bundle_is_refused_with_nothing_changed() {
     let entry = |n| {
-        let entry = Entry::new(&subject(n), &artifact(n));
-        (*entry.manifest().key.as_bytes(), entry.files().clone())
+        (
+            *subject(n).key().as_bytes(),
+            Whole::new(&subject(n), &artifact(n)).parts(),
+        )
     };
     let (mut one, mut two) = (entry(1), entry(2));
     if one.0 > two.0 {
         std::mem::swap(&mut one, &mut two);
     }
-    let pack = |entries: &[&([u8; 32], jitc::engine::cache::EntryFiles)]| {
-        let entries: Vec<_> = entries.iter().map(|(key, files)| (*key, files)).collect();
-        targets::pack(&entries)
+    let pack = |entries: &[&([u8; 32], Parts)]| {
+        let entries: Vec<_> = entries.iter().map(|(key, parts)| (*key, parts)).collect();
+        targets::pack(&[&*subject(1).headers()[0].1], &entries)
     };
     // Tag and key come before the two lengths.
     let with_length = |at: usize, length: u64| {
         let mut bundle = pack(&[&one]);
-        bundle[16 + 33 + at..][..8].copy_from_slice(&length.to_le_bytes());
+        // The one text comes before the entry.
+        let first = bundle.windows(33).position(|w| w[0] == 1 && w[1..] == one.0);
+        let at = first.expect("the entry") + 33 + at;
+        bundle[at..][..8].copy_from_slice(&length.to_le_bytes());
         targets::mend(&mut bundle);
         bundle
     };
@@ -74,6 +79,7 @@ fn a_hostile_bundle_is_refused_with_nothing_changed() {
         ),
         ([pack(&[&one]), vec![0]].concat(), "with bytes after its end"),
         (pack(&[&one, &two])[..2_000].to_vec(), "that ends early"),
+        (targets::pack(&[], &[(one.0, &one.1)]), "without a header's text"),
     ];
     for (bundle, what) in cases {
         let root = Root::new();
@@ -86,8 +92,7 @@ fn a_hostile_bundle_is_refused_with_nothing_changed() {
     assert_eq!(good.added, 2);
     // A good entry is not replaced, and a bad one is.
     let store = root.store();
-    let manifest = store.entry_path(subject(1).key()).join("manifest.json");
-    fs_err::write(&manifest, b"bad").expect("write");
+    fs_err::write(store.entry_path(subject(1).key()), b"bad").expect("write");
     let repaired = import(&store, &mut Cursor::new(pack(&[&one, &two]))).expect("a good one");
     assert_eq!((repaired.added, repaired.present), (1, 1));
     assert!(store.check(false).expect("checked").is_clean());

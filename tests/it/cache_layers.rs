@@ -129,12 +129,13 @@ fn a_tier_that_is_no_folder_serves_and_keeps() {
 fn what_dead_writers_left_and_old_quarantine_are_collected() {
     let root = filled(1);
     let store = root.store();
-    let version = root.path().join("v1");
+    let version = root.path().join("v2");
     let age = |folder: &str, minutes: u64| {
         let path = version.join(folder);
-        fs_err::create_dir_all(&path).expect("folder");
+        fs_err::create_dir_all(path.parent().expect("a folder")).expect("folder");
+        fs_err::write(&path, "half").expect("written");
         let then = std::time::SystemTime::now() - std::time::Duration::from_mins(minutes);
-        let opened = fs_err::File::open(&path).expect("folder");
+        let opened = fs_err::File::open(&path).expect("a file");
         opened.file().set_modified(then).expect("a time");
         opened
     };

@@ -22,8 +22,9 @@ fn a_first_request_is_built_and_a_second_is_a_verified_hit() {
     // Another cache, so that nothing is held in memory.
     let second = root.cache().get_or_build(&subject(1), never).expect("hit");
     assert!(hit("user")(&second.provenance));
-    assert_eq!(*second.artifact, artifact(1));
-    assert_eq!(first.artifact, second.artifact);
+    assert_eq!(second.artifact.cubin, artifact(1).cubin);
+    assert_eq!(first.artifact.resources, second.artifact.resources);
+    assert_eq!(first.artifact.compile_us, second.artifact.compile_us);
 }
 
 #[test]
@@ -57,51 +58,48 @@ fn a_failed_build_is_the_callers_error_and_leaves_nothing() {
 }
 
 #[test]
-fn a_publish_leaves_no_lock_and_no_staging_folder() {
+fn a_publish_leaves_no_lock_and_nothing_staged() {
     let root = Root::new();
     root.cache()
         .get_or_build(&subject(1), || build(1))
         .expect("built");
     for folder in [".locks", ".staging"] {
-        let left: Vec<_> = fs_err::read_dir(root.path().join("v1").join(folder))
+        let left: Vec<_> = fs_err::read_dir(root.path().join("v2").join(folder))
             .expect("the folder")
             .collect();
         assert!(left.is_empty(), "{left:?}");
     }
-    assert!(!root.path().join("v1/.quarantine").exists());
+    assert!(!root.path().join("v2/.quarantine").exists());
 }
 
 #[test]
-fn an_entry_is_five_readable_files_in_a_private_root() {
+fn an_entry_is_one_readable_file_in_a_private_root_and_headers_are_kept_once() {
     let root = Root::new();
+    for n in 1..4 {
+        root.cache()
+            .get_or_build(&subject(n), || build(n))
+            .expect("built");
+    }
     let subject = subject(1);
-    root.cache().get_or_build(&subject, || build(1)).expect("built");
-    let mode = fs_err::metadata(root.path()).expect("root").permissions();
-    assert_eq!(mode.mode() & 0o777, 0o700);
+    let mode = |path: &Path| fs_err::metadata(path).expect("there").permissions().mode() & 0o777;
+    assert_eq!(mode(&root.path()), 0o700);
     let hex = subject.key().hex();
-    let entry = root.path().join("v1").join(&hex[..2]).join(&hex);
+    let entry = root.path().join("v2").join(&hex[..2]).join(format!("{hex}.jitc"));
     assert_eq!(root.store().entry_path(subject.key()), entry);
-    let mut names: Vec<_> = fs_err::read_dir(&entry)
-        .expect("entry")
-        .map(|e| e.expect("name").file_name().into_string().expect("text"))
+    assert_eq!(mode(&entry), 0o644);
+    let bytes = fs_err::read(&entry).expect("the entry");
+    let code = artifact(1).cubin;
+    let at = bytes.windows(code.len()).position(|window| window == code);
+    assert_eq!(at.expect("the code as it is") % 4096, 0);
+    let texts: Vec<_> = fs_err::read_dir(root.path().join("v2/.texts"))
+        .expect("texts")
+        .map(|e| fs_err::read_to_string(e.expect("a text").path()).expect("read"))
         .collect();
-    names.sort();
-    let expected = [
-        "compile.log",
-        "headers.json",
-        "kernel.cu",
-        "kernel.cubin",
-        "manifest.json",
-    ];
-    assert_eq!(names, expected);
-    assert_eq!(
-        fs_err::read(entry.join("kernel.cubin")).expect("cubin"),
-        artifact(1).cubin
-    );
-    let manifest: serde_json::Value =
-        serde_json::from_slice(&fs_err::read(entry.join("manifest.json")).expect("manifest")).expect("JSON");
-    assert_eq!(manifest["key"], hex);
-    assert_eq!(manifest["resources"][0]["registers"], 40);
+    assert_eq!(texts, [&*subject.headers()[0].1]);
+    let whole = root.store().read_whole(subject.key()).expect("whole");
+    assert_eq!(whole.texts().headers, subject.headers());
+    assert_eq!(whole.texts().source, subject.source());
+    assert_eq!(whole.texts().log, artifact(1).compile_log);
 }
 
 /// Harms the entry of `subject(1)` and sees it found, moved away and rebuilt.
@@ -119,58 +117,45 @@ fn is_healed(harm: impl FnOnce(&Path), expected: impl FnOnce(&Fault) -> bool) {
     assert_eq!(again.provenance, Provenance::Built);
     assert_eq!(cache.counters().healed, 1);
     let hit = root.cache().get_or_build(&subject, never).expect("hit");
-    assert_eq!(*hit.artifact, artifact(1));
-    let quarantined = fs_err::read_dir(root.path().join("v1/.quarantine")).expect("folder");
+    assert_eq!(hit.artifact.cubin, artifact(1).cubin);
+    let quarantined = fs_err::read_dir(root.path().join("v2/.quarantine")).expect("folder");
     assert_eq!(quarantined.count(), 1);
 }
 
 #[test]
-fn a_truncated_cubin_is_a_miss_and_is_repaired() {
-    is_healed(
-        |entry| fs_err::write(entry.join("kernel.cubin"), b"short").expect("write"),
-        |fault| matches!(fault, Fault::Length { found: 5, .. }),
-    );
-}
-
-#[test]
-fn a_flipped_bit_of_the_manifest_is_a_miss_and_is_repaired() {
+fn a_truncated_entry_is_a_miss_and_is_repaired() {
     is_healed(
         |entry| {
-            let path = entry.join("manifest.json");
-            let text = fs_err::read_to_string(&path).expect("read");
-            let text = text.replace("\"registers\": 40", "\"registers\": 41");
-            fs_err::write(&path, text).expect("write");
+            let file = fs_err::OpenOptions::new().write(true).open(entry).expect("open");
+            file.set_len(5000).expect("cut");
         },
-        |fault| *fault == Fault::Checksum,
+        |fault| matches!(fault, Fault::Length { found: 5000, .. }),
     );
 }
 
 #[test]
-fn a_missing_file_is_a_miss_and_is_repaired() {
-    is_healed(
-        |entry| fs_err::remove_file(entry.join("compile.log")).expect("remove"),
-        |fault| *fault == Fault::Missing("compile.log".into()),
-    );
-}
-
-#[test]
-fn a_foreign_file_is_a_miss_and_is_repaired() {
-    is_healed(
-        |entry| fs_err::write(entry.join("notes.txt"), b"mine").expect("write"),
-        |fault| *fault == Fault::Foreign("notes.txt".into()),
-    );
-}
-
-#[test]
-fn a_symlink_inside_an_entry_is_not_followed() {
+fn a_changed_manifest_is_a_miss_and_is_repaired() {
     is_healed(
         |entry| {
-            let cubin = entry.join("kernel.cubin");
-            let away = entry.with_file_name("away");
-            fs_err::rename(&cubin, &away).expect("rename");
-            symlink(&away, &cubin).expect("symlink");
+            let mut bytes = fs_err::read(entry).expect("read");
+            let text = b"\"registers\":40";
+            let at = bytes.windows(text.len()).position(|w| w == text).expect("there");
+            bytes[at + text.len() - 1] = b'1';
+            fs_err::write(entry, bytes).expect("write");
         },
-        |fault| *fault == Fault::NotRegular("kernel.cubin".into()),
+        |fault| matches!(fault, Fault::Digest { file } if file == "the manifest"),
+    );
+}
+
+#[test]
+fn changed_code_is_a_miss_and_is_repaired() {
+    is_healed(
+        |entry| {
+            let mut bytes = fs_err::read(entry).expect("read");
+            bytes[9000] ^= 1;
+            fs_err::write(entry, bytes).expect("write");
+        },
+        |fault| matches!(fault, Fault::Digest { file } if file == "the code"),
     );
 }
 
@@ -182,37 +167,37 @@ fn a_symlink_in_the_place_of_an_entry_is_not_followed() {
             fs_err::rename(entry, &away).expect("rename");
             symlink(&away, entry).expect("symlink");
         },
-        |fault| *fault == Fault::NotAFolder,
+        |fault| *fault == Fault::NotRegular,
     );
 }
 
 #[test]
-fn a_pipe_in_the_place_of_a_file_does_not_hang() {
+fn a_pipe_in_the_place_of_an_entry_does_not_hang() {
     is_healed(
         |entry| {
-            let cubin = entry.join("kernel.cubin");
-            fs_err::remove_file(&cubin).expect("remove");
+            fs_err::remove_file(entry).expect("remove");
             rustix::fs::mknodat(
                 rustix::fs::CWD,
-                &cubin,
+                entry,
                 rustix::fs::FileType::Fifo,
                 rustix::fs::Mode::from_raw_mode(0o600),
                 0,
             )
             .expect("pipe");
         },
-        |fault| *fault == Fault::NotRegular("kernel.cubin".into()),
+        |fault| *fault == Fault::NotRegular,
     );
 }
 
 #[test]
-fn an_empty_folder_in_the_place_of_an_entry_is_a_miss_and_is_repaired() {
+fn a_folder_in_the_place_of_an_entry_is_a_miss_and_is_repaired() {
     is_healed(
         |entry| {
-            fs_err::remove_dir_all(entry).expect("remove");
+            fs_err::remove_file(entry).expect("remove");
             fs_err::create_dir(entry).expect("create");
+            fs_err::write(entry.join("notes.txt"), b"mine").expect("write");
         },
-        |fault| *fault == Fault::Missing("manifest.json".into()),
+        |fault| *fault == Fault::NotRegular,
     );
 }
 
@@ -221,9 +206,9 @@ fn an_entry_that_others_may_write_to_is_not_loaded() {
     is_healed(
         |entry| {
             let open = std::fs::Permissions::from_mode(0o666);
-            fs_err::set_permissions(entry.join("kernel.cubin"), open).expect("chmod");
+            fs_err::set_permissions(entry, open).expect("chmod");
         },
-        |fault| matches!(fault, Fault::Untrusted { .. }),
+        |fault| matches!(fault, Fault::Untrusted(_)),
     );
 }
 
@@ -238,7 +223,7 @@ fn the_entry_of_another_key_is_a_miss() {
     fs_err::rename(from, to).expect("rename");
     assert!(matches!(store.load(two.key()), Load::Bad(Fault::Key(k)) if k == *one.key()));
     let fetched = root.cache().get_or_build(&two, || build(2)).expect("built");
-    assert_eq!(*fetched.artifact, artifact(2));
+    assert_eq!(fetched.artifact.cubin, artifact(2).cubin);
 }
 
 #[test]
@@ -247,10 +232,10 @@ fn an_unknown_format_is_a_miss_that_says_so() {
     let subject = subject(1);
     root.cache().get_or_build(&subject, || build(1)).expect("built");
     let store = root.store();
-    let mut manifest = store.read(subject.key()).expect("entry").manifest().clone();
-    manifest.format = 9;
-    let path = store.entry_path(subject.key()).join("manifest.json");
-    fs_err::write(path, manifest.to_bytes()).expect("write");
+    let path = store.entry_path(subject.key());
+    let mut bytes = fs_err::read(&path).expect("the entry");
+    bytes[8] = 9;
+    fs_err::write(path, bytes).expect("write");
     assert!(matches!(store.load(subject.key()), Load::Bad(Fault::Format(9))));
 }
 
@@ -268,7 +253,7 @@ fn what_the_driver_rejects_is_moved_away_and_built_again() {
 
 #[test]
 fn a_file_where_a_folder_of_the_cache_belongs_heals_by_itself() {
-    for obstacle in ["v1", "v1/.locks", "v1/.staging", "v1/.quarantine"] {
+    for obstacle in ["v2", "v2/.locks", "v2/.staging", "v2/.quarantine"] {
         let root = Root::new();
         let path = root.path().join(obstacle);
         fs_err::create_dir_all(path.parent().expect("parent")).expect("create");
@@ -388,7 +373,7 @@ fn the_loser_of_a_rename_leaves_the_winners_entry() {
     let built = root.cache().get_or_build(&subject(1), || {
         // Somebody without locks publishes while this build runs.
         let other = Store::new(root.path());
-        let entry = jitc::engine::cache::Entry::new(&subject(1), &artifact(1));
+        let entry = jitc::engine::cache::Whole::new(&subject(1), &artifact(1));
         other.publish(&entry).expect("published");
         build(1)
     });
@@ -469,7 +454,7 @@ fn of_many_who_wait_for_a_holder_that_hangs_one_takes_over_and_the_others_use_wh
     assert_eq!(builds.into_inner(), 1);
     drop(hangs);
     // The late holder has not taken the lock of those after it away, and has left none.
-    let locks = root.path().join("v1/.locks");
+    let locks = root.path().join("v2/.locks");
     let left = fs_err::read_dir(locks).map_or(0, Iterator::count);
     assert_eq!(left, 0);
 }

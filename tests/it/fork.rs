@@ -174,7 +174,7 @@ fn a_child_shuts_its_cache_down_without_its_parents_publishers_and_locks() {
     let Some(folder) = apart(name) else { return };
     let (jit, hears, tells) = facade(Some(&folder));
     let spec = spec(&jit);
-    let locks = folder.join("cache/v1/.locks");
+    let locks = folder.join("cache/v2/.locks");
     let held = || fs_err::read_dir(&locks).map_or(0, Iterator::count);
     std::thread::scope(|scope| {
         let compiling = scope.spawn(|| jit.prepare(&spec).expect("built"));

@@ -41,7 +41,7 @@ fn ctrl_c_ends_a_warm_with_a_clean_cache_and_keeps_what_was_built() {
     assert!(words.contains("interrupted; the cache is clean"), "{words}");
 
     jitc(dir.path()).args(["cache", "verify"]).assert().success();
-    let staged = fs_err::read_dir(dir.path().join("v1/.staging"))
+    let staged = fs_err::read_dir(dir.path().join("v2/.staging"))
         .expect("folder")
         .count();
     assert_eq!(staged, 0, "a staging folder is left");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use jitc::engine::cache::{CUBIN, Entry, Judged, Receipt, Store, Why};
+use jitc::engine::cache::{Entry, Judged, Load, Receipt, Store, Whole, Why};
 
 use crate::policy::{builder, counted, spec};
 
@@ -37,9 +37,9 @@ type Spoil = fn(&Path, &Entry);
 
 fn damage(root: &Path, entry: &Entry) {
     let hex = entry.manifest().key.hex();
-    let ours = |path: &PathBuf| path.ends_with(CUBIN) && path.to_string_lossy().contains(&hex);
-    let cubin = walkdir(root).into_iter().find(ours).expect("a cubin");
-    fs_err::write(cubin, b"damaged").expect("written");
+    let ours = |path: &PathBuf| path.to_string_lossy().contains(&hex);
+    let file = walkdir(root).into_iter().find(ours).expect("an entry");
+    fs_err::write(file, b"damaged").expect("written");
 }
 
 #[test]
@@ -58,12 +58,15 @@ fn asking_judges_every_state_as_a_load_does_and_writes_nothing() {
             let mut artifact = entry.clone().into_artifact();
             artifact.compile_log.push_str("another log");
             store
-                .publish(&Entry::new(&request, &artifact))
+                .publish(&Whole::new(&request, &artifact))
                 .expect("published");
         }),
         ("damaged in the first tier, good in the second", |root, entry| {
             let first = root.with_file_name("first");
-            Store::new(&first).publish(entry).expect("published");
+            let Load::Found(whole) = Store::new(root).whole(&entry.manifest().key) else {
+                panic!("no entry");
+            };
+            Store::new(&first).publish(&whole).expect("published");
             damage(&first, entry);
         }),
     ];

@@ -5,6 +5,7 @@ mod bench;
 mod cache_cli;
 mod cache_damage;
 mod cache_faults;
+mod cache_format;
 mod cache_fuzz;
 mod cache_layers;
 mod cache_processes;

@@ -127,10 +127,10 @@ fn under_a_receipt_nothing_unlisted_is_loaded_and_nothing_is_compiled() {
     );
     let mut other = (*listed.fetched.artifact).clone();
     other.compile_log.push_str("another log");
-    let entry = jitc::engine::cache::Entry::new(&listed.request, &other);
+    let entry = jitc::engine::cache::Whole::new(&listed.request, &other);
     store.publish(&entry).expect("published");
     let error = jit.prepare(&spec(&jit, "8")).expect_err("drifted");
-    assert!(error.to_string().contains("compile.log"), "{error}");
+    assert!(error.to_string().contains("manifest of"), "{error}");
     assert_eq!(count.load(Ordering::Relaxed), 0);
 
     let missing = dir.path().join("none.json");

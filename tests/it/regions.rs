@@ -93,9 +93,11 @@ fn cubin(templates: &Path, cache: &Path, set: &[&str]) -> (Vec<u8>, u64) {
     assert!(output.status.success(), "{text}{words}");
     let event: serde_json::Value = serde_json::from_str(text.lines().next().expect("a line")).expect("JSON");
     let key = event["key"].as_str().expect("key");
-    let path = cache.join("v1").join(&key[..2]).join(key).join("kernel.cubin");
+    let entry = jitc::engine::cache::Store::new(cache)
+        .read(&key.parse().expect("a key"))
+        .expect("an entry");
     (
-        fs_err::read(path).expect("cubin"),
+        entry.code().to_vec(),
         event["registers"].as_u64().expect("registers"),
     )
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use jitc::engine::build::artifact::Artifact;
 use jitc::engine::build::compile::{Cancel, CompileError, Compiler};
 use jitc::engine::build::render::RenderedSource;
-use jitc::engine::cache::{Entry, Store};
+use jitc::engine::cache::{Store, Whole};
 use jitc::engine::config::{Config, Environment, Flags};
 use jitc::engine::jit::{Error, ErrorKind, Jit};
 use jitc::engine::request::spec::KernelSpec;
@@ -140,7 +140,7 @@ fn a_broken_image_in_a_good_entry_is_moved_away_unseen_by_the_driver() {
     let (request, rendered) = facade.describe(&spec).expect("described");
     let mut cubin = of_source(&rendered);
     cubin.truncate(cubin.len() / 2);
-    let entry = Entry::new(&request, &with_cubin(cubin));
+    let entry = Whole::new(&request, &with_cubin(cubin));
     Store::new(&cache).publish(&entry).expect("published");
     let context = Context::new(0).expect("a GPU");
     facade.load(&spec, &context).expect("made anew");

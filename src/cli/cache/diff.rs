@@ -20,7 +20,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
     let entry = |name: &str| {
         let prefix = matches.get_one::<String>(name).map_or("", String::as_str);
         let key = find(jit, prefix)?;
-        let entry = jit.cache().peek(&key);
+        let entry = jit.cache().whole(&key);
         entry.ok_or_else(|| FindError::None(key.hex()))
     };
     let (first, second) = match (entry("first"), entry("second")) {
@@ -30,12 +30,12 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
     let differences = diff(&first, &second);
     if json {
         output::json(
-            &json!({"here": first.manifest().key, "there": second.manifest().key,
+            &json!({"here": first.entry().manifest().key, "there": second.entry().manifest().key,
             "differences": differences}),
         );
     } else {
-        output::line(format!("here  {}", first.manifest().key));
-        output::line(format!("there {}", second.manifest().key));
+        output::line(format!("here  {}", first.entry().manifest().key));
+        output::line(format!("there {}", second.entry().manifest().key));
         for difference in &differences {
             output::line(format!("  {difference}"));
         }

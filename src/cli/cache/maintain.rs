@@ -194,14 +194,34 @@ pub(super) fn prune(jit: &Jit, store: &Store, matches: &ArgMatches, json: bool) 
     say_stuck(pruned.stuck, pruned.stuck_reason.as_deref());
     if !dry_run {
         output::line(format!(
-            "{} folders of dead writers, {} quarantined entries and {} failed sources removed",
+            "{} files of dead writers, {} quarantined entries and {} failed sources removed",
             pruned.staging, pruned.quarantined, pruned.failed
         ));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) fn clean(store: &Store, json: bool) -> Answer {
+pub(super) fn clean_command() -> Command {
+    Command::new("clean")
+        .about("Remove every entry of the folder that is written to")
+        .arg(
+            Arg::new("old")
+                .long("old")
+                .action(ArgAction::SetTrue)
+                .help("Remove the entries of older formats alone, which are never read"),
+        )
+}
+
+pub(super) fn clean(store: &Store, matches: &ArgMatches, json: bool) -> Answer {
+    if matches.get_flag("old") {
+        let entries = store.clean_old().map_err(Error::Cache)?;
+        if json {
+            output::json(&json!({"old_entries": entries}));
+        } else {
+            output::line(format!("{entries} entries of an older format removed"));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let cleaned = store.clean().map_err(Error::Cache)?;
     if json {
         output::json(&json!(cleaned));

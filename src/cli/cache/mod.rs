@@ -30,7 +30,7 @@ pub(super) fn command(_: &Registry) -> Command {
             maintain::verify_command(),
             diff::command(),
             maintain::prune_command(),
-            Command::new("clean").about("Remove every entry of the folder that is written to"),
+            maintain::clean_command(),
             transfer::export_command(),
             transfer::import_command(),
             transfer::embed_command(),
@@ -52,7 +52,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
                 Ok(ExitCode::from(2))
             }
             (Some(store), "prune") => maintain::prune(jit, &store, matches, json),
-            (Some(store), "clean") => maintain::clean(&store, json),
+            (Some(store), "clean") => maintain::clean(&store, matches, json),
             (Some(store), "import") => Ok(transfer::import(&store, matches, json)),
             (Some(store), _) => {
                 output::path(store.root());

@@ -1,7 +1,8 @@
 //! `jitc cache show`: one entry, or one of the things that it holds.
 
+use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
@@ -10,7 +11,8 @@ use serde_json::json;
 use super::{find, key_arg, not_found};
 use crate::cli::format::NumberFormat;
 use crate::cli::{Answer, output};
-use crate::engine::cache::{Entry, FindError, Load, TierName};
+use crate::engine::atomic_file::write_atomically;
+use crate::engine::cache::{FindError, Load, TierName, Whole};
 use crate::engine::jit::Jit;
 
 const THINGS: [(&str, &str); 6] = [
@@ -31,30 +33,44 @@ pub(super) fn command() -> Command {
         .about("Show an entry, or one of the things that it holds")
         .arg(key_arg("key"))
         .args(things)
-        .group(ArgGroup::new("thing").args(THINGS.map(|(name, _)| name)))
+        .arg(
+            Arg::new("cubin")
+                .long("cubin")
+                .value_name("FILE")
+                .value_parser(clap::value_parser!(PathBuf))
+                .help("Write the machine code to FILE, or to standard output if it is -"),
+        )
+        .group(
+            ArgGroup::new("thing")
+                .args(THINGS.map(|(name, _)| name))
+                .arg("cubin"),
+        )
 }
 
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     let prefix = matches.get_one::<String>("key").map_or("", String::as_str);
-    let (entry, tier) = match read(jit, prefix) {
+    let (whole, tier) = match read(jit, prefix) {
         Ok(found) => found,
         Err(error) => return Ok(not_found(&error)),
     };
+    if let Some(path) = matches.get_one::<PathBuf>("cubin") {
+        return Ok(cubin(&whole, path));
+    }
     let thing = THINGS
         .iter()
         .map(|(name, _)| *name)
         .find(|name| matches.get_flag(name));
     let Some(thing) = thing else {
-        summary(jit, &entry, &tier, json);
+        summary(jit, &whole, &tier, json);
         return Ok(ExitCode::SUCCESS);
     };
     let text = match thing {
-        "source" => entry.source(),
-        "log" => entry.log(),
-        "headers" => headers(&entry),
-        "preimage" => preimage(&entry),
-        "ptx" => jit.ptx(&entry)?,
-        _ => match sass(jit, &entry) {
+        "source" => whole.texts().source.clone(),
+        "log" => whole.texts().log.clone(),
+        "headers" => headers(&whole),
+        "preimage" => preimage(&whole),
+        "ptx" => jit.ptx(&whole)?,
+        _ => match sass(jit, &whole) {
             Ok(text) => text,
             Err(reason) => {
                 output::error(reason);
@@ -62,12 +78,14 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             }
         },
     };
-    let key = entry.manifest().key;
+    let key = whole.entry().manifest().key;
     match thing {
         "preimage" if json => {
-            output::json(&json!({"key": key, "preimage": entry.manifest().preimage.fields}));
+            output::json(&json!({"key": key, "preimage": whole.entry().manifest().preimage.fields}));
         }
-        "headers" if json => output::json(&json!({"key": key, "headers": entry.headers()})),
+        "headers" if json => output::json(
+            &json!({"key": key, "headers": whole.texts().headers.iter().map(|(n, t)| (n, &**t)).collect::<BTreeMap<_, _>>()}),
+        ),
         _ if json => output::json(&json!({"key": key, thing: text})),
         _ => output::text(text),
     }
@@ -75,12 +93,12 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
 }
 
 /// The entry that a request would be given, and the tier that has it.
-fn read(jit: &Jit, prefix: &str) -> Result<(Entry, TierName), FindError> {
+fn read(jit: &Jit, prefix: &str) -> Result<(Whole, TierName), FindError> {
     let key = find(jit, prefix)?;
     let mut wrong = FindError::None(key.hex());
     for tier in jit.cache().tiers() {
-        match tier.peek(&key) {
-            Load::Found(entry) => return Ok((*entry, tier.name().clone())),
+        match tier.whole(&key) {
+            Load::Found(whole) => return Ok((*whole, tier.name().clone())),
             Load::Bad(fault) => wrong = FindError::Bad { key, fault },
             Load::Unavailable(error) => wrong = error.into(),
             Load::Absent => {}
@@ -89,8 +107,8 @@ fn read(jit: &Jit, prefix: &str) -> Result<(Entry, TierName), FindError> {
     Err(wrong)
 }
 
-fn summary(jit: &Jit, entry: &Entry, tier: &TierName, json: bool) {
-    let manifest = entry.manifest();
+fn summary(jit: &Jit, whole: &Whole, tier: &TierName, json: bool) {
+    let (manifest, notes) = (whole.entry().manifest(), whole.entry().notes());
     let key = &manifest.key;
     let store = jit
         .cache()
@@ -98,14 +116,14 @@ fn summary(jit: &Jit, entry: &Entry, tier: &TierName, json: bool) {
         .iter()
         .find(|t| t.name() == tier)
         .and_then(|t| t.store());
-    let folder = store.map(|store| store.entry_path(key));
+    let path = store.map(|store| store.entry_path(key));
     let record = store.and_then(|store| store.record(key));
     let used = record.as_ref().map(|record| record.used_unix_ms);
-    let bytes = manifest.payload_bytes() + entry.files().manifest.len() as u64;
+    let bytes = whole.to_bytes().len() as u64;
     if json {
         output::json(
-            &json!({"tier": tier, "folder": folder.as_ref().map(|folder| folder.to_string_lossy()), "used_unix_ms": used, "bytes": bytes,
-            "manifest": manifest}),
+            &json!({"tier": tier, "path": path.as_ref().map(|path| path.to_string_lossy()), "used_unix_ms": used, "bytes": bytes,
+            "notes": notes, "manifest": manifest}),
         );
         return;
     }
@@ -114,8 +132,8 @@ fn summary(jit: &Jit, entry: &Entry, tier: &TierName, json: bool) {
     field("key", key.to_string());
     field("family", format!("{} {}", manifest.family, manifest.arch));
     field("tier", tier.to_string());
-    if let Some(folder) = folder {
-        field("folder", folder.display().to_string());
+    if let Some(path) = path {
+        field("file", path.display().to_string());
     }
     field("toolchain", manifest.toolchain.to_string());
     field("options", manifest.options.join(" "));
@@ -131,50 +149,78 @@ fn summary(jit: &Jit, entry: &Entry, tier: &TierName, json: bool) {
             ),
         );
     }
-    field("compile", style.millis(manifest.compile_us));
+    if let Some(compile_us) = notes.compile_us {
+        field("compile", style.millis(compile_us));
+    }
     field("size", style.size(bytes));
     field(
         "created",
-        format!(
-            "{} by jitc {}",
-            style.time(manifest.created_unix_ms),
-            manifest.jitc
-        ),
+        format!("{} by jitc {}", style.time(notes.created_unix_ms), notes.jitc),
     );
     if let Some(used) = used {
         field("last used", style.time(used));
     }
-    for file in &manifest.files {
+    let parts = [
+        ("code", &manifest.code),
+        ("source", &manifest.source),
+        ("log", &manifest.log),
+    ];
+    for (name, part) in parts {
         field(
-            "file",
-            format!("{} {} sha256 {}", file.name, style.size(file.length), file.sha256),
+            name,
+            format!("{} sha256 {}", style.size(part.length), part.sha256),
+        );
+    }
+    for header in &manifest.headers {
+        field(
+            "header",
+            format!(
+                "{} {} sha256 {}",
+                header.name,
+                style.size(header.length),
+                header.sha256
+            ),
         );
     }
 }
 
-fn headers(entry: &Entry) -> String {
+fn headers(whole: &Whole) -> String {
     let mut texts = String::new();
-    for (name, text) in entry.headers() {
-        texts.extend(["// ", &name, "\n", &text, "\n"]);
+    for (name, text) in &whole.texts().headers {
+        texts.extend(["// ", name, "\n", text, "\n"]);
     }
     texts
 }
 
-fn preimage(entry: &Entry) -> String {
-    let fields = entry.manifest().preimage.fields.iter();
+fn preimage(whole: &Whole) -> String {
+    let fields = whole.entry().manifest().preimage.fields.iter();
     let lines = fields.map(|f| format!("{:<15} {:<24} {}", f.tag, f.name, f.value));
     lines.collect::<Vec<_>>().join("\n") + "\n"
 }
 
+/// Writes the machine code, as vendors' tools read it.
+fn cubin(whole: &Whole, path: &Path) -> ExitCode {
+    let code = whole.entry().code();
+    let written = if path.as_os_str() == "-" {
+        output::bytes(code)
+    } else {
+        write_atomically(path, 0o644, |file| file.write_all(code))
+    };
+    if let Err(error) = written {
+        output::error(format!("{}: {error}", path.display()));
+        return ExitCode::from(2);
+    }
+    ExitCode::SUCCESS
+}
+
 /// The machine code as text, by whichever of the vendor's tools is found.
-fn sass(jit: &Jit, entry: &Entry) -> Result<String, String> {
+fn sass(jit: &Jit, whole: &Whole) -> Result<String, String> {
     let mut file = tempfile::Builder::new()
         .prefix("jitc-")
         .suffix(".cubin")
         .tempfile()
         .map_err(|e| e.to_string())?;
-    file.write_all(&entry.files().payload[0])
-        .map_err(|e| e.to_string())?;
+    file.write_all(whole.entry().code()).map_err(|e| e.to_string())?;
     let tools: [(&str, &[&str]); 2] = [("nvdisasm", &["-c"]), ("cuobjdump", &["-sass"])];
     for (tool, args) in tools {
         let elsewhere = jit

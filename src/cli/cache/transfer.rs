@@ -109,7 +109,7 @@ fn write(jit: &Jit, matches: &ArgMatches, path: &Path) -> Result<Exported, ExitC
     let filter = Filter::read(matches);
     let (meant, others) = split(jit, &filter);
     let keys: Vec<CacheKey> = meant.iter().map(|row| row.record.key).collect();
-    if !keys.iter().any(|key| jit.cache().peek(key).is_some()) {
+    if !keys.iter().any(|key| jit.cache().whole(key).is_some()) {
         let why = match (meant.len(), others.len()) {
             (0, 0) => "the cache has no entry".to_owned(),
             (0, all) => format!(
@@ -123,7 +123,7 @@ fn write(jit: &Jit, matches: &ArgMatches, path: &Path) -> Result<Exported, ExitC
     }
     let written = write_atomically(path, 0o644, |file| -> Result<Exported, BundleError> {
         let mut out = BufWriter::new(file);
-        let exported = export_with(|key| jit.cache().peek(key), &keys, &mut out)?;
+        let exported = export_with(|key| jit.cache().whole(key), &keys, &mut out)?;
         out.flush()?;
         Ok(exported)
     });

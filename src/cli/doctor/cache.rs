@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::Fact;
-use crate::engine::cache::CacheError;
+use crate::engine::cache::{CacheError, Store};
 use crate::engine::config::Config;
 use crate::engine::jit::Jit;
 
@@ -47,7 +47,13 @@ pub(super) fn fact(config: &Config) -> Fact {
         |_| String::new(),
         |s| format!(", {} GiB free", s.f_bavail.saturating_mul(s.f_frsize) >> 30),
     );
-    let text = format!("{} ({state}{free})", dir.display());
+    let old = match Store::read_only(&dir).old_entries() {
+        0 => String::new(),
+        count => {
+            format!("; {count} entries of an older format, ignored: `jitc cache clean --old` removes them")
+        }
+    };
+    let text = format!("{} ({state}{free}){old}", dir.display());
     if writable {
         Fact::good("cache", text)
     } else {

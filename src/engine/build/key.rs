@@ -114,6 +114,7 @@ impl From<CacheKey> for String {
 
 /// One component of a key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Field {
     /// What kind of component: one of the names in [`tag`].
     pub tag: String,
@@ -152,6 +153,7 @@ pub mod tag {
 
 /// Everything that a key covers, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Preimage {
     /// The components.
     pub fields: Vec<Field>,

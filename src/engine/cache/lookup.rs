@@ -14,7 +14,7 @@ use super::memory::Memo;
 use super::passed_over::sentence;
 use super::single_flight::{Flights, Joined};
 use super::store::Published;
-use super::store::entry::Entry;
+use super::store::entry::{Entry, Whole};
 use super::store::error::{CacheError, Fault, Sort};
 use super::store::lock::{Claim, MARGIN, Wait};
 use super::store::prune::Limits;
@@ -152,6 +152,15 @@ impl Cache {
         })
     }
 
+    /// As [`Cache::peek`], with all the texts of the entry.
+    #[must_use]
+    pub fn whole(&self, key: &CacheKey) -> Option<Whole> {
+        self.tiers.iter().find_map(|tier| match tier.whole(key) {
+            Load::Found(whole) => Some(*whole),
+            _ => None,
+        })
+    }
+
     /// Moves an entry away that verifies but that the driver would not load: the
     /// next request builds it anew.
     pub fn reject(&self, key: &CacheKey, reason: &str) {
@@ -253,11 +262,11 @@ impl Cache {
 
     fn keep(&self, tier: &dyn Tier, request: &CompileRequest, artifact: &Artifact) -> Result<(), CacheError> {
         let started = Instant::now();
-        let entry = Entry::new(request, artifact);
+        let entry = Whole::new(request, artifact);
         if tier.publish(&entry)? == Published::Theirs {
             return Ok(());
         }
-        let bytes = entry.manifest().payload_bytes();
+        let bytes = entry.entry().manifest().payload_bytes();
         self.tell(&Event::Published {
             key: *request.key(),
             tier: tier.name().clone(),

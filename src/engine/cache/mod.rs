@@ -34,12 +34,12 @@ pub use lookup::Cache;
 pub use passed_over::passed_over;
 use serde::{Serialize, Serializer};
 pub use store::check::{BadEntry, CheckTotals, Checked};
-pub use store::entry::{
-    CUBIN, Entry, EntryFiles, FORMAT, FileRecord, HEADERS, LOG, MANIFEST, Manifest, PAYLOAD, SOURCE,
-};
+pub use store::entry::{Entry, Notes, Parts, Texts, Whole};
 pub use store::error::{CacheError, Distrust, Fault, FindError};
 pub use store::inspect::{Cleaned, Record, Summary, Totals};
+pub use store::layout::{FORMAT, Header, Kind};
 pub use store::lock::{Claim, KeyLock, Wait};
+pub use store::manifest::{HeaderText, Manifest, Section};
 pub use store::prune::{Limits, Pruned};
 pub use store::read::Load;
 pub use store::shutdown::shutdown;

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Serialize, Serializer};
 
-use super::store::entry::{Entry, EntryFiles, Manifest};
-use super::store::error::CacheError;
+use super::store::entry::{Entry, Parts, Whole};
+use super::store::error::{CacheError, Fault};
 use super::store::lock::{Claim, Wait};
+use super::store::manifest::{HeaderText, Manifest};
 use super::store::prune::{Limits, Pruned, Schedule};
 use super::store::read::Load;
 use super::store::{Published, Store};
@@ -64,6 +65,9 @@ pub trait Tier: Send + Sync {
         self.load(key)
     }
 
+    /// As [`Tier::peek`], with all the texts of the entry, each verified.
+    fn whole(&self, key: &CacheKey) -> Load<Whole>;
+
     /// Shows the manifest of each of its entries, for explaining a miss; a tier
     /// that cannot list shows none.
     fn visit(&self, _each: &mut dyn FnMut(Manifest)) {}
@@ -79,7 +83,7 @@ pub trait Tier: Send + Sync {
     }
 
     /// Keeps an entry.
-    fn publish(&self, _entry: &Entry) -> Result<Published, CacheError> {
+    fn publish(&self, _entry: &Whole) -> Result<Published, CacheError> {
         Err(CacheError::ReadOnly(self.name().to_string()))
     }
 
@@ -139,6 +143,10 @@ impl Tier for Folder {
         self.store.peek(key)
     }
 
+    fn whole(&self, key: &CacheKey) -> Load<Whole> {
+        self.store.whole(key)
+    }
+
     fn visit(&self, each: &mut dyn FnMut(Manifest)) {
         let keys = self.store.keys().unwrap_or_default();
         keys.iter()
@@ -154,7 +162,7 @@ impl Tier for Folder {
         self.store.claim(key, wait)
     }
 
-    fn publish(&self, entry: &Entry) -> Result<Published, CacheError> {
+    fn publish(&self, entry: &Whole) -> Result<Published, CacheError> {
         self.store.publish(entry)
     }
 
@@ -181,7 +189,13 @@ impl Tier for Folder {
 #[derive(Debug)]
 pub struct Memory {
     name: TierName,
-    entries: Mutex<BTreeMap<CacheKey, EntryFiles>>,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    entries: BTreeMap<CacheKey, Parts>,
+    texts: BTreeMap<String, Arc<str>>,
 }
 
 impl Memory {
@@ -190,19 +204,25 @@ impl Memory {
     pub fn new(name: &str) -> Self {
         Self {
             name: TierName::new(name),
-            entries: Mutex::default(),
+            held: Mutex::default(),
         }
     }
 
     /// Puts bytes under a key, verified by nobody yet.
-    pub fn put(&self, key: CacheKey, files: EntryFiles) {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.insert(key, files);
+    pub fn put(&self, key: CacheKey, parts: Parts) {
+        self.held().entries.insert(key, parts);
     }
 
-    fn get(&self, key: &CacheKey) -> Option<EntryFiles> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.get(key).cloned()
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn load<T>(found: Option<Result<T, Fault>>) -> Load<T> {
+    match found {
+        None => Load::Absent,
+        Some(Ok(found)) => Load::Found(Box::new(found)),
+        Some(Err(fault)) => Load::Bad(fault),
     }
 }
 
@@ -212,25 +232,36 @@ impl Tier for Memory {
     }
 
     fn load(&self, key: &CacheKey) -> Load {
-        match self.get(key).map(|files| Entry::verify(key, files)) {
-            None => Load::Absent,
-            Some(Ok(entry)) => Load::Found(Box::new(entry)),
-            Some(Err(fault)) => Load::Bad(fault),
-        }
+        let parts = self.held().entries.get(key).cloned();
+        load(parts.map(|parts| Entry::verify(key, &parts.manifest, parts.code)))
+    }
+
+    fn whole(&self, key: &CacheKey) -> Load<Whole> {
+        let held = self.held();
+        let text = |header: &HeaderText| {
+            let text = held.texts.get(&header.sha256).cloned();
+            text.ok_or_else(|| Fault::Missing(format!("header {}", header.name)))
+        };
+        let parts = held.entries.get(key).cloned();
+        load(parts.map(|parts| Whole::verify(key, parts, text)))
     }
 
     fn visit(&self, each: &mut dyn FnMut(Manifest)) {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = |files: &EntryFiles| Manifest::from_bytes(&files.manifest).ok();
-        entries.values().filter_map(read).for_each(each);
+        let held = self.held();
+        let read = |parts: &Parts| Manifest::from_bytes(&parts.manifest).ok();
+        held.entries.values().filter_map(read).for_each(each);
     }
 
     fn is_writable(&self) -> bool {
         true
     }
 
-    fn publish(&self, entry: &Entry) -> Result<Published, CacheError> {
-        self.put(entry.manifest().key, entry.files().clone());
+    fn publish(&self, entry: &Whole) -> Result<Published, CacheError> {
+        let manifest = entry.entry().manifest();
+        for (record, (_, text)) in manifest.headers.iter().zip(&entry.texts().headers) {
+            self.held().texts.insert(record.sha256.clone(), Arc::clone(text));
+        }
+        self.put(manifest.key, entry.parts());
         Ok(Published::Ours)
     }
 
@@ -242,8 +273,7 @@ impl Tier for Memory {
     }
 
     fn expel(&self, key: &CacheKey) -> Result<(), CacheError> {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.remove(key);
+        self.held().entries.remove(key);
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::carry::receipt::Drift;
 use super::judge::Judged;
 use super::lookup::Cache;
-use super::store::entry::Entry;
+use super::store::entry::{Texts as Kept, Whole};
 use super::store::error::Fault;
 use super::store::read::Load;
 use super::tier::{Tier, TierName};
@@ -165,12 +165,12 @@ fn nearest(tiers: &[Arc<dyn Tier>], request: &CompileRequest) -> Option<Nearest>
     let (_, key, preimage, n) = best?;
     let tier = &tiers[n];
     let mut differences = compare(request.preimage(), &preimage);
-    if let Load::Found(entry) = tier.peek(&key) {
+    if let Load::Found(whole) = tier.whole(&key) {
         let headers = request.headers().iter().map(|(n, t)| (n.as_str(), &**t));
         add_lines(
             &mut differences,
             &Texts::new(request.source(), headers),
-            &Texts::of(&entry.source(), &entry.headers()),
+            &Texts::of(whole.texts()),
         );
     }
     Some(Nearest {
@@ -182,12 +182,15 @@ fn nearest(tiers: &[Arc<dyn Tier>], request: &CompileRequest) -> Option<Nearest>
 
 /// What differs between two entries: `here` is the first.
 #[must_use]
-pub fn diff(first: &Entry, second: &Entry) -> Vec<Difference> {
-    let mut differences = compare(&first.manifest().preimage, &second.manifest().preimage);
+pub fn diff(first: &Whole, second: &Whole) -> Vec<Difference> {
+    let mut differences = compare(
+        &first.entry().manifest().preimage,
+        &second.entry().manifest().preimage,
+    );
     add_lines(
         &mut differences,
-        &Texts::of(&first.source(), &first.headers()),
-        &Texts::of(&second.source(), &second.headers()),
+        &Texts::of(first.texts()),
+        &Texts::of(second.texts()),
     );
     differences
 }
@@ -271,8 +274,8 @@ impl<'a> Texts<'a> {
         }
     }
 
-    fn of(source: &'a str, headers: &'a BTreeMap<String, String>) -> Self {
-        Self::new(source, headers.iter().map(|(n, t)| (n.as_str(), t.as_str())))
+    fn of(kept: &'a Kept) -> Self {
+        Self::new(&kept.source, kept.headers.iter().map(|(n, t)| (n.as_str(), &**t)))
     }
 }
 

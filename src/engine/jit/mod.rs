@@ -34,7 +34,7 @@ use crate::engine::build::parameter_info;
 use crate::engine::build::render::{RenderedSource, preimage, render};
 use crate::engine::build::request::{CompileRequest, RequestParts};
 use crate::engine::build::toolchain::{self, Toolchain, ToolchainError};
-use crate::engine::cache::{Cache, Entry, Fetched, Judged, Provenance, Why, why};
+use crate::engine::cache::{Cache, Fetched, Judged, Provenance, Whole, Why, why};
 use crate::engine::config::Config;
 use crate::engine::per_process::PerProcess;
 use crate::engine::request::spec::{KernelSpec, SpecId};
@@ -242,8 +242,8 @@ impl Jit {
     ///
     /// Entries hold none: it is for reading, and only the NVRTC that made the
     /// entry can say it again. With another one at hand this is an error.
-    pub fn ptx(&self, entry: &Entry) -> Result<String, Error> {
-        let manifest = entry.manifest();
+    pub fn ptx(&self, whole: &Whole) -> Result<String, Error> {
+        let manifest = whole.entry().manifest();
         let at_hand = self.identity()?;
         if (&at_hand.nvrtc, &at_hand.builtins) != (&manifest.toolchain.nvrtc, &manifest.toolchain.builtins) {
             let made_by = manifest.toolchain.to_string();
@@ -255,8 +255,8 @@ impl Jit {
         }
         let rendered = RenderedSource {
             name: format!("{}.cu.tera", manifest.family),
-            source: entry.source(),
-            headers: entry.headers().into_iter().map(|(n, t)| (n, t.into())).collect(),
+            source: whole.texts().source.clone(),
+            headers: whole.texts().headers.clone(),
             options: manifest.options.clone(),
         };
         self.compiler()?.ptx(&rendered).map_err(|source| Error::Compile {

@@ -234,6 +234,7 @@ impl fmt::Display for CudaVersion {
 /// names that are pinned with their SHA-256. A version number or a build-id alone
 /// would let two different builds share keys.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ToolchainIdentity {
     /// Version as far as it is known without loading the library, `13.0.88`.
     /// For people; not part of the key.

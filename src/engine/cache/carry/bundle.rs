@@ -1,30 +1,38 @@
 //! Entries in one file: export, import, embed.
 //!
-//! Invariant: a bundle names no files. It holds keys and, for each, five lengths
-//! with bytes in a fixed order, so there is no path to traverse and no link to
-//! follow. Keys ascend, so there are no duplicates. docs/CACHE.md has the format.
+//! Invariant: a bundle names no files. It holds the texts of headers by digest and then
+//! keys, each with four lengths and bytes in a fixed order, so there is no path to traverse
+//! and no link to follow. Digests and keys ascend, so there are no duplicates.
+//! docs/CACHE.md has the format.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::sync::Arc;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::engine::build::key::CacheKey;
-use crate::engine::cache::store::entry::{Entry, EntryFiles};
+use crate::engine::cache::store::entry::{Parts, Whole};
 use crate::engine::cache::store::error::{CacheError, Fault};
+use crate::engine::cache::store::manifest::HeaderText;
 use crate::engine::cache::store::read::Load;
 use crate::engine::cache::store::{Published, Store};
 
-pub(in crate::engine::cache) const MAGIC: [u8; 16] = *b"JITCBNDL\x01\0\0\0\0\0\0\0";
+pub(in crate::engine::cache) const MAGIC: [u8; 16] = *b"JITCBNDL\x02\0\0\0\0\0\0\0";
 pub(in crate::engine::cache) const END: [u8; 8] = *b"JITCEND\n";
 pub(in crate::engine::cache) const TAG_ENTRY: u8 = 1;
+/// The text of a header, before all entries.
+pub(in crate::engine::cache) const TAG_TEXT: u8 = 2;
 const TAG_INDEX: u8 = 0;
-/// Tag, key, raw length, packed length.
+/// What a bundle of the format before begins with.
+const OLD_MAGIC: [u8; 16] = *b"JITCBNDL\x01\0\0\0\0\0\0\0";
+/// Tag, digest or key, raw length, packed length.
 pub(in crate::engine::cache) const HEAD_LENGTH: usize = 1 + 32 + 8 + 8;
-/// Key, offset.
+/// Digest or key, offset.
 pub(in crate::engine::cache) const INDEX_LENGTH: usize = 32 + 8;
-/// Count, offset of the index, SHA-256 of all before it, end mark.
-pub(in crate::engine::cache) const FOOTER_LENGTH: usize = 8 + 8 + 32 + END.len();
+/// Two counts, offset of the index, SHA-256 of all before it, end mark.
+pub(in crate::engine::cache) const FOOTER_LENGTH: usize = 8 + 8 + 8 + 32 + END.len();
 /// No honest entry is longer, unpacked.
 const RAW_LIMIT: u64 = 256 << 20;
 /// Part of the format: another level would give other bytes.
@@ -38,8 +46,11 @@ pub enum BundleError {
     #[error("cannot read or write the bundle: {0}")]
     Io(#[from] io::Error),
     /// The file does not begin as a bundle does.
-    #[error("not a bundle of format 1")]
+    #[error("not a bundle of format 2")]
     Magic,
+    /// An older jitc wrote it.
+    #[error("a bundle of format 1, which this jitc does not read: export it anew from a warmed cache")]
+    Old,
     /// The file ends before the bundle does.
     #[error("the bundle is truncated")]
     Truncated,
@@ -84,8 +95,8 @@ pub struct Imported {
 
 /// Writes a bundle of these entries of a folder; equal entries give equal bytes.
 pub fn export(store: &Store, keys: &[CacheKey], out: &mut impl Write) -> Result<Exported, BundleError> {
-    let entry = |key: &CacheKey| match store.peek(key) {
-        Load::Found(entry) => Some(*entry),
+    let entry = |key: &CacheKey| match store.whole(key) {
+        Load::Found(whole) => Some(*whole),
         _ => None,
     };
     export_with(entry, keys, out)
@@ -93,7 +104,7 @@ pub fn export(store: &Store, keys: &[CacheKey], out: &mut impl Write) -> Result<
 
 /// As [`export`], from wherever `entry` finds them.
 pub fn export_with(
-    entry: impl Fn(&CacheKey) -> Option<Entry>,
+    entry: impl Fn(&CacheKey) -> Option<Whole>,
     keys: &[CacheKey],
     out: &mut impl Write,
 ) -> Result<Exported, BundleError> {
@@ -103,22 +114,36 @@ pub fn export_with(
     let mut exported = Exported::default();
     let mut out = Hashed::new(out);
     out.write_all(&MAGIC)?;
+    // Read twice: texts come first, each once, and memory holds no more than these.
+    let mut texts: BTreeMap<[u8; 32], Arc<str>> = BTreeMap::new();
+    for key in &keys {
+        for (_, text) in entry(key).iter().flat_map(|whole| &whole.texts().headers) {
+            let digest = Sha256::digest(text.as_bytes()).into();
+            texts.entry(digest).or_insert_with(|| Arc::clone(text));
+        }
+    }
     let mut index = Vec::new();
+    for (digest, text) in texts {
+        index.push((digest, out.at));
+        write_record(&mut out, TAG_TEXT, &digest, text.as_bytes())?;
+    }
+    let count = index.len();
     for key in keys {
-        let Some(entry) = entry(&key) else {
+        let Some(whole) = entry(&key) else {
             exported.skipped.push(key);
             continue;
         };
-        index.push((key, out.at));
-        write_entry(&mut out, &key, entry.files())?;
+        index.push((*key.as_bytes(), out.at));
+        write_record(&mut out, TAG_ENTRY, key.as_bytes(), &raw_of(&whole.parts()))?;
     }
     let index_at = out.at;
     out.write_all(&[TAG_INDEX])?;
     for (key, at) in &index {
-        out.write_all(key.as_bytes())?;
+        out.write_all(key)?;
         out.write_all(&at.to_le_bytes())?;
     }
-    exported.entries = index.len() as u64;
+    exported.entries = (index.len() - count) as u64;
+    out.write_all(&(count as u64).to_le_bytes())?;
     out.write_all(&exported.entries.to_le_bytes())?;
     out.write_all(&index_at.to_le_bytes())?;
     let digest = out.hash.clone().finalize();
@@ -129,15 +154,19 @@ pub fn export_with(
     Ok(exported)
 }
 
-fn write_entry(out: &mut impl Write, key: &CacheKey, files: &EntryFiles) -> io::Result<()> {
+fn raw_of(parts: &Parts) -> Vec<u8> {
     let mut raw = Vec::new();
-    for bytes in std::iter::once(&files.manifest).chain(&files.payload) {
+    for bytes in [&parts.manifest, &parts.code, &parts.source, &parts.log] {
         raw.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
         raw.extend_from_slice(bytes);
     }
-    let packed = zstd::bulk::compress(&raw, ZSTD_LEVEL)?;
-    out.write_all(&[TAG_ENTRY])?;
-    out.write_all(key.as_bytes())?;
+    raw
+}
+
+fn write_record(out: &mut impl Write, tag: u8, name: &[u8; 32], raw: &[u8]) -> io::Result<()> {
+    let packed = zstd::bulk::compress(raw, ZSTD_LEVEL)?;
+    out.write_all(&[tag])?;
+    out.write_all(name)?;
     out.write_all(&(raw.len() as u64).to_le_bytes())?;
     out.write_all(&(packed.len() as u64).to_le_bytes())?;
     out.write_all(&packed)
@@ -155,7 +184,7 @@ pub fn import(store: &Store, input: &mut (impl Read + Seek)) -> Result<Imported,
     read(input, |entry| {
         // A publish meets a bad entry by moving it away, and a good one by
         // leaving it; it is asked first, since writing costs more.
-        let present = matches!(store.peek(&entry.manifest().key), Load::Found(_));
+        let present = matches!(store.whole(&entry.entry().manifest().key), Load::Found(_));
         if !present && store.publish(&entry)? == Published::Ours {
             imported.added += 1;
         } else {
@@ -169,50 +198,77 @@ pub fn import(store: &Store, input: &mut (impl Read + Seek)) -> Result<Imported,
 /// Reads a whole bundle, entry by entry, each verified; and then its end.
 pub fn read(
     input: &mut impl Read,
-    mut each: impl FnMut(Entry) -> Result<(), BundleError>,
+    mut each: impl FnMut(Whole) -> Result<(), BundleError>,
 ) -> Result<u64, BundleError> {
     let mut input = Hashed::new(io::BufReader::new(input));
-    if input.array::<16>()? != MAGIC {
-        return Err(BundleError::Magic);
+    match input.array::<16>()? {
+        MAGIC => {}
+        OLD_MAGIC => return Err(BundleError::Old),
+        _ => return Err(BundleError::Magic),
     }
-    let mut index: Vec<(CacheKey, u64)> = Vec::new();
+    let mut texts: BTreeMap<[u8; 32], Arc<str>> = BTreeMap::new();
+    let mut index: Vec<([u8; 32], u64)> = Vec::new();
     loop {
         let at = input.at;
-        match input.array::<1>()? {
-            [TAG_ENTRY] => {}
+        let tag = match input.array::<1>()? {
             [TAG_INDEX] => {
-                read_end(&mut input, &index, at)?;
-                return Ok(index.len() as u64);
+                read_end(&mut input, &index, texts.len(), at)?;
+                return Ok((index.len() - texts.len()) as u64);
             }
+            [tag @ (TAG_ENTRY | TAG_TEXT)] => tag,
             _ => return Err(BundleError::Damaged("an unknown tag")),
-        }
-        let key = CacheKey::from_bytes(input.array()?);
-        if index.last().is_some_and(|(last, _)| *last >= key) {
+        };
+        let name: [u8; 32] = input.array()?;
+        // Texts come before entries, and both ascend.
+        let first = tag == TAG_ENTRY && index.len() == texts.len();
+        if !first && index.last().is_some_and(|(last, _)| *last >= name) {
             return Err(BundleError::Damaged("keys do not ascend"));
+        }
+        if tag == TAG_TEXT && index.len() != texts.len() {
+            return Err(BundleError::Damaged("a text after an entry"));
         }
         let raw_length = u64::from_le_bytes(input.array()?);
         let packed_length = u64::from_le_bytes(input.array()?);
         check_lengths(raw_length, packed_length)?;
         let packed = input.bytes(packed_length)?;
-        each(unpack(&key, &packed, raw_length)?)?;
-        index.push((key, at));
+        if tag == TAG_TEXT {
+            texts.insert(name, unpack_text(&name, &packed, raw_length)?);
+        } else {
+            let text = |header: &HeaderText| {
+                let text = digest_of(header).and_then(|digest| texts.get(&digest).cloned());
+                text.ok_or_else(|| Fault::Missing(format!("header {}", header.name)))
+            };
+            let key = CacheKey::from_bytes(name);
+            let parts = unpack(&packed, raw_length)?;
+            let whole = Whole::verify(&key, parts, text);
+            each(whole.map_err(|fault| BundleError::Entry { key, fault })?)?;
+        }
+        index.push((name, at));
     }
+}
+
+/// The digest that a header is kept under.
+pub(in crate::engine::cache) fn digest_of(header: &HeaderText) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    hex::decode_to_slice(&header.sha256, &mut digest).ok()?;
+    Some(digest)
 }
 
 fn read_end(
     input: &mut Hashed<impl Read>,
-    index: &[(CacheKey, u64)],
+    index: &[([u8; 32], u64)],
+    texts: usize,
     index_at: u64,
 ) -> Result<(), BundleError> {
     for (key, at) in index {
         let listed: [u8; 32] = input.array()?;
-        if listed != *key.as_bytes() || u64::from_le_bytes(input.array()?) != *at {
+        if listed != *key || u64::from_le_bytes(input.array()?) != *at {
             return Err(BundleError::Damaged("the index differs from the entries"));
         }
     }
-    let count = u64::from_le_bytes(input.array()?);
+    let counts = [input.array()?, input.array()?].map(u64::from_le_bytes);
     let listed_at = u64::from_le_bytes(input.array()?);
-    if count != index.len() as u64 || listed_at != index_at {
+    if counts != [texts as u64, (index.len() - texts) as u64] || listed_at != index_at {
         return Err(BundleError::Damaged("the footer differs from the entries"));
     }
     let digest: [u8; 32] = input.hash.clone().finalize().into();
@@ -235,20 +291,9 @@ pub(in crate::engine::cache) fn check_lengths(raw: u64, packed: u64) -> Result<(
     Ok(())
 }
 
-/// Unpacks and verifies one entry; memory grows with what is really there.
-pub(in crate::engine::cache) fn unpack(
-    key: &CacheKey,
-    packed: &[u8],
-    raw_length: u64,
-) -> Result<Entry, BundleError> {
-    let damaged = BundleError::Damaged;
-    let mut raw = Vec::new();
-    zstd::stream::read::Decoder::with_buffer(packed)
-        .and_then(|decoder| decoder.take(raw_length + 1).read_to_end(&mut raw))
-        .map_err(|_| damaged("an entry that cannot be unpacked"))?;
-    if raw.len() as u64 != raw_length {
-        return Err(damaged("an entry of another length than it says"));
-    }
+/// Unpacks one entry, which is not verified yet.
+pub(in crate::engine::cache) fn unpack(packed: &[u8], raw_length: u64) -> Result<Parts, BundleError> {
+    let raw = unpack_raw(packed, raw_length)?;
     let mut rest = raw.as_slice();
     let mut next = || -> Option<Vec<u8>> {
         let (length, after) = rest.split_first_chunk()?;
@@ -257,16 +302,45 @@ pub(in crate::engine::cache) fn unpack(
         rest = after;
         Some(bytes.to_vec())
     };
-    let mut files = || {
-        let manifest = next()?;
-        let payload = [next()?, next()?, next()?, next()?];
-        Some(EntryFiles { manifest, payload })
+    let mut parts = || {
+        Some(Parts {
+            manifest: next()?,
+            code: next()?,
+            source: next()?,
+            log: next()?,
+        })
     };
-    let files = files().ok_or(damaged("an entry that ends early"))?;
+    let parts = parts().ok_or(BundleError::Damaged("an entry that ends early"))?;
     if !rest.is_empty() {
-        return Err(damaged("an entry with more than its files"));
+        return Err(BundleError::Damaged("an entry with more than its parts"));
     }
-    Entry::verify(key, files).map_err(|fault| BundleError::Entry { key: *key, fault })
+    Ok(parts)
+}
+
+/// Unpacks and verifies the text of a header.
+pub(in crate::engine::cache) fn unpack_text(
+    digest: &[u8; 32],
+    packed: &[u8],
+    raw_length: u64,
+) -> Result<Arc<str>, BundleError> {
+    let raw = unpack_raw(packed, raw_length)?;
+    if Sha256::digest(&raw)[..] != *digest {
+        return Err(BundleError::Damaged("a text with another digest than it says"));
+    }
+    let text = String::from_utf8(raw).map_err(|_| BundleError::Damaged("a text that is not UTF-8"))?;
+    Ok(text.into())
+}
+
+/// Unpacks a record; memory grows with what is really there.
+fn unpack_raw(packed: &[u8], raw_length: u64) -> Result<Vec<u8>, BundleError> {
+    let mut raw = Vec::new();
+    zstd::stream::read::Decoder::with_buffer(packed)
+        .and_then(|decoder| decoder.take(raw_length + 1).read_to_end(&mut raw))
+        .map_err(|_| BundleError::Damaged("a record that cannot be unpacked"))?;
+    if raw.len() as u64 != raw_length {
+        return Err(BundleError::Damaged("a record of another length than it says"));
+    }
+    Ok(raw)
 }
 
 /// Counts and hashes what passes through.

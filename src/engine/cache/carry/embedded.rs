@@ -5,14 +5,16 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use super::bundle::{
-    BundleError, END, FOOTER_LENGTH, HEAD_LENGTH, INDEX_LENGTH, MAGIC, TAG_ENTRY, check_lengths, unpack,
+    BundleError, END, FOOTER_LENGTH, HEAD_LENGTH, INDEX_LENGTH, MAGIC, TAG_ENTRY, TAG_TEXT, check_lengths,
+    digest_of, unpack, unpack_text,
 };
 use crate::engine::build::key::CacheKey;
-use crate::engine::cache::store::entry::{Entry, Manifest};
-use crate::engine::cache::store::error::CacheError;
+use crate::engine::cache::store::entry::{Entry, Whole};
+use crate::engine::cache::store::error::{CacheError, Fault};
+use crate::engine::cache::store::manifest::{HeaderText, Manifest};
 use crate::engine::cache::store::read::Load;
 use crate::engine::cache::tier::{Tier, TierName};
 
@@ -24,8 +26,17 @@ use crate::engine::cache::tier::{Tier, TierName};
 pub struct Embedded {
     name: TierName,
     bytes: Cow<'static, [u8]>,
-    index: OnceLock<Option<Range<usize>>>,
+    index: OnceLock<Option<Index>>,
 }
+
+/// Where the index lies, and how many of its lines are texts.
+#[derive(Debug)]
+struct Index {
+    place: Range<usize>,
+    texts: usize,
+}
+
+type Lines<'a> = &'a [[u8; INDEX_LENGTH]];
 
 impl Embedded {
     /// The bundle.
@@ -38,30 +49,45 @@ impl Embedded {
         }
     }
 
-    fn index(&self) -> Option<&[[u8; INDEX_LENGTH]]> {
-        let place = self.index.get_or_init(|| {
+    /// The index's lines of texts and those of entries.
+    fn index(&self) -> Option<(Lines<'_>, Lines<'_>)> {
+        let index = self.index.get_or_init(|| {
             let body = self.bytes.strip_suffix(&END)?;
             let at = body.len().checked_sub(FOOTER_LENGTH - END.len())?;
-            let (count, _) = body[at..].split_first_chunk()?;
-            let length = u64::from_le_bytes(*count).checked_mul(INDEX_LENGTH as u64)?;
+            let (texts, rest) = body[at..].split_first_chunk()?;
+            let (entries, _) = rest.split_first_chunk()?;
+            let texts = u64::from_le_bytes(*texts);
+            let count = texts.checked_add(u64::from_le_bytes(*entries))?;
+            let length = count.checked_mul(INDEX_LENGTH as u64)?;
             let start = at.checked_sub(usize::try_from(length).ok()?)?;
-            (self.bytes.starts_with(&MAGIC) && start >= MAGIC.len()).then_some(start..at)
+            let fits = self.bytes.starts_with(&MAGIC) && start >= MAGIC.len();
+            let texts = usize::try_from(texts).ok()?;
+            fits.then_some(Index {
+                place: start..at,
+                texts,
+            })
         });
-        let (index, _) = self.bytes[place.clone()?].as_chunks();
-        Some(index)
+        let index = index.as_ref()?;
+        let (lines, _) = self.bytes[index.place.clone()].as_chunks();
+        lines.split_at_checked(index.texts)
     }
 
-    fn entry(&self, key: &CacheKey) -> Result<Option<Entry>, BundleError> {
-        let index = self.index().ok_or(BundleError::Magic)?;
-        let found = index.binary_search_by(|line| line[..32].cmp(key.as_bytes()));
+    /// A record of the bundle: its packed bytes and their unpacked length.
+    fn record(
+        &self,
+        lines: Lines<'_>,
+        tag: u8,
+        name: &[u8; 32],
+    ) -> Result<Option<(&[u8], u64)>, BundleError> {
+        let found = lines.binary_search_by(|line| line[..32].cmp(name));
         let Ok(n) = found else { return Ok(None) };
-        let offset = index[n].last_chunk().map_or(0, |at| u64::from_le_bytes(*at));
+        let offset = lines[n].last_chunk().map_or(0, |at| u64::from_le_bytes(*at));
         let head = usize::try_from(offset)
             .ok()
             .and_then(|at| self.bytes.get(at..))
             .and_then(<[u8]>::split_first_chunk::<HEAD_LENGTH>);
         let (head, body) = head.ok_or(BundleError::Truncated)?;
-        if head[0] != TAG_ENTRY || head[1..33] != *key.as_bytes() {
+        if head[0] != tag || head[1..33] != *name {
             return Err(BundleError::Damaged("the index differs from the entries"));
         }
         let length = |at: usize| {
@@ -71,7 +97,50 @@ impl Embedded {
         let (raw, packed) = (length(33), length(41));
         check_lengths(raw, packed)?;
         let packed = usize::try_from(packed).ok().and_then(|n| body.get(..n));
-        unpack(key, packed.ok_or(BundleError::Truncated)?, raw).map(Some)
+        Ok(Some((packed.ok_or(BundleError::Truncated)?, raw)))
+    }
+
+    fn entry(&self, key: &CacheKey) -> Result<Option<Entry>, BundleError> {
+        let (_, lines) = self.index().ok_or(BundleError::Magic)?;
+        let Some((packed, raw)) = self.record(lines, TAG_ENTRY, key.as_bytes())? else {
+            return Ok(None);
+        };
+        let parts = unpack(packed, raw)?;
+        let entry = Entry::verify(key, &parts.manifest, parts.code);
+        entry
+            .map(Some)
+            .map_err(|fault| BundleError::Entry { key: *key, fault })
+    }
+
+    fn whole_entry(&self, key: &CacheKey) -> Result<Option<Whole>, BundleError> {
+        let (texts, lines) = self.index().ok_or(BundleError::Magic)?;
+        let Some((packed, raw)) = self.record(lines, TAG_ENTRY, key.as_bytes())? else {
+            return Ok(None);
+        };
+        let text = |header: &HeaderText| self.text(texts, header);
+        let whole = Whole::verify(key, unpack(packed, raw)?, text);
+        whole
+            .map(Some)
+            .map_err(|fault| BundleError::Entry { key: *key, fault })
+    }
+
+    fn text(&self, lines: Lines<'_>, header: &HeaderText) -> Result<Arc<str>, Fault> {
+        let missing = || Fault::Missing(format!("header {}", header.name));
+        let digest = digest_of(header).ok_or_else(missing)?;
+        let record = self.record(lines, TAG_TEXT, &digest).ok().flatten();
+        let (packed, raw) = record.ok_or_else(missing)?;
+        unpack_text(&digest, packed, raw).map_err(|_| Fault::Digest {
+            file: format!("header {}", header.name),
+        })
+    }
+}
+
+fn load<T>(found: Result<Option<T>, BundleError>) -> Load<T> {
+    match found {
+        Ok(Some(found)) => Load::Found(Box::new(found)),
+        Ok(None) => Load::Absent,
+        Err(BundleError::Entry { fault, .. }) => Load::Bad(fault),
+        Err(e) => Load::Unavailable(CacheError::Tier(e.to_string())),
     }
 }
 
@@ -81,16 +150,15 @@ impl Tier for Embedded {
     }
 
     fn load(&self, key: &CacheKey) -> Load {
-        match self.entry(key) {
-            Ok(Some(entry)) => Load::Found(Box::new(entry)),
-            Ok(None) => Load::Absent,
-            Err(BundleError::Entry { fault, .. }) => Load::Bad(fault),
-            Err(e) => Load::Unavailable(CacheError::Tier(e.to_string())),
-        }
+        load(self.entry(key))
+    }
+
+    fn whole(&self, key: &CacheKey) -> Load<Whole> {
+        load(self.whole_entry(key))
     }
 
     fn visit(&self, each: &mut dyn FnMut(Manifest)) {
-        for line in self.index().unwrap_or_default() {
+        for line in self.index().unwrap_or_default().1 {
             if let Some(key) = line.first_chunk()
                 && let Ok(Some(entry)) = self.entry(&CacheKey::from_bytes(*key))
             {

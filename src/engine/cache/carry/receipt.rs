@@ -8,18 +8,19 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::build::key::{CacheKey, digest};
+use crate::engine::build::key::CacheKey;
 use crate::engine::build::request::CompileRequest;
 use crate::engine::cache::lookup::Cache;
-use crate::engine::cache::store::entry::{Entry, FileRecord, MANIFEST, PAYLOAD};
+use crate::engine::cache::store::entry::Entry;
 use crate::engine::cache::{Fetched, Provenance};
 use crate::engine::request::target::Arch;
 
 /// The number of the receipt format.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What was asked for, key by key, and how it ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Receipt {
     format: u32,
     /// The jitc that wrote it.
@@ -32,6 +33,7 @@ pub struct Receipt {
 
 /// One key of a receipt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ReceiptLine {
     /// The family's name.
     pub family: String,
@@ -41,19 +43,28 @@ pub struct ReceiptLine {
     pub arch: Arch,
     /// How it ended.
     pub outcome: Outcome,
-    /// Name, length and SHA-256 of the entry's five files, the manifest last;
-    /// empty where there is no entry.
-    pub files: Vec<FileRecord>,
+    /// What the entry is; left out where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<Listed>,
+}
+
+/// What a receipt says of an entry: hex SHA-256 of manifest and code. The manifest has the
+/// digests of all else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listed {
+    /// Of the manifest.
+    pub manifest: String,
+    /// Of the machine code.
+    pub code: String,
 }
 
 /// How a key of a receipt ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It was there.
-    Hit,
-    /// It was built, and kept.
-    Built,
+    /// An entry is kept, found or built: which of them differs between two machines.
+    Kept,
     /// It was built, and not kept: why.
     BuiltUncached(String),
     /// It could not be built: why.
@@ -70,8 +81,10 @@ pub enum ReceiptError {
     /// It cannot be read or written.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    /// A later jitc wrote it.
-    #[error("receipt format {0} is not known here")]
+    /// Another jitc wrote it.
+    #[error(
+        "receipt format {0} is not known here, where it is {FORMAT}: write a new one with `jitc warm --receipt`"
+    )]
     Format(u32),
 }
 
@@ -100,12 +113,12 @@ pub enum Drift {
     /// No tier has a good entry.
     #[error("{0} is in the receipt but not in the cache")]
     Missing(CacheKey),
-    /// A file has other bytes.
-    #[error("{file} of {key} is not what the receipt lists")]
+    /// A part has other bytes.
+    #[error("the {file} of {key} is not what the receipt lists")]
     File {
         /// Key of the entry.
         key: CacheKey,
-        /// Which of its files.
+        /// Which part: `code`, or `manifest` for all else.
         file: String,
     },
 }
@@ -123,7 +136,7 @@ impl Drift {
         }
     }
 
-    /// Which of its files has other bytes, if that is it.
+    /// Which part has other bytes, if that is it.
     #[must_use]
     pub fn file(&self) -> Option<&str> {
         match self {
@@ -149,25 +162,24 @@ impl Receipt {
     pub fn add(&mut self, cache: &Cache, request: &CompileRequest, provenance: &Provenance) {
         let kept = cache.peek(request.key());
         let outcome = match provenance {
-            Provenance::Hit(_) => Outcome::Hit,
-            Provenance::Built => Outcome::Built,
+            Provenance::Hit(_) | Provenance::Built => Outcome::Kept,
             Provenance::BuiltUncached(reason) => Outcome::BuiltUncached(reason.clone()),
         };
-        self.insert(request, outcome, kept.as_ref().map_or(Vec::new(), files_of));
+        self.insert(request, outcome, kept.as_ref().map(listed_of));
     }
 
     /// Adds a request that failed.
     pub fn add_failure(&mut self, request: &CompileRequest, reason: &str) {
-        self.insert(request, Outcome::Failed(reason.to_owned()), Vec::new());
+        self.insert(request, Outcome::Failed(reason.to_owned()), None);
     }
 
-    fn insert(&mut self, request: &CompileRequest, outcome: Outcome, files: Vec<FileRecord>) {
+    fn insert(&mut self, request: &CompileRequest, outcome: Outcome, entry: Option<Listed>) {
         let line = ReceiptLine {
             family: request.family().to_owned(),
             constants: request.constants().clone(),
             arch: request.arch(),
             outcome,
-            files,
+            entry,
         };
         self.entries.insert(*request.key(), line);
     }
@@ -183,11 +195,16 @@ impl Receipt {
 
     /// Reads a receipt.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ReceiptError> {
-        let receipt: Self = serde_json::from_slice(bytes)?;
-        if receipt.format != FORMAT {
-            return Err(ReceiptError::Format(receipt.format));
+        #[derive(Deserialize)]
+        struct FormatOnly {
+            format: u32,
         }
-        Ok(receipt)
+        // Asked first: another format has other members.
+        let FormatOnly { format } = serde_json::from_slice(bytes)?;
+        if format != FORMAT {
+            return Err(ReceiptError::Format(format));
+        }
+        Ok(serde_json::from_slice(bytes)?)
     }
 
     /// The first of these names that a line of it has for its family.
@@ -200,21 +217,16 @@ impl Receipt {
     pub fn admit(&self, entry: &Entry) -> Result<(), Drift> {
         let key = entry.manifest().key;
         let listed = self.listed(&key)?;
-        let found = files_of(entry);
-        // Our own five names, each once; a receipt that lists others cannot match.
-        for file in &found {
-            if !listed.contains(file) {
-                let file = file.name.clone();
-                return Err(Drift::File { key, file });
-            }
-        }
-        match listed.iter().find(|file| !found.contains(file)) {
-            Some(file) => Err(Drift::File {
-                key,
-                file: file.name.clone(),
-            }),
-            None => Ok(()),
-        }
+        let found = listed_of(entry);
+        let part = if found.code != listed.code {
+            "code"
+        } else if found.manifest != listed.manifest {
+            "manifest"
+        } else {
+            return Ok(());
+        };
+        let file = part.to_owned();
+        Err(Drift::File { key, file })
     }
 
     /// Every way in which a cache differs from what the receipt lists.
@@ -233,12 +245,9 @@ impl Receipt {
         self.listed(key).map(drop)
     }
 
-    fn listed(&self, key: &CacheKey) -> Result<&[FileRecord], Drift> {
+    fn listed(&self, key: &CacheKey) -> Result<&Listed, Drift> {
         let line = self.entries.get(key).ok_or(Drift::NotListed(*key))?;
-        if line.files.is_empty() {
-            return Err(Drift::NotKept(*key));
-        }
-        Ok(&line.files)
+        line.entry.as_ref().ok_or(Drift::NotKept(*key))
     }
 }
 
@@ -258,15 +267,9 @@ impl Cache {
     }
 }
 
-fn files_of(entry: &Entry) -> Vec<FileRecord> {
-    let files = entry.files();
-    let payload = PAYLOAD.into_iter().zip(&files.payload);
-    payload
-        .chain([(MANIFEST, &files.manifest)])
-        .map(|(name, bytes)| FileRecord {
-            name: name.to_owned(),
-            length: bytes.len() as u64,
-            sha256: digest(bytes),
-        })
-        .collect()
+fn listed_of(entry: &Entry) -> Listed {
+    Listed {
+        manifest: hex::encode(entry.digest()),
+        code: entry.manifest().code.sha256.clone(),
+    }
 }

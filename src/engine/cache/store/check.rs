@@ -4,10 +4,10 @@
 
 use serde::Serialize;
 
-use super::Store;
 use super::error::{CacheError, Fault};
 use super::inspect::{is_shard, names, spread};
 use super::read::Load;
+use super::{Store, key_of};
 use crate::engine::build::key::CacheKey;
 
 /// What a check of a folder found.
@@ -77,18 +77,18 @@ impl Store {
     pub fn check(&self, repair: bool) -> Result<Checked, CacheError> {
         let mut checked = Checked::default();
         let looks = spread(&self.keys()?, |part| {
-            part.iter().map(|key| (*key, self.peek(key))).collect()
+            part.iter().map(|key| (*key, self.whole(key))).collect()
         });
         for (key, look) in looks {
             match look {
-                Load::Found(entry) => {
+                Load::Found(whole) => {
                     checked.good += 1;
-                    checked.bytes += entry.manifest().payload_bytes();
+                    checked.bytes += whole.entry().manifest().payload_bytes();
                 }
                 // Removed since it was listed.
                 Load::Absent => {}
                 Load::Bad(fault) => {
-                    let repaired = repair && self.quarantine(&key, None)?;
+                    let repaired = repair && self.quarantine_whole(&key)?;
                     checked.bad.push(BadEntry { key, fault, repaired });
                 }
                 Load::Unavailable(e) => checked.unreadable.push((key, e)),
@@ -109,7 +109,7 @@ impl Store {
                 continue;
             };
             for name in names(&dir) {
-                if name.starts_with(&shard) && name.parse::<CacheKey>().is_ok() {
+                if name.starts_with(&shard) && key_of(&name).is_some() {
                     continue;
                 }
                 if remove {

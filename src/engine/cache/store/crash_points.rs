@@ -7,11 +7,13 @@
 pub(super) enum Step {
     /// The lock is held, nothing is written.
     Claimed,
-    /// The staging folder exists, empty.
+    /// The staged file exists, empty.
     Staged,
-    /// This many of the files are written.
-    Written(usize),
-    /// All files and the staging folder are on disk.
+    /// The headers' texts are kept.
+    Texts,
+    /// The staged file is written.
+    Written,
+    /// The staged file is on disk.
     Synced,
     /// The entry has its name.
     Renamed,

@@ -144,6 +144,14 @@ impl Dir {
         retry_on_intr(|| rustix::fs::fsync(&fd))
     }
 
+    /// Creates the new file `name` and locks it with other readers: its writer lives.
+    pub(super) fn create_file(&self, name: &str) -> Result<OwnedFd> {
+        let fd = self.write(name, &[], self.1.file)?;
+        // Where there are no locks, age alone tells.
+        let _ = super::lock::try_shared(&fd);
+        Ok(fd)
+    }
+
     /// Writes the new file `name`, which only this user may read.
     pub(super) fn write_private(&self, name: &str, bytes: &[u8]) -> Result<()> {
         self.write(name, bytes, Mode::RUSR | Mode::WUSR).map(drop)
@@ -152,14 +160,7 @@ impl Dir {
     fn write(&self, name: &str, bytes: &[u8], mode: Mode) -> Result<OwnedFd> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = retry_on_intr(|| rustix::fs::openat(&self.0, name, flags, mode))?;
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let written = retry_on_intr(|| rustix::io::write(&fd, rest))?;
-            if written == 0 {
-                return Err(Errno::NOSPC);
-            }
-            rest = &rest[written..];
-        }
+        write_all(&fd, bytes)?;
         Ok(fd)
     }
 
@@ -189,6 +190,24 @@ impl Dir {
             }
             other => other,
         }
+    }
+
+    /// Renames a file, never over something that exists (`EEXIST`).
+    pub(super) fn rename_file(&self, from: &str, to_dir: &Self, to: &str) -> Result<()> {
+        let noreplace = RenameFlags::NOREPLACE;
+        match rustix::fs::renameat_with(&self.0, from, &to_dir.0, to, noreplace) {
+            // A file system without the flag: a second name is never given over another.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+                rustix::fs::linkat(&self.0, from, &to_dir.0, to, AtFlags::empty())?;
+                rustix::fs::unlinkat(&self.0, from, AtFlags::empty())
+            }
+            other => other,
+        }
+    }
+
+    /// Renames a file over whatever file is there.
+    pub(super) fn replace(&self, from: &str, to_dir: &Self, to: &str) -> Result<()> {
+        rustix::fs::renameat(&self.0, from, &to_dir.0, to)
     }
 
     /// Every name in the folder, in no order.
@@ -246,6 +265,19 @@ impl AsFd for Dir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// Writes all of it, or fails.
+pub(super) fn write_all(fd: impl AsFd, bytes: &[u8]) -> Result<()> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let written = retry_on_intr(|| rustix::io::write(&fd, rest))?;
+        if written == 0 {
+            return Err(Errno::NOSPC);
+        }
+        rest = &rest[written..];
+    }
+    Ok(())
 }
 
 fn create_above(path: &Path) -> Result<()> {

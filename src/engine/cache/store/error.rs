@@ -13,52 +13,58 @@ use crate::engine::build::key::CacheKey;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Fault {
-    /// A file of the entry is not there.
+    /// A header of the entry is not there.
     #[error("{0} is missing")]
     Missing(String),
-    /// There is something in the entry's folder that does not belong there.
-    #[error("{0} does not belong into an entry")]
-    Foreign(String),
-    /// A symlink, pipe or folder stands where a file should.
-    #[error("{0} is not a regular file")]
-    NotRegular(String),
-    /// Something other than a folder stands where the entry should.
-    #[error("it is not a folder")]
-    NotAFolder,
+    /// A symlink, pipe or folder stands where the entry should.
+    #[error("it is not a regular file")]
+    NotRegular,
     /// A file that the disk does not give back.
-    #[error("{0} cannot be read")]
-    Unreadable(String),
-    /// A file longer than any honest one.
+    #[error("it cannot be read")]
+    Unreadable,
+    /// Something longer than in any honest entry.
     #[error("{0} is too long")]
     TooLong(String),
-    /// A file shorter or longer than the manifest says.
+    /// A part shorter or longer than it is said to be.
     #[error("{file} has {found} bytes, not {expected}")]
     Length {
-        /// The file.
+        /// The part.
         file: String,
-        /// What the manifest says.
+        /// What header or manifest say.
         expected: u64,
         /// What was found.
         found: u64,
     },
-    /// A file with other bytes than those that were written.
+    /// A part with other bytes than those that were written.
     #[error("{file}: SHA-256 mismatch")]
     Digest {
-        /// The file.
+        /// The part.
         file: String,
     },
-    /// The manifest's checksum does not fit its bytes.
-    #[error("manifest.json: checksum mismatch")]
+    /// A file that does not begin as an entry does.
+    #[error("it is not an entry of a cache")]
+    Magic,
+    /// The header's checksum does not fit its bytes.
+    #[error("header: checksum mismatch")]
     Checksum,
-    /// A manifest of another format.
+    /// An entry of another format.
     #[error("format {0} is not known here")]
     Format(u32),
-    /// A manifest with a good checksum that does not say what one says.
-    #[error("manifest.json cannot be understood: {0}")]
+    /// A kind of code that this jitc does not know.
+    #[error("kind {0} is not known here")]
+    UnknownKind(u32),
+    /// Something that is no machine code, and is never loaded as such.
+    #[error("it holds no machine code but is of kind {0}")]
+    Kind(&'static str),
+    /// A manifest with a good digest that does not say what one says.
+    #[error("the manifest cannot be understood: {0}")]
     Unparsable(String),
-    /// A manifest with a good checksum and another list of files.
-    #[error("manifest.json lists other files than an entry has")]
-    FileList,
+    /// A manifest that says something else than the preimage of its key.
+    #[error("the manifest's {0} differ from what its key covers")]
+    Unbound(&'static str),
+    /// A preimage of no key version that this jitc knows.
+    #[error("key version `{0}` is not known here")]
+    KeyVersion(String),
     /// The entry of another key.
     #[error("it is the entry of {0}")]
     Key(CacheKey),
@@ -66,13 +72,8 @@ pub enum Fault {
     #[error("key does not match the preimage")]
     Preimage,
     /// Somebody else could have written it.
-    #[error("{file} is not trusted: {why}; {}", why.remedy())]
-    Untrusted {
-        /// The file, or `.` for the entry's folder.
-        file: String,
-        /// What is wrong.
-        why: Distrust,
-    },
+    #[error("its file is not trusted: {0}; {remedy}", remedy = .0.remedy())]
+    Untrusted(Distrust),
     /// The driver would not load it.
     #[error("the driver rejected it: {0}")]
     Rejected(String),
@@ -177,6 +178,9 @@ pub enum CacheError {
     /// A tier that is not written to.
     #[error("{0} is read-only")]
     ReadOnly(String),
+    /// An entry that no load would take.
+    #[error("not kept: {0}")]
+    Refused(Fault),
     /// There is no tier that could be written to.
     #[error("no tier of the cache is writable")]
     NoWritableTier,

@@ -8,16 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::dir::Dir;
-use super::entry::{Entry, FORMAT, MANIFEST, MANIFEST_LIMIT, Manifest, check_checksum};
+use super::entry::{Entry, Notes, Whole};
 use super::error::{CacheError, Fault, FindError};
 use super::link::is_link;
 use super::lock;
+use super::manifest::Manifest;
 use super::prune::sweep_staging;
-use super::read::Load;
-use super::{LOCKS, QUARANTINE, STAGING, Store, VERSION};
+use super::read::{Load, ReadError};
+use super::{LOCKS, QUARANTINE, STAGING, Store, VERSION, file_name, key_of};
 use crate::engine::build::artifact::Resources;
 use crate::engine::build::key::CacheKey;
 use crate::engine::request::target::{Arch, ToolchainIdentity};
@@ -28,20 +29,17 @@ use crate::engine::threads::{cores, for_each_on};
 pub struct Record {
     /// Key of the entry.
     pub key: CacheKey,
-    /// What its manifest says, with a good checksum and understood; the other files are not
-    /// verified.
+    /// What its manifest says, verified; code and texts are not.
     pub summary: Result<Summary, Fault>,
-    /// Bytes of all its files, the manifest included.
+    /// Bytes of its file.
     pub bytes: u64,
     /// When it was last used, to within an hour, in milliseconds since 1970.
     pub used_unix_ms: u64,
 }
 
 /// The part of a manifest that a listing needs.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
-    format: u32,
-    key: CacheKey,
     /// The jitc that wrote it.
     pub jitc: String,
     /// When, in milliseconds since 1970.
@@ -56,21 +54,30 @@ pub struct Summary {
     pub toolchain: ToolchainIdentity,
     /// What each entry point uses.
     pub resources: Vec<Resources>,
-    /// Time inside NVRTC, microseconds.
+    /// Time inside NVRTC, microseconds; 0 where nobody knows.
     pub compile_us: u64,
-    files: [Length; 4],
-}
-
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-struct Length {
-    length: u64,
+    cubin_bytes: u64,
 }
 
 impl Summary {
     /// Length of the machine code.
     #[must_use]
     pub fn cubin_bytes(&self) -> u64 {
-        self.files[0].length
+        self.cubin_bytes
+    }
+
+    fn of(manifest: Manifest, notes: Notes) -> Self {
+        Self {
+            jitc: notes.jitc,
+            created_unix_ms: notes.created_unix_ms,
+            family: manifest.family,
+            constants: manifest.constants,
+            arch: manifest.arch,
+            toolchain: manifest.toolchain,
+            resources: manifest.resources,
+            compile_us: notes.compile_us.unwrap_or(0),
+            cubin_bytes: manifest.code.length,
+        }
     }
 }
 
@@ -85,7 +92,7 @@ pub struct Totals {
     pub bad: u64,
     /// Bad entries that were moved away.
     pub quarantined: u64,
-    /// Folders of writers, alive or dead.
+    /// Files of writers, alive or dead.
     pub staging: u64,
 }
 
@@ -106,7 +113,7 @@ pub struct Cleaned {
 }
 
 impl Store {
-    /// The keys of all entries, sorted; what is no key's folder is passed over.
+    /// The keys of all entries, sorted; what is called otherwise is passed over.
     pub fn keys(&self) -> Result<Vec<CacheKey>, CacheError> {
         let Some(version) = self.open_version()? else {
             return Ok(Vec::new());
@@ -115,7 +122,7 @@ impl Store {
         for shard in names(&version).into_iter().filter(|n| is_shard(n)) {
             if let Ok(Some(dir)) = self.open_shard(&shard) {
                 let in_shard = names(&dir).into_iter().filter(|n| n.starts_with(&shard));
-                keys.extend(in_shard.filter_map(|n| n.parse::<CacheKey>().ok()));
+                keys.extend(in_shard.filter_map(|n| key_of(&n)));
             }
         }
         keys.sort_unstable();
@@ -124,7 +131,9 @@ impl Store {
 
     /// Every entry, sorted by key.
     pub fn records(&self) -> Result<Vec<Record>, CacheError> {
-        Ok(spread(&self.keys()?, |part| self.in_shards(part, record_in)))
+        Ok(spread(&self.keys()?, |part| {
+            self.in_shards(part, |shard, key| self.record_in(shard, key))
+        }))
     }
 
     /// Does something for each of these sorted keys, with the shard of each opened
@@ -149,17 +158,30 @@ impl Store {
     #[must_use]
     pub fn record(&self, key: &CacheKey) -> Option<Record> {
         let shard = self.open_shard(&key.hex()[..2]).ok()??;
-        record_in(&shard, key)
+        self.record_in(&shard, key)
+    }
+
+    fn record_in(&self, shard: &Dir, key: &CacheKey) -> Option<Record> {
+        let stat = shard.stat_of(&file_name(key)).ok()?;
+        let summary = match self.read_head(shard, key) {
+            Ok((manifest, notes, _)) => Ok(Summary::of(manifest, notes)),
+            Err(ReadError::Errno(Errno::NOENT)) => return None,
+            Err(ReadError::Errno(_)) => Err(Fault::Unreadable),
+            Err(ReadError::Fault(fault)) => Err(fault),
+        };
+        Some(Record {
+            key: *key,
+            summary,
+            bytes: u64::try_from(stat.st_size).unwrap_or(0),
+            used_unix_ms: u64::try_from(stat.st_mtime).unwrap_or(0) * 1000,
+        })
     }
 
     /// One entry's manifest; `None` if there is no good one.
     #[must_use]
     pub fn manifest(&self, key: &CacheKey) -> Option<Manifest> {
-        let hex = key.hex();
-        let dir = self.open_shard(&hex[..2]).ok()??.open(&hex).ok()?;
-        let file = dir.read(MANIFEST, MANIFEST_LIMIT).ok()?;
-        let manifest = Manifest::from_bytes(&file.bytes).ok()?;
-        (manifest.key == *key).then_some(manifest)
+        let shard = self.open_shard(&key.hex()[..2]).ok()??;
+        self.read_head(&shard, key).ok().map(|(manifest, ..)| manifest)
     }
 
     /// The one key that starts with these hex digits.
@@ -184,6 +206,16 @@ impl Store {
     pub fn read(&self, key: &CacheKey) -> Result<Entry, FindError> {
         match self.peek(key) {
             Load::Found(entry) => Ok(*entry),
+            Load::Absent => Err(FindError::None(key.hex())),
+            Load::Bad(fault) => Err(FindError::Bad { key: *key, fault }),
+            Load::Unavailable(e) => Err(e.into()),
+        }
+    }
+
+    /// Reads and verifies all of an entry; a bad one is an error here.
+    pub fn read_whole(&self, key: &CacheKey) -> Result<Whole, FindError> {
+        match self.whole(key) {
+            Load::Found(whole) => Ok(*whole),
             Load::Absent => Err(FindError::None(key.hex())),
             Load::Bad(fault) => Err(FindError::Bad { key: *key, fault }),
             Load::Unavailable(e) => Err(e.into()),
@@ -217,7 +249,7 @@ impl Store {
             return Ok(cleaned);
         };
         for key in self.keys()? {
-            match self.remove(&version, &key) {
+            match self.remove(&key) {
                 Ok(true) => cleaned.entries += 1,
                 Ok(false) => cleaned.in_use += 1,
                 Err(e) => {
@@ -227,6 +259,7 @@ impl Store {
             }
         }
         sweep_staging(&version, Duration::ZERO);
+        self.sweep_texts(&version, true)?;
         for name in names(&version) {
             if version.stat_of(&name).is_ok_and(|stat| is_link(&stat)) {
                 continue;
@@ -241,7 +274,7 @@ impl Store {
                 }
                 (_, Ok(dir)) if is_shard(&name) => {
                     let strays = names(&dir).into_iter();
-                    for stray in strays.filter(|n| n.parse::<CacheKey>().is_err()) {
+                    for stray in strays.filter(|n| key_of(n).is_none()) {
                         let _ = dir.remove(&stray);
                     }
                 }
@@ -254,43 +287,6 @@ impl Store {
             let _ = root.remove_empty(VERSION);
         }
         Ok(cleaned)
-    }
-}
-
-fn record_in(shard: &Dir, key: &CacheKey) -> Option<Record> {
-    let dir = shard.open(&key.hex()).ok()?;
-    let mut record = Record {
-        key: *key,
-        summary: Err(Fault::Missing(MANIFEST.to_owned())),
-        bytes: 0,
-        used_unix_ms: 0,
-    };
-    match dir.read(MANIFEST, MANIFEST_LIMIT) {
-        Ok(file) => {
-            record.used_unix_ms = u64::try_from(file.stat.st_mtime).unwrap_or(0) * 1000;
-            record.bytes = file.bytes.len() as u64;
-            record.summary = summarize(&file.bytes, key);
-            for file in record.summary.iter().flat_map(|s| &s.files) {
-                record.bytes = record.bytes.saturating_add(file.length);
-            }
-        }
-        Err(Errno::NOENT) => {}
-        Err(_) => record.summary = Err(Fault::Unreadable(MANIFEST.to_owned())),
-    }
-    Some(record)
-}
-
-fn summarize(manifest: &[u8], key: &CacheKey) -> Result<Summary, Fault> {
-    check_checksum(manifest)?;
-    match serde_json::from_slice::<Summary>(manifest) {
-        Ok(summary) if summary.format != FORMAT => Err(Fault::Format(summary.format)),
-        Ok(summary) if summary.key != *key => Err(Fault::Key(summary.key)),
-        Ok(summary) => Ok(summary),
-        // The whole reader knows best what is wrong.
-        Err(e) => match Manifest::from_bytes(manifest) {
-            Err(fault) => Err(fault),
-            Ok(_) => Err(Fault::Unparsable(e.to_string())),
-        },
     }
 }
 

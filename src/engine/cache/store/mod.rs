@@ -14,14 +14,17 @@ pub(super) mod entry;
 pub(super) mod error;
 mod failed;
 pub(super) mod inspect;
+pub(super) mod layout;
 mod link;
 pub(super) mod lock;
+pub(super) mod manifest;
 pub(super) mod prune;
 pub(super) mod read;
 mod root;
 pub(super) mod shutdown;
 #[cfg(test)]
 mod test_fixtures;
+mod texts;
 mod trust;
 
 use std::path::{Path, PathBuf};
@@ -34,7 +37,7 @@ use crate::engine::build::key::CacheKey;
 use crate::engine::config::CacheTrust;
 use crash_points::{Step, reach};
 use dir::Dir;
-use entry::{Entry, MANIFEST, PAYLOAD, now_unix_ms};
+use entry::{Whole, now_unix_ms};
 use error::CacheError;
 use lock::{Claim, KeyLock, Wait};
 use read::Load;
@@ -42,11 +45,17 @@ use shutdown::Permit;
 use trust::{Modes, judge};
 
 /// Everything of this format lies under this folder of the root.
-const VERSION: &str = "v1";
+const VERSION: &str = "v2";
+/// The folder of the format before, whose entries are ignored.
+const OLD_VERSION: &str = "v1";
 /// Entries that are being written.
 const STAGING: &str = ".staging";
 /// Entries that were found bad.
 const QUARANTINE: &str = ".quarantine";
+/// Texts of headers, by digest.
+const TEXTS: &str = ".texts";
+/// How the file of an entry is called after its key.
+const EXTENSION: &str = ".jitc";
 /// Lock files.
 const LOCKS: &str = ".locks";
 
@@ -110,7 +119,7 @@ impl Store {
     #[must_use]
     pub fn entry_path(&self, key: &CacheKey) -> PathBuf {
         let hex = key.hex();
-        self.root.join(VERSION).join(&hex[..2]).join(&hex)
+        self.root.join(VERSION).join(&hex[..2]).join(file_name(key))
     }
 
     /// Waits for the right to build and publish this key.
@@ -132,20 +141,26 @@ impl Store {
     /// Writes an entry: staged, forced to disk, renamed, forced to disk.
     ///
     /// Better done under a [`Claim`], but right without: of two writers one wins
-    /// the rename, and the other finds a good entry there.
-    pub fn publish(&self, entry: &Entry) -> Result<Published, CacheError> {
+    /// the rename, and the other finds a good entry there. Something bad there is moved
+    /// away, or replaced where it cannot be moved.
+    pub fn publish(&self, whole: &Whole) -> Result<Published, CacheError> {
         if !self.writable {
             return Err(CacheError::ReadOnly(self.root.display().to_string()));
         }
         let _permit = Permit::take().ok_or(CacheError::Quiesced)?;
-        let key = &entry.manifest().key;
-        let hex = key.hex();
+        whole.check_size().map_err(CacheError::Refused)?;
+        let manifest = whole.entry().manifest();
+        let key = &manifest.key;
+        let name = file_name(key);
         let version = self.create_version()?;
+        let texts = self.keep_texts(&version, manifest, whole.texts())?;
+        let _named = lock::Release::later(&texts);
+        reach(Step::Texts);
         let staging = self.ensure(&version, STAGING)?;
-        let shard = self.ensure(&version, &hex[..2])?;
-        let staged = self.stage(&staging, entry)?;
+        let shard = self.ensure(&version, &key.hex()[..2])?;
+        let staged = self.stage(&staging, whole)?;
         for _ in 0..3 {
-            match staging.rename(&staged.name, &shard, &hex) {
+            match staging.rename_file(&staged.name, &shard, &name) {
                 Ok(()) => {
                     reach(Step::Renamed);
                     staged.keep();
@@ -153,11 +168,11 @@ impl Store {
                     reach(Step::Published);
                     return Ok(Published::Ours);
                 }
-                Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => match self.load(key) {
+                Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR | Errno::ISDIR) => match self.load(key) {
                     Load::Found(_) => return Ok(Published::Theirs),
                     Load::Unavailable(e) => return Err(e),
                     Load::Absent => {}
-                    Load::Bad(_) => self.move_away(&version, &shard, &hex)?,
+                    Load::Bad(_) => self.move_away(&version, &shard, key)?,
                 },
                 Err(e) => return Err(self.io("publish", key, e)),
             }
@@ -186,70 +201,111 @@ impl Store {
         self.expel(key).map(|()| true)
     }
 
+    /// As [`Store::quarantine`], of an entry of which no part may be bad.
+    pub(super) fn quarantine_whole(&self, key: &CacheKey) -> Result<bool, CacheError> {
+        let claim = self.claim(key, &Wait::none());
+        if matches!(claim, Claim::TimedOut) || !matches!(self.whole(key), Load::Bad(_)) {
+            return Ok(false);
+        }
+        self.expel(key).map(|()| true)
+    }
+
     /// Moves an entry out of the way whatever its bytes say: the driver rejected
     /// what verifies.
     pub fn expel(&self, key: &CacheKey) -> Result<(), CacheError> {
-        let hex = key.hex();
         let version = self.create_version()?;
-        let shard = self.ensure(&version, &hex[..2])?;
-        self.move_away(&version, &shard, &hex)
+        let shard = self.ensure(&version, &key.hex()[..2])?;
+        self.move_away(&version, &shard, key)
     }
 
-    fn move_away(&self, version: &Dir, shard: &Dir, hex: &str) -> Result<(), CacheError> {
+    fn move_away(&self, version: &Dir, shard: &Dir, key: &CacheKey) -> Result<(), CacheError> {
         let quarantine = self.ensure(version, QUARANTINE)?;
-        let name = format!("{hex}.{}.{}", now_unix_ms(), unique());
-        match shard.rename(hex, &quarantine, &name) {
+        let name = format!("{}.{}.{}", key.hex(), now_unix_ms(), unique());
+        let file = file_name(key);
+        let moved = match shard.rename(&file, &quarantine, &name) {
+            // A folder of an overlay's lower layer, or a mount point in between: what can be
+            // copied is, and what is in the way goes.
+            Err(Errno::XDEV) => {
+                if let Ok(found) = shard.read(&file, layout::ENTRY_LIMIT) {
+                    let _ = quarantine.write_new(&name, &found.bytes);
+                }
+                shard.remove(&file)
+            }
+            other => other,
+        };
+        match moved {
             Ok(()) | Err(Errno::NOENT) => {
                 reach(Step::Quarantined);
                 Ok(())
             }
-            Err(errno) => Err(CacheError::Io {
-                action: "quarantine",
-                path: self.root.join(VERSION).join(&hex[..2]).join(hex),
-                errno,
-            }),
+            Err(errno) => Err(self.io("quarantine", key, errno)),
         }
     }
 
-    /// Writes an entry's files into a staging folder, all forced to disk.
-    fn stage<'a>(&self, staging: &'a Dir, entry: &Entry) -> Result<Staged<'a>, CacheError> {
-        let name = format!("{}.{}", entry.manifest().key.short(), unique());
+    /// Writes an entry's file into the staging folder, forced to disk.
+    fn stage<'a>(&self, staging: &'a Dir, whole: &Whole) -> Result<Staged<'a>, CacheError> {
+        let name = format!("{}.{}", whole.entry().manifest().key.short(), unique());
         let fail = |errno| CacheError::Io {
             action: "write",
             path: self.root.join(VERSION).join(STAGING).join(&name),
             errno,
         };
-        let dir = staging.create_new(&name).map_err(fail)?;
+        // Locked while it is written, which tells collectors that its writer lives.
+        let file = staging.create_file(&name).map_err(fail)?;
         let staged = Staged {
             staging,
             name: name.clone(),
             armed: true,
         };
-        // Tells collectors that the writer lives; shared, so that readers are
-        // not shut out once the folder has its final name.
-        let _ = lock::try_shared(&dir);
-        let _held = lock::Release::later(&dir);
+        let _held = lock::Release::later(&file);
         reach(Step::Staged);
-        let files = entry.files();
-        let payload = PAYLOAD.into_iter().zip(files.payload.iter());
-        let all = payload.chain([(MANIFEST, &files.manifest)]);
-        for (n, (name, bytes)) in all.enumerate() {
-            dir.write_new(name, bytes).map_err(fail)?;
-            reach(Step::Written(n + 1));
-        }
-        dir.sync().map_err(fail)?;
+        dir::write_all(&file, &whole.to_bytes()).map_err(fail)?;
+        reach(Step::Written);
+        rustix::io::retry_on_intr(|| rustix::fs::fsync(&file)).map_err(fail)?;
         reach(Step::Synced);
         Ok(staged)
     }
 
-    /// Opens `v1`, made if it is missing, and the root with it.
+    /// Removes what the format before left in this root; says how many entries.
+    pub fn clean_old(&self) -> Result<u64, CacheError> {
+        if !self.writable {
+            return Err(CacheError::ReadOnly(self.root.display().to_string()));
+        }
+        let root = match self.root_dir() {
+            Ok(root) => root,
+            Err(Errno::NOENT) => return Ok(0),
+            Err(errno) => return Err(io_error("open", self.root.clone(), errno)),
+        };
+        self.admit(&root, || self.root.clone())?;
+        let entries = self.old_entries();
+        let removed = root.remove(OLD_VERSION);
+        removed.map_err(|errno| io_error("remove", self.root.join(OLD_VERSION), errno))?;
+        Ok(entries)
+    }
+
+    /// Entries of the format before in this root: they are never read.
+    #[must_use]
+    pub fn old_entries(&self) -> u64 {
+        let old = self.root_dir().and_then(|root| root.open(OLD_VERSION));
+        let Ok(old) = old else { return 0 };
+        let shards = inspect::names(&old).into_iter().filter(|n| inspect::is_shard(n));
+        let count = |shard: String| {
+            old.open(&shard)
+                .map_or(0, |dir| inspect::names(&dir).len() as u64)
+        };
+        shards.map(count).sum()
+    }
+
+    /// Opens `v2`, made if it is missing, and the root with it.
     fn create_version(&self) -> Result<Dir, CacheError> {
         self.ensure(&self.open_root()?, VERSION)
     }
 
     /// Opens an inner folder, made if it is missing.
     fn ensure(&self, parent: &Dir, name: &str) -> Result<Dir, CacheError> {
-        let path = || self.root.join(VERSION).join(name);
+        let of_root = [VERSION, failed::FAILED].contains(&name);
+        let folder = if of_root { "" } else { VERSION };
+        let path = || self.root.join(folder).join(name);
         let io = |errno| io_error("create", path(), errno);
         if let Some(dir) = self.open_linked(parent, name, path)? {
             return Ok(dir);
@@ -279,7 +335,7 @@ impl Store {
     }
 }
 
-/// A staging folder; removed again unless it was published.
+/// A staged file; removed again unless it was published.
 struct Staged<'a> {
     staging: &'a Dir,
     name: String,
@@ -300,6 +356,16 @@ impl Drop for Staged<'_> {
             let _ = self.staging.remove(&self.name);
         }
     }
+}
+
+/// The file of an entry, in its shard.
+fn file_name(key: &CacheKey) -> String {
+    key.hex() + EXTENSION
+}
+
+/// The key of an entry's file, if it is called as one.
+fn key_of(name: &str) -> Option<CacheKey> {
+    name.strip_suffix(EXTENSION)?.parse().ok()
 }
 
 fn io_error(action: &'static str, path: PathBuf, errno: Errno) -> CacheError {

@@ -1,24 +1,22 @@
 //! Bounds: what is removed, oldest use first, and what is swept up after the dead.
 //!
-//! Invariant: an entry goes only under its key's lock and its folder's, so never
-//! while it is being built, published or read; and it loses its name first.
+//! Invariant: an entry goes only under its key's lock, so never while it is being built or
+//! published; whoever reads it has it open, and reads on.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::fs::Stat;
 use serde::Serialize;
 
 use super::age;
 use super::dir::Dir;
-use super::entry::{MANIFEST, PAYLOAD};
 use super::error::CacheError;
 use super::inspect::names;
 use super::lock;
-use super::{LOCKS, QUARANTINE, STAGING, Store, io_error, unique};
+use super::{LOCKS, QUARANTINE, STAGING, Store, file_name};
 use crate::engine::build::key::CacheKey;
 
-/// A writer touches its staging folder more often than this.
+/// A staged file is written in less than this.
 const STAGING_AGE: Duration = Duration::from_mins(1);
 /// So many times the age where a dead writer cannot be told from a live one.
 const WITHOUT_LOCKS: u32 = 360;
@@ -76,7 +74,7 @@ pub struct Pruned {
     pub kept_entries: u64,
     /// Their bytes.
     pub kept_bytes: u64,
-    /// Staging folders of dead writers removed.
+    /// Staged files of dead writers removed.
     pub staging: u64,
     /// Quarantined entries removed.
     pub quarantined: u64,
@@ -115,11 +113,11 @@ impl Store {
             if entries <= limits.max_entries && bytes <= limits.max_bytes && !old(usage) {
                 break;
             }
-            // One that cannot be moved ends nothing: the others still go.
+            // One that cannot be removed ends nothing: the others still go.
             match if dry_run {
                 Ok(true)
             } else {
-                self.remove(&version, &usage.key)
+                self.remove(&usage.key)
             } {
                 Ok(true) => {
                     entries -= 1;
@@ -138,6 +136,9 @@ impl Store {
         if !dry_run {
             pruned.staging = sweep_staging(&version, STAGING_AGE);
             pruned.quarantined = sweep_quarantine(&version);
+            if !pruned.keys.is_empty() {
+                self.sweep_texts(&version, false)?;
+            }
             if let Ok(locks) = version.open(LOCKS) {
                 // What cannot be swept means nothing.
                 let _ = lock::sweep(&Arc::new(locks));
@@ -147,55 +148,32 @@ impl Store {
     }
 
     /// Removes one entry unless it is in use; says whether it is gone.
-    pub(super) fn remove(&self, version: &Dir, key: &CacheKey) -> Result<bool, CacheError> {
-        let hex = key.hex();
+    pub(super) fn remove(&self, key: &CacheKey) -> Result<bool, CacheError> {
         let claim = self.claim(key, &lock::Wait::none());
         if matches!(claim, lock::Claim::TimedOut) {
             return Ok(false);
         }
-        let Some(shard) = self.open_shard(&hex[..2])? else {
+        let Some(shard) = self.open_shard(&key.hex()[..2])? else {
             return Ok(true);
         };
-        let Ok(dir) = shard.open(&hex) else {
-            let removed = shard.remove(&hex).map(|()| true);
-            return removed.map_err(|errno| io_error("remove", self.entry_path(key), errno));
-        };
-        if matches!(lock::try_exclusive(&dir), Ok(false)) {
-            return Ok(false);
-        }
-        let _held = lock::Release::later(&dir);
-        // Out of its name at once, so that nobody meets it half removed.
-        let staging = self.ensure(version, STAGING)?;
-        let name = format!("{}.{}", key.short(), unique());
-        match shard.rename(&hex, &staging, &name) {
-            Ok(()) => Ok(staging.remove(&name).is_ok()),
-            Err(rustix::io::Errno::NOENT) => Ok(true),
-            Err(errno) => Err(CacheError::Io {
-                action: "remove",
-                path: self.entry_path(key),
-                errno,
-            }),
-        }
+        let removed = shard.remove(&file_name(key));
+        removed
+            .map(|()| true)
+            .map_err(|errno| self.io("remove", key, errno))
     }
 }
 
-/// Sizes and stamp alone, without opening anything.
+/// Size and stamp alone, without opening anything.
 fn usage(shard: &Dir, key: &CacheKey) -> Option<Usage> {
-    let hex = key.hex();
-    shard.stat_of(&hex).ok()?;
-    let stat = |name: &str| shard.stat_of(&format!("{hex}/{name}")).ok();
-    let size = |stat: &Option<Stat>| stat.map_or(0, |s| u64::try_from(s.st_size).unwrap_or(0));
-    let manifest = stat(MANIFEST);
-    let payload: u64 = PAYLOAD.iter().map(|name| size(&stat(name))).sum();
+    let stat = shard.stat_of(&file_name(key)).ok()?;
     Some(Usage {
         key: *key,
-        bytes: payload + size(&manifest),
-        // An entry without a manifest is of no use: first to go.
-        used_unix_ns: manifest.as_ref().map_or(0, age::modified_ns),
+        bytes: u64::try_from(stat.st_size).unwrap_or(0),
+        used_unix_ns: age::modified_ns(&stat),
     })
 }
 
-/// Removes staging folders whose writer is dead and that are older than `age`.
+/// Removes staged files whose writer is dead and that are older than `age`.
 pub(super) fn sweep_staging(version: &Dir, age: Duration) -> u64 {
     let Ok(staging) = version.open(STAGING) else {
         return 0;
@@ -203,16 +181,15 @@ pub(super) fn sweep_staging(version: &Dir, age: Duration) -> u64 {
     let mut swept = 0;
     for name in names(&staging) {
         let age_of_folder = staging.stat_of(&name).map_or(Duration::ZERO, |s| age::of(&s));
-        // A young one is not even tried: the lock would follow the folder to the
-        // name under which its writer is about to publish it.
+        // A young one is not even tried: its writer may be about to publish it.
         if age_of_folder < age {
             continue;
         }
-        let folder = staging.open(&name);
-        let dead = match folder.as_ref().map(lock::try_exclusive) {
+        let file = staging.open_file(&name);
+        let dead = match file.as_ref().map(|(file, _)| lock::try_exclusive(file)) {
             Ok(Ok(free)) => free,
             Ok(Err(_)) => age_of_folder >= age * WITHOUT_LOCKS,
-            // No folder: nothing of ours.
+            // No file: nothing of ours.
             Err(_) => true,
         };
         if dead && staging.remove(&name).is_ok() {

@@ -1,29 +1,34 @@
-//! Reading one entry of a folder: open, take a reader's lock, read, verify.
+//! Reading one entry of a folder: open, read header, manifest and code, verify.
 //!
 //! Invariant: what cannot be read for want of rights, descriptors or memory is no
-//! evidence against an entry; only its bytes, its kind and its owner are.
+//! evidence against an entry; only its bytes, its kind and its owner are. A reader takes no
+//! lock: a file keeps its bytes while it is open, whatever becomes of its name.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::fs::Stat;
 use rustix::io::Errno;
 
 use super::dir::Dir;
-use super::entry::{Entry, EntryFiles, FILE_LIMIT, MANIFEST, MANIFEST_LIMIT, PAYLOAD, now_unix_ms};
-use super::error::{CacheError, Distrust, Fault};
-use super::lock;
+use super::entry::{Entry, Notes, Whole, now_unix_ms};
+use super::error::{CacheError, Fault};
+use super::layout::{HEADER_LENGTH, Head, Header, Kind};
+use super::manifest::Manifest;
 use super::trust::judge;
-use super::{Store, VERSION, io_error};
+use super::{Store, TEXTS, VERSION, file_name, io_error};
 use crate::engine::build::key::CacheKey;
 
 /// A hit stamps its entry as used if the last stamp is older than this.
 const STAMP_INTERVAL: Duration = Duration::from_hours(1);
+/// Header and manifest of most entries fit into this: one read.
+const FIRST_READ: usize = 16 << 10;
 
 /// What a look under a key found.
 #[derive(Debug)]
-pub enum Load {
+pub enum Load<T = Entry> {
     /// A verified entry.
-    Found(Box<Entry>),
+    Found(Box<T>),
     /// No entry for this key.
     Absent,
     /// Something that is no entry for this key.
@@ -32,97 +37,137 @@ pub enum Load {
     Unavailable(CacheError),
 }
 
-enum ReadError {
+pub(super) enum ReadError {
     Fault(Fault),
     /// No evidence against the entry: no rights, no descriptors, no memory.
     Errno(Errno),
 }
 
-/// How often an entry that somebody holds for itself is looked at, and the pause
-/// between: no prune takes as long, and a reader must not wait for a stuck one.
-const BUSY_LOOKS: u32 = 25;
-const BUSY_PAUSE: Duration = Duration::from_millis(2);
+impl From<Fault> for ReadError {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// An opened entry, verified as far as its code.
+struct Opened {
+    file: OwnedFd,
+    header: Header,
+    manifest: Manifest,
+    bytes: Vec<u8>,
+    notes: Notes,
+    stat: Stat,
+}
 
 impl Store {
-    /// Reads and verifies the entry of a key, and marks it as used.
+    /// Reads and verifies manifest and code of a key, and marks the entry as used.
     #[must_use]
     pub fn load(&self, key: &CacheKey) -> Load {
-        self.look(key, true)
+        self.look(key, |shard, opened| {
+            let stat = opened.stat;
+            let entry = entry_of(opened)?;
+            self.stamp(shard, key, &stat);
+            Ok(entry)
+        })
     }
 
     /// As [`Store::load`], without a mark.
     #[must_use]
     pub fn peek(&self, key: &CacheKey) -> Load {
-        self.look(key, false)
+        self.look(key, |_, opened| entry_of(opened))
     }
 
-    fn look(&self, key: &CacheKey, stamp: bool) -> Load {
-        let hex = key.hex();
-        let shard = match self.open_shard(&hex[..2]) {
+    /// Reads and verifies all of an entry, without a mark.
+    #[must_use]
+    pub fn whole(&self, key: &CacheKey) -> Load<Whole> {
+        let version = match self.open_version() {
+            Ok(Some(version)) => version,
+            Ok(None) => return Load::Absent,
+            Err(e) => return Load::Unavailable(e),
+        };
+        // Its headers are looked at one by one: where there are none, it may be missing.
+        let texts = self.open_linked(&version, TEXTS, || self.root.join(VERSION).join(TEXTS));
+        let texts = match texts {
+            Ok(texts) => texts,
+            Err(e) => return Load::Unavailable(e),
+        };
+        self.look(key, |_, opened| {
+            let header = opened.header;
+            let source = read_at(&opened.file, header.source_at(), header.source)?;
+            let log = read_at(&opened.file, header.source_at() + header.source, header.log)?;
+            let text = |record: &_| match &texts {
+                Some(folder) => self.read_text(folder, record),
+                None => Err(Fault::Missing(format!("header {}", record.name))),
+            };
+            Ok(Whole::of(entry_of(opened)?, source, log, text)?)
+        })
+    }
+
+    fn look<T>(&self, key: &CacheKey, read: impl FnOnce(&Dir, Opened) -> Result<T, ReadError>) -> Load<T> {
+        let shard = match self.open_shard(&key.hex()[..2]) {
             Ok(Some(shard)) => shard,
             Ok(None) => return Load::Absent,
             Err(e) => return Load::Unavailable(e),
         };
-        for look in 0..=BUSY_LOOKS {
-            let entry = match shard.open(&hex) {
-                Ok(entry) => entry,
-                Err(Errno::NOENT) => return Load::Absent,
-                Err(Errno::NOTDIR | Errno::LOOP) => return Load::Bad(Fault::NotAFolder),
-                Err(e) => return Load::Unavailable(self.io("open", key, e)),
-            };
-            // Whoever may read a folder can hold its lock for ever. What verifies is read
-            // without it: at once where nothing is ever removed by this process.
-            let wants_lock = self.writable && look < BUSY_LOOKS;
-            if let Some(load) = self.examine(key, &shard, &entry, stamp, wants_lock) {
-                return load;
-            }
-            // Somebody has it for itself: a prune, so that it is gone in a moment.
-            std::thread::sleep(BUSY_PAUSE);
+        match self
+            .open_entry(&shard, key)
+            .and_then(|opened| read(&shard, opened))
+        {
+            Ok(found) => Load::Found(Box::new(found)),
+            Err(ReadError::Fault(fault)) => Load::Bad(fault),
+            // Some network file systems lose a file that was removed while it was open.
+            Err(ReadError::Errno(Errno::NOENT | Errno::STALE)) => Load::Absent,
+            Err(ReadError::Errno(e)) => Load::Unavailable(self.io("read", key, e)),
         }
-        Load::Absent
     }
 
-    /// Reads and verifies an entry's opened folder, which may meanwhile have been
-    /// pruned. `None`: somebody holds it for itself alone.
-    fn examine(
-        &self,
-        key: &CacheKey,
-        shard: &Dir,
-        entry: &Dir,
-        stamp: bool,
-        wants_lock: bool,
-    ) -> Option<Load> {
-        // Held until the end: a prune leaves an entry alone that is
-        // being read. Where there are no locks, a vanishing file is a miss.
-        if matches!(lock::try_shared(entry), Ok(false)) && wants_lock {
-            return None;
+    /// Opens an entry and verifies what comes before its code.
+    fn open_entry(&self, shard: &Dir, key: &CacheKey) -> Result<Opened, ReadError> {
+        let (file, stat) = shard.open_file(&file_name(key)).map_err(|e| match e {
+            Errno::LOOP | Errno::NXIO | Errno::ISDIR => Fault::NotRegular.into(),
+            other => ReadError::Errno(other),
+        })?;
+        judge(&stat, self.trust).map_err(Fault::Untrusted)?;
+        let length = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
+        let first = length.min(FIRST_READ as u64);
+        let mut head = read_at(&file, 0, first)?;
+        let header = Header::from_bytes(&head, length)?;
+        if header.key != *key {
+            return Err(Fault::Key(header.key).into());
         }
-        let _held = lock::Release::later(entry);
-        let fault = match self.read_entry(entry) {
-            Ok((files, stat)) => match Entry::verify(key, files) {
-                Ok(found) => {
-                    if stamp {
-                        self.stamp(entry, &stat);
-                    }
-                    return Some(Load::Found(Box::new(found)));
-                }
-                Err(fault) => fault,
-            },
-            Err(ReadError::Fault(fault)) => fault,
-            Err(ReadError::Errno(e)) => return Some(Load::Unavailable(self.io("read", key, e))),
-        };
-        // A prune may have taken the entry out of its name, and its files, between
-        // the opening and the lock: then it is gone, not bad.
-        Some(match (entry.stat(), shard.stat_of(&key.hex())) {
-            (Ok(opened), Ok(named)) if (opened.st_ino, opened.st_dev) != (named.st_ino, named.st_dev) => {
-                Load::Absent
-            }
-            (_, Err(Errno::NOENT)) => Load::Absent,
-            _ => Load::Bad(fault),
+        if header.code_at() > first {
+            head.extend(read_at(&file, first, header.code_at() - first)?);
+        }
+        let verified = Head::verify(header, &head)?;
+        if header.kind != Kind::Cubin {
+            return Err(Fault::Kind(header.kind.name()).into());
+        }
+        let manifest = Manifest::of_key(key, verified.manifest)?;
+        let parts = [&manifest.code, &manifest.source, &manifest.log].map(|part| part.length);
+        if manifest.kind != header.kind || parts != [header.code, header.source, header.log] {
+            return Err(Fault::Unbound("lengths").into());
+        }
+        Ok(Opened {
+            header,
+            notes: Notes::from_bytes(verified.notes)?,
+            bytes: verified.manifest.to_vec(),
+            manifest,
+            file,
+            stat,
         })
     }
 
-    /// Opens `v1`; `None` if there is none.
+    /// Manifest and notes of an entry, verified; and what the file system says of it.
+    pub(super) fn read_head(
+        &self,
+        shard: &Dir,
+        key: &CacheKey,
+    ) -> Result<(Manifest, Notes, Stat), ReadError> {
+        let opened = self.open_entry(shard, key)?;
+        Ok((opened.manifest, opened.notes, opened.stat))
+    }
+
+    /// Opens `v2`; `None` if there is none.
     pub(super) fn open_version(&self) -> Result<Option<Dir>, CacheError> {
         let root = match self.root_dir() {
             Ok(root) => root,
@@ -141,86 +186,39 @@ impl Store {
         }
     }
 
-    /// Reads the files of an opened entry; the manifest's stat is its stamp.
-    fn read_entry(&self, entry: &Dir) -> Result<(EntryFiles, Stat), ReadError> {
-        let stat = entry.stat().map_err(ReadError::Errno)?;
-        judge(&stat, self.trust).map_err(|why| untrusted(".", why))?;
-        for name in entry.names().map_err(ReadError::Errno)? {
-            let known = |n: &&str| name.as_encoded_bytes() == n.as_bytes();
-            if !known(&MANIFEST) && !PAYLOAD.iter().any(known) {
-                let name = name.to_string_lossy().into_owned();
-                return Err(ReadError::Fault(Fault::Foreign(name)));
-            }
-        }
-        let (manifest, stat) = self.read_file(entry, MANIFEST, MANIFEST_LIMIT)?;
-        let read = |name| Ok::<_, ReadError>(self.read_file(entry, name, FILE_LIMIT)?.0);
-        let [cubin, source, headers, log] = PAYLOAD;
-        let payload = [read(cubin)?, read(source)?, read(headers)?, read(log)?];
-        Ok((EntryFiles { manifest, payload }, stat))
-    }
-
-    fn read_file(&self, entry: &Dir, name: &str, limit: u64) -> Result<(Vec<u8>, Stat), ReadError> {
-        let fault = |f: fn(String) -> Fault| ReadError::Fault(f(name.to_owned()));
-        let file = entry.read(name, limit).map_err(|e| match e {
-            Errno::NOENT => fault(Fault::Missing),
-            Errno::LOOP | Errno::NXIO | Errno::ISDIR => fault(Fault::NotRegular),
-            Errno::FBIG => fault(Fault::TooLong),
-            Errno::IO => fault(Fault::Unreadable),
-            other => ReadError::Errno(other),
-        })?;
-        judge(&file.stat, self.trust).map_err(|why| untrusted(name, why))?;
-        Ok((file.bytes, file.stat))
-    }
-
     /// Marks an entry as used, at most once an hour; a mark from the future is renewed.
-    fn stamp(&self, entry: &Dir, manifest: &Stat) {
+    fn stamp(&self, shard: &Dir, key: &CacheKey, file: &Stat) {
         let now = now_unix_ms() / 1000;
-        let last = u64::try_from(manifest.st_mtime).unwrap_or(0);
+        let last = u64::try_from(file.st_mtime).unwrap_or(0);
         if self.writable && (last > now || now - last >= STAMP_INTERVAL.as_secs()) {
             // Recency is a hint: without it the entry is pruned sooner.
-            let _ = entry.stamp(MANIFEST);
+            let _ = shard.stamp(&file_name(key));
         }
     }
 }
 
-fn untrusted(file: &str, why: Distrust) -> ReadError {
-    ReadError::Fault(Fault::Untrusted {
-        file: file.to_owned(),
-        why,
-    })
+fn entry_of(opened: Opened) -> Result<Entry, ReadError> {
+    let header = opened.header;
+    let code = read_at(&opened.file, header.code_at(), header.code)?;
+    Ok(Entry::with(opened.manifest, opened.bytes, opened.notes, code)?)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::prune::Limits;
-    use super::super::test_fixtures;
-    use super::*;
-
-    #[test]
-    fn an_entry_that_is_pruned_between_opening_and_reading_is_absent_and_not_bad() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store = Store::new(folder.path().join("cache"));
-        let request = test_fixtures::subject_of(0);
-        let kept = Entry::new(&request, &test_fixtures::artifact());
-        let hex = request.key().hex();
-        for published_again in [false, true] {
-            store.publish(&kept).expect("published");
-            let shard = store.open_shard(&hex[..2]).expect("opened").expect("a shard");
-            let entry = shard.open(&hex).expect("an entry");
-            assert!(matches!(
-                store.examine(request.key(), &shard, &entry, false, true),
-                Some(Load::Found(_))
-            ));
-            let none = Limits {
-                max_entries: 0,
-                ..Limits::NONE
-            };
-            assert_eq!(store.prune(&none, false).expect("pruned").keys.len(), 1);
-            if published_again {
-                store.publish(&kept).expect("published");
-            }
-            let found = store.examine(request.key(), &shard, &entry, false, true);
-            assert!(matches!(found, Some(Load::Absent)), "{found:?}");
+/// These bytes of a file, all of them: one that ends early is a fault.
+fn read_at(file: impl AsFd, at: u64, length: u64) -> Result<Vec<u8>, ReadError> {
+    let room = usize::try_from(length).map_err(|_| ReadError::Errno(Errno::FBIG))?;
+    let mut bytes = Vec::new();
+    let reserved = bytes.try_reserve_exact(room);
+    reserved.map_err(|_| ReadError::Errno(Errno::NOMEM))?;
+    while bytes.len() < room {
+        let from = at + bytes.len() as u64;
+        match rustix::io::pread(&file, rustix::buffer::spare_capacity(&mut bytes), from) {
+            Ok(0) | Err(Errno::IO) => return Err(Fault::Unreadable.into()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(e) => return Err(ReadError::Errno(e)),
         }
     }
+    bytes.truncate(room);
+    Ok(bytes)
 }
+
+const _: () = assert!(FIRST_READ >= HEADER_LENGTH, "the first read holds the header");

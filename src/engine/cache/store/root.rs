@@ -10,7 +10,7 @@ use super::error::CacheError;
 use super::failed::FAILED;
 use super::inspect::{is_shard, names};
 use super::trust::Modes;
-use super::{LOCKS, QUARANTINE, STAGING, Store, VERSION, io_error, unique};
+use super::{LOCKS, OLD_VERSION, QUARANTINE, STAGING, Store, TEXTS, VERSION, io_error, unique};
 
 /// The file that marks a folder as a cache, for jitc and for programs that make backups.
 const TAG: &str = "CACHEDIR.TAG";
@@ -69,7 +69,7 @@ impl Store {
             match name.to_str() {
                 // Somebody else's process adopts it at this moment.
                 Some(TAG) if has_tag(root).map_err(io)? => return Ok(()),
-                Some(VERSION | FAILED | TUNED) => {}
+                Some(VERSION | OLD_VERSION | FAILED | TUNED) => {}
                 Some(name) if OF_THE_VOLUME.contains(&name) || is_new_tag(name) => {}
                 _ => foreign = Some(name),
             }
@@ -93,11 +93,14 @@ pub(super) fn has_tag(root: &Dir) -> rustix::io::Result<bool> {
     }
 }
 
-/// Whether the version folder is one of ours, made before roots were tagged.
+/// Whether a version folder is one of ours, made before roots were tagged.
 fn holds_entries(root: &Dir) -> bool {
-    let ours = |name: &String| [LOCKS, STAGING, QUARANTINE].contains(&name.as_str()) || is_shard(name);
-    (root.open(VERSION).or_else(|_| root.follow(VERSION)))
-        .is_ok_and(|version| names(&version).iter().any(ours))
+    let inner = [LOCKS, STAGING, QUARANTINE, TEXTS];
+    let ours = |name: &String| inner.contains(&name.as_str()) || is_shard(name);
+    [VERSION, OLD_VERSION].iter().any(|version| {
+        let folder = root.open(version).or_else(|_| root.follow(version));
+        folder.is_ok_and(|folder| names(&folder).iter().any(ours))
+    })
 }
 
 /// Tags a root, whole or not at all; another's tag stays.
@@ -122,12 +125,12 @@ fn is_new_tag(name: &str) -> bool {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use super::super::entry::Entry;
+    use super::super::entry::Whole;
     use super::super::test_fixtures;
     use super::*;
 
     fn publish(store: &Store) -> Result<(), CacheError> {
-        let entry = Entry::new(&test_fixtures::subject_of(0), &test_fixtures::artifact());
+        let entry = Whole::new(&test_fixtures::subject_of(0), &test_fixtures::artifact());
         store.publish(&entry).map(drop)
     }
 

@@ -28,7 +28,7 @@ pub(super) fn subject_of(n: u32) -> CompileRequest {
     CompileRequest::new(RequestParts {
         preimage,
         family: "probe".into(),
-        constants: BTreeMap::new(),
+        constants: BTreeMap::from([("n".to_owned(), n.into())]),
         arch: Arch::of_device(9, 0),
         options: vec![],
         toolchain,
