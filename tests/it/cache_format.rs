@@ -7,7 +7,7 @@ use jitc::engine::cache::{Fault, Store};
 use crate::cache_support::{Root, artifact, build, never, subject};
 
 type Harm = fn(&Root);
-type Change = fn(&mut Manifest);
+type Change = fn(&mut jitc::engine::cache::Manifest);
 
 #[test]
 fn what_a_hit_does_not_read_is_found_by_a_check_and_repaired() {
