@@ -107,6 +107,7 @@ impl Plan {
             let (request, judged) = jit.judge(spec)?;
             let (word, reason) = match judged {
                 Judged::Hit { .. } => continue,
+                _ if jit.stand_in(spec)?.is_some() => continue,
                 Judged::Bad { tier, fault } => ("bad", Some(format!("{tier}: {fault}"))),
                 Judged::Refused(drift) => ("refused", Some(format!("as a receipt is required: {drift}"))),
                 _ => ("missing", None),
@@ -151,7 +152,10 @@ impl Plan {
         let mut receipt = Receipt::new(words.map(|w| w.to_string_lossy().into_owned()).collect());
         for (request, result) in self.requests.iter().zip(results) {
             match result {
-                Ok(warmed) => receipt.add(jit.cache(), &request.request, &warmed.provenance),
+                Ok(warmed) => {
+                    let loaded = warmed.stand_in.as_ref().unwrap_or(&request.request);
+                    receipt.add(jit.cache(), loaded, &warmed.provenance);
+                }
                 Err(error) => receipt.add_failure(&request.request, &error.to_string()),
             }
         }

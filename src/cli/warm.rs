@@ -14,6 +14,7 @@ use serde_json::json;
 use super::gpus::{driver_too_old, newer_driver};
 use super::plan::{self, Plan, Request};
 use super::{Answer, args, interrupt, output};
+use crate::engine::build::request::CompileRequest;
 use crate::engine::cache::Provenance;
 use crate::engine::jit::{Error, Jit, Jobs, Prepared, Progress};
 use crate::engine::request::spec::KernelSpec;
@@ -25,6 +26,8 @@ use crate::engine::run::device;
 /// thousands.
 pub(super) struct Warmed {
     pub(super) provenance: Provenance,
+    /// What stands in for it, if that is another arch's code.
+    pub(super) stand_in: Option<CompileRequest>,
     registers: u32,
     spill_bytes: u32,
     cubin_bytes: usize,
@@ -37,6 +40,7 @@ impl Warmed {
         let artifact = &prepared.fetched.artifact;
         Self {
             provenance: prepared.fetched.provenance.clone(),
+            stand_in: prepared.stand_in.is_some().then(|| prepared.request.clone()),
             registers: artifact.registers(),
             spill_bytes: artifact.spill_bytes(),
             cubin_bytes: artifact.cubin.len(),
@@ -114,9 +118,10 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     for (request, result) in plan.requests.iter().zip(&results) {
         match result {
             Ok(warmed) => {
-                match warmed.provenance {
-                    Provenance::Hit(_) => hit += 1,
-                    _ => built += 1,
+                if warmed.provenance.is_hit() {
+                    hit += 1;
+                } else {
+                    built += 1;
                 }
                 if let Provenance::BuiltUncached(reason) = &warmed.provenance {
                     not_kept.get_or_insert((0, reason)).0 += 1;
@@ -299,13 +304,14 @@ fn heading() -> Vec<String> {
 fn row(Request { spec, request }: &Request, warmed: &Warmed) -> Vec<String> {
     let how = match &warmed.provenance {
         Provenance::BuiltUncached(reason) => format!("built, not kept: {reason}"),
+        Provenance::Compatible { arch, .. } => format!("hit, code for {arch}"),
         other => other.label().to_owned(),
     };
     vec![
         spec.family().name.clone(),
         spec.variant(),
         spec.arch().to_string(),
-        request.key().short(),
+        warmed.stand_in.as_ref().unwrap_or(request).key().short(),
         how,
         format!("{:.1}", warmed.compile_ms),
         warmed.registers.to_string(),
@@ -327,7 +333,7 @@ fn event(spec: &KernelSpec, result: &Result<Prepared, Error>) -> serde_json::Val
     };
     let artifact = &prepared.fetched.artifact;
     json!({"event": "variant", "family": spec.family().name, "constants": prepared.request.constants(),
-        "arch": spec.arch(), "key": prepared.request.key(), "provenance": prepared.fetched.provenance,
+        "arch": spec.arch(), "code_arch": prepared.request.arch(), "key": prepared.request.key(), "provenance": prepared.fetched.provenance,
         "compile_ms": compile_ms(prepared), "registers": artifact.registers(),
         "spill_bytes": artifact.spill_bytes(), "cubin_bytes": artifact.cubin.len()})
 }

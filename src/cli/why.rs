@@ -21,15 +21,22 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     for spec in super::specs(jit, &args::families(matches))? {
         let (request, answer) = jit.why(&spec)?;
         let passed_over = passed_over(jit.cache().tiers(), request.key());
-        all_hit &= matches!(answer, Why::Hit(_));
+        let stand_in = jit.stand_in(&spec)?;
+        all_hit &= stand_in.is_some() || matches!(answer, Why::Hit(_));
         if json {
             let mut object = json!({"key": request.key(), "family": request.family(),
                 "constants": request.constants(), "arch": request.arch()});
-            let (word, detail) = match &answer {
-                Why::Hit(tier) => ("hit", json!({"tier": tier})),
-                Why::Bad { tier, fault } => ("bad", json!({"tier": tier, "fault": fault.to_string()})),
-                Why::Refused(drift) => ("refused", json!({"reason": drift.to_string()})),
-                Why::Miss(nearest) => ("miss", json!({"nearest": nearest})),
+            let (word, detail) = match (&stand_in, &answer) {
+                (Some(stand_in), _) => (
+                    "compatible",
+                    json!({"tier": stand_in.tier, "code": {"arch": stand_in.spec.arch(), "key": stand_in.request.key()}}),
+                ),
+                (None, Why::Hit(tier)) => ("hit", json!({"tier": tier})),
+                (None, Why::Bad { tier, fault }) => {
+                    ("bad", json!({"tier": tier, "fault": fault.to_string()}))
+                }
+                (None, Why::Refused(drift)) => ("refused", json!({"reason": drift.to_string()})),
+                (None, Why::Miss(nearest)) => ("miss", json!({"nearest": nearest})),
             };
             object["answer"] = word.into();
             object["passed_over"] = passed_over.into();
@@ -40,6 +47,11 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             continue;
         }
         let requested = format!("{} {} {}", request.family(), spec.variant(), spec.arch());
+        if let Some(stand_in) = stand_in {
+            let (tier, arch, key) = (stand_in.tier, stand_in.spec.arch(), stand_in.request.key());
+            output::line(format!("hit ({tier}): {requested}: by code for {arch}: {key}"));
+            continue;
+        }
         match answer {
             Why::Hit(tier) => output::line(format!("hit ({tier}): {requested}: {}", request.key())),
             Why::Bad { tier, fault } => {

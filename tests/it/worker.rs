@@ -224,6 +224,7 @@ impl State {
         }
         match fetched.provenance {
             Provenance::Hit(tier) => format!("hit {tier}"),
+            Provenance::Compatible { tier, arch } => format!("hit {tier} of {arch}"),
             Provenance::Built => "built".into(),
             Provenance::BuiltUncached(reason) => format!("uncached {reason}"),
         }

@@ -146,8 +146,14 @@ impl Cache {
     /// The entry of a key, if a tier has a good one; changes and tells nothing.
     #[must_use]
     pub fn peek(&self, key: &CacheKey) -> Option<Entry> {
+        self.peek_tier(key).map(|(entry, _)| entry)
+    }
+
+    /// The same, with the tier that has it.
+    #[must_use]
+    pub fn peek_tier(&self, key: &CacheKey) -> Option<(Entry, TierName)> {
         self.tiers.iter().find_map(|tier| match tier.peek(key) {
-            Load::Found(entry) => Some(*entry),
+            Load::Found(entry) => Some((*entry, tier.name().clone())),
             _ => None,
         })
     }
@@ -159,6 +165,12 @@ impl Cache {
             Load::Found(whole) => Some(*whole),
             _ => None,
         })
+    }
+
+    /// Whether this process holds the artifact of a key.
+    #[must_use]
+    pub fn remembers(&self, key: &CacheKey) -> bool {
+        self.memo.get(key).is_some()
     }
 
     /// Moves an entry away that verifies but that the driver would not load: the

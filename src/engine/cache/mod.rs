@@ -48,6 +48,7 @@ pub use tier::{Folder, Memory, Tier, TierName};
 pub use why::{Component, Difference, LineDifference, Nearest, Why, compare, diff, why};
 
 use crate::engine::build::artifact::Artifact;
+use crate::engine::request::target::Arch;
 
 /// An artifact and where it comes from.
 #[derive(Debug, Clone)]
@@ -63,6 +64,14 @@ pub struct Fetched {
 pub enum Provenance {
     /// From a tier, verified; or from this process's memory.
     Hit(TierName),
+    /// The same of the code of another arch, which answers where that of the requested one
+    /// is missing.
+    Compatible {
+        /// Where it comes from.
+        tier: TierName,
+        /// The arch that it was made for.
+        arch: Arch,
+    },
     /// Built here, and kept.
     Built,
     /// Built here, and not kept: why, in one line.
@@ -70,14 +79,21 @@ pub enum Provenance {
 }
 
 impl Provenance {
-    /// `hit`, `built` or `built_uncached`.
+    /// `hit`, `compatible`, `built` or `built_uncached`.
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {
             Self::Hit(_) => "hit",
+            Self::Compatible { .. } => "compatible",
             Self::Built => "built",
             Self::BuiltUncached(_) => "built_uncached",
         }
+    }
+
+    /// Whether it was there, and nothing was built.
+    #[must_use]
+    pub fn is_hit(&self) -> bool {
+        matches!(self, Self::Hit(_) | Self::Compatible { .. })
     }
 }
 

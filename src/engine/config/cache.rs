@@ -20,6 +20,18 @@ pub enum MissPolicy {
     Forbid,
 }
 
+/// Which archs' code answers a request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ArchMatch {
+    /// That of the requested arch.
+    #[default]
+    Exact,
+    /// Where that is missing, also that of another arch which every such GPU runs, unless
+    /// the family says that its bits depend on the arch.
+    Compatible,
+}
+
 /// Whose files the folders of the cache may hold, beside this user's and root's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum CacheTrust {
@@ -49,6 +61,17 @@ impl std::fmt::Display for CacheTrust {
 }
 
 impl Config {
+    /// Which archs' code answers a request.
+    pub fn arch_match(&self) -> Result<ArchMatch, ConfigError> {
+        let setting = self.text("arch_match");
+        let found = self::parsed("arch_match", setting, |text| match text {
+            "exact" => Ok(ArchMatch::Exact),
+            "compatible" => Ok(ArchMatch::Compatible),
+            _ => Err("expected exact or compatible".to_owned()),
+        });
+        Ok(found?.unwrap_or_default())
+    }
+
     /// Whose files to load, beside this user's and root's.
     pub fn cache_trust(&self) -> Result<CacheTrust, ConfigError> {
         let setting = self.text("cache_trust");
@@ -224,6 +247,20 @@ mod tests {
         }
         let error = trust("all").expect_err("refused").to_string();
         assert!(error.ends_with("expected 0, 1 or group"), "{error}");
+    }
+
+    #[test]
+    fn an_arch_match_that_is_none_is_refused_with_its_origin() {
+        assert_eq!(config(&[]).arch_match().expect("match"), ArchMatch::Exact);
+        let compatible = config(&[("JITC_ARCH_MATCH", "compatible")]);
+        assert_eq!(compatible.arch_match().expect("match"), ArchMatch::Compatible);
+        let error = config(&[("JITC_ARCH_MATCH", "any")])
+            .check_values()
+            .expect_err("refused");
+        assert_eq!(
+            error.to_string(),
+            "arch_match = `any` (environment variable JITC_ARCH_MATCH): expected exact or compatible"
+        );
     }
 
     #[test]

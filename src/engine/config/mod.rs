@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-pub use cache::{CacheTrust, MissPolicy, parse_age, parse_bytes};
+pub use cache::{ArchMatch, CacheTrust, MissPolicy, parse_age, parse_bytes};
 pub use effective::Effective;
 pub use env_file::EnvFile;
 pub use environment::Environment;
@@ -282,6 +282,7 @@ impl Config {
 
     /// Refuses any setting whose value it cannot have, whether or not it will be asked for.
     pub fn check_values(&self) -> Result<(), ConfigError> {
+        self.arch_match()?;
         self.cache_max_entries()?;
         self.cache_max_size()?;
         self.cache_trust()?;

@@ -83,6 +83,7 @@ const fn known(name: &'static str) -> KnownSetting {
 #[rustfmt::skip]
 pub const SETTINGS: &[KnownSetting] = &[
     known("arch").in_file().variable().effect(Effect::Harmless).default("of the GPUs that are here, else of all supported ones"),
+    known("arch_match").in_file().variable().default("exact"),
     known("cache_dir").in_file().variable().path(),
     known("cache_max_entries").in_file().variable().default("50000"),
     known("cache_max_size").in_file().variable().default("4GiB"),

@@ -11,7 +11,7 @@ use crate::engine::build::compile::{Limits, WorkerChoice};
 use crate::engine::build::options;
 use crate::engine::build::render::RenderError;
 use crate::engine::cache::{Cache, CacheBuilder, Event, Receipt, Tier};
-use crate::engine::config::{Config, MissPolicy};
+use crate::engine::config::{ArchMatch, Config, MissPolicy};
 use crate::engine::per_process::PerProcess;
 use crate::engine::request::template::{NOTICE, Registry, variable_of};
 
@@ -21,6 +21,7 @@ pub struct JitBuilder {
     config: Config,
     cache: CacheBuilder,
     miss: Option<MissPolicy>,
+    arch_match: Option<ArchMatch>,
     receipt: Option<Receipt>,
     worker: Option<WorkerChoice>,
     registry: Option<Registry>,
@@ -33,6 +34,7 @@ impl Jit {
             config,
             cache: Cache::builder(),
             miss: None,
+            arch_match: None,
             receipt: None,
             worker: None,
             registry: None,
@@ -62,6 +64,12 @@ impl JitBuilder {
     /// What a miss may do, whatever `JITC_MISS` says.
     pub fn miss(mut self, policy: MissPolicy) -> Self {
         self.miss = Some(policy);
+        self
+    }
+
+    /// Which archs' code answers a request, whatever `JITC_ARCH_MATCH` says.
+    pub fn arch_match(mut self, arch_match: ArchMatch) -> Self {
+        self.arch_match = Some(arch_match);
         self
     }
 
@@ -121,6 +129,10 @@ impl JitBuilder {
             tracing::warn!("{passed_over}");
         }
         let policy = Policy::new(&config, self.miss, self.receipt)?;
+        let arch_match = match self.arch_match {
+            Some(arch_match) => arch_match,
+            None => config.arch_match()?,
+        };
         let worker = self.worker.unwrap_or_else(|| match config.program() {
             Some(program) => WorkerChoice::Program(program),
             None => WorkerChoice::Found,
@@ -156,6 +168,7 @@ impl JitBuilder {
         Ok(Jit {
             cache: cache.build(),
             policy,
+            arch_match,
             registry,
             config,
             identity: OnceLock::new(),

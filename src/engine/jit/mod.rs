@@ -13,6 +13,7 @@ mod open;
 mod policy;
 mod prepare_all;
 mod preparing;
+mod stand_in;
 mod trace;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -26,6 +27,7 @@ pub use error::{Error, ErrorKind};
 use policy::Policy;
 pub use prepare_all::{Jobs, Progress};
 pub use preparing::Preparing;
+pub use stand_in::StandIn;
 pub use trace::{TraceLine, read_trace};
 
 use crate::engine::build::compile::{Cancel, CompileError, Compiler, Limits, WorkerChoice};
@@ -34,8 +36,8 @@ use crate::engine::build::parameter_info;
 use crate::engine::build::render::{RenderedSource, preimage, render};
 use crate::engine::build::request::{CompileRequest, RequestParts};
 use crate::engine::build::toolchain::{self, Toolchain, ToolchainError};
-use crate::engine::cache::{Cache, Fetched, Judged, Provenance, Whole, Why, why};
-use crate::engine::config::Config;
+use crate::engine::cache::{Cache, Fetched, Judged, Whole, Why, why};
+use crate::engine::config::{ArchMatch, Config};
 use crate::engine::per_process::PerProcess;
 use crate::engine::request::spec::{KernelSpec, SpecId};
 use crate::engine::request::target::ToolchainIdentity;
@@ -46,10 +48,12 @@ use crate::engine::run::load::LoadedKernel;
 /// A request that was carried out.
 #[derive(Debug, Clone)]
 pub struct Prepared {
-    /// What was asked for, as the cache knows it.
+    /// Whose code it is, as the cache knows it: the request's own, or that of what stands in.
     pub request: CompileRequest,
     /// The artifact and where it comes from.
     pub fetched: Fetched,
+    /// The spec for another arch whose code it is, where that is not the requested one.
+    pub stand_in: Option<KernelSpec>,
     /// Time of everything but NVRTC, microseconds.
     pub own_us: u64,
 }
@@ -60,6 +64,7 @@ pub struct Jit {
     registry: Registry,
     cache: Cache,
     policy: Policy,
+    arch_match: ArchMatch,
     identity: OnceLock<ToolchainIdentity>,
     toolchain: PerProcess<Mutex<Option<Toolchain>>>,
     worker: WorkerChoice,
@@ -160,12 +165,17 @@ impl Jit {
     /// cancelled: a compile in a worker is ended; one in this process is waited for.
     pub fn prepare_unless(&self, spec: &KernelSpec, cancel: &Cancel) -> Result<Prepared, Error> {
         let started = Instant::now();
+        if let Some(mut prepared) = self.prepare_stand_in(spec)? {
+            prepared.own_us = micros(started);
+            return Ok(prepared);
+        }
         let (request, rendered) = self.describe(spec)?;
         if let Some(fetched) = self.policy.without_compiling(&self.cache, spec, &request)? {
             self.policy.answered(&request, &fetched);
             return Ok(Prepared {
                 request,
                 fetched,
+                stand_in: None,
                 own_us: micros(started),
             });
         }
@@ -197,6 +207,7 @@ impl Jit {
         Ok(Prepared {
             request,
             fetched,
+            stand_in: None,
             own_us: micros(started).saturating_sub(outside_us),
         })
     }
@@ -220,14 +231,13 @@ impl Jit {
         }
         let prepared = self.prepare(spec)?;
         let load = |prepared: &Prepared| {
-            info_span!("load", key = prepared.request.key().short())
-                .in_scope(|| LoadedKernel::load(context, spec, &prepared.fetched.artifact))
+            info_span!("load", key = prepared.request.key().short()).in_scope(|| {
+                let spec = prepared.stand_in.as_ref().unwrap_or(spec);
+                LoadedKernel::load(context, spec, &prepared.fetched.artifact)
+            })
         };
         let kernel = match load(&prepared) {
-            Err(rejected)
-                if rejected.blames_the_image()
-                    && matches!(prepared.fetched.provenance, Provenance::Hit(_)) =>
-            {
+            Err(rejected) if rejected.blames_the_image() && prepared.fetched.provenance.is_hit() => {
                 self.cache.reject(prepared.request.key(), &rejected.to_string());
                 load(&self.prepare(spec)?)?
             }

@@ -156,7 +156,7 @@ impl Policy {
     }
 
     /// Read once; what the program gave holds over what the settings name.
-    fn receipt(&self) -> Result<Option<Arc<Receipt>>, Error> {
+    pub(super) fn receipt(&self) -> Result<Option<Arc<Receipt>>, Error> {
         let mut held = self.receipt.lock().unwrap_or_else(PoisonError::into_inner);
         if let (None, Some((path, origin))) = (&*held, &self.required) {
             let unreadable = |source: ReceiptError| Error::Receipt {

@@ -83,6 +83,16 @@ impl KernelSpec {
         Self::validate(&self.family, &assigned, self.arch)
     }
 
+    /// This spec for another arch.
+    ///
+    /// # Errors
+    /// [`SpecError::TooOld`], where its family cannot do with that arch's instructions.
+    pub fn for_arch(&self, arch: Arch) -> Result<Self, SpecError> {
+        let own = self.constants.iter();
+        let assigned: Assigned = own.map(|(n, v)| (n.clone(), (v.clone(), Source::Api))).collect();
+        Self::validate(&self.family, &assigned, arch)
+    }
+
     /// Every spec that the settings ask for: the product of all lists. Constants
     /// that this family does not declare are left to other families; see
     /// [`Registry::select`](crate::engine::request::template::Registry).

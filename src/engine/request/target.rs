@@ -105,6 +105,17 @@ impl Arch {
         archs.filter(|arch| arch.runs_on(major, minor)).collect()
     }
 
+    /// Archs other than this one whose code runs on every GPU that runs this one's, best
+    /// first: `sm_86` and `sm_80` for `sm_89`.
+    #[must_use]
+    pub fn stand_ins(self) -> Vec<Self> {
+        // Code for one GPU alone stands in for nothing that others run, too.
+        let as_wide = |other: &Self| self.is_specific() || !other.is_specific();
+        let mut archs = Self::running_on(self.number / 10, self.number % 10);
+        archs.retain(|other| *other != self && as_wide(other));
+        archs
+    }
+
     /// Whether a device of this compute capability runs this arch's cubins.
     #[must_use]
     pub fn runs_on(self, major: u16, minor: u16) -> bool {
@@ -349,6 +360,32 @@ mod tests {
         for (major, minor) in SUPPORTED {
             let best = Arch::running_on(major, minor)[0];
             assert_eq!(best, Arch::of_device(major, minor));
+        }
+    }
+
+    #[test]
+    fn what_stands_in_for_an_arch_runs_wherever_it_does() {
+        let of = |text: &str| {
+            let archs = text.parse::<Arch>().expect("arch").stand_ins();
+            archs.iter().map(Arch::to_string).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(of("sm_80"), "");
+        assert_eq!(of("sm_89"), "sm_86 sm_80");
+        assert_eq!(of("sm_90"), "", "sm_90a is narrower");
+        assert_eq!(of("sm_100"), "sm_100f");
+        assert_eq!(of("sm_121a"), "sm_121f sm_120f sm_121 sm_120");
+        for arch in Arch::TESTED.into_iter().chain(Arch::running_on(10, 3)) {
+            let gpus = || {
+                SUPPORTED
+                    .into_iter()
+                    .filter(|(major, minor)| arch.runs_on(*major, *minor))
+            };
+            for other in arch.stand_ins() {
+                assert!(
+                    gpus().all(|(major, minor)| other.runs_on(major, minor)),
+                    "{other} for {arch}"
+                );
+            }
         }
     }
 

@@ -162,7 +162,7 @@ impl Receipt {
     pub fn add(&mut self, cache: &Cache, request: &CompileRequest, provenance: &Provenance) {
         let kept = cache.peek(request.key());
         let outcome = match provenance {
-            Provenance::Hit(_) | Provenance::Built => Outcome::Kept,
+            Provenance::Hit(_) | Provenance::Compatible { .. } | Provenance::Built => Outcome::Kept,
             Provenance::BuiltUncached(reason) => Outcome::BuiltUncached(reason.clone()),
         };
         self.insert(request, outcome, kept.as_ref().map(listed_of));

@@ -41,6 +41,9 @@ pub struct Family {
     pub options: Vec<String>,
     /// The oldest arch whose instructions it can do with, if that matters.
     pub oldest_arch: Option<Arch>,
+    /// Whether bits of its results may depend on the arch that it is compiled for: then no
+    /// other arch's code stands in for it.
+    pub arch_changes_bits: bool,
     /// Declared constants, in the order of the file.
     pub constants: IndexMap<String, Constant>,
     /// Constants worked out from others, in order.
@@ -94,6 +97,8 @@ struct FamilyFile {
     #[serde(default)]
     options: Vec<String>,
     oldest_arch: Option<Arch>,
+    #[serde(default)]
+    arch_changes_bits: bool,
     constants: IndexMap<String, ConstantFile>,
     #[serde(default)]
     derived: Vec<Derived>,
@@ -205,6 +210,7 @@ impl Family {
             summary: file.summary,
             options: file.options,
             oldest_arch: file.oldest_arch,
+            arch_changes_bits: file.arch_changes_bits,
             constants,
             derived: file.derived,
             constraints: file.constraints,

@@ -1,0 +1,106 @@
+//! Code of another arch that answers where a request's own is missing.
+//!
+//! Invariant: every GPU that runs the requested arch runs the code that stands in and has
+//! the shared memory that it takes, and its family does not say that bits depend on the arch.
+
+use super::{Error, Jit, Prepared};
+use crate::engine::build::artifact::Resources;
+use crate::engine::build::request::CompileRequest;
+use crate::engine::cache::{Entry, Provenance, TierName};
+use crate::engine::config::ArchMatch;
+use crate::engine::request::spec::KernelSpec;
+
+/// The code of another arch that answers a request.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct StandIn {
+    /// The requested spec, for the arch that answers.
+    pub spec: KernelSpec,
+    /// What the cache knows it as.
+    pub request: CompileRequest,
+    /// The tier that has it.
+    pub tier: TierName,
+}
+
+impl Jit {
+    /// What would answer this request in place of its own code: `None` where that is there,
+    /// where [`ArchMatch::Exact`] is in force, or where no tier has code that may stand in.
+    /// Changes and tells nothing.
+    ///
+    /// # Errors
+    /// Those of [`Jit::describe`], and of a required receipt that cannot be read.
+    pub fn stand_in(&self, spec: &KernelSpec) -> Result<Option<StandIn>, Error> {
+        if self.arch_match == ArchMatch::Exact || spec.family().arch_changes_bits {
+            return Ok(None);
+        }
+        let receipt = self.policy.receipt()?;
+        let admitted = |request: &CompileRequest| -> Option<(Entry, TierName)> {
+            let (entry, tier) = self.cache.peek_tier(request.key())?;
+            let listed = receipt.as_ref().is_none_or(|r| r.admit(&entry).is_ok());
+            listed.then_some((entry, tier))
+        };
+        let (own, _) = self.describe(spec)?;
+        let remembered = receipt.is_none() && self.cache.remembers(own.key());
+        if remembered || admitted(&own).is_some() {
+            return Ok(None);
+        }
+        for arch in spec.arch().stand_ins() {
+            if !spec.family().does(arch) {
+                continue;
+            }
+            let other = spec.for_arch(arch)?;
+            let (request, _) = self.describe(&other)?;
+            if let Some((entry, tier)) = admitted(&request)
+                && fits(spec, &other, &entry.manifest().resources)
+            {
+                return Ok(Some(StandIn {
+                    spec: other,
+                    request,
+                    tier,
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The artifact of what stands in for a spec, if anything does and still is there.
+    pub(super) fn prepare_stand_in(&self, spec: &KernelSpec) -> Result<Option<Prepared>, Error> {
+        let Some(StandIn {
+            spec: other, request, ..
+        }) = self.stand_in(spec)?
+        else {
+            return Ok(None);
+        };
+        let found = match self.policy.receipt()? {
+            Some(receipt) => self.cache.lookup_listed(request.key(), &receipt).ok(),
+            None => self.cache.lookup(request.key()),
+        };
+        Ok(found.map(|mut fetched| {
+            let arch = other.arch();
+            tracing::info!(requested = %spec.arch(), %arch, "code of another arch answers");
+            if let Provenance::Hit(tier) = fetched.provenance {
+                fetched.provenance = Provenance::Compatible { tier, arch };
+            }
+            Prepared {
+                request,
+                fetched,
+                stand_in: Some(other),
+                own_us: 0,
+            }
+        }))
+    }
+}
+
+/// Whether a GPU of the requested arch has the shared memory that each entry point of the
+/// other code takes. Where it is not known how much there is, it has not.
+fn fits(requested: &KernelSpec, other: &KernelSpec, resources: &[Resources]) -> bool {
+    let Some(room) = requested.arch().shared_mem_per_block() else {
+        return false;
+    };
+    other.entries().all(|entry| {
+        let fixed = resources.iter().find(|r| r.entry == entry.name);
+        let fixed = fixed.map_or(0, |r| r.shared_bytes);
+        let dynamic = other.size(&entry.shared_mem_bytes).unwrap_or(u32::MAX);
+        dynamic.saturating_add(fixed) <= room
+    })
+}
