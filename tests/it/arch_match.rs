@@ -28,9 +28,7 @@ impl Compiler for Counting {
         };
         Ok(Artifact {
             cubin: crate::cubin::of_source(rendered),
-            resources: ["stream", "wo_gemv"]
-                .map(named)
-                .to_vec(),
+            resources: ["stream", "wo_gemv"].map(named).to_vec(),
             compile_log: String::new(),
             compile_us: 7,
         })

@@ -261,6 +261,39 @@ fn a_cache_warmed_without_a_gpu_has_the_code_of_every_supported_one() {
 }
 
 #[test]
+fn warm_check_and_why_judge_compatible_code_as_a_load_does() {
+    let machine = Machine::new(&[("device.75.0", 8), ("device.76.0", 9)]);
+    let warmed = machine.run(&["warm", "stream", "gemv", "--arch", "sm_80"]);
+    assert_eq!(warmed.code, Some(0), "{}", warmed.errors);
+    for verb in [&["warm", "--check", "stream"][..], &["why", "stream"]] {
+        assert_eq!(machine.run(verb).code, Some(1), "exact is the rule");
+    }
+    let config = "arch_match = \"compatible\"\n";
+    fs_err::write(machine.folder.path().join("match.toml"), config).expect("written");
+    let run = |words: &[&str]| machine.run(&[words, &["--config", "match.toml"]].concat());
+    assert_eq!(run(&["warm", "--check", "stream"]).code, Some(0));
+    let why = run(&["why", "stream"]);
+    assert_eq!(why.code, Some(0));
+    let words = "hit (user): stream defaults sm_89: by code for sm_80: ";
+    assert!(why.out.starts_with(words), "{}", why.out);
+    let json = run(&["why", "stream", "--json"]).out;
+    let answer: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(answer["answer"], "compatible");
+    assert_eq!(answer["code"]["arch"], "sm_80");
+    // Of a family whose bits depend on the arch, none of them takes it.
+    assert_eq!(run(&["warm", "--check", "gemv"]).code, Some(1));
+    assert_eq!(run(&["why", "gemv"]).code, Some(1));
+    // What a warm finds is what its receipt names.
+    let receipt = run(&["warm", "stream", "--receipt", "receipt.json"]);
+    assert!(receipt.out.contains("hit, code for sm_80"), "{}", receipt.out);
+    let text = fs_err::read_to_string(machine.folder.path().join("receipt.json")).expect("read");
+    assert!(
+        text.contains("\"arch\": \"sm_80\"") && !text.contains("\"sm_89\""),
+        "{text}"
+    );
+}
+
+#[test]
 fn trouble_with_loading_keeps_the_cache_and_says_what_helps() {
     let machine = Machine::new(&[]);
     assert_eq!(machine.run(&["warm", "gemv"]).code, Some(0));
