@@ -39,7 +39,7 @@ fn others(constant: &Constant) -> Vec<String> {
         }
         Legal::Bool => vec!["true".into(), "false".into()],
         Legal::F32Range(low, high) => vec![format!("{low:?}"), format!("{high:?}")],
-        Legal::Enum { names, .. } => names.clone(),
+        listed => listed.listed().expect("no other range in a built-in family"),
     };
     let other = |text: &String| {
         constant

@@ -38,6 +38,7 @@ mod limits;
 mod lookups;
 mod machine;
 mod outputs;
+mod own_constants;
 mod own_regions;
 mod pack;
 mod parameters;

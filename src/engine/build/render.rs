@@ -13,7 +13,7 @@ use crate::engine::build::options;
 use crate::engine::request::regions::{self, TableError};
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::ToolchainIdentity;
-use crate::engine::request::template::{PARAMS_HEADER, Registry, included, name_in_full};
+use crate::engine::request::template::{PARAMS_HEADER, Registry, included, literals, name_in_full};
 
 /// Why a spec could not be rendered.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +64,12 @@ const OWN_OPTIONS: [&str; 3] = ["--no-source-include", "--no-cache", "--ptxas-op
 /// Renders a spec.
 pub fn render(registry: &Registry, spec: &KernelSpec) -> Result<RenderedSource, RenderError> {
     let family = spec.family();
-    for option in &family.options {
+    let own =
+        (family.options_of(spec.constants(), spec.derived())).map_err(|reason| RenderError::Template {
+            file: family.name.clone(),
+            reason,
+        })?;
+    for option in &own {
         if let Some(why) = options::refused(option) {
             return Err(RenderError::Option {
                 family: family.name.clone(),
@@ -73,14 +78,7 @@ pub fn render(registry: &Registry, spec: &KernelSpec) -> Result<RenderedSource, 
             });
         }
     }
-    let mut literals: BTreeMap<String, String> = spec
-        .constants()
-        .iter()
-        .map(|(name, value)| (name.clone(), value.literal()))
-        .collect();
-    for (name, value) in spec.derived() {
-        literals.insert(name.clone(), format!("{value}u"));
-    }
+    let literals = literals(spec.constants(), spec.derived());
     let name = family.source_name();
     let source = family.render(&literals).map_err(|reason| RenderError::Template {
         file: name.clone(),
@@ -92,7 +90,7 @@ pub fn render(registry: &Registry, spec: &KernelSpec) -> Result<RenderedSource, 
     let source = name_in_full(&name, &source, known).into_owned();
     let headers = closure(&source, registry.headers(), &made);
     let mut options = vec![format!("--gpu-architecture={}", spec.arch())];
-    options.extend(family.options.iter().cloned());
+    options.extend(own);
     options.extend(OWN_OPTIONS.map(str::to_owned));
     Ok(RenderedSource {
         name,

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use crate::engine::config::{Config, Setting, Source};
+use crate::engine::request::constant::split_values;
 use crate::engine::request::spec::{
     KernelSpec, SpecError, SpecId, check_names, count_variants, of_settings, parse, parse_archs, preset,
 };
@@ -315,7 +316,8 @@ fn dropped(families: &[&Arc<Family>], config: &Config) -> Result<Vec<Vec<Dropped
                 continue;
             };
             let mut unfit = Vec::new();
-            for text in value.split(',') {
+            let values = split_values(&value);
+            for text in &values {
                 let Err(because) = parse(family, name, text, &source) else {
                     continue;
                 };
@@ -325,12 +327,12 @@ fn dropped(families: &[&Arc<Family>], config: &Config) -> Result<Vec<Vec<Dropped
                 }
                 unfit.push(Dropped {
                     constant: name.clone(),
-                    text: text.to_owned(),
+                    text: (*text).to_owned(),
                     because,
                     all: false,
                 });
             }
-            let none = unfit.len() == value.split(',').count();
+            let none = unfit.len() == values.len();
             for one in &mut unfit {
                 one.all = none;
             }

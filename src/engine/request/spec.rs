@@ -11,7 +11,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::engine::config::{Config, Setting, Source};
-use crate::engine::request::constant::Value;
+use crate::engine::request::constant::{Value, split_values};
 use crate::engine::request::regions::{Table, TableError};
 use crate::engine::request::target::Arch;
 use crate::engine::request::template::{Constant, Entry, Family, NamedFamily, Preset, Size};
@@ -355,6 +355,8 @@ fn identity(family: &Family, constants: &BTreeMap<String, Value>, arch: Arch) ->
     for (name, value) in constants {
         field(name);
         field(&value.literal());
+        // Two names of one C++ type may be different types of a parameter.
+        field(value.as_name().unwrap_or_default());
     }
     SpecId(hash.finalize().into())
 }
@@ -366,7 +368,7 @@ pub(crate) fn of_settings(constant: &Constant, config: &Config) -> Option<Vec<Se
         value: text.to_owned(),
         source: source.clone(),
     };
-    Some(value.split(',').map(one).collect())
+    Some(split_values(&value).into_iter().map(one).collect())
 }
 
 /// Every combination of the values that are `written` for a constant, the others at their

@@ -40,7 +40,9 @@ pub(crate) fn beyond_substitution(nodes: &[Node]) -> Option<&'static str> {
     nodes.iter().find_map(|node| match node {
         Node::Text(_) | Node::Comment(..) | Node::Raw(..) => None,
         Node::VariableBlock(_, expr) => {
-            let plain = matches!(expr.val, ExprVal::Ident(_)) && expr.filters.is_empty() && !expr.negated;
+            let plain = |name: &str| !name.contains(['.', '[']);
+            let plain = matches!(&expr.val, ExprVal::Ident(name) if plain(name));
+            let plain = plain && expr.filters.is_empty() && !expr.negated;
             (!plain).then_some("an expression in {{ }}")
         }
         _ => Some("a {% %} block"),
@@ -76,7 +78,7 @@ fn walk(expr: &Expr, names: &mut BTreeSet<String>) {
 fn walk_value(value: &ExprVal, names: &mut BTreeSet<String>) {
     match value {
         ExprVal::Ident(name) => {
-            names.insert(name.clone());
+            names.insert(list_of(name).unwrap_or(name).to_owned());
         }
         ExprVal::Math(math) => {
             walk(&math.lhs, names);
@@ -103,6 +105,12 @@ fn walk_value(value: &ExprVal, names: &mut BTreeSet<String>) {
         | ExprVal::Bool(_)
         | ExprVal::MacroCall(_) => {}
     }
+}
+
+/// The list whose item a name is: of `tile[0]`, `tile`.
+fn list_of(name: &str) -> Option<&str> {
+    let (list, at) = name.strip_suffix(']')?.split_once('[')?;
+    at.bytes().all(|digit| digit.is_ascii_digit()).then_some(list)
 }
 
 /// What these nodes have that an expression does not.

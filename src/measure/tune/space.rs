@@ -4,6 +4,7 @@
 
 use super::{Geometry, Winner};
 use crate::engine::config::Config;
+use crate::engine::request::constant::split_values;
 use crate::engine::request::spec;
 use crate::engine::request::template::Family;
 use crate::measure::MeasureError;
@@ -25,7 +26,7 @@ pub fn read_space<'t>(
                     "--space {text}: expected NAME=LIST of one of this family's constants"
                 ))
             })?;
-        let values: Vec<String> = list.split(',').map(|v| v.trim().to_owned()).collect();
+        let values: Vec<String> = split_values(list).iter().map(|v| v.trim().to_owned()).collect();
         for value in &values {
             let legal = family.constants[name].legal.parse(value);
             legal.map_err(|reason| MeasureError::Request(format!("--space {text}: {reason}")))?;
@@ -55,7 +56,10 @@ pub fn set_constants(family: &Family, config: &Config, geometry: &[&str]) -> Res
                 geometry.join(", ")
             )));
         }
-        let values: Vec<String> = set.value.split(',').map(|v| v.trim().to_owned()).collect();
+        let values: Vec<String> = split_values(&set.value)
+            .iter()
+            .map(|v| v.trim().to_owned())
+            .collect();
         for value in &values {
             spec::parse(family, name, value, &set.source)?;
         }

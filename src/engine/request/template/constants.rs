@@ -1,8 +1,9 @@
-//! A declared constant: its type, what is legal, and how a text becomes a value.
+//! A declared constant, and what is checked of its declaration.
 
 use serde::Deserialize;
 
-use crate::engine::request::constant::{FiniteF32, Type, Value};
+use super::legal::{Legal, is_cxx_type, of_text};
+use crate::engine::request::constant::{Type, Value};
 
 /// A constant as a family's TOML declares it.
 #[derive(Debug, Clone)]
@@ -24,34 +25,14 @@ pub struct Constant {
     pub warm_all: bool,
 }
 
-/// The values that a constant may have.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Legal {
-    /// One of these.
-    U32Values(Vec<u32>),
-    /// From first to last, both included, and a multiple of the third.
-    U32Range(u32, u32, u32),
-    /// `true` or `false`.
-    Bool,
-    /// From first to last, both included.
-    F32Range(f32, f32),
-    /// One of these names of the C++ enum.
-    Enum {
-        /// Qualified C++ type.
-        cxx_type: String,
-        /// The names.
-        names: Vec<String>,
-    },
-}
-
 /// The TOML of a constant.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ConstantFile {
     #[serde(rename = "type")]
     kind: Type,
-    values: Option<Vec<toml::Value>>,
-    range: Option<[f64; 2]>,
+    values: Option<toml::Value>,
+    range: Option<[toml::Value; 2]>,
     multiple_of: Option<u32>,
     default: toml::Value,
     help: String,
@@ -62,52 +43,26 @@ pub(super) struct ConstantFile {
     #[serde(default)]
     warm_all: bool,
     cxx_type: Option<String>,
+    max_length: Option<usize>,
+    of: Option<OfFile>,
+    length: Option<[usize; 2]>,
+}
+
+/// The types of a list's items: of each, or of one after the other.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum OfFile {
+    Each(Type),
+    Tuple(Vec<Type>),
 }
 
 impl ConstantFile {
     /// Checks the declaration, the default included.
     pub(super) fn check(self, name: &str) -> Result<Constant, String> {
-        let legal = match self.kind {
-            Type::Bool => Legal::Bool,
-            Type::U32 => match (&self.values, self.range) {
-                (Some(values), None) => Legal::U32Values(
-                    values
-                        .iter()
-                        .map(|v| v.as_integer().and_then(|i| u32::try_from(i).ok()))
-                        .collect::<Option<_>>()
-                        .ok_or("`values` of a u32 are whole numbers from 0")?,
-                ),
-                (None, Some([low, high])) => {
-                    Legal::U32Range(whole(low)?, whole(high)?, self.multiple_of.unwrap_or(1))
-                }
-                _ => return Err("a u32 needs either `values` or `range`".into()),
-            },
-            Type::F32 => {
-                let [low, high] = self.range.ok_or("an f32 needs `range`")?;
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    reason = "bounds are written as short decimals"
-                )]
-                Legal::F32Range(low as f32, high as f32)
-            }
-            Type::Enum => Legal::Enum {
-                cxx_type: self
-                    .cxx_type
-                    .ok_or("an enum needs `cxx_type`, its qualified C++ type")?,
-                names: self
-                    .values
-                    .unwrap_or_default()
-                    .iter()
-                    .map(|v| v.as_str().map(str::to_owned))
-                    .collect::<Option<_>>()
-                    .ok_or("`values` of an enum are names")?,
-            },
-        };
-        let text = match &self.default {
-            toml::Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        let default = legal.parse(&text).map_err(|e| format!("default {e}"))?;
+        let legal = self.legal()?;
+        let default = legal
+            .parse(&text_of(&self.default))
+            .map_err(|e| format!("default {e}"))?;
         let names = std::iter::once(name).chain(self.former.iter().map(String::as_str));
         let mut variables: Vec<String> = names.map(variable_of).collect();
         variables.extend(self.env);
@@ -121,6 +76,219 @@ impl ConstantFile {
             warm_all: self.warm_all,
         })
     }
+
+    fn legal(&self) -> Result<Legal, String> {
+        self.only_its_keys()?;
+        match self.kind {
+            Type::Bool => Ok(Legal::Bool),
+            Type::List => self.list(),
+            Type::Type => self.types(),
+            Type::Enum => Ok(Legal::Enum {
+                cxx_type: (self.cxx_type.clone())
+                    .ok_or("an enum needs `cxx_type`, its qualified C++ type")?,
+                names: (self.array()?.iter())
+                    .map(|v| v.as_str().map(str::to_owned))
+                    .collect::<Option<_>>()
+                    .ok_or("`values` of an enum are names")?,
+            }),
+            Type::String => match (&self.values, self.max_length) {
+                (Some(_), None) => self.listed(Type::String),
+                (None, Some(most)) => Ok(Legal::Text(most)),
+                _ => Err("a string needs either `values` or `max_length`, in bytes".into()),
+            },
+            kind => match (&self.values, &self.range) {
+                (Some(_), None) => self.listed(kind),
+                (None, Some(range)) => self.ranged(kind, range),
+                _ => Err(format!(
+                    "{} {kind} needs either `values` or `range`",
+                    article(kind)
+                )),
+            },
+        }
+    }
+
+    /// Refuses keys that say nothing of a constant of this type.
+    fn only_its_keys(&self) -> Result<(), String> {
+        use Type::{Bool, Enum, List, String, Type as CxxType};
+        let numbers = !matches!(self.kind, Bool | Enum | String | CxxType);
+        for (key, given, fits) in [
+            ("values", self.values.is_some(), self.kind != Bool),
+            ("range", self.range.is_some(), numbers),
+            ("multiple_of", self.multiple_of.is_some(), numbers),
+            ("cxx_type", self.cxx_type.is_some(), self.kind == Enum),
+            ("max_length", self.max_length.is_some(), self.kind == String),
+            ("of", self.of.is_some(), self.kind == List),
+            ("length", self.length.is_some(), self.kind == List),
+        ] {
+            if given && !fits {
+                return Err(format!(
+                    "`{key}` says nothing of {} {}",
+                    article(self.kind),
+                    self.kind
+                ));
+            }
+        }
+        if self.multiple_of == Some(0) {
+            return Err("`multiple_of` is at least 1".into());
+        }
+        Ok(())
+    }
+
+    fn array(&self) -> Result<&[toml::Value], String> {
+        match &self.values {
+            Some(toml::Value::Array(values)) => Ok(values),
+            None => Ok(&[]),
+            Some(_) => Err(format!(
+                "`values` of {} {} is an array",
+                article(self.kind),
+                self.kind
+            )),
+        }
+    }
+
+    /// Listed values of a type of single values.
+    fn listed(&self, kind: Type) -> Result<Legal, String> {
+        let mut all = Vec::new();
+        for value in self.array()? {
+            let text = text_of(value);
+            let parsed = of_text(kind, &text).filter(|_| is_written_as(value, kind));
+            let expected = match kind.bounds() {
+                Some((0, _)) => format!("`values` of a {kind} are whole numbers from 0"),
+                Some((low, high)) => format!("`values` of an {kind} are whole numbers from {low} to {high}"),
+                None if kind == Type::String => "`values` of a string are texts".to_owned(),
+                None => format!("`values` of an {kind} are numbers"),
+            };
+            all.push(parsed.ok_or_else(|| format!("{expected}, not `{text}`"))?);
+        }
+        if kind == Type::U32 {
+            return Ok(Legal::U32Values(all.iter().filter_map(Value::as_u32).collect()));
+        }
+        Ok(Legal::Values(kind, all))
+    }
+
+    fn ranged(&self, kind: Type, [low, high]: &[toml::Value; 2]) -> Result<Legal, String> {
+        if let Some((least, most)) = kind.bounds() {
+            let bound = |value: &toml::Value| {
+                let number = whole(value).filter(|number| (least..=most).contains(number));
+                number.ok_or_else(|| {
+                    if least == 0 {
+                        format!("`range` of a {kind} is two whole numbers from 0")
+                    } else {
+                        format!("`range` of an {kind} is two whole numbers from {least} to {most}")
+                    }
+                })
+            };
+            let (low, high, step) = (
+                bound(low)?,
+                bound(high)?,
+                i128::from(self.multiple_of.unwrap_or(1)),
+            );
+            let narrow = |number: i128| u32::try_from(number).ok();
+            return Ok(match (kind, narrow(low), narrow(high), narrow(step)) {
+                (Type::U32, Some(low), Some(high), Some(step)) => Legal::U32Range(low, high, step),
+                _ => Legal::IntegerRange(kind, low, high, step),
+            });
+        }
+        if self.multiple_of.is_some() {
+            return Err(format!("`multiple_of` says nothing of an {kind}"));
+        }
+        let bound =
+            |value: &toml::Value| of_text(kind, &text_of(value)).filter(|_| is_written_as(value, kind));
+        match (bound(low), bound(high)) {
+            (Some(Value::F32(low)), Some(Value::F32(high))) => Ok(Legal::F32Range(low.get(), high.get())),
+            (Some(Value::F64(low)), Some(Value::F64(high))) => Ok(Legal::F64Range(low.get(), high.get())),
+            _ => Err(format!(
+                "`range` of an {kind} is two numbers, perhaps -inf and inf"
+            )),
+        }
+    }
+
+    /// C++ types by name: as they are spelled, or by shorter names of a table.
+    fn types(&self) -> Result<Legal, String> {
+        let named: Vec<(String, String)> = match &self.values {
+            Some(toml::Value::Table(table)) => (table.iter())
+                .map(|(name, cxx)| (name.clone(), text_of(cxx)))
+                .collect(),
+            _ => self
+                .array()?
+                .iter()
+                .map(text_of)
+                .map(|cxx| (cxx.clone(), cxx))
+                .collect(),
+        };
+        if named.is_empty() {
+            return Err("a type needs `values`: C++ types, or a table of names and C++ types".into());
+        }
+        for (name, cxx) in &named {
+            if !is_cxx_type(cxx) {
+                return Err(format!("`{cxx}` is not a C++ type"));
+            }
+            if name.contains([',', '[', ']']) {
+                return Err(format!(
+                    "`{name}` needs a name without commas and brackets: values = {{ name = \"{cxx}\" }}"
+                ));
+            }
+        }
+        let value = |(name, cxx)| Value::Type { cxx, name };
+        Ok(Legal::Values(Type::Type, named.into_iter().map(value).collect()))
+    }
+
+    fn list(&self) -> Result<Legal, String> {
+        const SINGLE: &str =
+            "`of` is a type of single values, or an array of such: \"u32\", [\"u32\", \"type\"]";
+        let of = match self
+            .of
+            .as_ref()
+            .ok_or("a list needs `of`, the type of its items")?
+        {
+            OfFile::Each(kind) => vec![*kind],
+            OfFile::Tuple(kinds) => kinds.clone(),
+        };
+        if of.is_empty() || of.iter().any(|kind| matches!(kind, Type::List | Type::Enum)) {
+            return Err(SINGLE.into());
+        }
+        let each = matches!(self.of, Some(OfFile::Each(_)));
+        let Some(_) = &self.values else {
+            let (Some(range), Some([least, most]), true) = (&self.range, self.length, each) else {
+                return Err(
+                    "a list needs either `values`, or `range` and `length` of one type of numbers".into(),
+                );
+            };
+            if of[0].bounds().is_none() && !matches!(of[0], Type::F32 | Type::F64) {
+                return Err(format!("`range` says nothing of {} {}", article(of[0]), of[0]));
+            }
+            return Ok(Legal::ListOf(Box::new(self.ranged(of[0], range)?), least, most));
+        };
+        if self.range.is_some() || self.length.is_some() {
+            return Err(
+                "a list needs either `values`, or `range` and `length` of one type of numbers".into(),
+            );
+        }
+        let mut all = Vec::new();
+        for value in self.array()? {
+            let wrong = |why: &str| format!("`values` of a list are lists of its types: `{value}` {why}");
+            let items = value.as_array().ok_or_else(|| wrong("is not a list"))?;
+            if !each && items.len() != of.len() {
+                return Err(wrong(&format!("has {} items, and not {}", items.len(), of.len())));
+            }
+            let item = |(at, item): (usize, &toml::Value)| {
+                let kind = of[if each { 0 } else { at }];
+                let text = text_of(item);
+                let parsed = of_text(kind, &text)
+                    .filter(|_| !text.contains([',', '[', ']']) && is_written_as(item, kind));
+                parsed.ok_or_else(|| {
+                    wrong(&format!(
+                        "has the item `{text}`, which is not {} {kind}",
+                        article(kind)
+                    ))
+                })
+            };
+            all.push(Value::List(
+                items.iter().enumerate().map(item).collect::<Result<_, _>>()?,
+            ));
+        }
+        Ok(Legal::Values(Type::List, all))
+    }
 }
 
 /// The program's own variable for a constant of this name.
@@ -128,94 +296,41 @@ pub(crate) fn variable_of(name: &str) -> String {
     format!("JITC_{}", name.to_uppercase())
 }
 
-fn whole(number: f64) -> Result<u32, String> {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "checked by the comparison"
-    )]
-    let cast = number as u32;
-    if (f64::from(cast) - number).abs() < f64::EPSILON {
-        Ok(cast)
-    } else {
-        Err("`range` of a u32 is two whole numbers from 0".into())
+fn article(kind: Type) -> &'static str {
+    match kind {
+        Type::I32 | Type::I64 | Type::F32 | Type::F64 | Type::Enum => "an",
+        _ => "a",
     }
 }
 
-impl Legal {
-    /// Every legal value as a text, where they are listed; `None` for ranges.
-    #[must_use]
-    pub fn listed(&self) -> Option<Vec<String>> {
-        match self {
-            Self::U32Values(values) => Some(values.iter().map(|v| Value::U32(*v).to_string()).collect()),
-            Self::Bool => Some(vec!["false".to_owned(), "true".to_owned()]),
-            Self::Enum { names, .. } => Some(names.clone()),
-            Self::U32Range(..) | Self::F32Range(..) => None,
-        }
-    }
-
-    /// The type of its values.
-    #[must_use]
-    pub fn type_of(&self) -> Type {
-        match self {
-            Self::U32Values(_) | Self::U32Range(..) => Type::U32,
-            Self::Bool => Type::Bool,
-            Self::F32Range(..) => Type::F32,
-            Self::Enum { .. } => Type::Enum,
-        }
-    }
-
-    /// A text as a legal value; else one line saying what would be legal.
-    pub fn parse(&self, text: &str) -> Result<Value, String> {
-        let text = text.trim();
-        let value = match self {
-            Self::U32Values(_) | Self::U32Range(..) => text.parse().ok().map(Value::U32),
-            Self::Bool => match text {
-                "true" | "1" => Some(Value::Bool(true)),
-                "false" | "0" => Some(Value::Bool(false)),
-                _ => None,
-            },
-            Self::F32Range(..) => text.parse().ok().and_then(FiniteF32::new).map(Value::F32),
-            Self::Enum { cxx_type, .. } => Some(Value::Enum {
-                cxx_type: cxx_type.clone(),
-                name: text.to_owned(),
-            }),
-        };
-        match value {
-            Some(value) if self.allows(&value) => Ok(value),
-            _ => Err(format!("`{text}` is not legal: expected {self}")),
-        }
-    }
-
-    /// Whether this value is legal.
-    #[must_use]
-    pub fn allows(&self, value: &Value) -> bool {
-        match (self, value) {
-            (Self::U32Values(values), Value::U32(v)) => values.contains(v),
-            (Self::U32Range(low, high, step), Value::U32(v)) => (low..=high).contains(&v) && v % step == 0,
-            (Self::Bool, Value::Bool(_)) => true,
-            (Self::F32Range(low, high), Value::F32(v)) => (*low..=*high).contains(&v.get()),
-            (Self::Enum { names, cxx_type }, Value::Enum { cxx_type: t, name }) => {
-                t == cxx_type && names.contains(name)
-            }
-            _ => false,
-        }
+/// A TOML value as users would write it.
+pub(super) fn text_of(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => text.clone(),
+        other => other.to_string(),
     }
 }
 
-/// What is legal, for people: `one of 1, 2, 4, 8`.
-impl std::fmt::Display for Legal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::U32Values(values) => {
-                let values: Vec<_> = values.iter().map(u32::to_string).collect();
-                write!(f, "one of {}", values.join(", "))
-            }
-            Self::U32Range(low, high, 1) => write!(f, "a whole number from {low} to {high}"),
-            Self::U32Range(low, high, step) => write!(f, "a multiple of {step} from {low} to {high}"),
-            Self::Bool => f.write_str("true or false"),
-            Self::F32Range(low, high) => write!(f, "a number from {low:?} to {high:?}"),
-            Self::Enum { names, .. } => write!(f, "one of {}", names.join(", ")),
+/// Whether a TOML value is of the kind that a constant's type is written in: a text stands
+/// for numbers beyond those of TOML.
+fn is_written_as(value: &toml::Value, kind: Type) -> bool {
+    use toml::Value::{Boolean, Float, Integer, String};
+    match kind {
+        Type::Bool => matches!(value, Boolean(_)),
+        Type::String | Type::Type | Type::Enum => matches!(value, String(_)),
+        Type::F32 | Type::F64 => matches!(value, Integer(_) | Float(_) | String(_)),
+        _ => matches!(value, Integer(_) | String(_)),
+    }
+}
+
+/// A whole number, perhaps written as a float, or as a text beyond TOML's own.
+fn whole(value: &toml::Value) -> Option<i128> {
+    match value {
+        toml::Value::Integer(number) => Some((*number).into()),
+        toml::Value::Float(number) if number.fract() == 0.0 && number.abs() <= 2_f64.powi(53) => {
+            number.to_string().parse().ok()
         }
+        toml::Value::String(text) => text.parse().ok(),
+        _ => None,
     }
 }

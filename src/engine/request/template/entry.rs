@@ -118,6 +118,9 @@ pub(super) fn check_all(
     scope: &Scope<'_>,
     expressions: &mut Expressions,
 ) -> Result<(Vec<Entry>, Option<Arc<ParameterList>>), String> {
+    if files.is_empty() {
+        return Err("no entry point: expected at least one [[entries]]".into());
+    }
     check_sizes(&shared.sizes, scope.known)?;
     if shared.parameter_struct.is_some() && shared.parameters.is_none() {
         return Err("parameter_struct carries the family's [[parameters]], and there are none".into());

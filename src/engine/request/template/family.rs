@@ -11,6 +11,7 @@ use super::TemplateError;
 use super::constants::{Constant, ConstantFile};
 use super::entry::{self, Entry, EntryFile, Shared};
 use super::names::{FormerName, FormerNameFile, Preset, PresetFile};
+use super::options::{self, CompilerOptions, DefineFile};
 use super::parameter_file::{ParameterFile, Scope};
 use super::parameters::ParameterList;
 use super::regions;
@@ -37,8 +38,8 @@ pub struct Family {
     pub name: String,
     /// One line on what it computes.
     pub summary: String,
-    /// Compiler options that it needs, in order.
-    pub options: Vec<String>,
+    /// Compiler options and macros that it needs, in order.
+    pub options: CompilerOptions,
     /// The oldest arch whose instructions it can do with, if that matters.
     pub oldest_arch: Option<Arch>,
     /// Whether bits of its results may depend on the arch that it is compiled for: then no
@@ -67,7 +68,7 @@ pub struct Family {
     pub regions: Option<Regions>,
     /// The source before rendering.
     pub source: String,
-    expressions: Expressions,
+    pub(super) expressions: Expressions,
 }
 
 /// A u32 worked out from other constants.
@@ -96,6 +97,8 @@ struct FamilyFile {
     summary: String,
     #[serde(default)]
     options: Vec<String>,
+    #[serde(default)]
+    defines: IndexMap<String, DefineFile>,
     oldest_arch: Option<Arch>,
     #[serde(default)]
     arch_changes_bits: bool,
@@ -179,11 +182,8 @@ impl Family {
             let what = format!("constraint `{}`", shown(&constraint.rule));
             add(constraint_id(index), &what, Body::Rule(&constraint.rule), &known)?;
         }
-        if file.entries.is_empty() {
-            return Err(in_toml(
-                "no entry point: expected at least one [[entries]]".into(),
-            ));
-        }
+        let options =
+            options::check(file.options, file.defines, &known, &mut expressions).map_err(in_toml)?;
         let scope = Scope {
             constants: &constants,
             known: &known,
@@ -208,7 +208,7 @@ impl Family {
         Ok(Self {
             name: name.to_owned(),
             summary: file.summary,
-            options: file.options,
+            options,
             oldest_arch: file.oldest_arch,
             arch_changes_bits: file.arch_changes_bits,
             constants,
@@ -454,7 +454,7 @@ fn check_source(
 fn plain_context(constants: &BTreeMap<String, Value>) -> Context {
     let mut context = Context::new();
     for (name, value) in constants {
-        context.insert(name, &value.to_json());
+        context.insert(name, &value.for_expressions());
     }
     context
 }

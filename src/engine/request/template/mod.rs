@@ -10,18 +10,23 @@ mod entry;
 mod family;
 mod folder;
 mod includes;
+mod legal;
 mod names;
+mod options;
 mod parameter_file;
 mod parameters;
 mod regions;
 mod registry;
 
+pub use constants::Constant;
 pub(crate) use constants::variable_of;
-pub use constants::{Constant, Legal};
 pub use entry::{Axis, Entry, Size};
 pub use family::{Constraint, Derived, Family, TemplateFile};
 pub(crate) use includes::{included, name_in_full};
+pub use legal::Legal;
 pub use names::{FormerName, NOTICE, NamedFamily, Preset};
+pub(crate) use options::literals;
+pub use options::{CompilerOptions, Define};
 pub use parameters::{
     Access, Dim, Element, MAX_PARAMETERS, MAX_SIZES, Optional, PARAMS_HEADER, Parameter, ParameterKind,
     ParameterList, Place, Rule,

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use indexmap::IndexMap;
 use serde::Deserialize;
 
-use super::constants::Constant;
+use super::constants::{Constant, text_of};
 use super::{Family, Registry, TemplateError};
 use crate::engine::request::constant::Value;
 use crate::engine::suggest::did_you_mean;
@@ -237,10 +237,7 @@ fn values(
         let constant = constants
             .get(&name)
             .ok_or_else(|| unknown(what, &name, constants))?;
-        let text = match &value {
-            toml::Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
+        let text = text_of(&value);
         checked.insert(name.clone(), constant.legal.parse(&text).map_err(at)?);
     }
     Ok(checked)

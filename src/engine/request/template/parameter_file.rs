@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use indexmap::IndexMap;
 use serde::Deserialize;
 
-use super::constants::{Constant, Legal};
+use super::constants::Constant;
 use super::parameters::{
     Access, Dim, Element, MAX_PARAMETERS, MAX_SIZES, Optional, Parameter, ParameterKind, ParameterList, Rule,
 };
@@ -217,11 +217,14 @@ impl ParameterFile {
             return Ok(Element::Fixed(dtype));
         }
         let types = Dtype::ALL.map(Dtype::name);
-        let Some(Legal::Enum { names, .. }) = scope.constants.get(text).map(|constant| &constant.legal)
+        let Some(names) = scope
+            .constants
+            .get(text)
+            .and_then(|constant| constant.legal.names())
         else {
             let hint = did_you_mean(text, types);
             return Err(format!(
-                "unknown type `{text}`{hint}: known are {}, and enum constants of those",
+                "unknown type `{text}`{hint}: known are {}, and constants that name those",
                 types.join(", ")
             ));
         };
@@ -294,7 +297,8 @@ fn add_known(
     }
 }
 
-fn is_identifier(text: &str) -> bool {
+/// Whether a text is a name in C++ and in an expression.
+pub(super) fn is_identifier(text: &str) -> bool {
     let first = |c: char| c.is_ascii_alphabetic() || c == '_';
     text.chars().next().is_some_and(first) && text.chars().all(|c| first(c) || c.is_ascii_digit())
 }

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 
-use super::constants::{Constant, Legal};
+use super::constants::Constant;
+use super::legal::Legal;
 use super::{Family, NamedFamily, Registry};
 use crate::engine::request::constant::Value;
 use crate::engine::request::regions::{self, Constants, Regions, RegionsFile, Table, TableError};
