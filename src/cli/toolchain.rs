@@ -1,21 +1,25 @@
-//! `jitc toolchain`: finds, installs or removes NVRTC.
+//! `jitc toolchain`: finds, installs or removes NVRTC and header sets.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Arg, ArgMatches, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use serde_json::json;
 
 use super::format::NumberFormat;
 use super::{Answer, interrupt, output};
-use crate::engine::build::toolchain::{self, Found, candidates, find, install, install_wheel};
+use crate::engine::build::toolchain::{
+    self, Found, candidates, find, header_set_file, install, install_header_set, install_header_wheels,
+    install_wheel, is_header_wheel,
+};
 use crate::engine::config::Config;
 use crate::engine::jit::Jit;
+use crate::engine::request::header_set::{PINNED_SETS, PinnedSet};
 use crate::engine::request::template::Registry;
 
 pub(super) fn command(_: &Registry) -> clap::Command {
     clap::Command::new("toolchain")
-        .about("Find, install or remove NVRTC")
+        .about("Find, install or remove NVRTC and header sets")
         .arg(
             Arg::new("action")
                 .required(true)
@@ -25,7 +29,15 @@ pub(super) fn command(_: &Registry) -> clap::Command {
             Arg::new("wheel")
                 .long("wheel")
                 .value_parser(value_parser!(PathBuf))
-                .help("Install from this wheel; needs neither Python nor a network"),
+                .action(ArgAction::Append)
+                .help("Install from this wheel; needs neither Python nor a network; those of one header set together"),
+        )
+        .arg(
+            Arg::new("headers")
+                .long("headers")
+                .value_delimiter(',')
+                .value_parser(PINNED_SETS.map(|set| set.name))
+                .help("Install these header sets, and not NVRTC"),
         )
 }
 
@@ -48,14 +60,35 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
                     output::line(format!("{:<20} {}: {words}", place.origin, place.place.display()));
                 }
             }
+            list_header_sets(config, json);
             return Ok(ExitCode::SUCCESS);
         }
         Some("install") => {
             interrupt::leave_a_clean_cache();
-            Some(match matches.get_one::<PathBuf>("wheel") {
-                Some(wheel) => install_wheel(config, wheel)?,
-                None => install(config)?,
-            })
+            if let Some(sets) = matches.get_many::<String>("headers") {
+                for set in sets.filter_map(|name| PinnedSet::named(name)) {
+                    say_installed(&install_header_set(config, set)?, json);
+                }
+                return Ok(ExitCode::SUCCESS);
+            }
+            let wheels = matches.get_many::<PathBuf>("wheel").unwrap_or_default();
+            let (headers, nvrtc): (Vec<_>, Vec<_>) = wheels.cloned().partition(|path| is_header_wheel(path));
+            for file in install_header_wheels(config, &headers)? {
+                say_installed(&file, json);
+            }
+            match nvrtc.first() {
+                Some(wheel) => Some(install_wheel(config, wheel)?),
+                None if !headers.is_empty() => return Ok(ExitCode::SUCCESS),
+                None => {
+                    let toolchain = install(config)?;
+                    let sets = PINNED_SETS.map(|set| set.name).join(", ");
+                    output::note(format!(
+                        "header sets ({sets}) are fetched by the first compile that uses one; now by \
+                         `jitc toolchain install --headers {sets}`"
+                    ));
+                    Some(toolchain)
+                }
+            }
         }
         Some("remove") => return remove(config, json),
         _ => find(config)?,
@@ -71,6 +104,36 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         output::path(&toolchain.nvrtc);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn list_header_sets(config: &Config, json: bool) {
+    for set in &PINNED_SETS {
+        let Some((file, there)) = header_set_file(config, set) else {
+            continue;
+        };
+        if json {
+            output::json(
+                &json!({"header_set": set.name, "version": set.version, "digest": set.digest,
+                "file": file.to_string_lossy(), "installed": there}),
+            );
+        } else {
+            let words = if there {
+                set.version
+            } else {
+                "none: the first compile that uses it fetches it"
+            };
+            let origin = format!("header set {}", set.name);
+            output::line(format!("{origin:<20} {}: {words}", file.display()));
+        }
+    }
+}
+
+fn say_installed(file: &Path, json: bool) {
+    if json {
+        output::json(&json!({"file": file.to_string_lossy()}));
+    } else {
+        output::path(file);
+    }
 }
 
 fn remove(config: &Config, json: bool) -> Answer {

@@ -58,6 +58,7 @@ pub(crate) fn subject_with(n: u32, header: &str, option: &str) -> CompileRequest
         constants: vec![("n", format!("{n}u"))],
         source: &source,
         headers: &headers,
+        sets: Vec::new(),
         options: &options,
         arch,
         toolchain: &toolchain,

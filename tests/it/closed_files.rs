@@ -196,7 +196,7 @@ fn once_the_compiler_is_open_no_file_is_opened_looked_up_or_made() {
 }
 
 /// What the thread of the compiler reached after it was closed: calls that succeeded.
-fn reached(trace: &str) -> Vec<&str> {
+pub(crate) fn reached(trace: &str) -> Vec<&str> {
     let mut closed = BTreeSet::new();
     let mut reached = Vec::new();
     for line in trace.lines() {
@@ -206,6 +206,8 @@ fn reached(trace: &str) -> Vec<&str> {
         let call = call.trim_start();
         if call.starts_with("seccomp(") || call.contains("SECCOMP_MODE_FILTER") {
             closed.insert(thread);
+        } else if call.starts_with("<... seccomp resumed>") {
+            // The end of one that another thread's call stands in the middle of.
         } else if closed.contains(thread) && !call.contains("= -1 ") && call.contains(") ") {
             reached.push(line);
         }

@@ -27,6 +27,7 @@ mod cubin;
 mod dispatch;
 mod fork;
 mod former_names;
+mod header_sets;
 mod host_code;
 mod hostile;
 mod image;

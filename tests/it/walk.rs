@@ -18,6 +18,7 @@ const WALK: &[&str] = &[
     "engine::config",
     "engine::request::constant",
     "engine::request::dtype",
+    "engine::request::header_set",
     "engine::request::target",
     "engine::request::tera_strict",
     "engine::request::regions",

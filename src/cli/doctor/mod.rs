@@ -53,9 +53,13 @@ pub(super) fn run(jit: &Jit, _: &ArgMatches, json: bool) -> Answer {
     let python = toolchain::pip_version();
     let mut facts = vec![
         toolchain::facts(config, python.is_some())?,
+        toolchain::header_sets(config),
         match python {
             Some(version) => Fact::good("python", version),
-            None => Fact::good("python", "no python3 with pip; only fetching NVRTC needs it"),
+            None => Fact::good(
+                "python",
+                "no python3 with pip; only fetching NVRTC and header sets needs it",
+            ),
         },
     ];
     facts.extend(gpu::facts(jit)?);

@@ -7,9 +7,12 @@ use rustix::fs::StatVfsMountFlags;
 use super::Fact;
 use crate::engine::build::compile::Nvrtc;
 pub(super) use crate::engine::build::toolchain::pip_version;
-use crate::engine::build::toolchain::{Found, OLDEST, ToolchainError, candidates, find_afresh};
+use crate::engine::build::toolchain::{
+    Found, OLDEST, ToolchainError, candidates, find_afresh, header_set_file,
+};
 use crate::engine::config::Config;
 use crate::engine::jit::Error;
+use crate::engine::request::header_set::{PINNED_SETS, STANDARD};
 
 pub(super) fn facts(config: &Config, pip: bool) -> Result<Fact, Error> {
     let found = match find_afresh(config) {
@@ -77,6 +80,21 @@ pub(super) fn facts(config: &Config, pip: bool) -> Result<Fact, Error> {
             "install python3 with pip, or run `jitc toolchain install --wheel FILE`, or set JITC_NVRTC or CUDA_HOME",
         )
     })
+}
+
+/// Which header sets are here. None has to be: a compile that uses one fetches it.
+pub(super) fn header_sets(config: &Config) -> Fact {
+    let mut sets = vec![format!("{STANDARD} (built in)")];
+    for set in &PINNED_SETS {
+        sets.push(match header_set_file(config, set) {
+            Some((file, true)) => format!("{} {} at {}", set.name, set.version, file.display()),
+            _ => format!(
+                "{} {} (none yet: the first compile that uses it fetches it)",
+                set.name, set.version
+            ),
+        });
+    }
+    Fact::good("headers", sets.join(", "))
 }
 
 /// What to do where the loader will not have a library that is what it should be.

@@ -20,6 +20,7 @@
 //! * 3: the same fields. The compiler's file system is closed and its clock stands still: an
 //!   entry of version 2 may hold what a path named, or when it was made. A compiler that is
 //!   not the pinned one is known by the SHA-256 of its files, and no longer by a build-id.
+//!   A family that uses header sets, which none did before, has a field for each.
 
 use std::fmt;
 use std::str::FromStr;
@@ -139,6 +140,8 @@ pub mod tag {
     pub const SOURCE: &str = "source";
     /// Digest of one header that the compiler is given.
     pub const HEADER: &str = "header";
+    /// A header set that the compiler is given whole: its version, if it has one, and digest.
+    pub const HEADER_SET: &str = "header_set";
     /// One compiler option.
     pub const OPTION: &str = "option";
     /// The arch.
@@ -172,6 +175,8 @@ pub struct KeyInputs<'a> {
     pub source: &'a str,
     /// Names and texts of the headers handed to the compiler, sorted by name.
     pub headers: &'a [(String, Arc<str>)],
+    /// Names and identities of header sets, in the order in which they are looked through.
+    pub sets: Vec<(&'a str, &'a str)>,
     /// Compiler options, in order.
     pub options: &'a [String],
     /// The arch.
@@ -205,6 +210,9 @@ impl Preimage {
         push(tag::SOURCE, "", digest(inputs.source.as_bytes()));
         for (name, text) in inputs.headers {
             push(tag::HEADER, name, digest(text.as_bytes()));
+        }
+        for (name, identity) in &inputs.sets {
+            push(tag::HEADER_SET, name, (*identity).to_owned());
         }
         for option in inputs.options {
             push(tag::OPTION, "", option.clone());
@@ -271,6 +279,7 @@ mod tests {
             constants: vec![("n", "8u".into())],
             source: "int s;",
             headers: Box::leak(Box::new([("a.cuh".to_owned(), "int a;".into())])),
+            sets: vec![("s", "1 aa"), ("t", "bb")],
             options: Box::leak(Box::new(["--std=c++17".to_owned()])),
             arch: "sm_80".parse().expect("arch"),
             toolchain: Box::leak(Box::new(identity())),
@@ -306,6 +315,11 @@ mod tests {
             key_of(|i| i.source = "int t;"),
             key_of(|i| i.headers = &renamed),
             key_of(|i| i.headers = &edited),
+            key_of(|i| i.sets = vec![("s", "1 aa"), ("t", "bc")]),
+            key_of(|i| i.sets = vec![("s", "2 aa"), ("t", "bb")]),
+            key_of(|i| i.sets = vec![("u", "1 aa"), ("t", "bb")]),
+            key_of(|i| i.sets = vec![("t", "bb"), ("s", "1 aa")]),
+            key_of(|i| i.sets = vec![("s", "1 aa")]),
             key_of(|i| i.options = &more),
             key_of(|i| i.options = &swapped),
             key_of(|i| i.options = &[]),

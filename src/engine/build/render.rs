@@ -3,17 +3,19 @@
 //! Invariant: source and headers are every byte that the compiler will see
 //! besides its own built-ins. The headers are the transitive closure of what the
 //! source includes; a header that this closure misses cannot be read from
-//! anywhere else, so a miss is a compile error and never a stale kernel.
+//! anywhere else, so a miss is a compile error and never a stale kernel. Header sets are
+//! handed over whole, so nothing of them can be missed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::engine::build::key::{KeyInputs, Preimage};
 use crate::engine::build::options;
+use crate::engine::request::header_set::{SetUse, included, name_in_full};
 use crate::engine::request::regions::{self, TableError};
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::ToolchainIdentity;
-use crate::engine::request::template::{PARAMS_HEADER, Registry, included, literals, name_in_full};
+use crate::engine::request::template::{PARAMS_HEADER, Registry, literals};
 
 /// Why a spec could not be rendered.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +42,16 @@ pub enum RenderError {
     /// A number of regions for which the family has no table.
     #[error(transparent)]
     Regions(#[from] TableError),
+    /// A header set of the family's own that cannot be read.
+    #[error("{family}: header set `{set}`: {reason}")]
+    HeaderSet {
+        /// The family.
+        family: String,
+        /// The set.
+        set: String,
+        /// The folder or file, and what is wrong with it.
+        reason: String,
+    },
 }
 
 /// What the compiler will see.
@@ -52,6 +64,8 @@ pub struct RenderedSource {
     /// Included headers: name and text, sorted by name. The texts are the registry's own,
     /// so thousands of variants hold them once.
     pub headers: Vec<(String, Arc<str>)>,
+    /// Header sets, handed over whole behind the headers: the first that has a name is meant.
+    pub sets: Vec<SetUse>,
     /// Options, in order, the arch's among them.
     pub options: Vec<String>,
 }
@@ -89,6 +103,14 @@ pub fn render(registry: &Registry, spec: &KernelSpec) -> Result<RenderedSource, 
     let known = |name: &str| registry.headers().contains_key(name) || made.contains_key(name);
     let source = name_in_full(&name, &source, known).into_owned();
     let headers = closure(&source, registry.headers(), &made);
+    let sets = family.header_sets.iter().map(|used| {
+        (registry.header_set(used)).map_err(|e| RenderError::HeaderSet {
+            family: family.name.clone(),
+            set: used.name.clone(),
+            reason: e.to_string(),
+        })
+    });
+    let sets = sets.collect::<Result<_, _>>()?;
     let mut options = vec![format!("--gpu-architecture={}", spec.arch())];
     options.extend(own);
     options.extend(OWN_OPTIONS.map(str::to_owned));
@@ -96,6 +118,7 @@ pub fn render(registry: &Registry, spec: &KernelSpec) -> Result<RenderedSource, 
         name,
         source,
         headers,
+        sets,
         options,
     })
 }
@@ -118,6 +141,9 @@ pub fn preimage(
             .collect(),
         source: &rendered.source,
         headers: &rendered.headers,
+        sets: (rendered.sets.iter())
+            .map(|set| (set.name.as_str(), set.identity.as_str()))
+            .collect(),
         options: &rendered.options,
         arch: spec.arch(),
         toolchain,

@@ -64,6 +64,8 @@ pub enum Component {
     Constant,
     /// A header.
     Header,
+    /// A header set.
+    HeaderSet,
     /// A compiler option.
     Option,
     /// The arch.
@@ -117,6 +119,7 @@ impl Component {
             tag::CONSTANT => Self::Constant,
             tag::SOURCE => Self::Source,
             tag::HEADER => Self::Header,
+            tag::HEADER_SET => Self::HeaderSet,
             tag::OPTION => Self::Option,
             tag::ARCH => Self::Arch,
             tag::NVRTC => Self::Nvrtc,
@@ -322,6 +325,7 @@ impl fmt::Display for Component {
             Self::Entry => "entry point",
             Self::Constant => "constant",
             Self::Header => "header",
+            Self::HeaderSet => "header set",
             Self::Option => "option",
             Self::Arch => "arch",
             Self::Nvrtc => "NVRTC",

@@ -37,9 +37,9 @@ impl Jit {
             let path = template.parent()?.join(header);
             path.is_file().then_some(path)
         };
-        let hints = source
-            .log()
-            .map_or_else(Vec::new, |log| hints(log, &beside, &place));
+        let hints = source.log().map_or_else(Vec::new, |log| {
+            hints(log, &spec.family().header_sets, &beside, &place)
+        });
         let source = match source {
             CompileError::Refused { first, log } => CompileError::Refused {
                 first: in_files(&first, &place),

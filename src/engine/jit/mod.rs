@@ -8,6 +8,7 @@
 mod builder;
 mod error;
 mod failure;
+mod header_sets;
 mod machine;
 mod open;
 mod policy;
@@ -191,6 +192,7 @@ impl Jit {
                 // variant comes first: it is no variant's own time.
                 let opening = Instant::now();
                 let compiler = self.compiler()?;
+                let rendered = self.with_header_sets(rendered)?;
                 outside_us += micros(opening);
                 let compiling = Instant::now();
                 let built = info_span!("compile").in_scope(|| compiler.compile(&rendered, cancel));
@@ -267,8 +269,10 @@ impl Jit {
             name: format!("{}.cu.tera", manifest.family),
             source: whole.texts().source.clone(),
             headers: whole.texts().headers.clone(),
+            sets: self.header_sets_of(manifest)?,
             options: manifest.options.clone(),
         };
+        let rendered = self.with_header_sets(rendered)?;
         self.compiler()?.ptx(&rendered).map_err(|source| Error::Compile {
             source,
             variant: manifest.family.as_str().into(),

@@ -3,6 +3,8 @@
 //!
 //! Invariant: nothing of the log is left out or reordered; only names of files change.
 
+use crate::engine::request::header_set::{HeaderSet, STANDARD, SetName};
+
 /// `file:line: message` of the first error in a log. A source renders line by
 /// line, so the compiler's line numbers are the template's own.
 pub(super) fn first_error(log: &str) -> String {
@@ -62,62 +64,51 @@ fn line_in_files(line: &str, place: &dyn Fn(&str) -> Option<String>) -> String {
     line.to_owned()
 }
 
-/// Headers of the CUDA toolkit, or the first letters of their names.
-const CUDA_HEADERS: [&str; 14] = [
-    "cuda",
-    "cooperative_groups",
-    "mma.h",
-    "curand",
-    "cub/",
-    "thrust/",
-    "cublas",
-    "cudnn",
-    "cufft",
-    "device_launch_parameters.h",
-    "math_constants.h",
-    "sm_",
-    "vector_types.h",
-    "builtin_types.h",
+/// Headers of the CUDA toolkit, or the first letters of their names, and the set that has
+/// them; of libraries of the host, none.
+const CUDA_HEADERS: [(&str, Option<&str>); 14] = [
+    ("cublas", None),
+    ("cudnn", None),
+    ("cufft", None),
+    ("cuda", Some("cuda")),
+    ("cooperative_groups", Some("cuda")),
+    ("mma.h", Some("cuda")),
+    ("nv/", Some("cuda")),
+    ("cub/", Some("cuda")),
+    ("thrust/", Some("cuda")),
+    ("curand", Some("curand")),
+    ("device_launch_parameters.h", Some("cuda")),
+    ("math_constants.h", Some("cuda")),
+    ("sm_", Some("cuda")),
+    ("vector_", Some("cuda")),
 ];
 
-/// Headers of C, which a C++ library brings along.
-const C_HEADERS: [&str; 13] = [
-    "assert.h",
-    "ctype.h",
-    "float.h",
-    "inttypes.h",
-    "limits.h",
-    "math.h",
-    "stdbool.h",
-    "stddef.h",
-    "stdint.h",
-    "stdio.h",
-    "stdlib.h",
-    "string.h",
-    "time.h",
-];
+/// Headers of C for the host, which the set of small ones leaves out.
+const HOST_HEADERS: [&str; 3] = ["ctype.h", "time.h", "errno.h"];
 
-/// Names that those headers declare, and what is written without them.
-const DECLARED: [(&str, &str, &str); 13] = [
-    ("int8_t", "<cstdint>", "signed char"),
-    ("uint8_t", "<cstdint>", "unsigned char"),
-    ("int16_t", "<cstdint>", "short"),
-    ("uint16_t", "<cstdint>", "unsigned short"),
-    ("int32_t", "<cstdint>", "int"),
-    ("uint32_t", "<cstdint>", "unsigned"),
-    ("int64_t", "<cstdint>", "long long"),
-    ("uint64_t", "<cstdint>", "unsigned long long"),
-    ("uintptr_t", "<cstdint>", "unsigned long long"),
-    ("half", "cuda_fp16.h", "unsigned short"),
-    ("__half", "cuda_fp16.h", "unsigned short"),
-    ("__nv_bfloat16", "cuda_bf16.h", "unsigned short"),
-    ("FLT_MAX", "<cfloat>", "3.402823466e38f"),
+/// Names that those headers declare, the set that has them, and what is written without.
+const DECLARED: [(&str, &str, &str, &str); 13] = [
+    ("int8_t", "<cstdint>", STANDARD, "signed char"),
+    ("uint8_t", "<cstdint>", STANDARD, "unsigned char"),
+    ("int16_t", "<cstdint>", STANDARD, "short"),
+    ("uint16_t", "<cstdint>", STANDARD, "unsigned short"),
+    ("int32_t", "<cstdint>", STANDARD, "int"),
+    ("uint32_t", "<cstdint>", STANDARD, "unsigned"),
+    ("int64_t", "<cstdint>", STANDARD, "long long"),
+    ("uint64_t", "<cstdint>", STANDARD, "unsigned long long"),
+    ("uintptr_t", "<cstdint>", STANDARD, "unsigned long long"),
+    ("half", "cuda_fp16.h", "cuda", "unsigned short"),
+    ("__half", "cuda_fp16.h", "cuda", "unsigned short"),
+    ("__nv_bfloat16", "cuda_bf16.h", "cuda", "unsigned short"),
+    ("FLT_MAX", "<cfloat>", STANDARD, "3.402823466e38f"),
 ];
 
 /// What to do about the mistakes that are understood, a line each. `beside` finds a file
-/// of this name in the template's own folder; `place` is as for [`in_files`].
+/// of this name in the template's own folder; `place` is as for [`in_files`]; `used` are the
+/// header sets that the family uses.
 pub(crate) fn hints(
     log: &str,
+    used: &[SetName],
     beside: &dyn Fn(&str) -> Option<std::path::PathBuf>,
     place: &dyn Fn(&str) -> Option<String>,
 ) -> Vec<String> {
@@ -130,9 +121,11 @@ pub(crate) fn hints(
         let hint = if message.contains("could not open source file")
             || message.contains("cannot open source file")
         {
-            quoted(message).map(|header| no_header(header, beside))
+            quoted(message).map(|header| no_header(header, used, beside))
         } else if message.contains("identifier") && message.contains("is undefined") {
-            quoted(message).and_then(no_declaration)
+            quoted(message).and_then(|name| no_declaration(name, used))
+        } else if message.contains("host functions are not allowed in JIT mode") {
+            Some("a function without __device__ is for the host: give the family the option `-default-device`, or leave it out".to_owned())
         } else if message.contains("namespace \"std\" has no member") {
             let member = message.rsplit('"').nth(1).unwrap_or("..");
             Some(format!(
@@ -155,34 +148,63 @@ fn quoted(message: &str) -> Option<&str> {
     message.split('"').nth(1)
 }
 
-fn no_header(header: &str, beside: &dyn Fn(&str) -> Option<std::path::PathBuf>) -> String {
+fn no_header(header: &str, used: &[SetName], beside: &dyn Fn(&str) -> Option<std::path::PathBuf>) -> String {
     let base = header.rsplit('/').next().unwrap_or(header);
+    let standard = HeaderSet::standard();
+    let of_cuda = CUDA_HEADERS.iter().find(|(known, _)| header.starts_with(known));
     if let Some(path) = beside(header) {
-        format!(
+        return format!(
             "include `{header}`: not below include/; headers beside a template are not read: move {} to include/",
             path.display()
-        )
-    } else if CUDA_HEADERS.iter().any(|known| header.starts_with(known)) {
-        format!(
-            "include `{header}`: a header of the CUDA toolkit, of which NVRTC has none: write what is needed in a \
-             header of your own below include/, or copy it there with all that it includes"
-        )
-    } else if C_HEADERS.contains(&header) || !base.contains('.') {
-        format!(
-            "include `{header}`: a header of the C++ library, of which NVRTC has none: types and functions of the \
-             device are built in (`unsigned long long`, `fmaf`)"
-        )
-    } else {
-        format!(
-            "include `{header}`: not below include/; headers beside a template are not read: move it to include/"
-        )
+        );
+    }
+    if standard.has(header) && !uses(used, STANDARD) {
+        return format!(
+            "include `{header}`: a header of the C++ library, of which NVRTC has none: {}",
+            with_set(used, STANDARD)
+        );
+    }
+    match of_cuda {
+        Some((_, Some(set))) if !uses(used, set) => format!(
+            "include `{header}`: a header of the CUDA toolkit, of which NVRTC has none: {}",
+            with_set(used, set)
+        ),
+        Some((_, Some(set))) => format!("include `{header}`: the header set `{set}` has no such header"),
+        Some((_, None)) => format!(
+            "include `{header}`: a header of the CUDA toolkit for the host, of which NVRTC has none: leave host code out"
+        ),
+        None if !base.contains('.') || HOST_HEADERS.contains(&header) => format!(
+            "include `{header}`: a header of the C++ library, of which NVRTC has none: leave host code out; what \
+             device code includes of it is in the header set `{STANDARD}`"
+        ),
+        None => format!(
+            "include `{header}`: not below include/; headers beside a template are not read: move it to include/, or \
+             name the folder of a library under [headers]"
+        ),
     }
 }
 
-fn no_declaration(name: &str) -> Option<String> {
-    let (_, header, instead) = DECLARED.iter().find(|(known, ..)| *known == name)?;
+fn uses(used: &[SetName], set: &str) -> bool {
+    used.iter().any(|other| other.name == set)
+}
+
+/// What a family says that uses this set too.
+fn with_set(used: &[SetName], set: &str) -> String {
+    let jitcs = used.iter().filter(|other| other.folder.is_none());
+    let names = jitcs.map(|other| other.name.as_str()).chain([set]);
+    let names: Vec<String> = names.map(|name| format!("\"{name}\"")).collect();
+    format!("give the family `[headers]` with `use = [{}]`", names.join(", "))
+}
+
+fn no_declaration(name: &str, used: &[SetName]) -> Option<String> {
+    let (_, header, set, instead) = DECLARED.iter().find(|(known, ..)| *known == name)?;
+    let with = if uses(used, set) {
+        String::new()
+    } else {
+        format!(" and {}", with_set(used, set))
+    };
     Some(format!(
-        "`{name}` is declared in {header}, which NVRTC does not have: write `{instead}`"
+        "`{name}` is declared in {header}, which NVRTC does not have: include it{with}, or write `{instead}`"
     ))
 }
 
@@ -253,15 +275,16 @@ made.cuh(1): error: expected a ";"
 
     #[test]
     fn the_first_mistakes_have_a_hint_each_with_its_place() {
-        let missing = |name: &str| {
+        let missing_of = |name: &str, used: &[SetName]| {
             let line = format!(
                 "k.cu.tera(2): catastrophic error: could not open source file \"{name}\" (no directories in search list)"
             );
             let beside = |header: &str| (header == "v.h").then(|| PathBuf::from("own/k/v.h"));
-            let mut hints = hints(&line, &beside, &place);
+            let mut hints = hints(&line, used, &beside, &place);
             assert_eq!(hints.len(), 1, "{hints:?}");
             hints.remove(0)
         };
+        let missing = |name: &str| missing_of(name, &[]);
         assert_eq!(
             missing("v.h"),
             "include `v.h`: not below include/; headers beside a template are not read: move own/k/v.h to include/ \
@@ -269,8 +292,8 @@ made.cuh(1): error: expected a ";"
         );
         assert_eq!(
             missing("w.h"),
-            "include `w.h`: not below include/; headers beside a template are not read: move it to include/ \
-             (own/k/kernel.cu.tera:2)"
+            "include `w.h`: not below include/; headers beside a template are not read: move it to include/, or name \
+             the folder of a library under [headers] (own/k/kernel.cu.tera:2)"
         );
         for name in [
             "cuda_fp16.h",
@@ -284,6 +307,24 @@ made.cuh(1): error: expected a ";"
         for name in ["vector", "cstdint", "stdint.h", "type_traits", "cuda/std/array"] {
             assert!(missing(name).contains("of which NVRTC has none"), "{name}");
         }
+        let set = |name: &str| SetName {
+            name: name.to_owned(),
+            folder: None,
+        };
+        assert!(
+            missing("mma.h").contains("`use = [\"cuda\"]`"),
+            "{}",
+            missing("mma.h")
+        );
+        assert!(missing("curand_kernel.h").contains("`use = [\"curand\"]`"));
+        let more = missing_of("stdint.h", &[set("cuda")]);
+        assert!(more.contains("`use = [\"cuda\", \"std\"]`"), "{more}");
+        let none = missing_of("cuda_nothing.h", &[set("cuda")]);
+        assert!(
+            none.contains("the header set `cuda` has no such header"),
+            "{none}"
+        );
+        assert!(missing("cublas_v2.h").contains("leave host code out"));
     }
 
     #[test]
@@ -291,9 +332,12 @@ made.cuh(1): error: expected a ";"
         let log = "k.cu.tera(2): error: identifier \"uint32_t\" is undefined\n\
                    k.cu.tera(3): error: identifier \"uint32_t\" is undefined\n\
                    k.cu.tera(4): error: namespace \"std\" has no member \"vector\"\n\
-                   k.cu.tera(5): error: identifier \"my_own\" is undefined\n";
-        let hints = hints(log, &|_| None, &place);
-        assert_eq!(hints.len(), 2, "{hints:?}");
+                   k.cu.tera(5): error: identifier \"my_own\" is undefined\n\
+                   k.cu.tera(6): error: A function without execution space annotations is considered a host \
+                   function, and host functions are not allowed in JIT mode. Consider\n";
+        let hints = hints(log, &[], &|_| None, &place);
+        assert_eq!(hints.len(), 3, "{hints:?}");
+        assert!(hints[2].contains("`-default-device`"), "{}", hints[2]);
         assert!(
             hints[0].ends_with("write `unsigned` (own/k/kernel.cu.tera:2)"),
             "{}",

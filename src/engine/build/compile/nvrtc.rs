@@ -4,6 +4,7 @@
 //! cudarc would look the library up by name and might open another file than the
 //! one that was identified; its types are used, its loader is not.
 
+use std::collections::HashSet;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::path::Path;
 use std::time::Instant;
@@ -16,6 +17,7 @@ use super::{CompileError, clock};
 use crate::engine::build::artifact::{Artifact, parse_ptxas_report};
 use crate::engine::build::render::RenderedSource;
 use crate::engine::build::toolchain::Toolchain;
+use crate::engine::request::header_set::SetUse;
 
 type Create = unsafe extern "C" fn(
     *mut nvrtcProgram,
@@ -130,6 +132,7 @@ impl Nvrtc {
         let name = text(&rendered.name)?;
         let names = list(&mut rendered.headers.iter().map(|h| h.0.as_str()))?;
         let headers = list(&mut rendered.headers.iter().map(|h| &*h.1))?;
+        let given = given(&rendered.sets, names.iter().zip(&headers))?;
         let options = list(&mut rendered.options.iter().map(String::as_str))?;
         let pointers = |texts: &[CString]| texts.iter().map(|t| t.as_ptr()).collect::<Vec<_>>();
         let count = |n: usize| c_int::try_from(n).map_err(|e| CompileError::Library(e.to_string()));
@@ -138,7 +141,10 @@ impl Nvrtc {
             nvrtc: self,
             handle: std::ptr::null_mut(),
         };
-        let (header_pointers, name_pointers) = (pointers(&headers), pointers(&names));
+        let (name_pointers, header_pointers): (Vec<_>, Vec<_>) = given
+            .iter()
+            .map(|(name, text)| (name.as_ptr(), text.as_ptr()))
+            .unzip();
         // SAFETY: all strings are NUL-terminated and outlive the call, and the two
         // arrays have as many elements as is said.
         self.check(unsafe {
@@ -146,7 +152,7 @@ impl Nvrtc {
                 &raw mut program.handle,
                 source.as_ptr(),
                 name.as_ptr(),
-                count(headers.len())?,
+                count(given.len())?,
                 header_pointers.as_ptr(),
                 name_pointers.as_ptr(),
             )
@@ -174,6 +180,24 @@ impl Nvrtc {
         self.check(compiled)?;
         Ok((program, log))
     }
+}
+
+/// All headers of a compile: its own, and those of its sets. Of several by the same name
+/// the first is given, as the first folder of a search path has it.
+fn given<'a>(
+    sets: &'a [SetUse],
+    own: impl Iterator<Item = (&'a CString, &'a CString)>,
+) -> Result<Vec<(&'a CStr, &'a CStr)>, CompileError> {
+    let mut all: Vec<(&CStr, &CStr)> = own
+        .map(|(name, text)| (name.as_c_str(), text.as_c_str()))
+        .collect();
+    let mut names: HashSet<&CStr> = all.iter().map(|(name, _)| *name).collect();
+    for used in sets {
+        let missing = || CompileError::Library(format!("header set `{}` was not read", used.name));
+        let set = used.set.as_ref().ok_or_else(missing)?;
+        all.extend(set.files().filter(|(name, _)| names.insert(name)));
+    }
+    Ok(all)
 }
 
 impl Nvrtc {

@@ -8,6 +8,14 @@ use crate::engine::build::render::RenderedSource;
 
 /// Why a source may not be compiled here, if it may not.
 pub(super) fn check(rendered: &RenderedSource) -> Result<(), String> {
+    // Of these every header would have to pass, also what none of its includes reaches.
+    if let Some(set) = rendered.sets.first() {
+        return Err(format!(
+            "{}:1: error: header set `{}` cannot be used here: this kernel has neither seccomp nor Landlock \
+             to keep the compiler from reading files",
+            rendered.name, set.name
+        ));
+    }
     let texts = rendered
         .headers
         .iter()
@@ -77,15 +85,35 @@ fn uncommented(line: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Arc;
 
-    fn check_of(source: &str) -> Result<(), String> {
-        check(&RenderedSource {
+    use super::*;
+    use crate::engine::request::header_set::{HeaderSet, SetUse};
+
+    fn rendered(source: &str) -> RenderedSource {
+        RenderedSource {
             name: "k.cu.tera".into(),
             source: source.into(),
             headers: vec![("v.h".into(), "int v;\n".into())],
+            sets: Vec::new(),
             options: Vec::new(),
-        })
+        }
+    }
+
+    fn check_of(source: &str) -> Result<(), String> {
+        check(&rendered(source))
+    }
+
+    #[test]
+    fn header_sets_which_nobody_looks_through_are_refused() {
+        let mut with_a_set = rendered("");
+        let standard = Arc::clone(HeaderSet::standard());
+        with_a_set.sets.push(SetUse::of("std", standard));
+        let refused = check(&with_a_set).expect_err("a set");
+        assert!(
+            refused.contains("header set `std` cannot be used here"),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod contents;
 mod failure;
+mod header_sets;
 mod held;
 mod identity;
 mod install;
@@ -21,6 +22,9 @@ mod wheel;
 
 use std::path::PathBuf;
 
+pub use header_sets::{
+    header_set, header_set_file, install_header_set, install_header_wheels, is_header_wheel,
+};
 pub use held::abandon_installs;
 pub use identity::identify;
 pub use install::{install, install_once, install_wheel};
@@ -74,6 +78,49 @@ pub enum ToolchainError {
     /// pip did not deliver.
     #[error("fetching nvidia-cuda-nvrtc {PINNED_VERSION} with `python3 -I -m pip download` failed: {0}")]
     Fetch(String),
+    /// pip did not deliver the headers.
+    #[error("fetching the header set `{set}` with `python3 -I -m pip download` failed: {reason}")]
+    FetchHeaders {
+        /// The set.
+        set: &'static str,
+        /// What went wrong.
+        reason: String,
+    },
+    /// A header set is not here, and fetching is forbidden.
+    #[error(
+        "the header set `{set}` is not here, and --offline (JITC_OFFLINE) forbids fetching it: run \
+         `jitc toolchain install --headers {set}` where there is a network and copy the file {file}"
+    )]
+    OfflineHeaders {
+        /// The set.
+        set: &'static str,
+        /// Where it would be.
+        file: String,
+    },
+    /// Of the wheels of a header set some were not named.
+    #[error("of the header set `{set}` these wheels are missing: {missing}")]
+    MissingWheels {
+        /// The set.
+        set: &'static str,
+        /// Names and versions.
+        missing: String,
+    },
+    /// A wheel that is not one of the pinned ones.
+    #[error("{path}: SHA-256 is {actual}, which is that of no pinned wheel")]
+    UnknownWheel {
+        /// The wheel.
+        path: PathBuf,
+        /// What it is.
+        actual: String,
+    },
+    /// There is no header set of this name and content.
+    #[error("the header set `{set}` ({identity}) is not here")]
+    NoHeaderSet {
+        /// The set.
+        set: String,
+        /// Its version, if it has one, and digest.
+        identity: String,
+    },
     /// What was found cannot be opened as a library.
     #[error("the NVRTC at {path} cannot be opened: {reason}")]
     Unopenable {

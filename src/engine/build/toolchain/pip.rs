@@ -16,7 +16,25 @@ use std::time::{Duration, Instant};
 use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
 
 use super::held::Held;
-use super::pin::PINNED_VERSION;
+
+/// A package to fetch: its name, version, and the SHA-256 of every wheel that will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Requirement<'a> {
+    pub(super) name: &'a str,
+    pub(super) version: &'a str,
+    pub(super) sha256: &'a [&'a str],
+}
+
+impl Requirement<'_> {
+    /// The line of pip's requirements file.
+    fn line(&self) -> String {
+        let hashes = self
+            .sha256
+            .iter()
+            .map(|sha256| format!(" --hash=sha256:{sha256}"));
+        format!("{}=={}{}\n", self.name, self.version, hashes.collect::<String>())
+    }
+}
 
 /// The longest that a fetch may take: 90 MB at 150 kB/s.
 pub const FETCH_LIMIT: Duration = Duration::from_mins(10);
@@ -65,16 +83,16 @@ impl Pip {
         output.status.success().then_some(text)
     }
 
-    /// Fetches the wheel of this SHA-256 into a working folder; its path, or why not.
-    pub(super) fn download(&self, work: &Held, wheel_sha256: &str) -> Result<PathBuf, String> {
+    /// Fetches wheels into a working folder; their paths, at least one, or why not.
+    pub(super) fn download(&self, work: &Held, wanted: &[Requirement<'_>]) -> Result<Vec<PathBuf>, String> {
         let text = |e: std::io::Error| e.to_string();
         let [here, temporary, wheels] = ["here", "tmp", "wheels"].map(|name| work.path().join(name));
         for folder in [&here, &temporary, &wheels] {
             fs_err::create_dir(folder).map_err(text)?;
         }
         let requirements = work.path().join("requirements.txt");
-        let line = format!("nvidia-cuda-nvrtc=={PINNED_VERSION} --hash=sha256:{wheel_sha256}\n");
-        fs_err::write(&requirements, line).map_err(text)?;
+        let lines: String = wanted.iter().map(Requirement::line).collect();
+        fs_err::write(&requirements, lines).map_err(text)?;
         // A file, not a pipe: a grandchild that keeps it open holds nobody up.
         let log = work.path().join("log");
         let (said, _) = fs_err::File::create_new(&log).map_err(text)?.into_parts();
@@ -91,12 +109,16 @@ impl Pip {
             .stderr(said);
         self.run(command, work)?
             .map_err(|()| last_words(&tail(&log).unwrap_or_default()))?;
-        fs_err::read_dir(&wheels)
-            .map_err(text)?
-            .flatten()
+        let paths = fs_err::read_dir(&wheels).map_err(text)?.flatten();
+        let mut found: Vec<PathBuf> = paths
             .map(|entry| entry.path())
-            .find(|path| path.extension().is_some_and(|e| e == "whl"))
-            .ok_or_else(|| "pip left no wheel".into())
+            .filter(|path| path.extension().is_some_and(|e| e == "whl"))
+            .collect();
+        found.sort();
+        if found.is_empty() {
+            return Err("pip left no wheel".into());
+        }
+        Ok(found)
     }
 
     /// Whether it ended well, if it ended by itself.

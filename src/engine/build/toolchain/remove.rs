@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::failure::FAILED;
+use super::header_sets::HEADERS;
 use super::identity::{STAMPS, is_version};
 use super::lock::{Claim, claim};
 use super::managed::{FETCHING, leftovers, work};
@@ -20,7 +21,7 @@ pub struct Removed {
     pub bytes: u64,
 }
 
-/// Removes every managed version, the stamps, and what installs have left there.
+/// Removes every managed version, the header sets, the stamps, and what installs have left there.
 /// Nothing else in the folder is touched; it goes if nothing is left in it.
 pub fn remove(config: &Config) -> Result<Removed, ToolchainError> {
     let root = config.toolchain_dir().ok_or(ToolchainError::NoFolder)?;
@@ -42,7 +43,7 @@ fn remove_from(root: &Path) -> Result<Removed, ToolchainError> {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if is_version(&name) || name == STAMPS || name == FAILED {
+        if is_version(&name) || name == STAMPS || name == FAILED || name == HEADERS {
             paths.push(entry.path());
         }
     }
@@ -84,15 +85,15 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         let root = dir.path().join("toolchain");
         assert_eq!(remove_from(&root).expect("nothing there"), Removed::default());
-        for folder in ["13.0.88", "12.9.86", ".tmpAbc", STAMPS] {
+        for folder in ["13.0.88", "12.9.86", ".tmpAbc", STAMPS, HEADERS] {
             fs_err::create_dir_all(root.join(folder)).expect("folder");
             fs_err::write(root.join(folder).join("file"), [0; 100]).expect("write");
         }
         fs_err::write(root.join(FAILED), "1\nwhy\n").expect("write");
         fs_err::write(root.join("notes.txt"), "mine").expect("write");
         let removed = remove_from(&root).expect("removed");
-        assert_eq!(removed.bytes, 406);
-        assert_eq!(removed.paths.len(), 5, "{removed:?}");
+        assert_eq!(removed.bytes, 506);
+        assert_eq!(removed.paths.len(), 6, "{removed:?}");
         let left: Vec<_> = fs_err::read_dir(&root)
             .expect("folder")
             .map(|entry| entry.expect("entry").file_name())

@@ -20,6 +20,7 @@ pub(super) fn subject_of(n: u32) -> CompileRequest {
         constants: vec![("n", format!("{n}u"))],
         source: "int s;\n",
         headers: &headers,
+        sets: Vec::new(),
         options: &[],
         arch: Arch::of_device(9, 0),
         toolchain: &toolchain,

@@ -10,6 +10,7 @@ use tera::Context;
 use super::TemplateError;
 use super::constants::{Constant, ConstantFile};
 use super::entry::{self, Entry, EntryFile, Shared};
+use super::headers::HeadersFile;
 use super::names::{FormerName, FormerNameFile, Preset, PresetFile};
 use super::options::{self, CompilerOptions, DefineFile};
 use super::parameter_file::{ParameterFile, Scope};
@@ -17,6 +18,7 @@ use super::parameters::ParameterList;
 use super::regions;
 use crate::engine::config::settings::why_reserved;
 use crate::engine::request::constant::Value;
+use crate::engine::request::header_set::SetName;
 use crate::engine::request::regions::{Regions, RegionsFile};
 use crate::engine::request::target::Arch;
 use crate::engine::request::tera_strict::{Body, Expressions, shown};
@@ -40,6 +42,8 @@ pub struct Family {
     pub summary: String,
     /// Compiler options and macros that it needs, in order.
     pub options: CompilerOptions,
+    /// Header sets that its sources may include from, the strongest first.
+    pub header_sets: Vec<SetName>,
     /// The oldest arch whose instructions it can do with, if that matters.
     pub oldest_arch: Option<Arch>,
     /// Whether bits of its results may depend on the arch that it is compiled for: then no
@@ -99,6 +103,8 @@ struct FamilyFile {
     options: Vec<String>,
     #[serde(default)]
     defines: IndexMap<String, DefineFile>,
+    #[serde(default)]
+    headers: HeadersFile,
     oldest_arch: Option<Arch>,
     #[serde(default)]
     arch_changes_bits: bool,
@@ -128,12 +134,11 @@ impl Family {
             file: toml.path.clone(),
             reason,
         };
-        let file: FamilyFile = toml::from_str(&toml.text).map_err(|e| {
-            let line = e
-                .span()
-                .map_or(1, |s| toml.text[..s.start].lines().count().max(1));
-            in_toml(format!("line {line}: {}", e.message()))
-        })?;
+        let file = declarations(&toml.text).map_err(in_toml)?;
+        let header_sets = file
+            .headers
+            .check()
+            .map_err(|e| in_toml(format!("headers: {e}")))?;
         let constants = checked(file.constants, &file.derived).map_err(in_toml)?;
         let preset_variables = preset_variables(file.presets.is_empty(), file.preset_env).map_err(in_toml)?;
         let presets: Vec<Preset> = file
@@ -209,6 +214,7 @@ impl Family {
             name: name.to_owned(),
             summary: file.summary,
             options,
+            header_sets,
             oldest_arch: file.oldest_arch,
             arch_changes_bits: file.arch_changes_bits,
             constants,
@@ -379,6 +385,14 @@ impl Family {
         }
         self.expressions.evaluate(&self.source_name(), &context)
     }
+}
+
+/// The TOML as it is written; an error names the line.
+fn declarations(text: &str) -> Result<FamilyFile, String> {
+    toml::from_str(text).map_err(|e| {
+        let line = e.span().map_or(1, |s| text[..s.start].lines().count().max(1));
+        format!("line {line}: {}", e.message())
+    })
 }
 
 fn source_name(family: &str) -> String {

@@ -6,14 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use include_dir::{Dir, include_dir};
 
 use super::family::TemplateFile;
 use super::folder;
 use super::names::check_former_names;
-use super::{Family, PARAMS_HEADER, TemplateError, name_in_full};
+use super::{Family, PARAMS_HEADER, TemplateError};
+use crate::engine::request::header_set::{HeaderSet, PinnedSet, STANDARD, SetName, SetUse, name_in_full};
 use crate::engine::request::regions;
 use crate::engine::suggest::did_you_mean;
 
@@ -29,6 +30,22 @@ pub struct Registry {
     headers: Arc<BTreeMap<String, Arc<str>>>,
     /// By the name that the compiler knows: where a person finds the file.
     places: BTreeMap<String, PathBuf>,
+    /// The families' own header sets by folder: each is read once, when it is first needed.
+    sets: BTreeMap<String, OwnSet>,
+}
+
+/// A header set that lies beside families.
+#[derive(Debug)]
+struct OwnSet {
+    origin: Origin,
+    read: Mutex<Option<Arc<HeaderSet>>>,
+}
+
+/// Where the texts of a set come from.
+#[derive(Debug)]
+enum Origin {
+    Folder(PathBuf),
+    Texts(BTreeMap<String, String>),
 }
 
 /// What a file of a templates folder is.
@@ -61,15 +78,31 @@ impl Registry {
         if let Some(folder) = folder {
             files.extend(by_role(folder, folder::read(folder)?)?);
         }
-        Self::from_roles(files)
+        Self::from_roles(files, &|set| {
+            let path = folder?.join(set);
+            path.is_dir().then_some(Origin::Folder(path))
+        })
     }
 
-    /// Families from texts by relative path, in either layout.
+    /// Families from texts by relative path, in either layout; the texts of their own
+    /// header sets are among them.
     pub fn from_files(files: &BTreeMap<String, String>) -> Result<Self, TemplateError> {
-        Self::from_roles(by_role(Path::new(EMBEDDED_ROOT), files.clone())?)
+        Self::from_roles(by_role(Path::new(EMBEDDED_ROOT), files.clone())?, &|set| {
+            let below = files.iter().filter_map(|(path, text)| {
+                let name = path.strip_prefix(set)?.strip_prefix('/')?;
+                Some((name.to_owned(), text.clone()))
+            });
+            let texts: BTreeMap<String, String> = below.collect();
+            (!texts.is_empty()).then_some(Origin::Texts(texts))
+        })
     }
 
-    fn from_roles(files: BTreeMap<Role, Found>) -> Result<Self, TemplateError> {
+    /// `find` says where the header set of a folder is, if it is.
+    fn from_roles(
+        files: BTreeMap<Role, Found>,
+        find: &dyn Fn(&str) -> Option<Origin>,
+    ) -> Result<Self, TemplateError> {
+        let mut sets = BTreeMap::new();
         let (mut families, mut headers) = (BTreeMap::new(), BTreeMap::new());
         let made = [regions::HEADER, PARAMS_HEADER];
         let known = |name: &str| made.contains(&name) || files.contains_key(&Role::Header(name.to_owned()));
@@ -83,7 +116,11 @@ impl Registry {
                     let source = files
                         .get(&Role::Source(name.clone()))
                         .ok_or_else(|| no_source(name, file))?;
-                    families.insert(name.clone(), Arc::new(Family::parse(name, file, &source.file)?));
+                    let family = Family::parse(name, file, &source.file)?;
+                    for used in &family.header_sets {
+                        own_set(used, file, find, &mut sets)?;
+                    }
+                    families.insert(name.clone(), Arc::new(family));
                 }
                 Role::Source(_) => {}
             }
@@ -104,6 +141,7 @@ impl Registry {
             families,
             headers: Arc::new(headers),
             places,
+            sets,
         })
     }
 
@@ -145,6 +183,58 @@ impl Registry {
     pub fn headers(&self) -> &BTreeMap<String, Arc<str>> {
         &self.headers
     }
+
+    /// A header set that a family uses, as a key knows it. One of the family's own is read
+    /// whole the first time.
+    ///
+    /// # Errors
+    /// One that names the folder, or a file in it, that cannot be read.
+    pub fn header_set(&self, used: &SetName) -> std::io::Result<SetUse> {
+        let Some(folder) = &used.folder else {
+            return Ok(match PinnedSet::named(&used.name) {
+                Some(pinned) => SetUse::pinned(pinned),
+                None => SetUse::of(STANDARD, Arc::clone(HeaderSet::standard())),
+            });
+        };
+        let missing =
+            || std::io::Error::new(std::io::ErrorKind::NotFound, format!("{folder}: no such folder"));
+        let own = self.sets.get(folder).ok_or_else(missing)?;
+        let mut read = own.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(set) = &*read {
+            return Ok(SetUse::of(&used.name, Arc::clone(set)));
+        }
+        let set = match &own.origin {
+            Origin::Folder(path) => HeaderSet::read(path)?,
+            Origin::Texts(texts) => HeaderSet::from_texts(texts).map_err(|e| {
+                std::io::Error::new(std::io::ErrorKind::InvalidInput, format!("{folder}: {e}"))
+            })?,
+        };
+        let set = Arc::new(set);
+        *read = Some(Arc::clone(&set));
+        Ok(SetUse::of(&used.name, set))
+    }
+}
+
+/// Notes where a set of a family's own is; that there is none is an error.
+fn own_set(
+    used: &SetName,
+    declarations: &TemplateFile,
+    find: &dyn Fn(&str) -> Option<Origin>,
+    sets: &mut BTreeMap<String, OwnSet>,
+) -> Result<(), TemplateError> {
+    let Some(folder) = used.folder.as_ref().filter(|folder| !sets.contains_key(*folder)) else {
+        return Ok(());
+    };
+    let origin = find(folder).ok_or_else(|| TemplateError::Declaration {
+        file: declarations.path.clone(),
+        reason: format!(
+            "headers: {} = \"{folder}\": there is no such folder: expected one below the folder of templates",
+            used.name
+        ),
+    })?;
+    let read = Mutex::new(None);
+    sets.insert(folder.clone(), OwnSet { origin, read });
+    Ok(())
 }
 
 /// What the file at a relative path is; nothing, if no family needs it.

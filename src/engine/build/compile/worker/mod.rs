@@ -20,6 +20,7 @@ use super::{Cancel, CompileError, Compiler, Limits};
 use crate::engine::build::artifact::Artifact;
 use crate::engine::build::render::RenderedSource;
 use crate::engine::build::toolchain::Toolchain;
+use crate::engine::request::header_set::SetUse;
 
 /// Which program is the worker, and what it is told at its start.
 #[derive(Debug, Clone)]
@@ -57,7 +58,12 @@ impl Workers {
         &self.setup.program
     }
 
-    fn ask(&self, task: &Task<'_>, cancel: &Cancel) -> Result<(Answer, Vec<u8>), CompileError> {
+    fn ask(
+        &self,
+        task: &Task<'_>,
+        sets: &[SetUse],
+        cancel: &Cancel,
+    ) -> Result<(Answer, Vec<u8>), CompileError> {
         loop {
             let waiting = self.idle().pop().filter(Process::is_ours);
             let reused = waiting.is_some();
@@ -65,7 +71,7 @@ impl Workers {
                 Some(process) => process,
                 None => Process::start(&self.setup).map_err(|e| CompileError::NoWorker(Box::new(e)))?,
             };
-            match process.ask(task, self.setup.limits, cancel) {
+            match process.ask(task, sets, self.setup.limits, cancel) {
                 Ok(answer) => {
                     self.idle().push(process);
                     return Ok(answer);
@@ -89,7 +95,8 @@ impl Workers {
 
 impl Compiler for Workers {
     fn compile(&self, rendered: &RenderedSource, cancel: &Cancel) -> Result<Artifact, CompileError> {
-        match self.ask(&Task::compile(rendered, self.setup.limits), cancel)? {
+        let task = Task::compile(rendered, self.setup.limits);
+        match self.ask(&task, &rendered.sets, cancel)? {
             (
                 Answer::Built {
                     resources,
@@ -108,7 +115,8 @@ impl Compiler for Workers {
     }
 
     fn ptx(&self, rendered: &RenderedSource) -> Result<String, CompileError> {
-        match self.ask(&Task::ptx(rendered, self.setup.limits), &Cancel::new())? {
+        let task = Task::ptx(rendered, self.setup.limits);
+        match self.ask(&task, &rendered.sets, &Cancel::new())? {
             (Answer::Ptx, text) => String::from_utf8(text)
                 .map_err(|_| CompileError::Library("the worker's PTX is not UTF-8".into())),
             (other, _) => Err(self.error(other)),

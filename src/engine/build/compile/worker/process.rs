@@ -3,6 +3,7 @@
 //! Invariant: no call waits longer than the compile's limit and some seconds, and a
 //! process whose answer was not read whole is never asked again.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -16,6 +17,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use super::protocol::{self, Answer, FileFacts, Greeting, Task};
 use super::{ROLE, WorkerSetup};
 use crate::engine::build::compile::{Cancel, CompileError, Limits};
+use crate::engine::request::header_set::SetUse;
 
 /// How often a wait looks whether it was cancelled.
 const LOOK: Duration = Duration::from_millis(20);
@@ -80,6 +82,8 @@ pub(super) struct Process {
     words: Option<OwnedFd>,
     /// Who started it: after a fork the child has a copy, and no right to it.
     owner: u32,
+    /// Digests of the header sets that it was sent.
+    has: BTreeSet<String>,
 }
 
 impl Process {
@@ -118,6 +122,7 @@ impl Process {
             socket: ours,
             words,
             owner: std::process::id(),
+            has: BTreeSet::new(),
         };
         let greeting = Greeting {
             nvrtc: setup.toolchain.nvrtc.as_os_str().as_bytes().to_vec(),
@@ -171,14 +176,19 @@ impl Process {
     pub(super) fn ask(
         &mut self,
         task: &Task<'_>,
+        sets: &[SetUse],
         limits: Limits,
         cancel: &Cancel,
     ) -> Result<(Answer, Vec<u8>), Ended> {
         let started = Instant::now();
         let _ = self.socket.set_write_timeout(Some(limits.timeout));
-        if protocol::write(&mut self.socket, task, &[]).is_err() {
+        let (task, bytes) = task.with_sets(sets, &self.has);
+        if protocol::write(&mut self.socket, &task, &bytes).is_err() {
             return Err(Ended::Idle);
         }
+        // A worker that does not read all of it is never asked again.
+        let sent = sets.iter().filter_map(|used| used.set.as_ref());
+        self.has.extend(sent.map(|set| set.digest().to_owned()));
         let mut patient = Patient::new(&self.socket, limits.timeout, cancel);
         let answer = protocol::read(&mut patient);
         let (given_up, heard) = (patient.given_up, patient.heard);

@@ -3,9 +3,11 @@
 //! Invariant: both ends are the same build, which the first messages show; so there are
 //! no versions, and whatever does not parse is an error.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +15,7 @@ use crate::engine::build::artifact::Resources;
 use crate::engine::build::compile::Limits;
 use crate::engine::build::render::RenderedSource;
 use crate::engine::build::toolchain::Toolchain;
+use crate::engine::request::header_set::{HeaderSet, SetUse};
 use crate::engine::request::target::ToolchainIdentity;
 
 /// The largest part of a message, bytes: what is longer is no message.
@@ -63,6 +66,7 @@ pub(super) struct Task<'a> {
     name: &'a str,
     source: &'a str,
     headers: Vec<(&'a str, &'a str)>,
+    sets: Vec<SetHead>,
     options: &'a [String],
     /// Seconds of processor time that it may take.
     cpu_seconds: u64,
@@ -75,9 +79,25 @@ pub(super) struct Received {
     name: String,
     source: String,
     headers: Vec<(String, String)>,
+    sets: Vec<SetHead>,
     options: Vec<String>,
     pub(super) cpu_seconds: u64,
 }
+
+/// A header set of a task. A worker keeps those that it was sent: only the first task that
+/// uses one brings its bytes, which stand in the message's raw part, one behind the other.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct SetHead {
+    name: String,
+    identity: String,
+    digest: String,
+    /// How many bytes of it come with this task; none if it was sent before.
+    bytes: usize,
+}
+
+/// The sets that a worker has, by digest.
+#[derive(Debug, Default)]
+pub(super) struct Sets(BTreeMap<String, Arc<HeaderSet>>);
 
 /// What a worker says. Machine code and PTX are the raw bytes beside it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -113,6 +133,7 @@ impl<'a> Task<'a> {
                 .iter()
                 .map(|(name, text)| (name.as_str(), &**text))
                 .collect(),
+            sets: Vec::new(),
             options: &rendered.options,
             cpu_seconds: limits.timeout.as_secs().saturating_add(1),
         }
@@ -124,11 +145,62 @@ impl<'a> Task<'a> {
             ..Self::compile(rendered, limits)
         }
     }
+
+    /// The same for a worker that has these sets, and the bytes of those that it lacks.
+    pub(super) fn with_sets(&self, sets: &[SetUse], has: &BTreeSet<String>) -> (Self, Vec<u8>) {
+        let mut bytes = Vec::new();
+        let mut coming = BTreeSet::new();
+        let heads = sets.iter().filter_map(|used| {
+            let set = used.set.as_ref()?;
+            let lacks = !has.contains(set.digest()) && coming.insert(set.digest());
+            if lacks {
+                bytes.extend_from_slice(set.bytes());
+            }
+            Some(SetHead {
+                name: used.name.clone(),
+                identity: used.identity.clone(),
+                digest: set.digest().to_owned(),
+                bytes: if lacks { set.bytes().len() } else { 0 },
+            })
+        });
+        let sets = heads.collect();
+        (
+            Self {
+                sets,
+                headers: self.headers.clone(),
+                ..*self
+            },
+            bytes,
+        )
+    }
 }
 
 impl Received {
-    pub(super) fn into_rendered(self) -> RenderedSource {
-        RenderedSource {
+    /// The source as it was sent, with the sets that came with it or before it.
+    pub(super) fn into_rendered(self, raw: &[u8], known: &mut Sets) -> io::Result<RenderedSource> {
+        let broken = |what: &str| io::Error::other(format!("header sets of a task: {what}"));
+        let mut rest = raw;
+        let mut sets = Vec::new();
+        for head in self.sets {
+            if head.bytes > 0 {
+                let (bytes, behind) = rest
+                    .split_at_checked(head.bytes)
+                    .ok_or_else(|| broken("cut off"))?;
+                let set = HeaderSet::from_bytes(bytes.to_vec()).map_err(|e| broken(&e.to_string()))?;
+                known.0.insert(set.digest().to_owned(), Arc::new(set));
+                rest = behind;
+            }
+            let set = known
+                .0
+                .get(&head.digest)
+                .ok_or_else(|| broken("one that was not sent"))?;
+            sets.push(SetUse {
+                name: head.name,
+                identity: head.identity,
+                set: Some(Arc::clone(set)),
+            });
+        }
+        Ok(RenderedSource {
             name: self.name,
             source: self.source,
             headers: self
@@ -136,8 +208,9 @@ impl Received {
                 .into_iter()
                 .map(|(name, text)| (name, text.into()))
                 .collect(),
+            sets,
             options: self.options,
-        }
+        })
     }
 }
 
@@ -199,6 +272,47 @@ mod tests {
         assert!(matches!(answer, Answer::Library(text) if text == "x"));
         assert_eq!(bytes, b"\0bytes");
         assert!(read::<Answer>(&mut from).expect("the end").is_none());
+    }
+
+    #[test]
+    fn a_header_set_is_sent_once_and_used_by_every_later_task() {
+        let set = Arc::clone(HeaderSet::standard());
+        let rendered = RenderedSource {
+            name: "k".into(),
+            source: "int s;".into(),
+            headers: vec![("a.h".into(), "int a;".into())],
+            sets: vec![
+                SetUse::of("std", set),
+                SetUse::of("again", Arc::clone(HeaderSet::standard())),
+            ],
+            options: vec!["-w".into()],
+        };
+        let task = Task::compile(&rendered, Limits::default());
+        let (mut has, mut known) = (BTreeSet::new(), Sets::default());
+        let mut lengths = Vec::new();
+        for _ in 0..2 {
+            let (task, bytes) = task.with_sets(&rendered.sets, &has);
+            lengths.push(bytes.len());
+            has.insert(HeaderSet::standard().digest().to_owned());
+            let mut pipe = Vec::new();
+            write(&mut pipe, &task, &bytes).expect("written");
+            let (received, raw) = read::<Received>(&mut &pipe[..]).expect("read").expect("a task");
+            let came = received.into_rendered(&raw, &mut known).expect("whole");
+            assert_eq!(came, rendered);
+            let sets = came
+                .sets
+                .iter()
+                .map(|used| used.set.as_ref().expect("its headers").digest());
+            assert!(sets.eq([HeaderSet::standard().digest(); 2]));
+        }
+        assert_eq!(lengths, [HeaderSet::standard().bytes().len(), 0]);
+        let (task, bytes) = task.with_sets(&rendered.sets, &BTreeSet::new());
+        let mut pipe = Vec::new();
+        write(&mut pipe, &task, &bytes[1..]).expect("written");
+        let (received, raw) = read::<Received>(&mut &pipe[..]).expect("read").expect("a task");
+        received
+            .into_rendered(&raw, &mut Sets::default())
+            .expect_err("cut off");
     }
 
     #[test]

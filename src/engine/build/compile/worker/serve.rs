@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::super::{CompileError, Nvrtc, STACK, sandbox, stay_inside};
-use super::protocol::{self, Answer, FileFacts, Greeting, Received};
+use super::protocol::{self, Answer, FileFacts, Greeting, Received, Sets};
 use crate::engine::build::toolchain::Toolchain;
 
 /// The word after the program's name that makes it a worker.
@@ -108,16 +108,17 @@ fn opened(greeting: Greeting) -> Result<(Nvrtc, [FileFacts; 2]), String> {
 
 fn work(mut socket: &UnixStream, nvrtc: &Nvrtc) -> io::Result<()> {
     let closed = sandbox::close().closed();
+    let mut sets = Sets::default();
     loop {
-        let task = match protocol::read::<Received>(&mut socket) {
-            Ok(Some((task, _))) => task,
+        let (task, sent) = match protocol::read::<Received>(&mut socket) {
+            Ok(Some(received)) => received,
             Ok(None) => return Ok(()),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(e) => return Err(e),
         };
         limit_cpu(task.cpu_seconds);
         let ptx = task.ptx;
-        let rendered = task.into_rendered();
+        let rendered = task.into_rendered(&sent, &mut sets)?;
         let inside = if closed {
             Ok(())
         } else {

@@ -14,16 +14,16 @@ use super::held::{Held, is_ending};
 use super::lock::{Claim, claim};
 use super::managed::{FETCHING, UNPACKING, close_to_others, collect, folder, make, managed, work};
 use super::pin::{PINNED_VERSION, Pin, pin};
-use super::pip::{FETCH_LIMIT, Pip};
+use super::pip::{FETCH_LIMIT, Pip, Requirement};
 use super::{Toolchain, ToolchainError, failure, wheel};
 use crate::engine::config::Config;
 
 /// The longest wait for another process's install: its fetch, and its unpacking.
-const WAIT_LIMIT: Duration = FETCH_LIMIT.saturating_add(Duration::from_mins(2));
+pub(super) const WAIT_LIMIT: Duration = FETCH_LIMIT.saturating_add(Duration::from_mins(2));
 
 /// Who wants it installed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
+pub(super) enum Asked {
     /// A person or program, by name: what is there is read afresh and repaired, and a
     /// fetch that failed before is tried again.
     ByName,
@@ -115,13 +115,18 @@ fn install_into(
 
 fn fetch(root: &Path, pin: &Pin<'_>, pip: &Pip) -> Result<Toolchain, ToolchainError> {
     let work = work(root, FETCHING)?;
-    let downloaded = pip.download(&work, pin.wheel_sha256);
+    let wanted = Requirement {
+        name: "nvidia-cuda-nvrtc",
+        version: PINNED_VERSION,
+        sha256: &[pin.wheel_sha256],
+    };
+    let downloaded = pip.download(&work, &[wanted]);
     if is_ending() {
         return Err(ToolchainError::Ending);
     }
-    let wheel = downloaded.map_err(ToolchainError::Fetch)?;
-    check(pin, &wheel)?;
-    place(root, pin, &work, &wheel)
+    let wheels = downloaded.map_err(ToolchainError::Fetch)?;
+    check(pin, &wheels[0])?;
+    place(root, pin, &work, &wheels[0])
 }
 
 /// Installs from a wheel that is already here: neither Python nor a network is

@@ -1,0 +1,2 @@
+// `bool` is a word of the language.
+#pragma once
