@@ -21,6 +21,17 @@ const ENDING: [i32; 2] = [SIGINT, SIGTERM];
 /// Whether there is a cache to leave clean.
 static WRITING: AtomicBool = AtomicBool::new(false);
 
+/// Whether a signal has come that ends the program.
+static ENDING_NOW: AtomicBool = AtomicBool::new(false);
+
+/// Does not return once such a signal has come: how the program ends is the signal's to
+/// say, and not that of the work which it cut short.
+pub(super) fn wait_if_ending() {
+    while ENDING_NOW.load(Ordering::SeqCst) {
+        std::thread::park();
+    }
+}
+
 /// The kernel delivers signals to the first process of a container only where it
 /// handles them: without this, Ctrl-C and `docker stop` would do nothing.
 pub(super) fn end_as_first_process() {
@@ -55,6 +66,7 @@ fn handle_signals() {
         let Some(signal) = signals.forever().next() else {
             return;
         };
+        ENDING_NOW.store(true, Ordering::SeqCst);
         if WRITING.load(Ordering::Relaxed) {
             shutdown();
             abandon_installs();

@@ -78,7 +78,9 @@ pub fn run() -> ExitCode {
     interrupt::end_as_first_process();
     let env = Environment::capture();
     let words: Vec<OsString> = std::env::args_os().collect();
-    match start(&words, &env) {
+    let answer = start(&words, &env);
+    interrupt::wait_if_ending();
+    match answer {
         Ok(code) => code,
         Err(error) => {
             output::error(&error);
