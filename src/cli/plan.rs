@@ -152,10 +152,7 @@ impl Plan {
         let mut receipt = Receipt::new(words.map(|w| w.to_string_lossy().into_owned()).collect());
         for (request, result) in self.requests.iter().zip(results) {
             match result {
-                Ok(warmed) => {
-                    let loaded = warmed.stand_in.as_ref().unwrap_or(&request.request);
-                    receipt.add(jit.cache(), loaded, &warmed.provenance);
-                }
+                Ok(warmed) => receipt.add(jit.cache(), &warmed.request, &warmed.provenance),
                 Err(error) => receipt.add_failure(&request.request, &error.to_string()),
             }
         }

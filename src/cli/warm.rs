@@ -25,9 +25,9 @@ use crate::engine::run::device;
 /// What is left of a variant when it is done: not its artifact, of which there may be
 /// thousands.
 pub(super) struct Warmed {
+    /// Whose code it is: its own, or that of what stands in.
+    pub(super) request: CompileRequest,
     pub(super) provenance: Provenance,
-    /// What stands in for it, if that is another arch's code.
-    pub(super) stand_in: Option<CompileRequest>,
     registers: u32,
     spill_bytes: u32,
     cubin_bytes: usize,
@@ -39,8 +39,8 @@ impl Warmed {
     fn of(prepared: &Prepared) -> Self {
         let artifact = &prepared.fetched.artifact;
         Self {
+            request: prepared.request.clone(),
             provenance: prepared.fetched.provenance.clone(),
-            stand_in: prepared.stand_in.is_some().then(|| prepared.request.clone()),
             registers: artifact.registers(),
             spill_bytes: artifact.spill_bytes(),
             cubin_bytes: artifact.cubin.len(),
@@ -301,7 +301,7 @@ fn heading() -> Vec<String> {
     .to_vec()
 }
 
-fn row(Request { spec, request }: &Request, warmed: &Warmed) -> Vec<String> {
+fn row(Request { spec, .. }: &Request, warmed: &Warmed) -> Vec<String> {
     let how = match &warmed.provenance {
         Provenance::BuiltUncached(reason) => format!("built, not kept: {reason}"),
         Provenance::Compatible { arch, .. } => format!("hit, code for {arch}"),
@@ -311,7 +311,7 @@ fn row(Request { spec, request }: &Request, warmed: &Warmed) -> Vec<String> {
         spec.family().name.clone(),
         spec.variant(),
         spec.arch().to_string(),
-        warmed.stand_in.as_ref().unwrap_or(request).key().short(),
+        warmed.request.key().short(),
         how,
         format!("{:.1}", warmed.compile_ms),
         warmed.registers.to_string(),

@@ -6,8 +6,10 @@ use clap::{ArgMatches, Command};
 use serde_json::json;
 
 use super::{Answer, args, output};
+use crate::engine::build::toolchain::pinned_identity;
 use crate::engine::cache::{Why, passed_over};
 use crate::engine::jit::Jit;
+use crate::engine::request::target::ToolchainIdentity;
 use crate::engine::request::template::Registry;
 
 pub(super) fn command(registry: &Registry) -> Command {
@@ -25,7 +27,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         all_hit &= stand_in.is_some() || matches!(answer, Why::Hit(_));
         if json {
             let mut object = json!({"key": request.key(), "family": request.family(),
-                "constants": request.constants(), "arch": request.arch()});
+                "constants": request.constants(), "arch": request.arch(), "toolchain": request.toolchain()});
             let (word, detail) = match (&stand_in, &answer) {
                 (Some(stand_in), _) => (
                     "compatible",
@@ -53,7 +55,18 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             continue;
         }
         match answer {
-            Why::Hit(tier) => output::line(format!("hit ({tier}): {requested}: {}", request.key())),
+            Why::Hit(tier) => {
+                output::line(format!("hit ({tier}): {requested}: {}", request.key()));
+                // Where nothing is compiled it does not matter whether one is found.
+                if let Ok(found) = jit.identity()
+                    && found != *request.toolchain()
+                {
+                    output::line(format!(
+                        "  made by {}; {found} is found here",
+                        request.toolchain()
+                    ));
+                }
+            }
             Why::Bad { tier, fault } => {
                 output::line(format!("bad ({tier}): {requested}: {}: {fault}", request.key()));
             }
@@ -72,6 +85,14 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             Why::Miss(Some(nearest)) => {
                 output::line(format!("miss: {requested}: {}", request.key()));
                 output::line(format!("  nearest is {} ({})", nearest.key, nearest.tier));
+                if nearest.differs_in_compiler_alone() {
+                    output::line(format!(
+                        "  made by {}, and requested of {}: JITC_TOOLCHAIN={} looks it up",
+                        nearest.made_by,
+                        request.toolchain(),
+                        choice(&nearest.made_by)
+                    ));
+                }
                 for difference in &nearest.differences {
                     output::line(format!("  {difference}"));
                 }
@@ -82,4 +103,13 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         }
     }
     Ok(ExitCode::from(u8::from(!all_hit)))
+}
+
+/// The value of `toolchain` that asks for this compiler's identity.
+fn choice(made_by: &ToolchainIdentity) -> &str {
+    if pinned_identity().as_ref() == Some(made_by) {
+        "pinned"
+    } else {
+        &made_by.version
+    }
 }

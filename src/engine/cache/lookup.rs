@@ -131,6 +131,18 @@ impl Cache {
         Some(self.remember(key, entry.into_artifact(), Provenance::Hit(tier)))
     }
 
+    /// As [`Cache::lookup`], and tells nothing of a miss: the caller asks for another key.
+    pub fn lookup_if_there(&self, key: &CacheKey) -> Option<Fetched> {
+        if let Some(held) = self.remembered(key) {
+            return Some(held);
+        }
+        let started = Instant::now();
+        let (entry, tier) = self.search(key, None)?;
+        self.tell(&Event::Lookup { key: *key });
+        self.log_hit(key, &tier, started);
+        Some(self.remember(key, entry.into_artifact(), Provenance::Hit(tier)))
+    }
+
     /// As [`Cache::lookup`], past the memory, and with all that the entry holds.
     pub fn lookup_entry(&self, key: &CacheKey) -> Option<(Entry, TierName)> {
         let started = Instant::now();

@@ -18,6 +18,7 @@ use super::store::read::Load;
 use super::store::{Published, Store};
 use crate::engine::build::key::CacheKey;
 use crate::engine::per_process::PerProcess;
+use crate::engine::request::target::ToolchainIdentity;
 
 /// A tier's name, as provenance and tables show it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,6 +72,12 @@ pub trait Tier: Send + Sync {
     /// Shows the manifest of each of its entries, for explaining a miss; a tier
     /// that cannot list shows none.
     fn visit(&self, _each: &mut dyn FnMut(Manifest)) {}
+
+    /// The compilers that made its entries, each once, where it is a bundle that names
+    /// them; lookups ask for these first.
+    fn toolchains(&self) -> Vec<ToolchainIdentity> {
+        Vec::new()
+    }
 
     /// Whether entries can be written to it.
     fn is_writable(&self) -> bool {

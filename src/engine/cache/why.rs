@@ -14,10 +14,12 @@ use super::judge::Judged;
 use super::lookup::Cache;
 use super::store::entry::{Texts as Kept, Whole};
 use super::store::error::Fault;
+use super::store::manifest::Manifest;
 use super::store::read::Load;
 use super::tier::{Tier, TierName};
 use crate::engine::build::key::{CacheKey, Preimage, tag};
 use crate::engine::build::request::CompileRequest;
+use crate::engine::request::target::ToolchainIdentity;
 
 /// Whether a request is a hit, and why not.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,8 +47,19 @@ pub struct Nearest {
     pub key: CacheKey,
     /// Where it lies.
     pub tier: TierName,
+    /// The compiler that made it.
+    pub made_by: ToolchainIdentity,
     /// What differs, most telling first: `here` is the request.
     pub differences: Vec<Difference>,
+}
+
+impl Nearest {
+    /// Whether it is the same kernel, made by another compiler.
+    #[must_use]
+    pub fn differs_in_compiler_alone(&self) -> bool {
+        let compiler = |d: &Difference| matches!(d.component, Component::Nvrtc | Component::NvrtcBuiltins);
+        self.differences.iter().all(compiler)
+    }
 }
 
 /// The components of a key.
@@ -155,19 +168,20 @@ pub fn why(cache: &Cache, request: &CompileRequest, judged: Judged) -> Why {
 }
 
 fn nearest(tiers: &[Arc<dyn Tier>], request: &CompileRequest) -> Option<Nearest> {
-    let mut best: Option<(u64, CacheKey, Preimage, usize)> = None;
+    let mut best: Option<(u64, Manifest, usize)> = None;
     for (n, tier) in tiers.iter().enumerate() {
         tier.visit(&mut |manifest| {
             let distance = distance(request.preimage(), &manifest.preimage);
-            let nearer = |(d, k, ..): &(u64, CacheKey, _, _)| (distance, manifest.key) < (*d, *k);
+            let nearer = |(d, held, _): &(u64, Manifest, _)| (distance, manifest.key) < (*d, held.key);
             if best.as_ref().is_none_or(nearer) {
-                best = Some((distance, manifest.key, manifest.preimage, n));
+                best = Some((distance, manifest, n));
             }
         });
     }
-    let (_, key, preimage, n) = best?;
+    let (_, manifest, n) = best?;
+    let key = manifest.key;
     let tier = &tiers[n];
-    let mut differences = compare(request.preimage(), &preimage);
+    let mut differences = compare(request.preimage(), &manifest.preimage);
     if let Load::Found(whole) = tier.whole(&key) {
         let headers = request.headers().iter().map(|(n, t)| (n.as_str(), &**t));
         add_lines(
@@ -179,6 +193,7 @@ fn nearest(tiers: &[Arc<dyn Tier>], request: &CompileRequest) -> Option<Nearest>
     Some(Nearest {
         key,
         tier: tier.name().clone(),
+        made_by: manifest.toolchain,
         differences,
     })
 }

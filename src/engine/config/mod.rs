@@ -24,6 +24,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 pub use cache::{ArchMatch, CacheTrust, MissPolicy, parse_age, parse_bytes};
+pub use compile::ToolchainChoice;
 pub use effective::Effective;
 pub use env_file::EnvFile;
 pub use environment::Environment;
@@ -294,6 +295,7 @@ impl Config {
         self.miss()?;
         self.offline()?;
         self.trace_hits()?;
+        self.toolchain()?;
         self.check_templates()
     }
 

@@ -111,6 +111,7 @@ pub const SETTINGS: &[KnownSetting] = &[
     known("set"),
     known("templates").in_file().variable().path().default("the built-in families"),
     known("tokens"),
+    known("toolchain").in_file().variable().default("found; where nothing may be compiled or a bundle is embedded, of those first"),
     known("trace").in_file().variable().path(),
     known("trace_hits").in_file().variable().default("false"),
     known("verbose"),

@@ -11,7 +11,7 @@ use crate::engine::build::compile::{Limits, WorkerChoice};
 use crate::engine::build::options;
 use crate::engine::build::render::RenderError;
 use crate::engine::cache::{Cache, CacheBuilder, Event, Receipt, Tier};
-use crate::engine::config::{ArchMatch, Config, MissPolicy};
+use crate::engine::config::{ArchMatch, Config, MissPolicy, Source, ToolchainChoice};
 use crate::engine::per_process::PerProcess;
 use crate::engine::request::template::{NOTICE, Registry, variable_of};
 
@@ -25,6 +25,7 @@ pub struct JitBuilder {
     receipt: Option<Receipt>,
     worker: Option<WorkerChoice>,
     registry: Option<Registry>,
+    toolchain: Option<ToolchainChoice>,
 }
 
 impl Jit {
@@ -38,6 +39,7 @@ impl Jit {
             receipt: None,
             worker: None,
             registry: None,
+            toolchain: None,
         }
     }
 }
@@ -70,6 +72,12 @@ impl JitBuilder {
     /// Which archs' code answers a request, whatever `JITC_ARCH_MATCH` says.
     pub fn arch_match(mut self, arch_match: ArchMatch) -> Self {
         self.arch_match = Some(arch_match);
+        self
+    }
+
+    /// Which compiler's identity lookups ask for, whatever `JITC_TOOLCHAIN` says.
+    pub fn toolchain(mut self, choice: ToolchainChoice) -> Self {
+        self.toolchain = Some(choice);
         self
     }
 
@@ -133,6 +141,10 @@ impl JitBuilder {
             Some(arch_match) => arch_match,
             None => config.arch_match()?,
         };
+        let asks_for = match self.toolchain {
+            Some(choice) => Some((choice, Source::Api)),
+            None => config.toolchain()?.zip(config.source_of("toolchain")),
+        };
         let worker = self.worker.unwrap_or_else(|| match config.program() {
             Some(program) => WorkerChoice::Program(program),
             None => WorkerChoice::Found,
@@ -172,6 +184,8 @@ impl JitBuilder {
             registry,
             config,
             identity: OnceLock::new(),
+            asks_for,
+            of_version: OnceLock::new(),
             toolchain: PerProcess::new(),
             worker,
             limits,

@@ -9,6 +9,7 @@ mod builder;
 mod error;
 mod failure;
 mod header_sets;
+mod identity;
 mod machine;
 mod open;
 mod policy;
@@ -34,11 +35,11 @@ pub use trace::{TraceLine, read_trace};
 use crate::engine::build::compile::{Cancel, CompileError, Compiler, Limits, WorkerChoice};
 use crate::engine::build::image;
 use crate::engine::build::parameter_info;
-use crate::engine::build::render::{RenderedSource, preimage, render};
-use crate::engine::build::request::{CompileRequest, RequestParts};
+use crate::engine::build::render::{RenderedSource, render};
+use crate::engine::build::request::CompileRequest;
 use crate::engine::build::toolchain::{self, Toolchain, ToolchainError};
 use crate::engine::cache::{Cache, Fetched, Judged, Whole, Why, why};
-use crate::engine::config::{ArchMatch, Config};
+use crate::engine::config::{ArchMatch, Config, Source, ToolchainChoice};
 use crate::engine::per_process::PerProcess;
 use crate::engine::request::spec::{KernelSpec, SpecId};
 use crate::engine::request::target::ToolchainIdentity;
@@ -67,6 +68,9 @@ pub struct Jit {
     policy: Policy,
     arch_match: ArchMatch,
     identity: OnceLock<ToolchainIdentity>,
+    /// Which identity lookups ask for, and who says so, if anybody does.
+    asks_for: Option<(ToolchainChoice, Source)>,
+    of_version: OnceLock<Vec<ToolchainIdentity>>,
     toolchain: PerProcess<Mutex<Option<Toolchain>>>,
     worker: WorkerChoice,
     limits: Limits,
@@ -132,26 +136,12 @@ impl Jit {
         Ok(self.identity.get_or_init(|| identity).clone())
     }
 
-    /// Renders a spec and works out its key.
+    /// Renders a spec and works out its key, under the identity that a lookup asks for first.
     pub fn describe(&self, spec: &KernelSpec) -> Result<(CompileRequest, RenderedSource), Error> {
         let rendered =
             info_span!("render", family = spec.family().name).in_scope(|| render(&self.registry, spec))?;
-        let toolchain = self.identity()?;
-        let parts = RequestParts {
-            preimage: preimage(spec, &rendered, &toolchain, &self.config.compiler_env()),
-            family: spec.family().name.clone(),
-            constants: spec
-                .constants()
-                .iter()
-                .map(|(n, v)| (n.clone(), v.to_json()))
-                .collect(),
-            arch: spec.arch(),
-            options: rendered.options.clone(),
-            toolchain,
-            source: rendered.source.clone(),
-            headers: rendered.headers.clone(),
-        };
-        let request = info_span!("key").in_scope(|| CompileRequest::new(parts));
+        let toolchain = self.first_identity()?;
+        let request = info_span!("key").in_scope(|| self.request_under(spec, &rendered, toolchain));
         Ok((request, rendered))
     }
 
@@ -170,8 +160,9 @@ impl Jit {
             prepared.own_us = micros(started);
             return Ok(prepared);
         }
-        let (request, rendered) = self.describe(spec)?;
-        if let Some(fetched) = self.policy.without_compiling(&self.cache, spec, &request)? {
+        let rendered =
+            info_span!("render", family = spec.family().name).in_scope(|| render(&self.registry, spec))?;
+        if let Some((request, fetched)) = self.without_compiling(spec, &rendered)? {
             self.policy.answered(&request, &fetched);
             return Ok(Prepared {
                 request,
@@ -180,6 +171,7 @@ impl Jit {
                 own_us: micros(started),
             });
         }
+        let request = self.request_under(spec, &rendered, self.identity()?);
         let mut outside_us = 0;
         let fetched = info_span!("lookup", key = request.key().short()).in_scope(|| {
             self.cache.get_or_build_unless(&request, cancel, || {
@@ -294,9 +286,8 @@ impl Jit {
     /// What [`prepare`](Self::prepare) would find in the cache, without compiling and under
     /// the receipt that is required; writes nothing.
     pub fn judge(&self, spec: &KernelSpec) -> Result<(CompileRequest, Judged), Error> {
-        let (request, _) = self.describe(spec)?;
-        let judged = self.policy.judge(&self.cache, spec, &request)?;
-        Ok((request, judged))
+        let rendered = render(&self.registry, spec)?;
+        self.judge_all(spec, &rendered)
     }
 
     /// The same, and of a miss the nearest entry: that reads every manifest.

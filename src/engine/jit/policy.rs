@@ -13,9 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::trace::Trace;
 use super::{Error, Jit};
 use crate::engine::build::request::CompileRequest;
-use crate::engine::cache::{
-    Cache, Drift, Event, Fetched, Judged, Provenance, Receipt, ReceiptError, passed_over,
-};
+use crate::engine::cache::{Cache, Drift, Event, Fetched, Provenance, Receipt, ReceiptError, passed_over};
 use crate::engine::config::{Config, MissPolicy, Source};
 use crate::engine::regular_file::{self, MAX_RECORDS};
 use crate::engine::request::spec::KernelSpec;
@@ -51,47 +49,36 @@ impl Policy {
         })
     }
 
-    /// The artifact, where a policy forbids compiling; `None` where it may.
-    pub(super) fn without_compiling(
-        &self,
-        cache: &Cache,
-        spec: &KernelSpec,
-        request: &CompileRequest,
-    ) -> Result<Option<Fetched>, Error> {
-        if let Some(receipt) = self.receipt()? {
-            let listed = cache.lookup_listed(request.key(), &receipt);
-            return listed.map(Some).map_err(|drift| {
-                let error = Error::Drift {
-                    drift: explained(drift, spec, &receipt),
-                    variant: variant(spec),
-                    arch: spec.arch(),
-                };
-                refused(cache, request, error)
-            });
-        }
-        if self.miss.get() != MissPolicy::Forbid {
-            return Ok(None);
-        }
-        match cache.lookup(request.key()) {
-            Some(found) => Ok(Some(found)),
-            None => Err(self.forbidden(cache, spec, request)),
-        }
+    /// Whether a miss may not compile, receipt or none.
+    pub(super) fn forbids(&self) -> bool {
+        self.miss.get() == MissPolicy::Forbid
     }
 
-    /// What [`without_compiling`](Self::without_compiling) would find, or a request that may
-    /// compile; fails where neither could look.
-    pub(super) fn judge(
+    /// Why a request that no tier has, or that drifts from the receipt, is refused.
+    pub(super) fn refusal(
         &self,
         cache: &Cache,
         spec: &KernelSpec,
         request: &CompileRequest,
-    ) -> Result<Judged, Error> {
-        let Some(receipt) = self.receipt()? else {
-            return Ok(cache.judge(request.key(), None));
+        drift: Option<Drift>,
+    ) -> Error {
+        let error = match drift.map(|drift| self.explained(drift, spec)) {
+            Some(Ok(drift)) => Error::Drift {
+                drift,
+                variant: variant(spec),
+                arch: spec.arch(),
+            },
+            Some(Err(error)) => error,
+            None => return self.forbidden(cache, spec, request),
         };
-        Ok(match cache.judge(request.key(), Some(&receipt)) {
-            Judged::Refused(drift) => Judged::Refused(explained(drift, spec, &receipt)),
-            other => other,
+        refused(cache, request, error)
+    }
+
+    /// A key that is missing because the family had another name is said to be so.
+    pub(super) fn explained(&self, drift: Drift, spec: &KernelSpec) -> Result<Drift, Error> {
+        Ok(match self.receipt()? {
+            Some(receipt) => explained(drift, spec, &receipt),
+            None => drift,
         })
     }
 

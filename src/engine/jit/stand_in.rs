@@ -6,7 +6,7 @@
 use super::{Error, Jit, Prepared};
 use crate::engine::build::artifact::Resources;
 use crate::engine::build::request::CompileRequest;
-use crate::engine::cache::{Entry, Provenance, TierName};
+use crate::engine::cache::{Provenance, TierName};
 use crate::engine::config::ArchMatch;
 use crate::engine::request::spec::KernelSpec;
 
@@ -28,20 +28,14 @@ impl Jit {
     /// Changes and tells nothing.
     ///
     /// # Errors
-    /// Those of [`Jit::describe`], and of a required receipt that cannot be read.
+    /// Those of [`Jit::judge`].
     pub fn stand_in(&self, spec: &KernelSpec) -> Result<Option<StandIn>, Error> {
         if self.arch_match == ArchMatch::Exact || spec.family().arch_changes_bits {
             return Ok(None);
         }
-        let receipt = self.policy.receipt()?;
-        let admitted = |request: &CompileRequest| -> Option<(Entry, TierName)> {
-            let (entry, tier) = self.cache.peek_tier(request.key())?;
-            let listed = receipt.as_ref().is_none_or(|r| r.admit(&entry).is_ok());
-            listed.then_some((entry, tier))
-        };
-        let (own, _) = self.describe(spec)?;
-        let remembered = receipt.is_none() && self.cache.remembers(own.key());
-        if remembered || admitted(&own).is_some() {
+        let (own, judged) = self.judge(spec)?;
+        let remembered = self.policy.receipt()?.is_none() && self.cache.remembers(own.key());
+        if remembered || judged.is_hit() {
             return Ok(None);
         }
         for arch in spec.arch().stand_ins() {
@@ -49,8 +43,9 @@ impl Jit {
                 continue;
             }
             let other = spec.for_arch(arch)?;
-            let (request, _) = self.describe(&other)?;
-            if let Some((entry, tier)) = admitted(&request)
+            let (request, judged) = self.judge(&other)?;
+            if judged.is_hit()
+                && let Some((entry, tier)) = self.cache.peek_tier(request.key())
                 && fits(spec, &other, &entry.manifest().resources)
             {
                 return Ok(Some(StandIn {

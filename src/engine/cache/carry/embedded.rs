@@ -17,6 +17,7 @@ use crate::engine::cache::store::error::{CacheError, Fault};
 use crate::engine::cache::store::manifest::{HeaderText, Manifest};
 use crate::engine::cache::store::read::Load;
 use crate::engine::cache::tier::{Tier, TierName};
+use crate::engine::request::target::ToolchainIdentity;
 
 /// A bundle from `include_bytes!`, or one that a program read itself.
 ///
@@ -27,6 +28,7 @@ pub struct Embedded {
     name: TierName,
     bytes: Cow<'static, [u8]>,
     index: OnceLock<Option<Index>>,
+    toolchains: OnceLock<Vec<ToolchainIdentity>>,
 }
 
 /// Where the index lies, and how many of its lines are texts.
@@ -46,6 +48,7 @@ impl Embedded {
             name: TierName::new("embedded"),
             bytes: bytes.into(),
             index: OnceLock::new(),
+            toolchains: OnceLock::new(),
         }
     }
 
@@ -155,6 +158,20 @@ impl Tier for Embedded {
 
     fn whole(&self, key: &CacheKey) -> Load<Whole> {
         load(self.whole_entry(key))
+    }
+
+    /// Reads every entry, once.
+    fn toolchains(&self) -> Vec<ToolchainIdentity> {
+        let named = || {
+            let mut named = Vec::new();
+            self.visit(&mut |manifest| {
+                if !named.contains(&manifest.toolchain) {
+                    named.push(manifest.toolchain);
+                }
+            });
+            named
+        };
+        self.toolchains.get_or_init(named).clone()
     }
 
     fn visit(&self, each: &mut dyn FnMut(Manifest)) {

@@ -13,7 +13,7 @@ use crate::engine::build::request::CompileRequest;
 use crate::engine::cache::lookup::Cache;
 use crate::engine::cache::store::entry::Entry;
 use crate::engine::cache::{Fetched, Provenance};
-use crate::engine::request::target::Arch;
+use crate::engine::request::target::{Arch, ToolchainIdentity};
 
 /// The number of the receipt format.
 const FORMAT: u32 = 2;
@@ -25,6 +25,9 @@ pub struct Receipt {
     format: u32,
     /// The jitc that wrote it.
     pub jitc: String,
+    /// The compilers that made what it lists, each once; older receipts name none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub toolchains: Vec<ToolchainIdentity>,
     /// What was asked, in the words of the asker.
     pub asked: Vec<String>,
     /// One line for each key.
@@ -153,6 +156,7 @@ impl Receipt {
         Self {
             format: FORMAT,
             jitc: env!("CARGO_PKG_VERSION").to_owned(),
+            toolchains: Vec::new(),
             asked,
             entries: BTreeMap::new(),
         }
@@ -165,6 +169,9 @@ impl Receipt {
             Provenance::Hit(_) | Provenance::Compatible { .. } | Provenance::Built => Outcome::Kept,
             Provenance::BuiltUncached(reason) => Outcome::BuiltUncached(reason.clone()),
         };
+        if kept.is_some() && !self.toolchains.contains(request.toolchain()) {
+            self.toolchains.push(request.toolchain().clone());
+        }
         self.insert(request, outcome, kept.as_ref().map(listed_of));
     }
 

@@ -83,7 +83,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// Where the code begins: the first multiple of [`ALIGNMENT`] after the notes.
+    /// Where the code begins: the first multiple of 4096 after the notes.
     #[must_use]
     pub fn code_at(&self) -> u64 {
         (HEADER_LENGTH as u64 + self.manifest + self.notes).next_multiple_of(ALIGNMENT)
