@@ -1,5 +1,7 @@
 //! Entry points and their parameters, printed or as JSON.
 
+use std::fmt::Write as _;
+
 use serde_json::{Value, json};
 
 use super::output;
@@ -8,7 +10,9 @@ use crate::engine::request::template::{Axis, Entry, Optional, Parameter, Paramet
 /// An entry point for other languages: `parameters` is null where they are not declared.
 pub(super) fn to_json(entry: &Entry) -> Value {
     let list = entry.parameters.as_ref();
-    json!({"name": entry.name, "when": entry.when.as_ref().map(|rule| &rule.text), "sizes": entry.sizes, "grid": grid(entry),
+    json!({"name": entry.name, "when": entry.when.as_ref().map(|rule| &rule.text), "sizes": entry.sizes, "grid": numbers(entry, &entry.grid),
+        "block": numbers(entry, &entry.block), "shared_mem_bytes": numbers(entry, std::slice::from_ref(&entry.shared_mem_bytes))[0],
+        "cluster": entry.cluster.as_ref().map(|sizes| sizes.each_ref().map(Size::to_string)),
         "struct": list.and_then(|list| list.cxx_struct.as_ref()),
         "parameters": list.map(|list| list.to_json(&entry.sizes))})
 }
@@ -17,11 +21,7 @@ pub(super) fn to_json(entry: &Entry) -> Value {
 pub(super) fn print(entries: &[Entry]) {
     let mut printed: Vec<&Entry> = Vec::new();
     for entry in entries {
-        output::line(format!(
-            "  entry {}: grid [{}]",
-            entry.name,
-            grid(entry).join(", ")
-        ));
+        output::line(format!("  entry {}: {}", entry.name, launch(entry)));
         let Some(list) = &entry.parameters else {
             output::line("    its parameters are not declared");
             continue;
@@ -50,6 +50,32 @@ pub(super) fn print(entries: &[Entry]) {
     }
 }
 
+/// How it is launched, for people: what is as usual is left out.
+fn launch(entry: &Entry) -> String {
+    let mut text = format!("grid [{}]", numbers(entry, &entry.grid).join(", "));
+    let block = numbers(entry, &entry.block);
+    if block[1..] != ["1", "1"] {
+        let _ = write!(text, ", block [{}]", block.join(", "));
+    }
+    if let Axis::Computed(bytes) = &entry.shared_mem_bytes {
+        let _ = write!(text, ", shared memory {bytes}");
+    }
+    if let Some(cluster) = &entry.cluster {
+        let _ = write!(
+            text,
+            ", cluster [{}]",
+            cluster.each_ref().map(Size::to_string).join(", ")
+        );
+    }
+    if let Some(percent) = &entry.carveout {
+        let _ = write!(text, ", carve-out {percent} %");
+    }
+    if let Some(priority) = &entry.priority {
+        let _ = write!(text, ", priority {priority}");
+    }
+    text
+}
+
 fn row(parameter: &Parameter, sizes: &[String]) -> Vec<String> {
     let (access, null) = match &parameter.kind {
         ParameterKind::Pointer { access, optional, .. } => {
@@ -71,20 +97,16 @@ fn row(parameter: &Parameter, sizes: &[String]) -> Vec<String> {
     ]
 }
 
-/// Blocks in x, y, z, by the names of the declaration.
-fn grid(entry: &Entry) -> Vec<String> {
-    let text = |size: &Size| match size {
-        Size::Fixed(number) => number.to_string(),
-        Size::Flag(flag) => u32::from(*flag).to_string(),
-        Size::Named(name) => name.clone(),
-    };
-    let axis = |axis: &Axis| match axis {
-        Axis::Fixed(size) => text(size),
+/// Numbers of the launch, by the names of the declaration.
+fn numbers(entry: &Entry, axes: &[Axis]) -> Vec<String> {
+    let text = |axis: &Axis| match axis {
+        Axis::Fixed(size) => size.to_string(),
+        Axis::Computed(formula) => formula.to_string(),
         Axis::Launch { size, per, when } => {
             let size = entry.sizes.get(*size).cloned().unwrap_or_default();
             let blocks = match per {
                 Size::Fixed(1) => size,
-                per => format!("ceil({size} / {})", text(per)),
+                per => format!("ceil({size} / {per})"),
             };
             match when {
                 Some(rule) => format!("{blocks} if {rule} else 1"),
@@ -92,5 +114,5 @@ fn grid(entry: &Entry) -> Vec<String> {
             }
         }
     };
-    entry.grid.iter().map(axis).collect()
+    axes.iter().map(text).collect()
 }

@@ -40,6 +40,7 @@ mod lookups;
 mod machine;
 mod outputs;
 mod own_constants;
+mod own_launches;
 mod own_regions;
 mod pack;
 mod parameters;

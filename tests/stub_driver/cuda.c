@@ -253,7 +253,7 @@ int cuFuncGetAttribute(int *value, int attribute, void *function) {
     int said = (int)answer(name, SUCCESS);
     if (said) return said;
     snprintf(name, sizeof name, "function.%d", attribute);
-    *value = (int)answer(name, 0);
+    *value = (int)answer(name, attribute == 0 ? 1024 : 0);
     return SUCCESS;
 }
 
@@ -303,9 +303,14 @@ struct config { u32 x, y, z, bx, by, bz, shared; void *stream; struct attribute 
 int cuLaunchKernelEx(const struct config *config, void *function, void **pointers, void **extra) {
     char text[4096], attributes[256] = "";
     size_t used = 0;
-    for (u32 at = 0; at < config->count; at++)
+    for (u32 at = 0; at < config->count; at++) {
+        const int *value = &config->attributes[at].value;
         used += (size_t)snprintf(attributes + used, sizeof attributes - used, "%s%d=%d", at ? "," : "",
-                                 config->attributes[at].id, config->attributes[at].value);
+                                 config->attributes[at].id, *value);
+        /* A cluster's three. */
+        if (config->attributes[at].id == 4)
+            used += (size_t)snprintf(attributes + used, sizeof attributes - used, "x%dx%d", value[1], value[2]);
+    }
     parameters(function, pointers, text, sizeof text);
     record("cuLaunchKernelEx %s grid %u,%u,%u block %u,%u,%u shared %u stream %p attributes %s extra %d params %s",
            name_of(function), config->x, config->y, config->z, config->bx, config->by, config->bz, config->shared,

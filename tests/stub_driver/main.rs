@@ -7,6 +7,7 @@ mod cache;
 #[path = "../support/cubin.rs"]
 mod cubin;
 mod devices;
+mod geometry;
 mod launch;
 mod lifetimes;
 mod load;

@@ -219,7 +219,8 @@ pub(crate) fn for_arch(arch: &str) -> KernelSpec {
     spec_of(TOML, &[], arch)
 }
 
-fn spec_of(toml: &str, set: &[(&str, &str)], arch: &str) -> KernelSpec {
+/// A spec of a family of this TOML.
+pub(crate) fn spec_of(toml: &str, set: &[(&str, &str)], arch: &str) -> KernelSpec {
     let files = [("f.toml", toml), ("f.cu.tera", "")];
     let files = BTreeMap::from(files.map(|(name, text)| (name.to_owned(), text.to_owned())));
     let registry = Registry::from_files(&files).expect("a family");

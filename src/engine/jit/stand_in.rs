@@ -95,7 +95,9 @@ fn fits(requested: &KernelSpec, other: &KernelSpec, resources: &[Resources]) -> 
     other.entries().all(|entry| {
         let fixed = resources.iter().find(|r| r.entry == entry.name);
         let fixed = fixed.map_or(0, |r| r.shared_bytes);
-        let dynamic = other.size(&entry.shared_mem_bytes).unwrap_or(u32::MAX);
+        // What only a launch decides is not known to fit.
+        let dynamic = other.axis(&entry.shared_mem_bytes).ok();
+        let dynamic = dynamic.and_then(|bytes| bytes.fixed()).unwrap_or(u32::MAX);
         dynamic.saturating_add(fixed) <= room
     })
 }

@@ -4,6 +4,7 @@
 
 pub mod constant;
 pub mod dtype;
+pub mod formula;
 pub mod header_set;
 pub mod matrix;
 pub mod regions;

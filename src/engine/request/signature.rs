@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use crate::engine::request::constant::Value;
 use crate::engine::request::dtype::Dtype;
+use crate::engine::request::formula::Term;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::template::{
-    Access, Axis, Element, Entry, Optional, Parameter, ParameterKind, ParameterList, Place, Rule,
+    Access, Axis, Element, Entry, Optional, Parameter, ParameterKind, ParameterList, Place, Rule, Size,
 };
 
 /// The parameters of an entry point of one spec.
@@ -46,11 +47,13 @@ pub enum Resolved {
     },
 }
 
-/// Blocks along one axis of a spec's grid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GridAxis {
+/// A number of a spec's launch: blocks along an axis of its grid, threads along one of a
+/// block, bytes of shared memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Extent {
     /// So many.
-    Blocks(u32),
+    Fixed(u32),
     /// A launch size, by its place, divided by so many and rounded up.
     Launch {
         /// Place of the launch size in the list of sizes.
@@ -58,17 +61,34 @@ pub enum GridAxis {
         /// How many of it a block takes; at least 1.
         per: u32,
     },
+    /// An expression over launch sizes.
+    Computed(Computed),
 }
 
-impl GridAxis {
-    /// Blocks for these launch sizes; 0 where the size is not there.
+/// An expression with the constants of a spec in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Computed(Term);
+
+impl Extent {
+    /// The number for these launch sizes; `None` where a size is not there, and where an
+    /// expression does not come out as a whole number from 0. Allocates nothing.
     #[must_use]
     #[inline]
-    pub fn blocks(self, sizes: &[u32]) -> u32 {
+    pub fn at(&self, sizes: &[u32]) -> Option<u32> {
         match self {
-            Self::Blocks(blocks) => blocks,
-            Self::Launch { size, per: 1 } => sizes.get(size).copied().unwrap_or(0),
-            Self::Launch { size, per } => sizes.get(size).copied().unwrap_or(0).div_ceil(per),
+            Self::Fixed(number) => Some(*number),
+            Self::Launch { size, per: 1 } => sizes.get(*size).copied(),
+            Self::Launch { size, per } => Some(sizes.get(*size)?.div_ceil(*per)),
+            Self::Computed(Computed(term)) => term.at(sizes)?.try_into().ok(),
+        }
+    }
+
+    /// The number, where no launch changes it.
+    #[must_use]
+    pub fn fixed(&self) -> Option<u32> {
+        match self {
+            Self::Fixed(number) => Some(*number),
+            _ => None,
         }
     }
 }
@@ -85,23 +105,32 @@ impl KernelSpec {
         })
     }
 
-    /// An axis of this spec's grid; the text says what is wrong with it.
-    pub fn axis(&self, axis: &Axis) -> Result<GridAxis, String> {
-        let number = |size| {
+    /// A number of this spec's launch; the text says what is wrong with it.
+    pub fn axis(&self, axis: &Axis) -> Result<Extent, String> {
+        let number = |size: &Size| {
             self.size(size)
-                .ok_or_else(|| format!("grid: {size:?} is not a number"))
+                .ok_or_else(|| format!("{size} does not come out as a whole number from 0"))
         };
         match axis {
-            Axis::Fixed(size) => Ok(GridAxis::Blocks(number(size)?)),
+            Axis::Fixed(size) => Ok(Extent::Fixed(number(size)?)),
+            Axis::Computed(formula) => {
+                let term = self.term(formula).map_err(|e| format!("`{formula}`: {e}"))?;
+                Ok(Extent::Computed(Computed(term)))
+            }
             Axis::Launch { size, per, when } => {
                 if let Some(rule) = when
                     && !self.holds(rule)?
                 {
-                    return Ok(GridAxis::Blocks(1));
+                    return Ok(Extent::Fixed(1));
                 }
                 match number(per)? {
-                    0 => Err("grid: a block takes none of a launch size".into()),
-                    per => Ok(GridAxis::Launch { size: *size, per }),
+                    0 => Err(format!(
+                        "{per} is 0, and a block takes at least 1 of a launch size"
+                    )),
+                    number => Ok(Extent::Launch {
+                        size: *size,
+                        per: number,
+                    }),
                 }
             }
         }

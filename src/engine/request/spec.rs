@@ -12,9 +12,10 @@ use sha2::{Digest, Sha256};
 
 use crate::engine::config::{Config, Setting, Source};
 use crate::engine::request::constant::{Value, split_values};
+use crate::engine::request::formula::{Formula, Named, Term};
 use crate::engine::request::regions::{Table, TableError};
 use crate::engine::request::target::Arch;
-use crate::engine::request::template::{Constant, Entry, Family, NamedFamily, Preset, Size};
+use crate::engine::request::template::{Constant, Entry, Family, NamedFamily, Preset, Size, fits};
 use crate::engine::suggest::did_you_mean;
 
 pub use error::SpecError;
@@ -187,14 +188,16 @@ impl KernelSpec {
             });
         }
         let entries = family.entries_for(&constants, &derived).map_err(in_family)?;
-        Ok(Self {
+        let spec = Self {
             entries,
             id: identity(family, &constants, arch),
             family: Arc::clone(family),
             constants,
             derived,
             arch,
-        })
+        };
+        spec.check_launches().map_err(in_family)?;
+        Ok(spec)
     }
 
     /// Its family.
@@ -267,11 +270,63 @@ impl KernelSpec {
         self.family.region_table(&self.constants)
     }
 
-    /// The most dynamic shared memory that a block of one of its entry points takes, bytes.
+    /// The most dynamic shared memory that a block of one of its entry points takes, bytes;
+    /// those apart whose launches say how much.
     #[must_use]
     pub fn shared_mem_bytes(&self) -> u32 {
-        let sizes = (self.entries()).filter_map(|entry| self.size(&entry.shared_mem_bytes));
+        let fixed = |axis| self.axis(axis).ok()?.fixed();
+        let sizes = (self.entries()).filter_map(|entry| fixed(&entry.shared_mem_bytes));
         sizes.max().unwrap_or(0)
+    }
+
+    /// Refuses launches that no GPU takes, and those that do not come out.
+    fn check_launches(&self) -> Result<(), String> {
+        for entry in self.entries() {
+            let at = |what: &str, e: String| format!("entry `{}`: {what}: {e}", entry.name);
+            let [x, y, z] = &entry.block;
+            let axis = |axis| self.axis(axis).map_err(|e| at("block", e));
+            let block = [axis(x)?, axis(y)?, axis(z)?].map(|extent| extent.fixed().unwrap_or(1));
+            fits(block).map_err(|e| format!("entry `{}`: {e}", entry.name))?;
+            for axis in &entry.grid {
+                self.axis(axis).map_err(|e| at("grid", e))?;
+            }
+            self.axis(&entry.shared_mem_bytes)
+                .map_err(|e| at("shared_mem_bytes", e))?;
+            if let Some(cluster) = &entry.cluster {
+                let blocks = cluster.each_ref().map(|size| self.size(size).unwrap_or(0));
+                let [x, y, z] = blocks;
+                if !(1..=16).contains(&blocks.iter().fold(1_u32, |all, n| all.saturating_mul(*n))) {
+                    let reason = format!("{x} x {y} x {z} blocks: a GPU takes 1 to 16");
+                    return Err(at("cluster", reason));
+                }
+            }
+            if let Some(percent) = &entry.carveout
+                && self.size(percent).is_none_or(|percent| percent > 100)
+            {
+                return Err(at("carveout", format!("{percent} is not a number from 0 to 100")));
+            }
+            self.priority(entry).map_err(|e| at("priority", e))?;
+        }
+        Ok(())
+    }
+
+    /// The priority that an entry point's launches have; `None` for that of their stream.
+    pub fn priority(&self, entry: &Entry) -> Result<Option<i32>, String> {
+        let Some(formula) = &entry.priority else {
+            return Ok(None);
+        };
+        let number = self.term(formula)?.at(&[]).and_then(|n| i32::try_from(n).ok());
+        number
+            .map(Some)
+            .ok_or_else(|| format!("`{formula}` is not a number of 32 bits"))
+    }
+
+    /// A formula with this spec's constants in it.
+    pub(crate) fn term(&self, formula: &Formula) -> Result<Term, String> {
+        formula.term.with(&|name| match self.derived.get(name) {
+            Some(number) => Some(Named::Derived(*number)),
+            None => self.constants.get(name).map(Named::Constant),
+        })
     }
 
     /// A size of the launch geometry; `None` where it names something that is not a number.
@@ -281,6 +336,7 @@ impl KernelSpec {
             Size::Fixed(number) => Some(*number),
             Size::Flag(flag) => Some(u32::from(*flag)),
             Size::Named(name) => self.number(name),
+            Size::Computed(formula) => self.term(formula).ok()?.at(&[])?.try_into().ok(),
         }
     }
 }

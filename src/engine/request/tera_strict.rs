@@ -14,7 +14,7 @@ use tera::ast::{Expr, ExprVal, Node};
 use tera::{Context, Tera};
 
 /// Functions that an expression may call.
-const FUNCTIONS: [&str; 4] = ["ceil_div", "max", "pick", "round_up"];
+const FUNCTIONS: [&str; 5] = ["ceil_div", "max", "min", "pick", "round_up"];
 /// Filters that it may use: of numbers.
 const FILTERS: [&str; 3] = ["abs", "int", "round"];
 /// Tests that it may make.
@@ -31,6 +31,13 @@ const TESTS: [&str; 6] = [
 pub(crate) fn names_of(nodes: &[Node]) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     walk_nodes(nodes, &mut names);
+    names
+}
+
+/// The names that an expression reads.
+pub(crate) fn names_in(expr: &Expr) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    walk(expr, &mut names);
     names
 }
 
@@ -195,6 +202,24 @@ pub(crate) fn condition(text: &str) -> Result<Vec<Node>, String> {
     Ok(parsed.ast.clone())
 }
 
+/// The expression that a text is, and nothing else.
+pub(crate) fn expression(text: &str) -> Result<Expr, String> {
+    if text.contains("{%") {
+        return Err("is more than one expression: it has `{%`".into());
+    }
+    let mut tera = Tera::default();
+    tera.add_raw_template("expression", &Body::Value(text).template()?)
+        .map_err(|e| innermost(&e))?;
+    let parsed = tera.get_template("expression").map_err(|e| innermost(&e))?;
+    match parsed.ast.as_slice() {
+        [Node::VariableBlock(_, expr)] => {
+            strict(expr)?;
+            Ok(expr.clone())
+        }
+        _ => Err("is not an expression".into()),
+    }
+}
+
 /// What a family's files say in Tera.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Body<'a> {
@@ -257,6 +282,7 @@ impl Expressions {
         tera.register_function("ceil_div", ceil_div);
         tera.register_function("round_up", round_up);
         tera.register_function("max", max);
+        tera.register_function("min", min);
         tera.register_function("pick", pick);
         Self(tera)
     }
@@ -329,6 +355,15 @@ fn max(args: &HashMap<String, tera::Value>) -> tera::Result<tera::Value> {
         .ok_or_else(|| tera::Error::msg("max(a=.., b=.., ..) takes whole numbers, at least one"))
 }
 
+/// `min(a=.., b=.., ..)`: the least of its arguments, whatever they are called.
+fn min(args: &HashMap<String, tera::Value>) -> tera::Result<tera::Value> {
+    let numbers: Option<Vec<u64>> = args.values().map(tera::Value::as_u64).collect();
+    let least = numbers.and_then(|numbers| numbers.into_iter().min());
+    least
+        .map(Into::into)
+        .ok_or_else(|| tera::Error::msg("min(a=.., b=.., ..) takes whole numbers, at least one"))
+}
+
 /// `pick(cond=.., a=.., b=..)`: `a` where the condition holds, else `b`.
 fn pick(args: &HashMap<String, tera::Value>) -> tera::Result<tera::Value> {
     match (args.get("cond"), args.get("a"), args.get("b")) {
@@ -372,7 +407,7 @@ mod tests {
         for (text, words) in [
             (
                 "get_env(name='HOME')",
-                "has no function `get_env`: there are ceil_div, max, pick, round_up",
+                "has no function `get_env`: there are ceil_div, max, min, pick, round_up",
             ),
             ("range(end=4294967295)", "has no function `range`"),
             ("now()", "has no function `now`"),

@@ -14,7 +14,7 @@ use crate::engine::run::arguments::{Argument, Arguments};
 use crate::engine::run::bind_error::{BindError, Mismatch};
 use crate::engine::run::device::{Context, DeviceError};
 use crate::engine::run::driver_error::DriverError;
-use crate::engine::run::launch::{LaunchError, Order, launch_grid};
+use crate::engine::run::launch::{How, LaunchError, Order, launch_as};
 use crate::engine::run::load::LoadedKernel;
 use crate::engine::run::packet::{Packet, Passed};
 use crate::engine::run::tensor::Tensor;
@@ -26,7 +26,7 @@ use crate::engine::suggest::did_you_mean;
 pub struct Bind {
     kernel: Arc<LoadedKernel>,
     entry: Option<String>,
-    order: Order,
+    how: How,
     arguments: Arguments,
 }
 
@@ -35,7 +35,7 @@ pub struct Bind {
 pub struct BoundKernel {
     kernel: Arc<LoadedKernel>,
     entries: Range<usize>,
-    order: Order,
+    how: How,
     packet: Packet,
 }
 
@@ -54,7 +54,7 @@ impl LoadedKernel {
         Bind {
             kernel: Arc::clone(self),
             entry: None,
-            order: Order::Serial,
+            how: How::default(),
             arguments: Arguments::new(),
         }
     }
@@ -87,8 +87,16 @@ impl Bind {
     }
 
     /// How each launch relates to the one before it on its stream.
-    pub fn order(self, order: Order) -> Self {
-        Self { order, ..self }
+    pub fn order(mut self, order: Order) -> Self {
+        self.how.order = order;
+        self
+    }
+
+    /// Priority of each launch, in the place of the entry point's and of the stream's: less is
+    /// sooner, within what the context has.
+    pub fn priority(mut self, priority: i32) -> Self {
+        self.how.priority = Some(priority);
+        self
     }
 
     /// Checks everything: names, types, shapes or lengths, alignment, and that the
@@ -109,7 +117,7 @@ impl Bind {
         Ok(BoundKernel {
             kernel: self.kernel,
             entries,
-            order: self.order,
+            how: self.how,
             packet,
         })
     }
@@ -260,9 +268,10 @@ impl BoundKernel {
         let mut passed = self.packet.passed(sizes);
         passed.pointers(|pointers| {
             entries.iter().try_for_each(|entry| {
+                let geometry = entry.geometry(sizes)?;
                 // SAFETY: the packet is of the entry point's parameters, which `finish`
                 // checked; the rest is the caller's promise.
-                unsafe { launch_grid(entry, entry.grid(sizes), self.order, stream, pointers) }
+                unsafe { launch_as(entry, &geometry, self.how, stream, pointers) }
             })
         })
     }

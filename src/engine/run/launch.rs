@@ -7,6 +7,7 @@ use std::ffi::{c_uint, c_void};
 
 use cudarc::driver::{result, sys};
 
+use crate::engine::request::template::fits;
 use crate::engine::run::device::DeviceError;
 use crate::engine::run::driver_error::DriverError;
 use crate::engine::run::load::EntryPoint;
@@ -27,13 +28,44 @@ pub enum LaunchError {
         /// Resident blocks of the whole GPU.
         capacity: u32,
     },
-    /// A grid without blocks.
+    /// A grid without blocks; 0 also stands for what does not come out as a whole number.
     #[error("`{entry}`: a grid of {grid:?} blocks launches nothing")]
     EmptyGrid {
         /// The entry point.
         entry: String,
         /// Blocks in x, y, z.
         grid: [u32; 3],
+    },
+    /// A block without threads or with too many; 0 also stands for what does not come out as a
+    /// whole number.
+    #[error("`{entry}`: a block of {block:?} threads: the kernel takes 1 to {most}, at most 64 in z")]
+    Block {
+        /// The entry point.
+        entry: String,
+        /// Threads in x, y, z.
+        block: [u32; 3],
+        /// The most threads of a block, by the kernel's registers and `__launch_bounds__`.
+        most: u32,
+    },
+    /// More dynamic shared memory than a block can have.
+    #[error("`{entry}`: {} of dynamic shared memory a block, and the kernel can have 0 to {most}", bytes(*asked))]
+    SharedMemory {
+        /// The entry point.
+        entry: String,
+        /// Bytes; `None` where that does not come out as a whole number.
+        asked: Option<u32>,
+        /// The most, bytes.
+        most: u32,
+    },
+    /// A grid that is not made of whole clusters.
+    #[error("`{entry}`: a grid of {grid:?} blocks is not made of clusters of {cluster:?}")]
+    Cluster {
+        /// The entry point.
+        entry: String,
+        /// Blocks in x, y, z.
+        grid: [u32; 3],
+        /// Blocks of a cluster in x, y, z.
+        cluster: [u32; 3],
     },
     /// A launch size of 0, or over what was bound.
     #[error("`{entry}`: {size} = {asked}: it was bound for 1 to {most}")]
@@ -73,6 +105,13 @@ pub enum LaunchError {
     },
 }
 
+fn bytes(asked: Option<u32>) -> String {
+    asked.map_or_else(
+        || "no whole number of bytes".into(),
+        |bytes| format!("{bytes} bytes"),
+    )
+}
+
 impl LaunchError {
     /// What to do about it, where there is something.
     #[must_use]
@@ -96,8 +135,63 @@ pub enum Order {
     Programmatic,
 }
 
+/// How a launch is made, its geometry apart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct How {
+    /// What it waits for; an entry point may be declared to be in programmatic order always.
+    pub order: Order,
+    /// Its priority; `None` for the entry point's, else the stream's.
+    pub priority: Option<i32>,
+}
+
+/// The size of a launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Geometry {
+    /// Blocks in x, y, z.
+    pub grid: [u32; 3],
+    /// Threads of a block in x, y, z.
+    pub block: [u32; 3],
+    /// Dynamic shared memory, bytes a block.
+    pub shared_mem_bytes: u32,
+}
+
+impl EntryPoint {
+    /// The size of its launch for these launch sizes, in declared order. Allocates nothing
+    /// unless it fails.
+    #[inline]
+    pub fn geometry(&self, sizes: &[u32]) -> Result<Geometry, LaunchError> {
+        let geometry = Geometry {
+            grid: self.grid(sizes),
+            block: self.block(sizes),
+            shared_mem_bytes: self.shared_mem(sizes).unwrap_or(u32::MAX),
+        };
+        self.check(&geometry).map(|()| geometry)
+    }
+
+    /// Whether this may be launched, as far as that is known without the driver.
+    #[inline]
+    fn check(&self, geometry: &Geometry) -> Result<(), LaunchError> {
+        let whole = |cluster: [u32; 3]| {
+            let mut axes = geometry.grid.iter().zip(cluster);
+            axes.all(|(blocks, cluster)| blocks % cluster.max(1) == 0)
+        };
+        // What no launch changes was checked when it was loaded.
+        let good = geometry.grid.iter().all(|blocks| *blocks > 0)
+            && geometry.shared_mem_bytes <= self.max_shared_mem
+            && (self.block_threads > 0 || self.takes(geometry.block))
+            && self.cluster.is_none_or(whole);
+        if good { Ok(()) } else { Err(unfit(self, geometry)) }
+    }
+
+    fn takes(&self, block: [u32; 3]) -> bool {
+        let threads = block.iter().map(|n| u64::from(*n)).fold(1, u64::saturating_mul);
+        (1..=u64::from(self.max_threads)).contains(&threads) && fits(block).is_ok()
+    }
+}
+
 /// Launches an entry point with parameters as the driver takes them: a pointer to
-/// each. The checked way is to bind a kernel.
+/// each. The checked way is to bind a kernel. Block and shared memory are those that were
+/// loaded: an entry point whose launches decide them is launched by its [`Geometry`].
 ///
 /// # Safety
 ///
@@ -112,26 +206,55 @@ pub unsafe fn launch_grid(
     stream: sys::CUstream,
     pointers: &mut [*mut c_void],
 ) -> Result<(), LaunchError> {
-    let blocks = grid
-        .iter()
-        .fold(1_u64, |all, n| all.saturating_mul(u64::from(*n)));
-    if blocks == 0 {
-        return Err(empty_grid(entry, grid));
+    let geometry = Geometry {
+        grid,
+        block: entry.block(&[]),
+        shared_mem_bytes: entry.shared_mem(&[]).unwrap_or(u32::MAX),
+    };
+    let how = How {
+        order,
+        priority: None,
+    };
+    // SAFETY: the caller's promise.
+    unsafe { launch_as(entry, &geometry, how, stream, pointers) }
+}
+
+/// Launches an entry point in a size and a way, with parameters as the driver takes them.
+///
+/// # Safety
+///
+/// As for [`launch_grid`]; the kernel is right for this size.
+pub unsafe fn launch_as(
+    entry: &EntryPoint,
+    geometry: &Geometry,
+    how: How,
+    stream: sys::CUstream,
+    pointers: &mut [*mut c_void],
+) -> Result<(), LaunchError> {
+    entry.check(geometry)?;
+    let Geometry {
+        grid: [x, y, z],
+        block: [block_x, block_y, block_z],
+        shared_mem_bytes,
+    } = *geometry;
+    if entry.cooperative {
+        let blocks = (geometry.grid.iter()).fold(1_u64, |all, n| all.saturating_mul(u64::from(*n)));
+        let capacity =
+            (entry.capacity_of(geometry.block, shared_mem_bytes)).map_err(|e| driver_error(entry, e))?;
+        if blocks > u64::from(capacity) {
+            return Err(over_capacity(entry, blocks, capacity));
+        }
     }
-    if entry.cooperative && blocks > u64::from(entry.capacity) {
-        return Err(over_capacity(entry, blocks));
-    }
-    let [x, y, z] = grid;
-    let result = if entry.cooperative || order == Order::Programmatic {
-        let (mut attributes, count) = attributes(entry.cooperative, order);
+    let (mut attributes, count) = attributes(entry, how);
+    let result = if count > 0 {
         let config = sys::CUlaunchConfig {
             gridDimX: x,
             gridDimY: y,
             gridDimZ: z,
-            blockDimX: entry.block_threads,
-            blockDimY: 1,
-            blockDimZ: 1,
-            sharedMemBytes: entry.shared_mem_bytes,
+            blockDimX: block_x,
+            blockDimY: block_y,
+            blockDimZ: block_z,
+            sharedMemBytes: shared_mem_bytes,
             hStream: stream,
             attrs: attributes.as_mut_ptr(),
             numAttrs: count,
@@ -154,10 +277,10 @@ pub unsafe fn launch_grid(
                 x,
                 y,
                 z,
-                entry.block_threads,
-                1,
-                1,
-                entry.shared_mem_bytes,
+                block_x,
+                block_y,
+                block_z,
+                shared_mem_bytes,
                 stream,
                 pointers.as_mut_ptr(),
                 std::ptr::null_mut(),
@@ -167,38 +290,72 @@ pub unsafe fn launch_grid(
     result.result().map_err(|reason| driver_error(entry, reason))
 }
 
-fn attributes(cooperative: bool, order: Order) -> ([sys::CUlaunchAttribute; 2], c_uint) {
+/// The most attributes of a launch.
+const ATTRIBUTES: usize = 4;
+
+#[inline]
+fn attributes(entry: &EntryPoint, how: How) -> ([sys::CUlaunchAttribute; ATTRIBUTES], c_uint) {
     use sys::CUlaunchAttributeID_enum as Id;
     // SAFETY: the attribute is plain data, for which zeros are a value.
-    let mut list: [sys::CUlaunchAttribute; 2] = unsafe { std::mem::zeroed() };
+    let mut list: [sys::CUlaunchAttribute; ATTRIBUTES] = unsafe { std::mem::zeroed() };
     let mut count = 0;
-    if cooperative {
+    if entry.cooperative {
         list[count].id = Id::CU_LAUNCH_ATTRIBUTE_COOPERATIVE;
         list[count].value.cooperative = 1;
         count += 1;
     }
-    if order == Order::Programmatic {
+    if entry.programmatic || how.order == Order::Programmatic {
         list[count].id = Id::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
         list[count].value.programmaticStreamSerializationAllowed = 1;
+        count += 1;
+    }
+    if let Some([x, y, z]) = entry.cluster {
+        list[count].id = Id::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+        list[count].value.clusterDim = sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x, y, z };
+        count += 1;
+    }
+    if let Some(priority) = how.priority.or(entry.priority) {
+        list[count].id = Id::CU_LAUNCH_ATTRIBUTE_PRIORITY;
+        list[count].value.priority = priority;
         count += 1;
     }
     (list, c_uint::try_from(count).unwrap_or(0))
 }
 
+/// What is wrong with the size of a launch.
 #[cold]
-fn over_capacity(entry: &EntryPoint, blocks: u64) -> LaunchError {
-    LaunchError::OverCapacity {
-        entry: entry.name().to_owned(),
-        blocks,
-        capacity: entry.capacity,
+fn unfit(entry: &EntryPoint, geometry: &Geometry) -> LaunchError {
+    let (name, Geometry { grid, block, .. }) = (entry.name().to_owned(), *geometry);
+    if grid.contains(&0) {
+        return LaunchError::EmptyGrid { entry: name, grid };
+    }
+    if entry.block_threads == 0 && !entry.takes(block) {
+        return LaunchError::Block {
+            entry: name,
+            block,
+            most: entry.max_threads,
+        };
+    }
+    match entry.cluster {
+        Some(cluster) if geometry.shared_mem_bytes <= entry.max_shared_mem => LaunchError::Cluster {
+            entry: name,
+            grid,
+            cluster,
+        },
+        _ => LaunchError::SharedMemory {
+            entry: name,
+            asked: (geometry.shared_mem_bytes != u32::MAX).then_some(geometry.shared_mem_bytes),
+            most: entry.max_shared_mem,
+        },
     }
 }
 
 #[cold]
-fn empty_grid(entry: &EntryPoint, grid: [u32; 3]) -> LaunchError {
-    LaunchError::EmptyGrid {
+fn over_capacity(entry: &EntryPoint, blocks: u64, capacity: u32) -> LaunchError {
+    LaunchError::OverCapacity {
         entry: entry.name().to_owned(),
-        grid,
+        blocks,
+        capacity,
     }
 }
 
@@ -207,17 +364,5 @@ fn driver_error(entry: &EntryPoint, reason: result::DriverError) -> LaunchError 
     LaunchError::Driver {
         entry: entry.name().to_owned(),
         reason: DriverError::of(reason),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_launch_carries_just_the_attributes_it_needs() {
-        assert_eq!(attributes(true, Order::Serial).1, 1);
-        assert_eq!(attributes(true, Order::Programmatic).1, 2);
-        assert_eq!(attributes(false, Order::Programmatic).1, 1);
     }
 }

@@ -15,12 +15,15 @@ use cudarc::driver::{result, sys};
 use crate::engine::build::artifact::Artifact;
 use crate::engine::build::image::{self, ImageError};
 use crate::engine::build::parameter_info::{self, ParameterError};
-use crate::engine::request::signature::GridAxis;
+use crate::engine::request::signature::Extent;
 use crate::engine::request::spec::KernelSpec;
-use crate::engine::request::template::Entry;
+use crate::engine::request::template::{Axis, Entry};
 use crate::engine::run::capture::{self, Relaxed};
 use crate::engine::run::device::{Context, DeviceError};
 use crate::engine::run::driver_error::DriverError;
+use crate::engine::run::entry_point::occupancy;
+
+pub use crate::engine::run::entry_point::EntryPoint;
 
 /// Why a kernel could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +75,36 @@ pub enum LoadError {
         most: u32,
         /// The GPU's name.
         device: String,
+    },
+    /// A block of this entry point has more threads than the kernel can have.
+    #[error("{family}: `{entry}` has blocks of {threads} threads, and the kernel takes at most {most}")]
+    Block {
+        /// The family.
+        family: String,
+        /// The entry point.
+        entry: String,
+        /// Threads a block.
+        threads: u32,
+        /// The most, by its registers and `__launch_bounds__`.
+        most: u32,
+    },
+    /// A way of launching that the GPU does not have.
+    #[error(
+        "{family}: `{entry}` is launched {how}, which takes compute capability 9.0: {device} has {major}.{minor}"
+    )]
+    TooOld {
+        /// The family.
+        family: String,
+        /// The entry point.
+        entry: String,
+        /// `in clusters`, `in programmatic order`.
+        how: &'static str,
+        /// The GPU's name.
+        device: String,
+        /// Compute capability, before the point.
+        major: u16,
+        /// Compute capability, after the point.
+        minor: u16,
     },
     /// The cubin's kernels take something else than the family declares.
     #[error(transparent)]
@@ -138,63 +171,8 @@ impl LoadError {
     }
 }
 
-/// An entry point in a context, with its launch geometry.
-#[derive(Debug)]
-pub struct EntryPoint {
-    name: String,
-    function: sys::CUfunction,
-    /// Whether the handle was launched or given out.
-    used: AtomicBool,
-    grid: [GridAxis; 3],
-    /// Threads a block.
-    pub block_threads: u32,
-    /// Dynamic shared memory, bytes a block.
-    pub shared_mem_bytes: u32,
-    /// Whether it must be launched cooperatively.
-    pub cooperative: bool,
-    /// Registers a thread, as the driver has it.
-    pub registers: u32,
-    /// Local memory a thread, bytes.
-    pub local_bytes: u32,
-    /// Blocks that are resident on one multiprocessor at once, by the driver's own count.
-    pub blocks_per_sm: u32,
-    /// Blocks that are resident on the whole GPU at once.
-    pub capacity: u32,
-}
-
-// SAFETY: a function handle may be used from any thread in which its context is
-// current, as launching demands anyway.
-unsafe impl Send for EntryPoint {}
-// SAFETY: nothing in it changes after loading.
-unsafe impl Sync for EntryPoint {}
-
-impl EntryPoint {
-    /// Its `extern "C"` name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The driver's handle; good as long as the [`LoadedKernel`] lives, and then as its
-    /// module is, which having asked for it keeps.
-    #[must_use]
-    #[inline]
-    pub fn function(&self) -> sys::CUfunction {
-        // Read first: a launch after the first writes nothing that threads share.
-        if !self.used.load(Ordering::Relaxed) {
-            self.used.store(true, Ordering::Relaxed);
-        }
-        self.function
-    }
-
-    /// Blocks in x, y, z for these launch sizes, in declared order.
-    #[must_use]
-    #[inline]
-    pub fn grid(&self, sizes: &[u32]) -> [u32; 3] {
-        let [x, y, z] = &self.grid;
-        [x.blocks(sizes), y.blocks(sizes), z.blocks(sizes)]
-    }
-}
+/// The most blocks of a cluster that every GPU with clusters takes.
+const PORTABLE_CLUSTER: u32 = 8;
 
 /// A module in a context.
 ///
@@ -300,6 +278,25 @@ impl LoadedKernel {
         &self.context
     }
 
+    /// Whether the GPU has the ways in which an entry point is launched.
+    fn can_launch(&self, entry: &Entry, clusters: bool, programmatic: bool) -> Result<(), LoadError> {
+        let device = self.context.device();
+        let how = match (clusters, programmatic) {
+            _ if device.major >= 9 => return Ok(()),
+            (true, _) => "in clusters",
+            (_, true) => "in programmatic order",
+            _ => return Ok(()),
+        };
+        Err(LoadError::TooOld {
+            family: self.spec.family().name.clone(),
+            entry: entry.name.clone(),
+            how,
+            device: device.name.clone(),
+            major: device.major,
+            minor: device.minor,
+        })
+    }
+
     fn entry_point(&self, spec: &KernelSpec, entry: &Entry) -> Result<EntryPoint, LoadError> {
         let missing = || LoadError::NoEntry {
             family: spec.family().name.clone(),
@@ -323,52 +320,81 @@ impl LoadedKernel {
                 .map(i32::unsigned_abs)
                 .map_err(refused)
         };
-        let size = |size| spec.size(size).unwrap_or(0);
-        let (block_threads, shared_mem_bytes) = (size(&entry.block), size(&entry.shared_mem_bytes));
-        let device = self.context.device();
-        let fixed = attribute(Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?;
-        let most = device.shared_mem_per_block.saturating_sub(fixed);
-        if shared_mem_bytes > most {
-            return Err(LoadError::SharedMemory {
-                family: spec.family().name.clone(),
-                entry: entry.name.clone(),
-                asked: shared_mem_bytes,
-                most,
-                device: device.name.clone(),
-            });
-        }
-        let dynamic = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        let asked = c_int::try_from(shared_mem_bytes).unwrap_or(c_int::MAX);
-        // SAFETY: as above; the value was checked against the device's limit.
-        unsafe { result::function::set_function_attribute(function, dynamic, asked) }.map_err(refused)?;
-        let threads = c_int::try_from(block_threads).unwrap_or(c_int::MAX);
-        let mut blocks = 0;
-        // SAFETY: `blocks` outlives the call.
-        let counted = unsafe {
-            sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(
-                &raw mut blocks,
-                function,
-                threads,
-                usize::try_from(shared_mem_bytes).unwrap_or(usize::MAX),
-            )
-        };
-        counted.result().map_err(refused)?;
-        let blocks_per_sm = blocks.unsigned_abs();
-        let axis = |at: usize| {
-            spec.axis(&entry.grid[at]).map_err(|reason| LoadError::Grid {
+        let axis = |axis: &Axis| {
+            spec.axis(axis).map_err(|reason| LoadError::Grid {
                 family: spec.family().name.clone(),
                 entry: entry.name.clone(),
                 reason,
             })
         };
+        let all = |[x, y, z]: &[Axis; 3]| Ok::<_, LoadError>([axis(x)?, axis(y)?, axis(z)?]);
+        let (grid, block) = (all(&entry.grid)?, all(&entry.block)?);
+        let shared_mem = axis(&entry.shared_mem_bytes)?;
+        let size = |size| spec.size(size).unwrap_or(0);
+        let device = self.context.device();
+        let (cluster, programmatic) = (entry.cluster.as_ref(), size(&entry.programmatic) != 0);
+        self.can_launch(entry, cluster.is_some(), programmatic)?;
+        let fixed = attribute(Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?;
+        let most = device.shared_mem_per_block.saturating_sub(fixed);
+        // What a launch decides may be all that there is.
+        let asked = shared_mem.fixed().unwrap_or(most);
+        if asked > most {
+            return Err(LoadError::SharedMemory {
+                family: spec.family().name.clone(),
+                entry: entry.name.clone(),
+                asked,
+                most,
+                device: device.name.clone(),
+            });
+        }
+        let max_threads = attribute(Attribute::CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK)?;
+        let threads: Option<u32> = block.iter().map(Extent::fixed).product();
+        if let Some(threads) = threads.filter(|threads| *threads > max_threads) {
+            return Err(LoadError::Block {
+                family: spec.family().name.clone(),
+                entry: entry.name.clone(),
+                threads,
+                most: max_threads,
+            });
+        }
+        let set = |which, value: u32| {
+            let value = c_int::try_from(value).unwrap_or(c_int::MAX);
+            // SAFETY: the function belongs to the loaded module; the driver checks the value.
+            unsafe { result::function::set_function_attribute(function, which, value) }.map_err(refused)
+        };
+        set(Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, asked)?;
+        if let Some(percent) = &entry.carveout {
+            set(
+                Attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT,
+                size(percent),
+            )?;
+        }
+        let cluster = cluster.map(|sizes| sizes.each_ref().map(size));
+        if cluster.is_some_and(|blocks| blocks.iter().product::<u32>() > PORTABLE_CLUSTER) {
+            set(Attribute::CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1)?;
+        }
+        let (block_threads, shared_mem_bytes) = (threads.unwrap_or(0), shared_mem.fixed().unwrap_or(0));
+        let blocks_per_sm = if threads.is_some() && shared_mem.fixed().is_some() {
+            occupancy(function, block_threads, shared_mem_bytes).map_err(refused)?
+        } else {
+            0
+        };
         Ok(EntryPoint {
             name: entry.name.clone(),
             function,
             used: AtomicBool::new(false),
-            grid: [axis(0)?, axis(1)?, axis(2)?],
+            grid,
+            block,
+            shared_mem,
             block_threads,
             shared_mem_bytes,
             cooperative: size(&entry.cooperative) != 0,
+            programmatic,
+            cluster,
+            priority: spec.priority(entry).ok().flatten(),
+            max_threads,
+            max_shared_mem: most,
+            sm_count: device.sm_count,
             registers: attribute(Attribute::CU_FUNC_ATTRIBUTE_NUM_REGS)?,
             local_bytes: attribute(Attribute::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES)?,
             blocks_per_sm,

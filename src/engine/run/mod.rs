@@ -9,6 +9,7 @@ pub mod bind_error;
 mod capture;
 pub mod device;
 pub mod driver_error;
+pub mod entry_point;
 pub mod launch;
 pub mod load;
 pub mod occupancy;

@@ -204,7 +204,12 @@ fn a_grid_follows_the_launch_sizes() {
     let blocks = |set: &[(&str, &str)], sizes: &[u32]| {
         let spec = spec_of(TOML, set);
         let grid = &spec.family().entries[0].grid;
-        [0, 1, 2].map(|at| spec.axis(&grid[at]).expect("an axis").blocks(sizes))
+        [0, 1, 2].map(|at| {
+            spec.axis(&grid[at])
+                .expect("an axis")
+                .at(sizes)
+                .expect("a number")
+        })
     };
     assert_eq!(blocks(&[], &[17, 3]), [3, 3, 1]);
     assert_eq!(blocks(&[("width", "16"), ("gated", "true")], &[17, 3]), [2, 3, 3]);
@@ -219,7 +224,7 @@ fn a_launchs_values_are_put_together_without_allocating() {
         for rows in 1..=10 {
             let sizes = [rows, 1];
             assert_eq!(packet.beyond(&sizes), None);
-            let blocks = grid.map(|axis| axis.blocks(&sizes));
+            let blocks = grid.each_ref().map(|axis| axis.at(&sizes).expect("a number"));
             packet.passed(&sizes).pointers(|pointers| {
                 std::hint::black_box((pointers, blocks));
             });

@@ -144,8 +144,8 @@ fn a_wrong_declaration_is_one_line_that_names_the_parameter() {
         ),
         (
             "block = 32",
-            "block = \"num_rows\"",
-            "entry `run` uses `num_rows`, which nobody declares",
+            "block = \"num_row\"",
+            "entry `run` uses `num_row`, which nobody declares (did you mean `num_rows`?)",
         ),
         (
             "[[entries]]",

@@ -50,7 +50,7 @@ pub(super) struct ConstantFile {
 
 /// The types of a list's items: of each, or of one after the other.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a type, or an array of types")]
 enum OfFile {
     Each(Type),
     Tuple(Vec<Type>),

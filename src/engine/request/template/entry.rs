@@ -1,16 +1,17 @@
 //! An entry point: its name, launch geometry, launch sizes and parameters.
 //!
 //! Invariant: every name that the geometry uses is declared, and a launch size
-//! stands where only the launch knows it: in the grid.
+//! stands where only the launch knows it: in the grid, the block, and the shared memory.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::parameter_file::{ParameterFile, Scope, add_rule, check, check_sizes};
+use super::parameter_file::{ParameterFile, Scope, add_rule, check, check_sizes, is_identifier};
 use super::parameters::{ParameterList, Rule};
-use crate::engine::request::tera_strict::Expressions;
+use crate::engine::request::formula::{Formula, Term};
+use crate::engine::request::tera_strict::{Expressions, expression, names_in, shown};
 use crate::engine::suggest::did_you_mean;
 
 /// An entry point and its launch geometry.
@@ -24,19 +25,27 @@ pub struct Entry {
     pub sizes: Vec<String>,
     /// Blocks in x, y, z.
     pub grid: [Axis; 3],
-    /// Threads a block.
-    pub block: Size,
+    /// Threads a block in x, y, z.
+    pub block: [Axis; 3],
     /// Dynamic shared memory, bytes.
-    pub shared_mem_bytes: Size,
+    pub shared_mem_bytes: Axis,
     /// Whether it must be launched cooperatively: 1 or 0.
     pub cooperative: Size,
+    /// Blocks of a cluster in x, y, z; `None` where the launch says nothing of clusters.
+    pub cluster: Option<[Size; 3]>,
+    /// Whether it may start before the launch before it is done, and waits inside: 1 or 0.
+    pub programmatic: Size,
+    /// Percent of a multiprocessor's memory that it prefers as shared memory.
+    pub carveout: Option<Size>,
+    /// Priority of its launches, as streams have it: less is sooner.
+    pub priority: Option<Formula>,
     /// What it takes, where that is declared.
     pub parameters: Option<Arc<ParameterList>>,
 }
 
 /// A number, or the name of a constant or a derived constant.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a number, a name or an expression")]
 pub enum Size {
     /// As is.
     Fixed(u32),
@@ -44,9 +53,23 @@ pub enum Size {
     Flag(bool),
     /// By name.
     Named(String),
+    /// By an expression over constants.
+    #[serde(skip)]
+    Computed(Formula),
 }
 
-/// Blocks along one axis of a grid.
+impl std::fmt::Display for Size {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Fixed(number) => write!(f, "{number}"),
+            Self::Flag(flag) => write!(f, "{}", u32::from(*flag)),
+            Self::Named(name) => f.write_str(name),
+            Self::Computed(formula) => formula.fmt(f),
+        }
+    }
+}
+
+/// Blocks along one axis of a grid; or another number of a launch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Axis {
     /// Known before the launch.
@@ -60,6 +83,8 @@ pub enum Axis {
         /// A rule over constants: where it does not hold, there is one block.
         when: Option<Rule>,
     },
+    /// By an expression over constants and launch sizes.
+    Computed(Formula),
 }
 
 fn nothing() -> Size {
@@ -71,7 +96,10 @@ fn one() -> Size {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected a number, a name, an expression or { size = .., per = .. }"
+)]
 enum AxisFile {
     Size(Size),
     Launch(LaunchFile),
@@ -86,6 +114,25 @@ struct LaunchFile {
     when: Option<String>,
 }
 
+/// One number, or one an axis.
+#[derive(Debug, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected a number, a name, an expression or { size = .., per = .. }, or an array of up to three"
+)]
+enum AxesFile {
+    // First: serde would read an array as the table's values in order.
+    All(Vec<AxisFile>),
+    One(AxisFile),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "expected a number, or an expression over constants")]
+enum PriorityFile {
+    Number(i32),
+    Expression(String),
+}
+
 /// The TOML of an entry point.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -93,12 +140,16 @@ pub(super) struct EntryFile {
     name: String,
     when: Option<String>,
     sizes: Option<Vec<String>>,
-    grid: [AxisFile; 3],
-    block: Size,
-    #[serde(default = "nothing")]
-    shared_mem_bytes: Size,
+    grid: AxesFile,
+    block: AxesFile,
+    shared_mem_bytes: Option<AxisFile>,
     #[serde(default = "nothing")]
     cooperative: Size,
+    cluster: Option<AxesFile>,
+    #[serde(default = "nothing")]
+    programmatic: Size,
+    carveout: Option<Size>,
+    priority: Option<PriorityFile>,
     parameters: Option<Vec<ParameterFile>>,
 }
 
@@ -183,13 +234,42 @@ impl EntryFile {
         };
         let sizes = self.sizes.unwrap_or_else(|| shared_sizes.to_vec());
         check_sizes(&sizes, scope.known).map_err(|e| format!("{of}: {e}"))?;
-        for size in [&self.block, &self.shared_mem_bytes, &self.cooperative] {
-            size.check(&of, scope.known)?;
-        }
-        let [x, y, z] = self.grid;
-        let mut axis =
-            |file: AxisFile, letter: char| file.check(&of, letter, &sizes, scope.known, expressions);
-        let grid = [axis(x, 'x')?, axis(y, 'y')?, axis(z, 'z')?];
+        let mut names = Names {
+            of: &of,
+            sizes: &sizes,
+            known: scope.known,
+            expressions,
+        };
+        let grid = names.axes(self.grid, "grid")?;
+        let block = names.axes(self.block, "block")?;
+        check_block(&block).map_err(|e| format!("{of}: {e}"))?;
+        let dynamic = self.shared_mem_bytes.unwrap_or(AxisFile::Size(nothing()));
+        let shared_mem_bytes = names.axis(dynamic, "shared_mem_bytes")?;
+        let cluster = match self.cluster {
+            None => None,
+            Some(file) => {
+                let [x, y, z] = names.axes(file, "cluster")?;
+                Some([
+                    names.fixed(x, "cluster")?,
+                    names.fixed(y, "cluster")?,
+                    names.fixed(z, "cluster")?,
+                ])
+            }
+        };
+        let cooperative = names.size(self.cooperative, "cooperative")?;
+        let programmatic = names.size(self.programmatic, "programmatic")?;
+        let carveout = self
+            .carveout
+            .map(|size| names.size(size, "carveout"))
+            .transpose()?;
+        let priority = match self.priority {
+            None => None,
+            Some(PriorityFile::Number(number)) => Some(Formula {
+                text: number.to_string(),
+                term: Term::Number(number.into()),
+            }),
+            Some(PriorityFile::Expression(text)) => Some(names.formula(&text, "priority", false)?),
+        };
         let scope = Scope {
             sizes: &sizes,
             ..*scope
@@ -203,66 +283,87 @@ impl EntryFile {
             when,
             sizes,
             grid,
-            block: self.block,
-            shared_mem_bytes: self.shared_mem_bytes,
-            cooperative: self.cooperative,
+            block,
+            shared_mem_bytes,
+            cooperative,
+            cluster,
+            programmatic,
+            carveout,
+            priority,
             parameters,
         })
     }
 }
 
-impl Size {
-    fn check(&self, of: &str, known: &BTreeSet<String>) -> Result<(), String> {
-        match self {
-            Self::Named(name) if !known.contains(name) => {
-                let hint = did_you_mean(name, known.iter().map(String::as_str));
-                Err(format!("{of} uses `{name}`, which nobody declares{hint}"))
-            }
-            _ => Ok(()),
-        }
-    }
+/// What the numbers of an entry point's launch may name, and whose they are.
+struct Names<'a> {
+    of: &'a str,
+    sizes: &'a [String],
+    known: &'a BTreeSet<String>,
+    expressions: &'a mut Expressions,
 }
 
-impl AxisFile {
-    fn check(
-        self,
-        of: &str,
-        letter: char,
-        sizes: &[String],
-        known: &BTreeSet<String>,
-        expressions: &mut Expressions,
-    ) -> Result<Axis, String> {
-        let place = |name: &str| sizes.iter().position(|size| size == name);
-        match self {
-            Self::Size(Size::Named(name)) => match place(&name) {
+impl Names<'_> {
+    /// Three axes, of which the last may be left out; one number is that of the first.
+    fn axes(&mut self, file: AxesFile, what: &str) -> Result<[Axis; 3], String> {
+        let files = match file {
+            AxesFile::One(axis) => vec![axis],
+            AxesFile::All(axes) => axes,
+        };
+        if files.is_empty() || files.len() > 3 {
+            return Err(format!(
+                "{}: {what} has {} axes: expected 1 to 3",
+                self.of,
+                files.len()
+            ));
+        }
+        let mut axes = [const { Axis::Fixed(Size::Fixed(1)) }; 3];
+        for ((axis, file), letter) in axes.iter_mut().zip(files).zip(["x", "y", "z"]) {
+            *axis = self.axis(file, &format!("{what} {letter}"))?;
+        }
+        Ok(axes)
+    }
+
+    fn axis(&mut self, file: AxisFile, what: &str) -> Result<Axis, String> {
+        let of = self.of;
+        let place = |name: &str| self.sizes.iter().position(|size| size == name);
+        match file {
+            AxisFile::Size(Size::Named(name)) if is_identifier(&name) => match place(&name) {
                 Some(size) => Ok(Axis::Launch {
                     size,
                     per: one(),
                     when: None,
                 }),
-                None if known.contains(&name) => Ok(Axis::Fixed(Size::Named(name))),
+                None if self.known.contains(&name) => Ok(Axis::Fixed(Size::Named(name))),
                 None => {
-                    let names = known.iter().chain(sizes).map(String::as_str);
+                    let names = self.known.iter().chain(self.sizes).map(String::as_str);
                     let hint = did_you_mean(&name, names);
                     Err(format!("{of} uses `{name}`, which nobody declares{hint}"))
                 }
             },
-            Self::Size(size) => Ok(Axis::Fixed(size)),
-            Self::Launch(LaunchFile { size, per, when }) => {
-                per.check(of, known)?;
+            AxisFile::Size(Size::Named(text)) => {
+                let formula = self.formula(&text, what, true)?;
+                Ok(if formula.term.has_size() {
+                    Axis::Computed(formula)
+                } else {
+                    Axis::Fixed(Size::Computed(formula))
+                })
+            }
+            AxisFile::Size(size) => Ok(Axis::Fixed(size)),
+            AxisFile::Launch(LaunchFile { size, per, when }) => {
+                let place = place(&size);
+                let per = self.size(per, what)?;
                 if per == Size::Fixed(0) {
-                    return Err(format!("{of}: grid {letter}: `per` is at least 1"));
+                    return Err(format!("{of}: {what}: `per` is at least 1"));
                 }
-                let Some(place) = place(&size) else {
-                    let hint = did_you_mean(&size, sizes.iter().map(String::as_str));
-                    return Err(format!(
-                        "{of}: grid {letter}: `{size}` is not a launch size{hint}"
-                    ));
+                let Some(place) = place else {
+                    let hint = did_you_mean(&size, self.sizes.iter().map(String::as_str));
+                    return Err(format!("{of}: {what}: `{size}` is not a launch size{hint}"));
                 };
                 let when = when
                     .map(|rule| {
-                        add_rule(&format!("{of} grid {letter}"), &rule, known, expressions)
-                            .map_err(|e| format!("{of}: grid {letter}: `when` {e}"))
+                        add_rule(&format!("{of} {what}"), &rule, self.known, self.expressions)
+                            .map_err(|e| format!("{of}: {what}: `when` {e}"))
                     })
                     .transpose()?;
                 Ok(Axis::Launch {
@@ -273,4 +374,79 @@ impl AxisFile {
             }
         }
     }
+
+    /// A number that constants alone give.
+    fn size(&self, size: Size, what: &str) -> Result<Size, String> {
+        match size {
+            Size::Named(name) if is_identifier(&name) => {
+                if self.known.contains(&name) {
+                    return Ok(Size::Named(name));
+                }
+                let hint = did_you_mean(&name, self.known.iter().map(String::as_str));
+                Err(format!("{} uses `{name}`, which nobody declares{hint}", self.of))
+            }
+            Size::Named(text) => self.formula(&text, what, false).map(Size::Computed),
+            size => Ok(size),
+        }
+    }
+
+    fn fixed(&self, axis: Axis, what: &str) -> Result<Size, String> {
+        match axis {
+            Axis::Fixed(size) => Ok(size),
+            _ => Err(format!("{}: {what} is of constants, and no launch size", self.of)),
+        }
+    }
+
+    /// An expression; with launch sizes in it, if it may have them.
+    fn formula(&self, text: &str, what: &str, sizes: bool) -> Result<Formula, String> {
+        let at = |e: String| format!("{}: {what}: `{}` {e}", self.of, shown(text));
+        let expr = expression(text).map_err(|e| at(format!("is wrong: {e}")))?;
+        let of_launch = if sizes { self.sizes } else { &[] };
+        let known = || self.known.iter().chain(of_launch);
+        if let Some(name) = names_in(&expr)
+            .iter()
+            .find(|name| !known().any(|known| known == *name))
+        {
+            let hint = did_you_mean(name, known().map(String::as_str));
+            return Err(at(format!("uses `{name}`, which nobody declares{hint}")));
+        }
+        Ok(Formula {
+            text: text.to_owned(),
+            term: Term::new(&expr, of_launch).map_err(at)?,
+        })
+    }
+}
+
+/// The most threads of a block, and the most in z: of every GPU that there is.
+const MAX_THREADS: u64 = 1024;
+const MAX_Z: u32 = 64;
+
+/// Refuses a block that is too large whatever the constants are.
+fn check_block(block: &[Axis; 3]) -> Result<(), String> {
+    let known = |axis: &Axis| match axis {
+        Axis::Fixed(Size::Fixed(threads)) => *threads,
+        _ => 1,
+    };
+    let [x, y, z] = block;
+    fits([known(x), known(y), known(z)])
+}
+
+/// Whether a GPU has blocks of so many threads in x, y, z; the text says why not.
+pub(crate) fn fits(block: [u32; 3]) -> Result<(), String> {
+    let threads: u64 = block.iter().map(|n| u64::from(*n)).fold(1, u64::saturating_mul);
+    let [x, y, z] = block;
+    if threads == 0 {
+        return Err(format!("a block of {x} x {y} x {z} threads has none"));
+    }
+    if threads > MAX_THREADS {
+        return Err(format!(
+            "a block of {x} x {y} x {z} is {threads} threads: a GPU takes at most {MAX_THREADS}"
+        ));
+    }
+    if z > MAX_Z {
+        return Err(format!(
+            "a block of {z} threads in z: a GPU takes at most {MAX_Z}"
+        ));
+    }
+    Ok(())
 }

@@ -20,6 +20,7 @@ mod registry;
 
 pub use constants::Constant;
 pub(crate) use constants::variable_of;
+pub(crate) use entry::fits;
 pub use entry::{Axis, Entry, Size};
 pub use family::{Constraint, Derived, Family, TemplateFile};
 pub use legal::Legal;

@@ -38,7 +38,10 @@ pub struct Define {
 
 /// The TOML of a macro.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected true, false, a number, a text, or { when = .., value = .. }"
+)]
 pub(super) enum DefineFile {
     Flag(bool),
     Number(i64),
