@@ -59,6 +59,7 @@ pub(crate) fn subject_with(n: u32, header: &str, option: &str) -> CompileRequest
         source: &source,
         headers: &headers,
         sets: Vec::new(),
+        expressions: Vec::new(),
         options: &options,
         arch,
         toolchain: &toolchain,

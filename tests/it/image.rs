@@ -209,7 +209,7 @@ fn kernels_are_exactly_the_declared_ones() {
     assert_eq!(
         refused(&small, &["scale", "scale_2"]),
         "k: the source defines the kernel `scale_2`, which the family does not declare (did you mean `scale`?): \
-         give it an [[entries]], or make it a __device__ function"
+         give it an [[entries]], make it a __device__ function, or set other_kernels = true"
     );
 }
 

@@ -25,6 +25,7 @@ mod constants;
 #[path = "../support/cubin.rs"]
 mod cubin;
 mod dispatch;
+mod expressions;
 mod fork;
 mod former_names;
 mod header_sets;

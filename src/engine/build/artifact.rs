@@ -9,8 +9,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Resources {
-    /// The entry point's name in the cubin.
+    /// The entry point's name, as its family has it.
     pub entry: String,
+    /// Its name in the cubin, where C++ made that: a template's instance has its types in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub symbol: Option<String>,
     /// Registers a thread.
     pub registers: u32,
     /// Spill stores and spill loads together, bytes a thread.
@@ -42,11 +45,40 @@ impl Artifact {
         self.resources.iter().map(|r| r.registers).max().unwrap_or(0)
     }
 
+    /// The name in the cubin of the entry point that its family calls so.
+    #[must_use]
+    pub fn symbol<'a>(&'a self, entry: &'a str) -> &'a str {
+        symbol_in(&self.resources, entry)
+    }
+
     /// Spilled bytes over all entries.
     #[must_use]
     pub fn spill_bytes(&self) -> u32 {
         self.resources.iter().map(|r| r.spill_bytes).sum()
     }
+}
+
+/// As [`Artifact::symbol`], of what the entry points use.
+#[must_use]
+pub fn symbol_in<'a>(resources: &'a [Resources], entry: &'a str) -> &'a str {
+    let named = resources.iter().find(|used| used.entry == entry);
+    named.and_then(|used| used.symbol.as_deref()).unwrap_or(entry)
+}
+
+/// Gives the entry points that C++ names the names that their family has for them: each a
+/// declared name and the one in the cubin. An instance may have several.
+pub(crate) fn name_entries(resources: &mut Vec<Resources>, named: &[(String, String)]) {
+    let ours = named.iter().filter_map(|(entry, symbol)| {
+        let used = resources.iter().find(|used| used.entry == *symbol)?;
+        Some(Resources {
+            entry: entry.clone(),
+            symbol: Some(symbol.clone()),
+            ..used.clone()
+        })
+    });
+    let ours: Vec<Resources> = ours.collect();
+    resources.retain(|used| named.iter().all(|(_, symbol)| *symbol != used.entry));
+    resources.extend(ours);
 }
 
 /// Reads the `ptxas -v` part of a compile log.
@@ -146,6 +178,18 @@ ptxas info    : Used 20 registers, used 0 barriers
             parse_ptxas_report(&reproducible_log(LOG)),
             parse_ptxas_report(LOG)
         );
+    }
+
+    #[test]
+    fn an_entry_point_that_cxx_names_goes_by_its_familys_name() {
+        let mut resources = parse_ptxas_report(LOG);
+        let in_cxx = [("a", "wo_gather"), ("b", "wo_gather")].map(|(n, s)| (n.to_owned(), s.to_owned()));
+        name_entries(&mut resources, &in_cxx);
+        let names: Vec<&str> = resources.iter().map(|used| used.entry.as_str()).collect();
+        assert_eq!(names, ["wo_gemv", "a", "b"]);
+        assert_eq!(resources[2].registers, 20);
+        assert_eq!(symbol_in(&resources, "b"), "wo_gather");
+        assert_eq!(symbol_in(&resources, "wo_gemv"), "wo_gemv");
     }
 
     #[test]

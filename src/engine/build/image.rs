@@ -8,6 +8,7 @@ use object::Endianness;
 use object::elf::{FileHeader64, SHT_NOTE, STT_FUNC};
 use object::read::elf::{FileHeader as _, ProgramHeader as _, SectionHeader as _, Sym as _};
 
+use crate::engine::build::artifact::Artifact;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::{Arch, CudaVersion};
 use crate::engine::suggest::did_you_mean;
@@ -47,7 +48,7 @@ pub enum ImageError {
     /// A kernel of the source that the family does not declare.
     #[error(
         "{family}: the source defines the kernel `{entry}`, which the family does not declare{hint}: \
-         give it an [[entries]], or make it a __device__ function"
+         give it an [[entries]], make it a __device__ function, or set other_kernels = true"
     )]
     Undeclared {
         /// The family.
@@ -118,8 +119,17 @@ pub fn read(cubin: &[u8]) -> Result<Image, String> {
     Ok(Image { entries, arch })
 }
 
-/// Checks machine code of a spec before it is published or loaded.
+/// Checks the machine code of an artifact before it is published or loaded.
+pub fn check_named(spec: &KernelSpec, artifact: &Artifact) -> Result<(), ImageError> {
+    check_all(spec, &artifact.cubin, &|entry| artifact.symbol(entry).to_owned())
+}
+
+/// Checks machine code whose entry points have the names that are declared.
 pub fn check(spec: &KernelSpec, cubin: &[u8]) -> Result<(), ImageError> {
+    check_all(spec, cubin, &str::to_owned)
+}
+
+fn check_all(spec: &KernelSpec, cubin: &[u8], symbol: &dyn Fn(&str) -> String) -> Result<(), ImageError> {
     let family = || spec.family().name.clone();
     let image = read(cubin).map_err(|reason| ImageError::Broken {
         family: family(),
@@ -135,7 +145,7 @@ pub fn check(spec: &KernelSpec, cubin: &[u8]) -> Result<(), ImageError> {
         });
     }
     let has = |name: &str| image.entries.iter().any(|entry| entry == name);
-    if let Some(missing) = spec.entries().find(|entry| !has(&entry.name)) {
+    if let Some(missing) = spec.entries().find(|entry| !has(&symbol(&entry.name))) {
         return Err(ImageError::NoEntry {
             family: family(),
             entry: missing.name.clone(),
@@ -144,7 +154,11 @@ pub fn check(spec: &KernelSpec, cubin: &[u8]) -> Result<(), ImageError> {
     }
     // One that is declared and left out by a constant may be compiled all the same.
     let declared = || spec.family().entries.iter().map(|entry| entry.name.as_str());
-    if let Some(extra) = image.entries.iter().find(|e| declared().all(|d| d != *e)) {
+    let is_declared = |name: &String| declared().any(|declared| symbol(declared) == *name);
+    if spec.family().other_kernels {
+        return Ok(());
+    }
+    if let Some(extra) = image.entries.iter().find(|name| !is_declared(name)) {
         return Err(ImageError::Undeclared {
             family: family(),
             entry: extra.clone(),

@@ -20,7 +20,8 @@
 //! * 3: the same fields. The compiler's file system is closed and its clock stands still: an
 //!   entry of version 2 may hold what a path named, or when it was made. A compiler that is
 //!   not the pinned one is known by the SHA-256 of its files, and no longer by a build-id.
-//!   A family that uses header sets, which none did before, has a field for each.
+//!   A family that uses header sets or names entry points in C++, which none did before,
+//!   has a field for each.
 
 use std::fmt;
 use std::str::FromStr;
@@ -134,6 +135,8 @@ pub mod tag {
     pub const FAMILY: &str = "family";
     /// An entry point's name.
     pub const ENTRY: &str = "entry";
+    /// The C++ that names an entry point, where it has no name of C.
+    pub const EXPRESSION: &str = "expression";
     /// A constant; the value is its C++ literal.
     pub const CONSTANT: &str = "constant";
     /// Digest of the rendered source.
@@ -177,6 +180,8 @@ pub struct KeyInputs<'a> {
     pub headers: &'a [(String, Arc<str>)],
     /// Names and identities of header sets, in the order in which they are looked through.
     pub sets: Vec<(&'a str, &'a str)>,
+    /// Entry points that C++ names: the declared name, and the expression.
+    pub expressions: Vec<(&'a str, &'a str)>,
     /// Compiler options, in order.
     pub options: &'a [String],
     /// The arch.
@@ -203,6 +208,9 @@ impl Preimage {
         push(tag::FAMILY, "", inputs.family.to_owned());
         for entry in &inputs.entries {
             push(tag::ENTRY, "", (*entry).to_owned());
+        }
+        for (entry, expression) in &inputs.expressions {
+            push(tag::EXPRESSION, entry, (*expression).to_owned());
         }
         for (name, literal) in &inputs.constants {
             push(tag::CONSTANT, name, literal.clone());
@@ -280,6 +288,7 @@ mod tests {
             source: "int s;",
             headers: Box::leak(Box::new([("a.cuh".to_owned(), "int a;".into())])),
             sets: vec![("s", "1 aa"), ("t", "bb")],
+            expressions: vec![("e", "f<1>")],
             options: Box::leak(Box::new(["--std=c++17".to_owned()])),
             arch: "sm_80".parse().expect("arch"),
             toolchain: Box::leak(Box::new(identity())),
@@ -320,6 +329,9 @@ mod tests {
             key_of(|i| i.sets = vec![("u", "1 aa"), ("t", "bb")]),
             key_of(|i| i.sets = vec![("t", "bb"), ("s", "1 aa")]),
             key_of(|i| i.sets = vec![("s", "1 aa")]),
+            key_of(|i| i.expressions = vec![("e", "f<2>")]),
+            key_of(|i| i.expressions = vec![("g", "f<1>")]),
+            key_of(|i| i.expressions = Vec::new()),
             key_of(|i| i.options = &more),
             key_of(|i| i.options = &swapped),
             key_of(|i| i.options = &[]),

@@ -8,6 +8,7 @@ use object::Endianness;
 use object::elf::FileHeader64;
 use object::read::elf::{FileHeader as _, SectionHeader as _};
 
+use crate::engine::build::artifact::Artifact;
 use crate::engine::request::signature::Signature;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::template::Place;
@@ -120,14 +121,16 @@ fn attributes(mut data: &[u8]) -> Option<Vec<Place>> {
 }
 
 /// Checks every entry point of a spec whose parameters are declared.
-pub fn check(spec: &KernelSpec, cubin: &[u8]) -> Result<(), ParameterError> {
+pub fn check(spec: &KernelSpec, artifact: &Artifact) -> Result<(), ParameterError> {
     for entry in spec.entries() {
         let Some(signature) = spec.signature(entry) else {
             continue;
         };
-        let takes = parameters(cubin, &entry.name).map_err(|reason| ParameterError::Unreadable {
-            family: spec.family().name.clone(),
-            reason,
+        let takes = parameters(&artifact.cubin, artifact.symbol(&entry.name)).map_err(|reason| {
+            ParameterError::Unreadable {
+                family: spec.family().name.clone(),
+                reason,
+            }
         })?;
         compare(&signature, &takes)?;
     }

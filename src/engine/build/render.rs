@@ -66,6 +66,8 @@ pub struct RenderedSource {
     pub headers: Vec<(String, Arc<str>)>,
     /// Header sets, handed over whole behind the headers: the first that has a name is meant.
     pub sets: Vec<SetUse>,
+    /// Entry points that C++ names: the declared name, and the expression.
+    pub expressions: Vec<(String, String)>,
     /// Options, in order, the arch's among them.
     pub options: Vec<String>,
 }
@@ -94,10 +96,17 @@ pub fn render(registry: &Registry, spec: &KernelSpec) -> Result<RenderedSource, 
     }
     let literals = literals(spec.constants(), spec.derived());
     let name = family.source_name();
-    let source = family.render(&literals).map_err(|reason| RenderError::Template {
+    let in_template = |reason: String| RenderError::Template {
         file: name.clone(),
         reason,
-    })?;
+    };
+    let source = family.render(&literals).map_err(in_template)?;
+    let mut expressions = Vec::new();
+    for entry in spec.entries() {
+        if let Some(expression) = family.render_expression(entry, &literals).map_err(in_template)? {
+            expressions.push((entry.name.clone(), expression));
+        }
+    }
     let mut made = BTreeMap::from([(regions::HEADER, Arc::from(region_table(spec)?))]);
     made.extend(family.params_header.clone().map(|text| (PARAMS_HEADER, text)));
     let known = |name: &str| registry.headers().contains_key(name) || made.contains_key(name);
@@ -119,6 +128,7 @@ pub fn render(registry: &Registry, spec: &KernelSpec) -> Result<RenderedSource, 
         source,
         headers,
         sets,
+        expressions,
         options,
     })
 }
@@ -143,6 +153,9 @@ pub fn preimage(
         headers: &rendered.headers,
         sets: (rendered.sets.iter())
             .map(|set| (set.name.as_str(), set.identity.as_str()))
+            .collect(),
+        expressions: (rendered.expressions.iter())
+            .map(|(entry, expression)| (entry.as_str(), expression.as_str()))
             .collect(),
         options: &rendered.options,
         arch: spec.arch(),

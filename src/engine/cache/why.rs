@@ -128,7 +128,7 @@ impl Component {
         match text {
             tag::KEY_VERSION => Self::KeyVersion,
             tag::FAMILY => Self::Family,
-            tag::ENTRY => Self::Entry,
+            tag::ENTRY | tag::EXPRESSION => Self::Entry,
             tag::CONSTANT => Self::Constant,
             tag::SOURCE => Self::Source,
             tag::HEADER => Self::Header,

@@ -40,6 +40,15 @@ impl Jit {
     }
 }
 
+/// The C++ that names entry points of an entry, by their declared names.
+pub(super) fn expressions_of(manifest: &Manifest) -> Vec<(String, String)> {
+    let fields = manifest.preimage.fields.iter();
+    fields
+        .filter(|field| field.tag == tag::EXPRESSION)
+        .map(|field| (field.name.clone(), field.value.clone()))
+        .collect()
+}
+
 fn not_at_hand(set: &str, identity: &str) -> Error {
     ToolchainError::NoHeaderSet {
         set: set.to_owned(),

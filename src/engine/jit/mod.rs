@@ -26,6 +26,7 @@ use tracing::info_span;
 
 pub use builder::JitBuilder;
 pub use error::{Error, ErrorKind};
+use header_sets::expressions_of;
 use policy::Policy;
 pub use prepare_all::{Jobs, Progress};
 pub use preparing::Preparing;
@@ -190,8 +191,8 @@ impl Jit {
                 let built = info_span!("compile").in_scope(|| compiler.compile(&rendered, cancel));
                 outside_us += micros(compiling);
                 let built = built.map_err(|source| self.compile_error(source, spec, &request))?;
-                image::check(spec, &built.cubin)?;
-                parameter_info::check(spec, &built.cubin)?;
+                image::check_named(spec, &built)?;
+                parameter_info::check(spec, &built)?;
                 self.policy
                     .compiled(&self.cache, spec, &request, built.compile_us);
                 Ok::<_, Error>(built)
@@ -262,6 +263,7 @@ impl Jit {
             source: whole.texts().source.clone(),
             headers: whole.texts().headers.clone(),
             sets: self.header_sets_of(manifest)?,
+            expressions: expressions_of(manifest),
             options: manifest.options.clone(),
         };
         let rendered = self.with_header_sets(rendered)?;

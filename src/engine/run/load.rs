@@ -217,8 +217,8 @@ impl LoadedKernel {
             });
         }
         // The driver believes every offset of an image: it is given whole ones alone.
-        image::check(spec, &artifact.cubin)?;
-        parameter_info::check(spec, &artifact.cubin)?;
+        image::check_named(spec, artifact)?;
+        parameter_info::check(spec, artifact)?;
         let _entered = context.enter()?;
         let capturing = || LoadError::Capturing {
             family: spec.family().name.clone(),
@@ -248,7 +248,7 @@ impl LoadedKernel {
             context: context.clone(),
         };
         for entry in spec.entries() {
-            let point = loaded.entry_point(spec, entry)?;
+            let point = loaded.entry_point(spec, entry, artifact.symbol(&entry.name))?;
             loaded.entries.push(point);
         }
         Ok(loaded)
@@ -297,7 +297,7 @@ impl LoadedKernel {
         })
     }
 
-    fn entry_point(&self, spec: &KernelSpec, entry: &Entry) -> Result<EntryPoint, LoadError> {
+    fn entry_point(&self, spec: &KernelSpec, entry: &Entry, symbol: &str) -> Result<EntryPoint, LoadError> {
         let missing = || LoadError::NoEntry {
             family: spec.family().name.clone(),
             entry: entry.name.clone(),
@@ -307,7 +307,7 @@ impl LoadedKernel {
             entry: entry.name.clone(),
             reason: DriverError::of(reason),
         };
-        let name = CString::new(entry.name.as_str()).map_err(|_| missing())?;
+        let name = CString::new(symbol).map_err(|_| missing())?;
         // SAFETY: the module is loaded.
         let function =
             unsafe { result::module::get_function(self.module, name) }.map_err(|reason| match reason.0 {

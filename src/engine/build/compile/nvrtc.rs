@@ -14,7 +14,7 @@ use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW, Symbol};
 
 use super::diagnostics::first_error;
 use super::{CompileError, clock};
-use crate::engine::build::artifact::{Artifact, parse_ptxas_report};
+use crate::engine::build::artifact::{Artifact, name_entries, parse_ptxas_report};
 use crate::engine::build::render::RenderedSource;
 use crate::engine::build::toolchain::Toolchain;
 use crate::engine::request::header_set::SetUse;
@@ -31,6 +31,8 @@ type Compile = unsafe extern "C" fn(nvrtcProgram, c_int, *const *const c_char) -
 type Destroy = unsafe extern "C" fn(*mut nvrtcProgram) -> nvrtcResult;
 type Size = unsafe extern "C" fn(nvrtcProgram, *mut usize) -> nvrtcResult;
 type Bytes = unsafe extern "C" fn(nvrtcProgram, *mut c_char) -> nvrtcResult;
+type AddName = unsafe extern "C" fn(nvrtcProgram, *const c_char) -> nvrtcResult;
+type LoweredName = unsafe extern "C" fn(nvrtcProgram, *const c_char, *mut *const c_char) -> nvrtcResult;
 type Ints = unsafe extern "C" fn(*mut c_int) -> nvrtcResult;
 type ErrorText = unsafe extern "C" fn(nvrtcResult) -> *const c_char;
 
@@ -47,6 +49,8 @@ pub struct Nvrtc {
     log_size: Symbol<Size>,
     log: Symbol<Bytes>,
     error_text: Symbol<ErrorText>,
+    add_name: Symbol<AddName>,
+    lowered_name: Symbol<LoweredName>,
     arch_count: Symbol<Ints>,
     archs: Symbol<Ints>,
     // Last, so that symbols are dropped first. libnvrtc finds its builtins by
@@ -77,6 +81,8 @@ impl Nvrtc {
             log_size: symbol(&nvrtc, c"nvrtcGetProgramLogSize")?,
             log: symbol(&nvrtc, c"nvrtcGetProgramLog")?,
             error_text: symbol(&nvrtc, c"nvrtcGetErrorString")?,
+            add_name: symbol(&nvrtc, c"nvrtcAddNameExpression")?,
+            lowered_name: symbol(&nvrtc, c"nvrtcGetLoweredName")?,
             arch_count: symbol(&nvrtc, c"nvrtcGetNumSupportedArchs")?,
             archs: symbol(&nvrtc, c"nvrtcGetSupportedArchs")?,
             _libraries: [nvrtc, builtins],
@@ -157,6 +163,11 @@ impl Nvrtc {
                 name_pointers.as_ptr(),
             )
         })?;
+        for (_, expression) in &rendered.expressions {
+            let expression = text(expression)?;
+            // SAFETY: the program is alive, and the string NUL-terminated; it is copied.
+            self.check(unsafe { (self.add_name)(program.handle, expression.as_ptr()) })?;
+        }
         let option_pointers = pointers(&options);
         // SAFETY: the program is alive; the options as above.
         let compiled =
@@ -201,12 +212,35 @@ fn given<'a>(
 }
 
 impl Nvrtc {
+    /// What the entry points that C++ names are called in the cubin, by declared name.
+    fn lowered(
+        &self,
+        program: &Program<'_>,
+        rendered: &RenderedSource,
+    ) -> Result<Vec<(String, String)>, CompileError> {
+        let lowered = rendered.expressions.iter().map(|(entry, expression)| {
+            let expression = CString::new(expression.as_str())
+                .map_err(|_| CompileError::Library(format!("a NUL byte in the expression of {entry}")))?;
+            let mut name: *const c_char = std::ptr::null();
+            // SAFETY: the program is alive and compiled; `name` outlives the call.
+            self.check(unsafe { (self.lowered_name)(program.handle, expression.as_ptr(), &raw mut name) })?;
+            if name.is_null() {
+                return Err(CompileError::Library(format!("it names no kernel for {entry}")));
+            }
+            // SAFETY: a NUL-terminated string of the program's, which lives.
+            let name = unsafe { CStr::from_ptr(name) };
+            Ok((entry.clone(), name.to_string_lossy().into_owned()))
+        });
+        lowered.collect()
+    }
+
     /// Compiles one source on this thread.
     pub(super) fn compile(&self, rendered: &RenderedSource) -> Result<Artifact, CompileError> {
         let started = Instant::now();
         let (program, log) = self.run(rendered)?;
         let cubin = self.read(&program, &self.cubin_size, &self.cubin)?;
-        let resources = parse_ptxas_report(&log);
+        let mut resources = parse_ptxas_report(&log);
+        name_entries(&mut resources, &self.lowered(&program, rendered)?);
         if resources.is_empty() {
             return Err(CompileError::Library("the log has no ptxas report".into()));
         }

@@ -96,6 +96,7 @@ mod tests {
             source: source.into(),
             headers: vec![("v.h".into(), "int v;\n".into())],
             sets: Vec::new(),
+            expressions: Vec::new(),
             options: Vec::new(),
         }
     }

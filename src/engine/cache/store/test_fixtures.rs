@@ -21,6 +21,7 @@ pub(super) fn subject_of(n: u32) -> CompileRequest {
         source: "int s;\n",
         headers: &headers,
         sets: Vec::new(),
+        expressions: Vec::new(),
         options: &[],
         arch: Arch::of_device(9, 0),
         toolchain: &toolchain,

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::parameter_file::{ParameterFile, Scope, add_rule, check, check_sizes, is_identifier};
+use super::parameter_file::{
+    ParameterFile, Scope, add_expression, add_rule, check, check_sizes, is_identifier,
+};
 use super::parameters::{ParameterList, Rule};
 use crate::engine::request::formula::{Formula, Term};
 use crate::engine::request::tera_strict::{Expressions, expression, names_in, shown};
@@ -17,8 +19,10 @@ use crate::engine::suggest::did_you_mean;
 /// An entry point and its launch geometry.
 #[derive(Debug)]
 pub struct Entry {
-    /// The `extern "C"` name.
+    /// The `extern "C"` name; of one with an expression, the name that it is asked for by.
     pub name: String,
+    /// The C++ that names it, a template's instance say, with `{{ name }}` for constants.
+    pub expression: Option<Rule>,
     /// Specs for which it does not hold do not have this entry point.
     pub when: Option<Rule>,
     /// Sizes that a launch gives, by name, in order.
@@ -138,6 +142,7 @@ enum PriorityFile {
 #[serde(deny_unknown_fields)]
 pub(super) struct EntryFile {
     name: String,
+    expression: Option<String>,
     when: Option<String>,
     sizes: Option<Vec<String>>,
     grid: AxesFile,
@@ -232,6 +237,14 @@ impl EntryFile {
                 Some(add_rule(&id, rule, scope.known, expressions).map_err(|e| format!("{of}: when {e}"))?)
             }
         };
+        let expression = match &self.expression {
+            None => None,
+            Some(text) => {
+                let id = format!("{of} expression");
+                let added = add_expression(&id, text, scope.known, expressions);
+                Some(added.map_err(|e| format!("{of}: expression {e}"))?)
+            }
+        };
         let sizes = self.sizes.unwrap_or_else(|| shared_sizes.to_vec());
         check_sizes(&sizes, scope.known).map_err(|e| format!("{of}: {e}"))?;
         let mut names = Names {
@@ -280,6 +293,7 @@ impl EntryFile {
         };
         Ok(Entry {
             name: self.name,
+            expression,
             when,
             sizes,
             grid,

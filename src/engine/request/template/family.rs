@@ -68,6 +68,8 @@ pub struct Family {
     pub parameters: Option<Arc<ParameterList>>,
     /// The header that declares the struct of its parameters, where one carries them.
     pub params_header: Option<Arc<str>>,
+    /// Whether the source may define kernels that it does not name.
+    pub other_kernels: bool,
     /// Its region tables, if it has any.
     pub regions: Option<Regions>,
     /// The source before rendering.
@@ -124,6 +126,8 @@ struct FamilyFile {
     parameter_struct: Option<String>,
     parameters: Option<Vec<ParameterFile>>,
     entries: Vec<EntryFile>,
+    #[serde(default)]
+    other_kernels: bool,
     regions: Option<RegionsFile>,
 }
 
@@ -135,10 +139,6 @@ impl Family {
             reason,
         };
         let file = declarations(&toml.text).map_err(in_toml)?;
-        let header_sets = file
-            .headers
-            .check()
-            .map_err(|e| in_toml(format!("headers: {e}")))?;
         let constants = checked(file.constants, &file.derived).map_err(in_toml)?;
         let preset_variables = preset_variables(file.presets.is_empty(), file.preset_env).map_err(in_toml)?;
         let presets: Vec<Preset> = file
@@ -214,7 +214,7 @@ impl Family {
             name: name.to_owned(),
             summary: file.summary,
             options,
-            header_sets,
+            header_sets: file.headers.check().map_err(in_toml)?,
             oldest_arch: file.oldest_arch,
             arch_changes_bits: file.arch_changes_bits,
             constants,
@@ -226,6 +226,7 @@ impl Family {
             entries,
             parameters,
             params_header,
+            other_kernels: file.other_kernels,
             regions,
             source: source.text.clone(),
             expressions,
@@ -379,11 +380,21 @@ impl Family {
 
     /// Renders the source with literals.
     pub(crate) fn render(&self, literals: &BTreeMap<String, String>) -> Result<String, String> {
-        let mut context = Context::new();
-        for (name, literal) in literals {
-            context.insert(name, literal);
-        }
-        self.expressions.evaluate(&self.source_name(), &context)
+        self.expressions
+            .evaluate(&self.source_name(), &of_literals(literals))
+    }
+
+    /// The C++ that names an entry point, with literals, where it has such.
+    pub(crate) fn render_expression(
+        &self,
+        entry: &Entry,
+        literals: &BTreeMap<String, String>,
+    ) -> Result<Option<String>, String> {
+        let rendered = entry.expression.as_ref().map(|expression| {
+            (self.expressions.evaluate(&expression.id, &of_literals(literals)))
+                .map_err(|e| format!("entry `{}`: expression: {e}", entry.name))
+        });
+        rendered.transpose()
     }
 }
 
@@ -462,6 +473,14 @@ fn check_source(
         "line {line} uses `{stray}`, which {} does not declare{hint}",
         toml.path
     )))
+}
+
+fn of_literals(literals: &BTreeMap<String, String>) -> Context {
+    let mut context = Context::new();
+    for (name, literal) in literals {
+        context.insert(name, literal);
+    }
+    context
 }
 
 /// Constants as plain numbers, booleans and names, for expressions.

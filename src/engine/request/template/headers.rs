@@ -22,6 +22,10 @@ impl HeadersFile {
     /// The sets in the order in which a header is looked for: those of the family's own
     /// as they are declared, then the others as they are listed.
     pub(super) fn check(self) -> Result<Vec<SetName>, String> {
+        self.checked().map_err(|e| format!("headers: {e}"))
+    }
+
+    fn checked(self) -> Result<Vec<SetName>, String> {
         let known: Vec<&str> = PINNED_SETS.iter().map(|set| set.name).chain([STANDARD]).collect();
         let mut sets: Vec<SetName> = Vec::new();
         for (name, folder) in self.folders {

@@ -280,6 +280,28 @@ pub(super) fn add_rule(
     })
 }
 
+/// C++ that names a kernel: text and `{{ name }}` alone, like a source.
+pub(super) fn add_expression(
+    id: &str,
+    text: &str,
+    known: &BTreeSet<String>,
+    expressions: &mut Expressions,
+) -> Result<Rule, String> {
+    if text.trim().is_empty() || text.contains(['\n', '\0']) {
+        return Err("is not one line of C++ that names a kernel".into());
+    }
+    add_known(id, Body::Source(text), known, expressions)?;
+    if let Some(what) = expressions.beyond_substitution(id) {
+        return Err(format!(
+            "has {what}: expected C++ with constants as {{{{ name }}}}"
+        ));
+    }
+    Ok(Rule {
+        text: text.to_owned(),
+        id: id.to_owned(),
+    })
+}
+
 /// Adds an expression that uses only known names, and gives those.
 fn add_known(
     id: &str,

@@ -67,6 +67,7 @@ pub(super) struct Task<'a> {
     source: &'a str,
     headers: Vec<(&'a str, &'a str)>,
     sets: Vec<SetHead>,
+    expressions: &'a [(String, String)],
     options: &'a [String],
     /// Seconds of processor time that it may take.
     cpu_seconds: u64,
@@ -80,6 +81,7 @@ pub(super) struct Received {
     source: String,
     headers: Vec<(String, String)>,
     sets: Vec<SetHead>,
+    expressions: Vec<(String, String)>,
     options: Vec<String>,
     pub(super) cpu_seconds: u64,
 }
@@ -134,6 +136,7 @@ impl<'a> Task<'a> {
                 .map(|(name, text)| (name.as_str(), &**text))
                 .collect(),
             sets: Vec::new(),
+            expressions: &rendered.expressions,
             options: &rendered.options,
             cpu_seconds: limits.timeout.as_secs().saturating_add(1),
         }
@@ -209,6 +212,7 @@ impl Received {
                 .map(|(name, text)| (name, text.into()))
                 .collect(),
             sets,
+            expressions: self.expressions,
             options: self.options,
         })
     }
@@ -285,6 +289,7 @@ mod tests {
                 SetUse::of("std", set),
                 SetUse::of("again", Arc::clone(HeaderSet::standard())),
             ],
+            expressions: vec![("k".into(), "n::k<1>".into())],
             options: vec!["-w".into()],
         };
         let task = Task::compile(&rendered, Limits::default());
