@@ -381,3 +381,6 @@ fn unpack(pinned: &PinnedSet, wheels: &[PathBuf]) -> Result<HeaderSet, Toolchain
         expected: pinned.digest.to_owned(),
     })
 }
+
+#[cfg(test)]
+mod tests;
