@@ -244,6 +244,39 @@ fn kernels_that_include_cudas_and_the_standard_headers_compile_as_they_are() {
     }
 }
 
+#[test]
+fn the_example_of_the_page_compiles_and_is_what_the_page_shows() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs_err::read_to_string(root.join("docs/HEADERS.md")).expect("page");
+    let shown = page
+        .split("```toml\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next());
+    let toml = fs_err::read_to_string(root.join("examples/headers/row_sum.toml")).expect("family");
+    assert!(
+        toml.starts_with(shown.expect("a block")),
+        "the page shows another family"
+    );
+    let bench = Bench::new("");
+    if !at_hand(&bench.jit(program(), &[]), CUDA_STD) {
+        return;
+    }
+    let output = crate::command::jitc(bench.path())
+        .args([
+            "warm",
+            "row_sum",
+            "--block",
+            "128,256",
+            "--arch",
+            "sm_80,sm_90a",
+            "--templates",
+        ])
+        .arg(root.join("examples/headers"))
+        .output()
+        .expect("run");
+    crate::command::succeeded(&output);
+}
+
 /// A library as people vendor them: names without the usual endings, includes relative to
 /// the file, computed, and asked for.
 fn library(bench: &Bench) {

@@ -215,7 +215,12 @@ impl Error {
             | Self::Toolchain(
                 ToolchainError::Changed { .. }
                 | ToolchainError::Untrusted { .. }
-                | ToolchainError::Busy { .. },
+                | ToolchainError::Busy { .. }
+                | ToolchainError::FetchHeaders { .. }
+                | ToolchainError::OfflineHeaders { .. }
+                | ToolchainError::MissingWheels { .. }
+                | ToolchainError::UnknownWheel { .. }
+                | ToolchainError::NoHeaderSet { .. },
             ) => None,
             Self::Spec(_) => {
                 Some("`jitc families` lists every constant with its legal values and its default")
