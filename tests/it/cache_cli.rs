@@ -99,6 +99,45 @@ fn entries_are_listed_filtered_sorted_and_shown() {
 }
 
 #[test]
+fn stats_show_what_was_counted_since_when_and_the_limits() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    json(dir.path(), &TWO, 0);
+    json(dir.path(), &TWO, 0);
+    let stats = json(dir.path(), &["cache", "stats"], 0);
+    assert_eq!(stats[0]["limits"]["entries"], 50_000);
+    assert_eq!(stats[0]["limits"]["bytes"], 4_u64 << 30);
+    let usage = stats.iter().find(|line| line["event"] == "usage").expect("usage");
+    let usage = &usage["usage"];
+    assert_eq!(
+        (&usage["hits"], &usage["misses"]),
+        (&2.into(), &2.into()),
+        "{usage}"
+    );
+    assert_eq!(usage["built"], 2);
+    // What two compiles took is what two hits on them saved.
+    assert!(
+        usage["saved_us"].as_u64() > Some(0) && usage["saved_us"] == usage["compile_us"],
+        "{usage}"
+    );
+    assert!(
+        usage["since_unix_ms"].as_u64() > Some(1_700_000_000_000),
+        "{usage}"
+    );
+    let shown = jitc(dir.path()).args(["cache", "stats"]).assert().success();
+    shown.stdout(contains("2 hits (0 more in memory), 2 misses, 2 compiles"));
+    jitc(dir.path())
+        .args(["cache", "stats", "--zero"])
+        .assert()
+        .success();
+    let stats = json(dir.path(), &["cache", "stats"], 0);
+    let usage = stats.iter().find(|line| line["event"] == "usage").expect("usage");
+    assert_eq!(
+        (&usage["usage"]["hits"], &usage["usage"]["built"]),
+        (&0.into(), &0.into())
+    );
+}
+
+#[test]
 fn an_exported_bundle_is_imported_elsewhere_and_a_bad_one_changes_nothing() {
     let (dir, other) = (
         tempfile::tempdir().expect("tempdir"),

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
-use clap::{ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::json;
 
 use super::filter::{Filter, Row, filter_args, plain, registers, sort, sort_args, spills, split};
 use crate::cli::format::NumberFormat;
 use crate::cli::{Answer, output};
-use crate::engine::cache::Summary;
+use crate::engine::cache::{CacheError, Store, Summary, Usage};
 use crate::engine::jit::{Error, Jit};
 
 pub(super) fn ls_command() -> Command {
@@ -17,7 +17,14 @@ pub(super) fn ls_command() -> Command {
 }
 
 pub(super) fn stats_command() -> Command {
-    Command::new("stats").about("Show entry counts and sizes per tier")
+    Command::new("stats")
+        .about("Show counts and sizes per tier, and what was counted: hits, misses, compile time saved")
+        .arg(
+            Arg::new("zero")
+                .long("zero")
+                .action(ArgAction::SetTrue)
+                .help("Count hits and misses from now on"),
+        )
 }
 
 pub(super) fn ls(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
@@ -124,12 +131,24 @@ struct Group {
     compile_us: u64,
 }
 
-pub(super) fn stats(jit: &Jit, json: bool) -> Answer {
+pub(super) fn stats(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
+    if matches.get_flag("zero") {
+        return zero(jit);
+    }
     let style = NumberFormat::of_stdout();
     let mut tiers = vec![
-        ["tier", "entries", "size", "bad", "quarantined", "staging"]
-            .map(str::to_owned)
-            .to_vec(),
+        [
+            "tier",
+            "entries",
+            "at most",
+            "size",
+            "at most",
+            "bad",
+            "quarantined",
+            "staging",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
     ];
     let mut groups: BTreeMap<(String, String), Group> = BTreeMap::new();
     for tier in jit.cache().tiers() {
@@ -142,16 +161,21 @@ pub(super) fn stats(jit: &Jit, json: bool) -> Answer {
                 continue;
             }
         };
+        // Only what is written to is kept within limits.
+        let of_tier = tier.is_writable().then(|| jit.cache().limits());
         if json {
             output::json(
                 &json!({"event": "tier", "tier": tier.name(), "folder": store.root().to_string_lossy(),
-                "writable": tier.is_writable(), "totals": totals}),
+                "writable": tier.is_writable(), "totals": totals, "limits": of_tier.map(|limits| json!({
+                    "entries": limits.max_entries, "bytes": limits.max_bytes}))}),
             );
         }
         tiers.push(vec![
             tier.name().to_string(),
             totals.entries.to_string(),
+            of_tier.map_or_else(String::new, |limits| limits.max_entries.to_string()),
             style.bytes(totals.bytes),
+            of_tier.map_or_else(String::new, |limits| style.bytes(limits.max_bytes)),
             totals.bad.to_string(),
             totals.quarantined.to_string(),
             totals.staging.to_string(),
@@ -167,7 +191,11 @@ pub(super) fn stats(jit: &Jit, json: bool) -> Answer {
             }
         }
     }
+    let usage = usage(jit)?;
     if json {
+        if let Some(usage) = &usage {
+            output::json(&json!({"event": "usage", "usage": usage}));
+        }
         for ((family, arch), group) in &groups {
             output::json(
                 &json!({"event": "group", "family": family, "arch": arch, "entries": group.entries,
@@ -194,5 +222,45 @@ pub(super) fn stats(jit: &Jit, json: bool) -> Answer {
         ]);
     }
     output::table(&rows);
+    if let Some(usage) = usage {
+        counted(&usage, style);
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What was counted in the folder that is written to.
+fn usage(jit: &Jit) -> Result<Option<Usage>, Error> {
+    let mut writable = jit.cache().tiers().iter().filter(|tier| tier.is_writable());
+    let store = writable.find_map(|tier| tier.store());
+    store.map(Store::usage).transpose().map_err(Error::Cache)
+}
+
+fn counted(usage: &Usage, style: NumberFormat) {
+    output::line("");
+    let since = match usage.since_unix_ms {
+        0 => "nothing was counted yet".to_owned(),
+        ms => format!("since {}", style.time(ms)),
+    };
+    let seconds = |us: u64| format!("{}.{} s", us / 1_000_000, us / 100_000 % 10);
+    output::line(format!(
+        "{since}: {} hits ({} more in memory), {} misses, {} compiles of {}; hits saved {} of compiling",
+        usage.hits,
+        usage.memory_hits,
+        usage.misses,
+        usage.built,
+        seconds(usage.compile_us),
+        seconds(usage.saved_us),
+    ));
+}
+
+fn zero(jit: &Jit) -> Answer {
+    let mut writable = jit.cache().tiers().iter().filter(|tier| tier.is_writable());
+    match writable.find_map(|tier| tier.store()) {
+        Some(store) => {
+            store.zero_usage().map_err(Error::Cache)?;
+            output::note("counted from now on");
+            Ok(ExitCode::SUCCESS)
+        }
+        None => Err(Error::Cache(CacheError::NoWritableTier).into()),
+    }
 }

@@ -41,7 +41,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     match matches.subcommand() {
         Some(("ls", matches)) => Ok(list::ls(jit, matches, json)),
         Some(("show", matches)) => show::run(jit, matches, json),
-        Some(("stats", _)) => list::stats(jit, json),
+        Some(("stats", matches)) => list::stats(jit, matches, json),
         Some(("verify", matches)) => maintain::verify(jit, matches, json),
         Some(("diff", matches)) => Ok(diff::run(jit, matches, json)),
         Some(("export", matches)) => Ok(transfer::export(jit, matches, json)),

@@ -1,9 +1,8 @@
-//! What happened, as typed values for a listener and as counters.
+//! What happened, as typed values for a listener.
 //!
 //! Invariant: an event tells what has already happened; a listener cannot change
 //! what the cache does.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::store::error::Fault;
@@ -125,91 +124,4 @@ pub enum Event {
         /// Their bytes.
         bytes: u64,
     },
-}
-
-/// How often each thing happened in one [`super::Cache`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
-#[non_exhaustive]
-pub struct Counters {
-    /// Verified hits, on disk and in other tiers.
-    pub hits: u64,
-    /// Hits on artifacts that this process still held.
-    pub memory_hits: u64,
-    /// Misses.
-    pub misses: u64,
-    /// Artifacts built.
-    pub built: u64,
-    /// Entries written.
-    pub published: u64,
-    /// Artifacts that could not be kept.
-    pub not_published: u64,
-    /// Bad entries found.
-    pub healed: u64,
-    /// Waits that were given up.
-    pub lock_timeouts: u64,
-    /// Entries pruned.
-    pub pruned: u64,
-    /// Compiles that should have been warmed ([`Event::LateCompile`]).
-    pub late_compiles: u64,
-    /// Requests that a policy refused.
-    pub refused: u64,
-}
-
-/// The live counters behind [`Counters`].
-#[derive(Debug, Default)]
-pub(super) struct Tally {
-    hits: AtomicU64,
-    memory_hits: AtomicU64,
-    misses: AtomicU64,
-    built: AtomicU64,
-    published: AtomicU64,
-    not_published: AtomicU64,
-    healed: AtomicU64,
-    lock_timeouts: AtomicU64,
-    pruned: AtomicU64,
-    late_compiles: AtomicU64,
-    refused: AtomicU64,
-}
-
-impl Tally {
-    pub(super) fn memory_hit(&self) {
-        self.memory_hits.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn count(&self, event: &Event) {
-        let (counter, by) = match event {
-            Event::Hit { .. } => (&self.hits, 1),
-            Event::Miss { .. } => (&self.misses, 1),
-            Event::Built { .. } => (&self.built, 1),
-            Event::Published { .. } => (&self.published, 1),
-            Event::NotPublished { .. } => (&self.not_published, 1),
-            Event::Healed { .. } => (&self.healed, 1),
-            Event::LockTimedOut { .. } => (&self.lock_timeouts, 1),
-            Event::Pruned { entries, .. } => (&self.pruned, *entries),
-            Event::LateCompile { .. } => (&self.late_compiles, 1),
-            Event::Refused { .. } => (&self.refused, 1),
-            Event::Lookup { .. }
-            | Event::Building { .. }
-            | Event::MemoryHit { .. }
-            | Event::TierUnavailable { .. } => return,
-        };
-        counter.fetch_add(by, Ordering::Relaxed);
-    }
-
-    pub(super) fn read(&self) -> Counters {
-        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Counters {
-            hits: get(&self.hits),
-            memory_hits: get(&self.memory_hits),
-            misses: get(&self.misses),
-            built: get(&self.built),
-            published: get(&self.published),
-            not_published: get(&self.not_published),
-            healed: get(&self.healed),
-            lock_timeouts: get(&self.lock_timeouts),
-            pruned: get(&self.pruned),
-            late_compiles: get(&self.late_compiles),
-            refused: get(&self.refused),
-        }
-    }
 }

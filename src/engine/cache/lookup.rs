@@ -6,26 +6,32 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::event::{Counters, Event, Tally};
+use super::counters::{self, Counters, Tally, TierCounters};
+use super::event::Event;
 use super::memory::Memo;
 use super::passed_over::sentence;
 use super::single_flight::{Flights, Joined};
 use super::store::Published;
-use super::store::entry::{Entry, Whole};
+use super::store::entry::{Entry, Whole, now_unix_ms};
 use super::store::error::{CacheError, Fault, Sort};
 use super::store::lock::{Claim, MARGIN, Wait};
 use super::store::prune::Limits;
 use super::store::read::Load;
+use super::store::usage::Usage;
 use super::tier::{Tier, TierName};
 use super::{Fetched, Provenance};
 use crate::engine::build::artifact::Artifact;
 use crate::engine::build::compile::Cancel;
 use crate::engine::build::key::CacheKey;
 use crate::engine::build::request::CompileRequest;
-use crate::engine::per_process::PerProcess;
+use crate::engine::per_process::{PerProcess, generation};
+
+/// The counters are added to the folder's at most this often, milliseconds.
+const FLUSH_MS: u64 = 3_600_000;
 
 pub(super) type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
 
@@ -40,6 +46,11 @@ pub struct Cache {
     limits: Limits,
     listener: Option<Listener>,
     tally: Tally,
+    /// When the counters were last added to the folder's, in milliseconds since 1970.
+    flushed: AtomicU64,
+    told: Mutex<Counters>,
+    /// Of the process that counts: a forked child's are its parent's.
+    generation: u64,
     warned: PerProcess<Mutex<HashSet<CacheKey>>>,
     unkept: PerProcess<Mutex<Vec<Sort>>>,
     said: PerProcess<Mutex<HashSet<String>>>,
@@ -53,6 +64,7 @@ impl Cache {
         build_timeout: Duration,
         listener: Option<Listener>,
     ) -> Self {
+        let tally = Tally::new(tiers.iter().map(|tier| tier.name().clone()));
         Self {
             tiers,
             memory: TierName::new("memory"),
@@ -62,7 +74,10 @@ impl Cache {
             build_timeout,
             limits,
             listener,
-            tally: Tally::default(),
+            tally,
+            flushed: AtomicU64::new(now_unix_ms()),
+            told: Mutex::default(),
+            generation: generation(),
             warned: PerProcess::new(),
             unkept: PerProcess::new(),
             said: PerProcess::new(),
@@ -204,6 +219,52 @@ impl Cache {
         self.tally.read()
     }
 
+    /// The same by tier, in the order in which they are asked.
+    #[must_use]
+    pub fn tier_counters(&self) -> Vec<TierCounters> {
+        self.tally.read_tiers()
+    }
+
+    /// The counters in Prometheus' text format, for a server's own `/metrics`.
+    #[must_use]
+    pub fn prometheus(&self) -> String {
+        counters::prometheus(&self.counters(), &self.tier_counters())
+    }
+
+    /// Adds what was counted since the last time to what the folder that is written to
+    /// keeps, for `jitc cache stats`. Done once an hour and when the cache is dropped.
+    pub fn flush_counters(&self) {
+        let now = now_unix_ms();
+        let since = self.flushed.swap(now, Ordering::Relaxed);
+        if self.generation != generation() {
+            return;
+        }
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.counters();
+        let usage = Usage {
+            since_unix_ms: since,
+            hits: all.hits - told.hits,
+            memory_hits: all.memory_hits - told.memory_hits,
+            misses: all.misses - told.misses,
+            built: all.built - told.built,
+            compile_us: all.compile_us - told.compile_us,
+            saved_us: all.saved_us - told.saved_us,
+        };
+        *told = all;
+        let mut writable = self.tiers.iter().filter(|tier| tier.is_writable());
+        let store = writable.find_map(|tier| tier.store());
+        if let Some(Err(error)) = store.map(|store| store.add_usage(&usage)) {
+            // Numbers for people: they are low then.
+            tracing::debug!(%error, "counters are not kept");
+        }
+    }
+
+    /// What a folder that is written to is kept within.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// The tiers, in the order in which they are asked.
     #[must_use]
     pub fn tiers(&self) -> &[Arc<dyn Tier>] {
@@ -226,6 +287,9 @@ impl Cache {
     }
 
     fn remember(&self, key: &CacheKey, artifact: Artifact, provenance: Provenance) -> Fetched {
+        if matches!(provenance, Provenance::Hit(_)) {
+            self.tally.saved(artifact.compile_us);
+        }
         let artifact = Arc::new(artifact);
         self.memo.insert(*key, &artifact);
         Fetched { artifact, provenance }
@@ -413,9 +477,20 @@ impl Cache {
     /// Counts an event, and tells the listener of it.
     pub(crate) fn tell(&self, event: &Event) {
         self.tally.count(event);
+        if let Event::Hit { .. } | Event::Built { .. } = event
+            && now_unix_ms().saturating_sub(self.flushed.load(Ordering::Relaxed)) >= FLUSH_MS
+        {
+            self.flush_counters();
+        }
         if let Some(listener) = &self.listener {
             listener(event);
         }
+    }
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        self.flush_counters();
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod builder;
 pub mod carry;
+mod counters;
 mod event;
 mod judge;
 mod lookup;
@@ -28,7 +29,8 @@ pub use carry::Embedded;
 pub use carry::bundle;
 pub use carry::bundle::{BundleError, Exported, Imported};
 pub use carry::receipt::{Drift, Outcome, Receipt, ReceiptError, ReceiptLine};
-pub use event::{Counters, Event};
+pub use counters::{Counters, TierCounters};
+pub use event::Event;
 pub use judge::Judged;
 pub use lookup::Cache;
 pub use passed_over::passed_over;
@@ -43,6 +45,7 @@ pub use store::manifest::{HeaderText, Manifest, Section};
 pub use store::prune::{Limits, Pruned};
 pub use store::read::Load;
 pub use store::shutdown::shutdown;
+pub use store::usage::Usage;
 pub use store::{Published, Store};
 pub use tier::{Folder, Memory, Tier, TierName};
 pub use why::{Component, Difference, LineDifference, Nearest, Why, compare, diff, why};

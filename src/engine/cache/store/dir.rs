@@ -152,6 +152,18 @@ impl Dir {
         Ok(fd)
     }
 
+    /// Adds to the regular file `name`, made if it is missing; its length afterwards.
+    pub(super) fn append(&self, name: &str, bytes: &[u8]) -> Result<u64> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = flags | OFlags::NONBLOCK;
+        let fd = retry_on_intr(|| rustix::fs::openat(&self.0, name, flags, self.1.file))?;
+        if FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) != FileType::RegularFile {
+            return Err(Errno::LOOP);
+        }
+        write_all(&fd, bytes)?;
+        Ok(u64::try_from(rustix::fs::fstat(&fd)?.st_size).unwrap_or(u64::MAX))
+    }
+
     /// Writes the new file `name`, which only this user may read.
     pub(super) fn write_private(&self, name: &str, bytes: &[u8]) -> Result<()> {
         self.write(name, bytes, Mode::RUSR | Mode::WUSR).map(drop)

@@ -299,7 +299,7 @@ fn text_of(part: &str, bytes: Vec<u8>) -> Result<String, Fault> {
 }
 
 /// Milliseconds since 1970; 0 on a clock that stands before it.
-pub(super) fn now_unix_ms() -> u64 {
+pub(in crate::engine::cache) fn now_unix_ms() -> u64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH);
     elapsed.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }

@@ -26,6 +26,7 @@ pub(super) mod shutdown;
 mod test_fixtures;
 mod texts;
 mod trust;
+pub(super) mod usage;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -10,6 +10,7 @@ use super::error::CacheError;
 use super::failed::FAILED;
 use super::inspect::{is_shard, names};
 use super::trust::Modes;
+use super::usage::USAGE;
 use super::{LOCKS, OLD_VERSION, QUARANTINE, STAGING, Store, TEXTS, VERSION, io_error, unique};
 
 /// The file that marks a folder as a cache, for jitc and for programs that make backups.
@@ -69,7 +70,7 @@ impl Store {
             match name.to_str() {
                 // Somebody else's process adopts it at this moment.
                 Some(TAG) if has_tag(root).map_err(io)? => return Ok(()),
-                Some(VERSION | OLD_VERSION | FAILED | TUNED) => {}
+                Some(VERSION | OLD_VERSION | FAILED | TUNED | USAGE) => {}
                 Some(name) if OF_THE_VOLUME.contains(&name) || is_new_tag(name) => {}
                 _ => foreign = Some(name),
             }
