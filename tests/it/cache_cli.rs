@@ -99,6 +99,50 @@ fn entries_are_listed_filtered_sorted_and_shown() {
 }
 
 #[test]
+fn entries_are_compiled_again_and_compared() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    json(dir.path(), &TWO, 0);
+    let said = json(dir.path(), &["cache", "verify", "--rebuild", "all"], 0);
+    let summary = said.last().expect("a summary");
+    assert_eq!(
+        (&summary["alike"], &summary["differ"], &summary["left_out"]),
+        (&2.into(), &0.into(), &0.into())
+    );
+    let one = json(dir.path(), &["cache", "verify", "--rebuild", "1"], 0);
+    assert_eq!(one.last().expect("a summary")["alike"], 1);
+    // An honest key and a consistent entry over the machine code of another.
+    let store = jitc::engine::cache::Store::new(dir.path());
+    let keys = store.keys().expect("keys");
+    let whole = |n: usize| match store.whole(&keys[n]) {
+        jitc::engine::cache::Load::Found(whole) => whole,
+        other => panic!("{other:?}"),
+    };
+    let (own, other) = (whole(0), whole(1));
+    let mut manifest = own.entry().manifest().clone();
+    manifest.code = other.entry().manifest().code.clone();
+    let mut parts = own.parts();
+    (parts.manifest, parts.code) = (manifest.to_bytes(), other.entry().code().to_vec());
+    let mut headers = own.texts().headers.iter();
+    let text = |_: &_| Ok(headers.next().expect("a header").1.clone());
+    let forged = jitc::engine::cache::Whole::verify(&keys[0], parts, text).expect("consistent");
+    store.expel(&keys[0]).expect("expelled");
+    store.publish(&forged).expect("published");
+    json(dir.path(), &["cache", "verify"], 0);
+    let said = json(dir.path(), &["cache", "verify", "--rebuild", "all"], 1);
+    let differs = said
+        .iter()
+        .find(|line| line["answer"] == "differs")
+        .expect("one differs");
+    assert_eq!(differs["key"], keys[0].to_string());
+    let refused = jitc(dir.path())
+        .args(["cache", "verify", "--rebuild", "0"])
+        .assert();
+    refused
+        .code(2)
+        .stderr(contains("expected a number from 1, or all"));
+}
+
+#[test]
 fn stats_show_what_was_counted_since_when_and_the_limits() {
     let dir = tempfile::tempdir().expect("tempdir");
     json(dir.path(), &TWO, 0);

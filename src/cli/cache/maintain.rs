@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::cli::format::NumberFormat;
 use crate::cli::{Answer, output};
-use crate::engine::cache::{Checked, Limits, Receipt, ReceiptError, Store, TierName};
+use crate::engine::cache::{Checked, Limits, Load, Receipt, ReceiptError, Store, TierName};
 use crate::engine::config::{Source, parse_age, parse_bytes};
 use crate::engine::jit::{Error, Jit};
 use crate::engine::regular_file::{self, MAX_RECORDS};
@@ -30,6 +30,81 @@ pub(super) fn verify_command() -> Command {
                 .conflicts_with("repair")
                 .help("List what differs from what this receipt lists"),
         )
+        .arg(
+            Arg::new("rebuild")
+                .long("rebuild")
+                .value_name("N|all")
+                .value_parser(count)
+                .conflicts_with_all(["repair", "against"])
+                .help("Compile this many entries again, spread over all, and compare the machine code"),
+        )
+}
+
+/// How many entries.
+#[derive(Debug, Clone, Copy)]
+enum Count {
+    All,
+    Some(usize),
+}
+
+fn count(text: &str) -> Result<Count, String> {
+    match text.parse() {
+        _ if text == "all" => Ok(Count::All),
+        Ok(count) if count > 0 => Ok(Count::Some(count)),
+        _ => Err("expected a number from 1, or all".to_owned()),
+    }
+}
+
+/// Compiles entries again and says which differ; those of other compilers are left out.
+fn rebuild(jit: &Jit, count: Count, json: bool) -> Answer {
+    let (mut alike, mut differ, mut left_out) = (0, 0, 0);
+    for tier in jit.cache().tiers() {
+        let Some(store) = tier.store() else { continue };
+        let keys = store.keys().map_err(Error::Cache)?;
+        let step = match count {
+            Count::All => 1,
+            Count::Some(count) => keys.len().div_ceil(count).max(1),
+        };
+        for key in keys.iter().step_by(step) {
+            let Load::Found(whole) = store.whole(key) else {
+                output::note(format!(
+                    "{key}: not an entry that can be read; `jitc cache verify` says why"
+                ));
+                left_out += 1;
+                continue;
+            };
+            let (word, reason) = match jit.rebuilds_alike(&whole) {
+                Ok(true) => ("alike", None),
+                Ok(false) => ("differs", None),
+                Err(error) => ("left_out", Some(error.to_string())),
+            };
+            let counter = match word {
+                "alike" => &mut alike,
+                "differs" => &mut differ,
+                _ => &mut left_out,
+            };
+            *counter += 1;
+            if json {
+                output::json(
+                    &json!({"event": "rebuilt", "tier": tier.name(), "key": key, "answer": word,
+                    "reason": reason}),
+                );
+            } else if word == "differs" {
+                output::line(format!("differs: {key} ({})", tier.name()));
+            } else if let Some(reason) = reason {
+                output::note(format!("{key} is left out: {reason}"));
+            }
+        }
+    }
+    if json {
+        output::json(&json!({"event": "summary", "alike": alike, "differ": differ, "left_out": left_out}));
+    } else {
+        output::line(format!(
+            "{} compiled again: {alike} alike, {differ} differ; {left_out} left out",
+            alike + differ
+        ));
+    }
+    Ok(ExitCode::from(u8::from(differ + left_out > 0)))
 }
 
 pub(super) fn prune_command() -> Command {
@@ -68,6 +143,9 @@ pub(super) fn prune_command() -> Command {
 pub(super) fn verify(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     if let Some(receipt) = matches.get_one::<PathBuf>("against") {
         return against(jit, receipt, json);
+    }
+    if let Some(count) = matches.get_one::<Count>("rebuild") {
+        return rebuild(jit, *count, json);
     }
     let repair = matches.get_flag("repair");
     let mut clean = true;

@@ -5,6 +5,7 @@
 //! works out keys from the pinned one's identity. A forked child begins without the
 //! parent's kernels, and waits for none of its threads.
 
+mod again;
 mod builder;
 mod error;
 mod failure;
@@ -26,7 +27,6 @@ use tracing::info_span;
 
 pub use builder::JitBuilder;
 pub use error::{Error, ErrorKind};
-use header_sets::expressions_of;
 use policy::Policy;
 pub use prepare_all::{Jobs, Progress};
 pub use preparing::Preparing;
@@ -39,7 +39,7 @@ use crate::engine::build::parameter_info;
 use crate::engine::build::render::{RenderedSource, render};
 use crate::engine::build::request::CompileRequest;
 use crate::engine::build::toolchain::{self, Toolchain, ToolchainError};
-use crate::engine::cache::{Cache, Fetched, Judged, Whole, Why, why};
+use crate::engine::cache::{Cache, Fetched, Judged, Why, why};
 use crate::engine::config::{ArchMatch, Config, Source, ToolchainChoice};
 use crate::engine::per_process::PerProcess;
 use crate::engine::request::spec::{KernelSpec, SpecId};
@@ -241,39 +241,6 @@ impl Jit {
         let kernel = Arc::new(kernel);
         *slot = Some(Arc::clone(&kernel));
         Ok(kernel)
-    }
-
-    /// The PTX of an entry, made anew from its own source, headers and options.
-    ///
-    /// Entries hold none: it is for reading, and only the NVRTC that made the
-    /// entry can say it again. With another one at hand this is an error.
-    pub fn ptx(&self, whole: &Whole) -> Result<String, Error> {
-        let manifest = whole.entry().manifest();
-        let at_hand = self.identity()?;
-        if (&at_hand.nvrtc, &at_hand.builtins) != (&manifest.toolchain.nvrtc, &manifest.toolchain.builtins) {
-            let made_by = manifest.toolchain.to_string();
-            return Err(ToolchainError::Other {
-                made_by,
-                at_hand: at_hand.to_string(),
-            }
-            .into());
-        }
-        let rendered = RenderedSource {
-            name: format!("{}.cu.tera", manifest.family),
-            source: whole.texts().source.clone(),
-            headers: whole.texts().headers.clone(),
-            sets: self.header_sets_of(manifest)?,
-            expressions: expressions_of(manifest),
-            options: manifest.options.clone(),
-        };
-        let rendered = self.with_header_sets(rendered)?;
-        self.compiler()?.ptx(&rendered).map_err(|source| Error::Compile {
-            source,
-            variant: manifest.family.as_str().into(),
-            arch: manifest.arch,
-            kept: Box::default(),
-            hints: Box::default(),
-        })
     }
 
     /// Says why it missed where traces are wanted: that reads every manifest.
