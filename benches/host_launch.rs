@@ -123,7 +123,7 @@ enum Driver {
 }
 
 /// The driver's calls and nothing else: handles, grids and parameters as they are.
-fn raw(bound: &BoundLayer, parameter: &Passed, stream: &CudaStream, which: Driver) {
+fn raw(bound: &BoundLayer, parameter: &Passed<'_>, stream: &CudaStream, which: Driver) {
     // The driver only reads it.
     let value: *mut c_void = parameter.words().as_ptr().cast_mut().cast();
     let mut pointers = [value];

@@ -86,7 +86,7 @@ fn row(parameter: &Parameter, sizes: &[String]) -> Vec<String> {
             };
             (access.name(), null)
         }
-        ParameterKind::Scalar { .. } => ("", String::new()),
+        ParameterKind::Scalar { .. } | ParameterKind::Bytes { .. } => ("", String::new()),
     };
     vec![
         format!("    {}", parameter.name),

@@ -3,6 +3,7 @@
 //! what it is asked (`cuda.c`). Needs a C compiler, as linking the tests does.
 
 mod bind;
+mod by_value;
 mod cache;
 #[path = "../support/cubin.rs"]
 mod cubin;

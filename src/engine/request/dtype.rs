@@ -45,11 +45,13 @@ pub enum Dtype {
     E8m0,
     /// Two 4-bit floating-point codes in a byte.
     E2m1x2,
+    /// A byte that is 0 or 1.
+    Bool,
 }
 
 impl Dtype {
     /// Every type, in the order of the documentation.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Bf16,
         Self::F16,
         Self::F32,
@@ -66,6 +68,7 @@ impl Dtype {
         Self::E5m2,
         Self::E8m0,
         Self::E2m1x2,
+        Self::Bool,
     ];
 
     /// Its name in a family's TOML, in messages and in JSON: `bf16`.
@@ -88,6 +91,7 @@ impl Dtype {
             Self::E5m2 => "e5m2",
             Self::E8m0 => "e8m0",
             Self::E2m1x2 => "e2m1x2",
+            Self::Bool => "bool",
         }
     }
 
@@ -95,7 +99,7 @@ impl Dtype {
     #[must_use]
     pub const fn bytes(self) -> usize {
         match self {
-            Self::U8 | Self::I8 | Self::E4m3 | Self::E5m2 | Self::E8m0 | Self::E2m1x2 => 1,
+            Self::U8 | Self::I8 | Self::E4m3 | Self::E5m2 | Self::E8m0 | Self::E2m1x2 | Self::Bool => 1,
             Self::Bf16 | Self::F16 | Self::U16 | Self::I16 => 2,
             Self::F32 | Self::U32 | Self::I32 => 4,
             Self::F64 | Self::U64 | Self::I64 => 8,
@@ -113,6 +117,7 @@ impl Dtype {
             Self::F64 => "double",
             Self::U8 | Self::E4m3 | Self::E5m2 | Self::E8m0 | Self::E2m1x2 => "unsigned char",
             Self::I8 => "signed char",
+            Self::Bool => "bool",
             Self::U32 => "unsigned",
             Self::I32 => "int",
             Self::U64 => "unsigned long long",

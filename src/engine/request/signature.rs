@@ -45,6 +45,13 @@ pub enum Resolved {
         /// The launch size that it is, by its place.
         value: Option<usize>,
     },
+    /// Bytes that are passed by value.
+    Bytes {
+        /// Number of bytes.
+        size: u32,
+        /// A multiple of this is where they begin.
+        alignment: u32,
+    },
 }
 
 /// A number of a spec's launch: blocks along an axis of its grid, threads along one of a
@@ -185,6 +192,10 @@ impl Signature {
             ParameterKind::Scalar { dtype, value } => Ok(Resolved::Scalar {
                 dtype: *dtype,
                 value: *value,
+            }),
+            ParameterKind::Bytes { size, alignment, .. } => Ok(Resolved::Bytes {
+                size: *size,
+                alignment: *alignment,
             }),
             ParameterKind::Pointer {
                 element,

@@ -5,18 +5,20 @@
 
 use std::collections::BTreeMap;
 
+use cudarc::driver::sys;
 use half::{bf16, f16};
 
 use crate::engine::request::dtype::Dtype;
 use crate::engine::request::signature::{Resolved, Signature};
 use crate::engine::request::template::{Parameter, ParameterKind};
 use crate::engine::run::bind_error::{BindError, Mismatch};
-use crate::engine::run::packet::Packet;
+use crate::engine::run::packet::{Blob, Packet};
 use crate::engine::run::tensor::Tensor;
 use crate::engine::suggest::did_you_mean;
 
 /// A value for a parameter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Argument {
     /// Device memory.
     Tensor(Tensor),
@@ -24,6 +26,23 @@ pub enum Argument {
     Null,
     /// A scalar: its type, and its bits from the lowest byte.
     Scalar(Dtype, u64),
+    /// A value that is passed whole, byte for byte: a struct, or a tensor map.
+    Bytes(Box<[u8]>),
+}
+
+/// A struct's bytes, as CUDA has it; those of padding are of no meaning.
+impl From<&[u8]> for Argument {
+    fn from(bytes: &[u8]) -> Self {
+        Self::Bytes(bytes.into())
+    }
+}
+
+/// A tensor map, as the driver encoded it.
+impl From<&sys::CUtensorMap> for Argument {
+    fn from(map: &sys::CUtensorMap) -> Self {
+        // Little-endian, as is every machine that has CUDA.
+        Self::Bytes(map.opaque.iter().flat_map(|word| word.to_le_bytes()).collect())
+    }
 }
 
 impl From<Tensor> for Argument {
@@ -51,6 +70,7 @@ macro_rules! scalar {
 }
 
 scalar! {
+    bool => Bool, u64::from;
     u8 => U8, u64::from;
     i8 => I8, |v| u64::from(v.cast_unsigned());
     u16 => U16, u64::from;
@@ -117,6 +137,7 @@ impl Arguments {
         }));
         let mut packet = Packet {
             words: Vec::new(),
+            blobs: Vec::new(),
             patches: Vec::new(),
             most: sizes,
             in_struct: signature.is_struct(),
@@ -132,6 +153,11 @@ impl Arguments {
                 }
                 Resolved::Scalar { value: None, .. } => {
                     scalars.get(parameter.name.as_str()).map_or(0, |(_, bits)| *bits)
+                }
+                Resolved::Bytes { size, .. } => {
+                    let bytes = self.bytes(&at, parameter, size)?;
+                    packet.blobs.push((packet.words.len(), Blob::new(bytes)));
+                    0
                 }
                 Resolved::Pointer { .. } => self.pointer(&at, parameter, resolved, &numbers)?,
             };
@@ -198,9 +224,22 @@ impl Arguments {
         Ok(())
     }
 
-    fn find(&self, name: &str) -> Option<Argument> {
+    fn find(&self, name: &str) -> Option<&Argument> {
         let found = self.values.iter().find(|(given, _)| given == name);
-        found.map(|(_, value)| *value)
+        found.map(|(_, value)| value)
+    }
+
+    /// The bytes of a parameter that is passed by value.
+    fn bytes(&self, at: &At<'_>, parameter: &Parameter, size: u32) -> Result<&[u8], BindError> {
+        let found = match self.find(&parameter.name) {
+            Some(Argument::Bytes(bytes)) if u32::try_from(bytes.len()) == Ok(size) => return Ok(bytes),
+            Some(Argument::Bytes(bytes)) => format!("{} bytes", bytes.len()),
+            Some(Argument::Scalar(dtype, _)) => format!("a scalar of type {dtype}"),
+            Some(Argument::Tensor(_) | Argument::Null) => "a tensor".to_owned(),
+            None => return Err(at.missing(parameter)),
+        };
+        let expected = parameter.type_text(at.0.sizes());
+        Err(at.mismatch(&parameter.name, Mismatch::Bytes { expected, found }))
     }
 
     /// Every declared scalar that the caller gives, which shapes may name.
@@ -212,13 +251,19 @@ impl Arguments {
             };
             let wrong = |mismatch| Err(at.mismatch(&parameter.name, mismatch));
             match self.find(&parameter.name) {
-                Some(Argument::Scalar(given, bits)) if given == dtype => {
-                    scalars.insert(parameter.name.as_str(), (dtype, bits));
+                Some(Argument::Scalar(given, bits)) if *given == dtype => {
+                    scalars.insert(parameter.name.as_str(), (dtype, *bits));
                 }
                 Some(Argument::Scalar(found, _)) => {
                     return wrong(Mismatch::Dtype {
                         expected: dtype,
-                        found,
+                        found: *found,
+                    });
+                }
+                Some(Argument::Bytes(bytes)) => {
+                    return wrong(Mismatch::Bytes {
+                        expected: dtype.to_string(),
+                        found: format!("{} bytes", bytes.len()),
                     });
                 }
                 Some(_) => return wrong(Mismatch::NotScalar(dtype)),
@@ -247,8 +292,14 @@ impl Arguments {
         let wrong = |mismatch| Err(at.mismatch(&parameter.name, mismatch));
         let expected = || parameter.type_text(at.0.sizes());
         let tensor = match self.find(&parameter.name) {
-            Some(Argument::Tensor(tensor)) if tensor.address != 0 => tensor,
+            Some(Argument::Tensor(tensor)) if tensor.address != 0 => *tensor,
             Some(Argument::Scalar(..)) => return wrong(Mismatch::NotPointer { expected: expected() }),
+            Some(Argument::Bytes(bytes)) => {
+                return wrong(Mismatch::Bytes {
+                    expected: expected(),
+                    found: format!("{} bytes", bytes.len()),
+                });
+            }
             Some(_) | None if optional => return Ok(0),
             Some(_) => return wrong(Mismatch::Null { expected: expected() }),
             None => return Err(at.missing(parameter)),

@@ -222,7 +222,7 @@ impl BoundKernel {
     /// The parameters for a launch of these sizes, for whoever launches in another
     /// way; `None` where the sizes are not within what was bound.
     #[must_use]
-    pub fn passed(&self, sizes: &[u32]) -> Option<Passed> {
+    pub fn passed(&self, sizes: &[u32]) -> Option<Passed<'_>> {
         self.packet
             .beyond(sizes)
             .is_none()

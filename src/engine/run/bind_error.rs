@@ -102,6 +102,14 @@ pub enum Mismatch {
         /// As declared.
         expected: String,
     },
+    /// Something else than bytes, or another number of them.
+    #[error("expected {expected}, got {found}")]
+    Bytes {
+        /// As declared.
+        expected: String,
+        /// What was given, for people: `24 bytes`.
+        found: String,
+    },
     /// A pointer for a scalar.
     #[error("expected a scalar of type {0}, got a tensor")]
     NotScalar(Dtype),

@@ -13,6 +13,8 @@ use crate::engine::request::template::MAX_PARAMETERS;
 pub struct Packet {
     /// A parameter each, in the low bytes: little-endian, as is every machine that has CUDA.
     pub(super) words: Vec<u64>,
+    /// Values of more than a word, and which parameters they are.
+    pub(super) blobs: Vec<(usize, Blob)>,
     /// The words that are launch sizes, and which.
     pub(super) patches: Vec<(usize, usize)>,
     /// The largest launch sizes that were checked.
@@ -20,12 +22,33 @@ pub struct Packet {
     pub(super) in_struct: bool,
 }
 
+/// A value that is passed whole. It stays where it is while launches are made of it.
+#[derive(Debug, Clone)]
+pub(super) struct Blob(Box<[Chunk]>);
+
+/// As aligned as any value that is passed by value is.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(256))]
+struct Chunk([u8; 256]);
+
+impl Blob {
+    pub(super) fn new(bytes: &[u8]) -> Self {
+        let chunk = |bytes: &[u8]| {
+            let mut chunk = Chunk([0; 256]);
+            chunk.0[..bytes.len()].copy_from_slice(bytes);
+            chunk
+        };
+        Self(bytes.chunks(256).map(chunk).collect())
+    }
+}
+
 /// What the driver is given: built on the stack by each launch.
 ///
 /// Few stores: those of a launch queue up behind the one that rings the GPU for the
 /// launch before, and once the processor's store buffer is full it waits for the bus.
-pub struct Passed {
+pub struct Passed<'p> {
     words: ArrayVec<u64, MAX_PARAMETERS>,
+    blobs: &'p [(usize, Blob)],
     in_struct: bool,
 }
 
@@ -50,7 +73,7 @@ impl Packet {
     /// The values for a launch of these sizes, in declared order. Allocates nothing.
     #[must_use]
     #[inline]
-    pub fn passed(&self, sizes: &[u32]) -> Passed {
+    pub fn passed(&self, sizes: &[u32]) -> Passed<'_> {
         let mut words = ArrayVec::new();
         // A list has at most as many parameters: checked when its family was read.
         let fits = words.try_extend_from_slice(&self.words);
@@ -60,13 +83,14 @@ impl Packet {
         }
         Passed {
             words,
+            blobs: &self.blobs,
             in_struct: self.in_struct,
         }
     }
 }
 
-impl Passed {
-    /// The values, in the low bytes of a word each.
+impl Passed<'_> {
+    /// The values, in the low bytes of a word each; 0 for one that is passed by value and larger.
     #[must_use]
     pub fn words(&self) -> &[u64] {
         &self.words
@@ -83,6 +107,10 @@ impl Passed {
         let words = self.words.iter_mut();
         let mut pointers: ArrayVec<_, MAX_PARAMETERS> =
             words.map(|word| std::ptr::from_mut(word).cast()).collect();
+        for (at, Blob(chunks)) in self.blobs {
+            // The driver only reads.
+            pointers[*at] = chunks.as_ptr().cast_mut().cast();
+        }
         with(&mut pointers)
     }
 }

@@ -151,7 +151,7 @@ impl BoundLayer {
     /// The one parameter that each of them takes by value: for who launches them in
     /// another way. `None` for more tokens than there is room for, or none.
     #[must_use]
-    pub fn parameter(&self, num_tokens: u32) -> Option<Passed> {
+    pub fn parameter(&self, num_tokens: u32) -> Option<Passed<'_>> {
         self.0.passed(&[num_tokens])
     }
 

@@ -2,6 +2,7 @@
 //! whether machine code takes what is declared.
 
 mod bind;
+mod by_value;
 mod declare;
 mod machine_code;
 

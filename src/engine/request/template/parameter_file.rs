@@ -10,7 +10,8 @@ use serde::Deserialize;
 
 use super::constants::Constant;
 use super::parameters::{
-    Access, Dim, Element, MAX_PARAMETERS, MAX_SIZES, Optional, Parameter, ParameterKind, ParameterList, Rule,
+    Access, Dim, Element, MAX_BYTES, MAX_PARAMETERS, MAX_SIZES, Optional, Parameter, ParameterKind,
+    ParameterList, Rule, TENSOR_MAP,
 };
 use crate::engine::request::dtype::Dtype;
 use crate::engine::request::tera_strict::{Body, Expressions, shown};
@@ -31,6 +32,7 @@ pub(super) struct ParameterFile {
     optional: Option<OptionalFile>,
     value: Option<String>,
     alignment: Option<u32>,
+    bytes: Option<u32>,
     #[serde(default)]
     help: String,
 }
@@ -130,10 +132,24 @@ pub(super) fn check(
             help: file.help,
         });
     }
-    Ok(ParameterList {
+    let by_value = |p: &&Parameter| matches!(p.kind, ParameterKind::Bytes { .. });
+    if let (Some(name), Some(parameter)) = (&cxx_struct, parameters.iter().find(by_value)) {
+        return Err(format!(
+            "{of}: parameter `{}`: parameter_struct `{name}` has a word a parameter: give an entry with this one a list of its own",
+            parameter.name
+        ));
+    }
+    let list = ParameterList {
         parameters,
         cxx_struct,
-    })
+    };
+    let end = list.places().last().map_or(0, |last| last.offset + last.size);
+    if end > MAX_BYTES {
+        return Err(format!(
+            "{of}: {end} bytes of parameters: a kernel takes at most {MAX_BYTES}"
+        ));
+    }
+    Ok(list)
 }
 
 impl ParameterFile {
@@ -144,6 +160,12 @@ impl ParameterFile {
         in_shapes: &BTreeSet<String>,
         expressions: &mut Expressions,
     ) -> Result<ParameterKind, String> {
+        if let "struct" | "tensor_map" = self.dtype.as_str() {
+            return self.by_value();
+        }
+        if self.bytes.is_some() {
+            return Err("`bytes` is of the type struct".into());
+        }
         let Some(shape) = &self.shape else {
             return self.scalar(scope);
         };
@@ -157,12 +179,7 @@ impl ParameterFile {
         if dims.iter().skip(1).any(|dim| dim.id.is_none()) {
             return Err("only the first dimension may be `*`".into());
         }
-        let alignment = self.alignment.unwrap_or(ALIGNMENT);
-        if !alignment.is_power_of_two() || alignment > 4096 {
-            return Err(format!(
-                "`alignment` is a power of two up to 4096, not {alignment}"
-            ));
-        }
+        let alignment = aligned(self.alignment.unwrap_or(ALIGNMENT), 4096)?;
         let optional = match &self.optional {
             None => Optional::Fixed(false),
             Some(OptionalFile::Flag(flag)) => Optional::Fixed(*flag),
@@ -177,6 +194,45 @@ impl ParameterFile {
             access: self.access.unwrap_or_default(),
             optional,
             alignment,
+        })
+    }
+
+    /// A struct, or a tensor map.
+    fn by_value(&self) -> Result<ParameterKind, String> {
+        for (key, given) in [
+            ("shape", self.shape.is_some()),
+            ("access", self.access.is_some()),
+            ("optional", self.optional.is_some()),
+            ("value", self.value.is_some()),
+        ] {
+            if given {
+                return Err(format!("`{key}` says nothing of what is passed by value"));
+            }
+        }
+        if self.dtype == "tensor_map" {
+            if self.bytes.is_some() || self.alignment.is_some() {
+                return Err("a tensor_map has 128 bytes, aligned to 64".into());
+            }
+            let (size, alignment) = TENSOR_MAP;
+            return Ok(ParameterKind::Bytes {
+                size,
+                alignment,
+                tensor_map: true,
+            });
+        }
+        let (Some(size), Some(alignment)) = (self.bytes, self.alignment) else {
+            return Err("a struct needs `bytes` and `alignment`: sizeof and alignof of its CUDA type".into());
+        };
+        let alignment = aligned(alignment, 256)?;
+        if size == 0 || size > MAX_BYTES || !size.is_multiple_of(alignment) {
+            return Err(format!(
+                "`bytes` of a struct is a multiple of its alignment, {alignment}, up to {MAX_BYTES}, not {size}"
+            ));
+        }
+        Ok(ParameterKind::Bytes {
+            size,
+            alignment,
+            tensor_map: false,
         })
     }
 
@@ -224,7 +280,7 @@ impl ParameterFile {
         else {
             let hint = did_you_mean(text, types);
             return Err(format!(
-                "unknown type `{text}`{hint}: known are {}, and constants that name those",
+                "unknown type `{text}`{hint}: known are {}, struct, tensor_map, and constants that name types",
                 types.join(", ")
             ));
         };
@@ -235,6 +291,15 @@ impl ParameterFile {
             )),
         }
     }
+}
+
+fn aligned(alignment: u32, most: u32) -> Result<u32, String> {
+    if alignment.is_power_of_two() && alignment <= most {
+        return Ok(alignment);
+    }
+    Err(format!(
+        "`alignment` is a power of two up to {most}, not {alignment}"
+    ))
 }
 
 impl DimFile {

@@ -64,7 +64,22 @@ pub enum ParameterKind {
         /// The launch size that it is, by its place among the entry's sizes.
         value: Option<usize>,
     },
+    /// Bytes that are passed by value: a struct, or a tensor map.
+    Bytes {
+        /// Number of bytes.
+        size: u32,
+        /// A multiple of this is where they begin.
+        alignment: u32,
+        /// Whether they are a tensor map (`CUtensorMap`).
+        tensor_map: bool,
+    },
 }
+
+/// Size and alignment of a tensor map, bytes.
+pub(super) const TENSOR_MAP: (u32, u32) = (128, 64);
+
+/// The most bytes that all parameters of a kernel take.
+pub(super) const MAX_BYTES: u32 = 32_764;
 
 /// The type of a pointer's elements.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,6 +181,10 @@ impl Parameter {
                 Some(size) => format!("{dtype} = {size}"),
                 None => dtype.to_string(),
             },
+            ParameterKind::Bytes { tensor_map: true, .. } => "tensor_map".to_owned(),
+            ParameterKind::Bytes { size, alignment, .. } => {
+                format!("struct of {size} bytes, aligned to {alignment}")
+            }
         }
     }
 
@@ -181,6 +200,10 @@ impl Parameter {
                 format!("{constant}{cxx}* {}", self.name)
             }
             ParameterKind::Scalar { dtype, .. } => format!("{} {}", dtype.cxx(), self.name),
+            // In no struct that is rendered: refused when the family is read.
+            ParameterKind::Bytes { size, alignment, .. } => {
+                format!("alignas({alignment}) unsigned char {}[{size}]", self.name)
+            }
         }
     }
 }
@@ -196,17 +219,21 @@ pub struct Place {
 
 impl ParameterList {
     /// Where each parameter lies: a word each in a struct; else each at a multiple
-    /// of its own size, as the ABI of kernels has it.
+    /// of its own size, or of its alignment, as the ABI of kernels has it.
     #[must_use]
     pub fn places(&self) -> Vec<Place> {
         let mut end = 0_u32;
         let place = |parameter: &Parameter| {
-            let size = match &parameter.kind {
-                ParameterKind::Pointer { .. } => 8,
-                // At most 8.
-                ParameterKind::Scalar { dtype, .. } => u32::try_from(dtype.bytes()).unwrap_or(8),
+            let (size, alignment) = match &parameter.kind {
+                ParameterKind::Pointer { .. } => (8, 8),
+                ParameterKind::Scalar { dtype, .. } => {
+                    // At most 8.
+                    let size = u32::try_from(dtype.bytes()).unwrap_or(8);
+                    (size, size)
+                }
+                ParameterKind::Bytes { size, alignment, .. } => (*size, *alignment),
             };
-            let offset = end.next_multiple_of(if self.cxx_struct.is_some() { 8 } else { size });
+            let offset = end.next_multiple_of(if self.cxx_struct.is_some() { 8 } else { alignment });
             end = offset + size;
             Place { offset, size }
         };
@@ -237,6 +264,14 @@ impl ParameterList {
                 "name": parameter.name, "kind": "scalar", "type": dtype,
                 "value": value.and_then(|at| sizes.get(at)),
                 "offset": place.offset, "size": place.size, "help": parameter.help,
+            }),
+            ParameterKind::Bytes {
+                alignment,
+                tensor_map,
+                ..
+            } => json!({
+                "name": parameter.name, "kind": if *tensor_map { "tensor_map" } else { "struct" },
+                "alignment": alignment, "offset": place.offset, "size": place.size, "help": parameter.help,
             }),
         })
         .collect()
