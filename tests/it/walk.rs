@@ -46,6 +46,7 @@ const WALK: &[&str] = &[
     "engine::run::load",
     "engine::run::launch",
     "engine::run::tensor",
+    "engine::run::variable",
     "engine::run::bind_error",
     "engine::run::packet",
     "engine::run::arguments",

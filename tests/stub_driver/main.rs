@@ -14,3 +14,4 @@ mod lifetimes;
 mod load;
 mod program;
 mod stub;
+mod variable;

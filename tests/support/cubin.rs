@@ -67,6 +67,17 @@ struct Section {
 
 /// A cubin of these kernels. `cuda`: ten times the version of the CUDA that makes it.
 pub(crate) fn cubin(arch: Arch, cuda: u16, kernels: &[Kernel], text: &[u8]) -> Vec<u8> {
+    with_variables(arch, cuda, kernels, &[], text)
+}
+
+/// A cubin of these kernels, with variables and their bytes. `cuda`: ten times the version of the CUDA that makes it.
+pub(crate) fn with_variables(
+    arch: Arch,
+    cuda: u16,
+    kernels: &[Kernel],
+    variables: &[(&str, u64)],
+    text: &[u8],
+) -> Vec<u8> {
     let section = |name: &str, kind, data: Vec<u8>| Section {
         name: name.to_owned(),
         kind,
@@ -94,6 +105,15 @@ pub(crate) fn cubin(arch: Arch, cuda: u16, kernels: &[Kernel], text: &[u8]) -> V
         names.extend_from_slice(kernel.name.as_bytes());
         names.push(0);
         sections.push(section(&format!(".text.{}", kernel.name), PROGBITS, vec![0; 16]));
+    }
+    for (name, bytes) in variables {
+        symbols.extend_from_slice(&u32::try_from(names.len()).expect("small").to_le_bytes());
+        // A global object, in the first section.
+        symbols.extend_from_slice(&[0x11, 0, 1, 0]);
+        symbols.extend_from_slice(&[0; 8]);
+        symbols.extend_from_slice(&bytes.to_le_bytes());
+        names.extend_from_slice(name.as_bytes());
+        names.push(0);
     }
     sections.push(section(".source", PROGBITS, text.to_vec()));
     let strings = u32::try_from(sections.len()).expect("few");

@@ -5,7 +5,7 @@
 //! ELF image for its arch whose entry points are the declared ones.
 
 use object::Endianness;
-use object::elf::{FileHeader64, SHT_NOTE, STT_FUNC};
+use object::elf::{FileHeader64, SHT_NOTE, STT_FUNC, STT_OBJECT};
 use object::read::elf::{FileHeader as _, ProgramHeader as _, SectionHeader as _, Sym as _};
 
 use crate::engine::build::artifact::Artifact;
@@ -189,6 +189,39 @@ fn meant(name: &str, entries: &[String]) -> String {
 /// Whether a name is a C++ function's, with its types in it.
 fn is_mangled(name: &str) -> bool {
     name.starts_with("_Z")
+}
+
+/// The variables that a host can name, and their bytes: `__constant__` and `__device__` ones
+/// of the cubin's symbol table, which are local ones in code that is compiled whole. Of what
+/// is no cubin, none.
+#[must_use]
+pub fn variables(cubin: &[u8]) -> Vec<(String, u64)> {
+    let all = || {
+        let header = FileHeader64::<Endianness>::parse(cubin).ok()?;
+        let endian = header.endian().ok()?;
+        let sections = header.sections(endian, cubin).ok()?;
+        let symbols = sections.symbols(endian, cubin, object::elf::SHT_SYMTAB).ok()?;
+        let named = symbols
+            .iter()
+            .filter(|symbol| symbol.st_type() == STT_OBJECT && !symbol.is_undefined(endian));
+        let variable = |symbol: &object::elf::Sym64<Endianness>| {
+            let name = symbol.name(endian, symbols.strings()).ok()?;
+            Some((String::from_utf8_lossy(name).into_owned(), symbol.st_size(endian)))
+        };
+        Some(named.filter_map(variable).collect())
+    };
+    all().unwrap_or_default()
+}
+
+/// The name in machine code of a variable in a namespace: of `a::b`, `_ZN1a1bE`.
+#[must_use]
+pub fn mangled(name: &str) -> String {
+    if !name.contains("::") {
+        return name.to_owned();
+    }
+    let parts = name.split("::").filter(|part| !part.is_empty());
+    let parts: String = parts.map(|part| part.len().to_string() + part).collect();
+    format!("_ZN{parts}E")
 }
 
 /// The CUDA whose compiler made this cubin, where it says so.

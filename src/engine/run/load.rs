@@ -186,6 +186,7 @@ const PORTABLE_CLUSTER: u32 = 8;
 pub struct LoadedKernel {
     module: sys::CUmodule,
     entries: Vec<EntryPoint>,
+    variables: Vec<(String, u64)>,
     spec: KernelSpec,
     context: Context,
 }
@@ -244,6 +245,7 @@ impl LoadedKernel {
         let mut loaded = Self {
             module,
             entries: Vec::new(),
+            variables: image::variables(&artifact.cubin),
             spec: spec.clone(),
             context: context.clone(),
         };
@@ -264,6 +266,17 @@ impl LoadedKernel {
     #[must_use]
     pub fn entry(&self, name: &str) -> Option<&EntryPoint> {
         self.entries.iter().find(|e| e.name == name)
+    }
+
+    /// Its `__constant__` and `__device__` variables, as the machine code names them, with
+    /// their bytes.
+    #[must_use]
+    pub fn variables(&self) -> &[(String, u64)] {
+        &self.variables
+    }
+
+    pub(super) fn module(&self) -> sys::CUmodule {
+        self.module
     }
 
     /// What was loaded.

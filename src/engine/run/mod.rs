@@ -15,3 +15,4 @@ pub mod load;
 pub mod occupancy;
 pub mod packet;
 pub mod tensor;
+pub mod variable;

@@ -211,3 +211,24 @@ fn families_gives_the_whole_table_to_other_languages_and_signatures_to_people() 
     assert!(text.contains("takes what decode_layer takes"), "{text}");
     assert!(text.contains("bf16[num_tokens, num_q_heads, head_dim]"), "{text}");
 }
+
+#[test]
+fn machine_code_names_the_variables_that_a_host_may_set() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let toml = "summary = 's'\n[[entries]]\nname = 'k'\ngrid = 1\nblock = 32\n[[entries.parameters]]\nname = 'y'\n\
+                type = 'f32'\nshape = [1]\naccess = 'out'\n";
+    let source = "__constant__ float table[5];\nnamespace ns { __device__ int count; }\n__device__ int unused;\n\
+                  extern \"C\" __global__ void k(float* y) { y[threadIdx.x] = table[threadIdx.x % 5] + ns::count++; }\n";
+    fs_err::write(dir.path().join("k.toml"), toml).expect("written");
+    fs_err::write(dir.path().join("k.cu.tera"), source).expect("written");
+    let jit = jit_over(Some(dir.path()), &dir.path().join("cache"));
+    let family = jit.registry().get("k").expect("family");
+    let spec = KernelSpec::new(family, [], "sm_90a".parse().expect("arch")).expect("spec");
+    let prepared = jit.prepare(&spec).unwrap_or_else(|e| panic!("{e}"));
+    let variables = jitc::engine::build::image::variables(&prepared.fetched.artifact.cubin);
+    for (name, bytes) in [("table", 20), ("ns::count", 4)] {
+        let symbol = jitc::engine::build::image::mangled(name);
+        assert!(variables.contains(&(symbol, bytes)), "{name} in {variables:?}");
+    }
+    assert!(jitc::engine::build::image::variables(b"no cubin").is_empty());
+}

@@ -110,6 +110,7 @@ struct FamilyFile {
     oldest_arch: Option<Arch>,
     #[serde(default)]
     arch_changes_bits: bool,
+    #[serde(default)]
     constants: IndexMap<String, ConstantFile>,
     #[serde(default)]
     derived: Vec<Derived>,
