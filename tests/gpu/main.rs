@@ -3,6 +3,7 @@
 
 mod layer;
 mod library;
+mod own_launches;
 mod pack;
 mod quantize;
 
