@@ -54,6 +54,7 @@ mod regions_page;
 mod regions_trace;
 mod runs_index;
 mod security;
+mod source;
 mod toolchain;
 mod toolchain_fetch;
 mod vocabulary;

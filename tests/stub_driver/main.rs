@@ -13,5 +13,6 @@ mod launch;
 mod lifetimes;
 mod load;
 mod program;
+mod source;
 mod stub;
 mod variable;

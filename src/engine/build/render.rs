@@ -80,11 +80,17 @@ const OWN_OPTIONS: [&str; 3] = ["--no-source-include", "--no-cache", "--ptxas-op
 /// Renders a spec.
 pub fn render(registry: &Registry, spec: &KernelSpec) -> Result<RenderedSource, RenderError> {
     let family = spec.family();
-    let own =
+    let mut own =
         (family.options_of(spec.constants(), spec.derived())).map_err(|reason| RenderError::Template {
             file: family.name.clone(),
             reason,
         })?;
+    own.extend(
+        family
+            .given()
+            .into_iter()
+            .flat_map(|given| given.options.iter().cloned()),
+    );
     for option in &own {
         if let Some(why) = options::refused(option) {
             return Err(RenderError::Option {
@@ -109,9 +115,17 @@ pub fn render(registry: &Registry, spec: &KernelSpec) -> Result<RenderedSource, 
     }
     let mut made = BTreeMap::from([(regions::HEADER, Arc::from(region_table(spec)?))]);
     made.extend(family.params_header.clone().map(|text| (PARAMS_HEADER, text)));
-    let known = |name: &str| registry.headers().contains_key(name) || made.contains_key(name);
+    let all = family.given().map_or(registry.headers(), |given| &given.headers);
+    let known = |name: &str| all.contains_key(name) || made.contains_key(name);
     let source = name_in_full(&name, &source, known).into_owned();
-    let headers = closure(&source, registry.headers(), &made);
+    let headers = match family.given() {
+        Some(given) => given.headers.clone().into_iter().collect(),
+        None => closure(&source, all, &made),
+    };
+    let given_sets = family
+        .given()
+        .into_iter()
+        .flat_map(|given| given.sets.iter().cloned());
     let sets = family.header_sets.iter().map(|used| {
         (registry.header_set(used)).map_err(|e| RenderError::HeaderSet {
             family: family.name.clone(),
@@ -119,7 +133,7 @@ pub fn render(registry: &Registry, spec: &KernelSpec) -> Result<RenderedSource, 
             reason: e.to_string(),
         })
     });
-    let sets = sets.collect::<Result<_, _>>()?;
+    let sets = given_sets.map(Ok).chain(sets).collect::<Result<_, _>>()?;
     let mut options = vec![format!("--gpu-architecture={}", spec.arch())];
     options.extend(own);
     options.extend(OWN_OPTIONS.map(str::to_owned));

@@ -28,6 +28,10 @@ impl Jit {
         }
         // The compiler knows names only: a path would be in the key.
         let place = |name: &str| {
+            if spec.family().given().is_some() {
+                // No file has it, whatever others are called.
+                return None;
+            }
             let place = self.registry.place_of(name);
             self.registry.has_file(name).then(|| place.display().to_string())
         };

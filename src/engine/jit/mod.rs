@@ -16,6 +16,7 @@ mod open;
 mod policy;
 mod prepare_all;
 mod preparing;
+mod source;
 mod stand_in;
 mod trace;
 
@@ -30,6 +31,7 @@ pub use error::{Error, ErrorKind};
 use policy::Policy;
 pub use prepare_all::{Jobs, Progress};
 pub use preparing::Preparing;
+pub use source::SourceKernel;
 pub use stand_in::StandIn;
 pub use trace::{TraceLine, read_trace};
 
@@ -164,7 +166,7 @@ impl Jit {
         let rendered =
             info_span!("render", family = spec.family().name).in_scope(|| render(&self.registry, spec))?;
         if let Some((request, fetched)) = self.without_compiling(spec, &rendered)? {
-            self.policy.answered(&request, &fetched);
+            self.policy.answered(spec, &request, &fetched);
             return Ok(Prepared {
                 request,
                 fetched,
@@ -198,7 +200,7 @@ impl Jit {
                 Ok::<_, Error>(built)
             })
         })?;
-        self.policy.answered(&request, &fetched);
+        self.policy.answered(spec, &request, &fetched);
         Ok(Prepared {
             request,
             fetched,

@@ -128,14 +128,16 @@ impl Policy {
             tracing::warn!(key = %request.key().short(), command = self.warm_command(spec),
                 "a request had to compile; warm it beforehand");
         }
-        if let Some(trace) = &self.trace {
+        // No command line could make what only a program can give.
+        if let Some(trace) = self.trace.as_ref().filter(|_| spec.family().given().is_none()) {
             trace.record(request, compile_us);
         }
     }
 
     /// Told of every request that was answered.
-    pub(super) fn answered(&self, request: &CompileRequest, fetched: &Fetched) {
+    pub(super) fn answered(&self, spec: &KernelSpec, request: &CompileRequest, fetched: &Fetched) {
         if let Some(trace) = &self.trace
+            && spec.family().given().is_none()
             && matches!(fetched.provenance, Provenance::Hit(_))
         {
             trace.record_hit(request, fetched.artifact.compile_us);
@@ -159,6 +161,9 @@ impl Policy {
 
     pub(super) fn warm_command(&self, spec: &KernelSpec) -> String {
         let family = spec.family();
+        if family.given().is_some() {
+            return "a run of this program where compiling is allowed".to_owned();
+        }
         let mut words = vec![format!("jitc warm {} --arch {}", family.name, spec.arch())];
         let constants = family.constants.values().filter_map(|constant| {
             let value = spec.constants().get(&constant.name)?;

@@ -414,6 +414,10 @@ fn identity(family: &Family, constants: &BTreeMap<String, Value>, arch: Arch) ->
         // Two names of one C++ type may be different types of a parameter.
         field(value.as_name().unwrap_or_default());
     }
+    // Two sources of programs may have one name.
+    if let Some(given) = family.given() {
+        hash.update(given.digest());
+    }
     SpecId(hash.finalize().into())
 }
 

@@ -10,6 +10,7 @@ use tera::Context;
 use super::TemplateError;
 use super::constants::{Constant, ConstantFile};
 use super::entry::{self, Entry, EntryFile, Shared};
+use super::given::Given;
 use super::headers::HeadersFile;
 use super::names::{FormerName, FormerNameFile, Preset, PresetFile};
 use super::options::{self, CompilerOptions, DefineFile};
@@ -74,6 +75,8 @@ pub struct Family {
     pub regions: Option<Regions>,
     /// The source before rendering.
     pub source: String,
+    /// What a program gave with the source, where it is no family of files.
+    pub(super) given: Option<Given>,
     pub(super) expressions: Expressions,
 }
 
@@ -230,6 +233,7 @@ impl Family {
             other_kernels: file.other_kernels,
             regions,
             source: source.text.clone(),
+            given: None,
             expressions,
         })
     }
@@ -244,7 +248,10 @@ impl Family {
     /// The source's name, as the compiler knows it, wherever the file stands.
     #[must_use]
     pub fn source_name(&self) -> String {
-        source_name(&self.name)
+        match self.given {
+            Some(_) => format!("{}.cu", self.name),
+            None => source_name(&self.name),
+        }
     }
 
     /// The constant that has this name, or had it.
@@ -381,6 +388,9 @@ impl Family {
 
     /// Renders the source with literals.
     pub(crate) fn render(&self, literals: &BTreeMap<String, String>) -> Result<String, String> {
+        if self.given.is_some() {
+            return Ok(self.source.clone());
+        }
         self.expressions
             .evaluate(&self.source_name(), &of_literals(literals))
     }
