@@ -36,9 +36,9 @@ impl Jit {
     ///
     /// ```no_run
     /// # use jitc::engine::config::{Config, Environment, Flags};
-    /// # use jitc::engine::jit::{Error, Jit};
+    /// # use jitc::engine::jit::Jit;
     /// # use jitc::engine::run::device::Context;
-    /// # fn main() -> Result<(), Error> {
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let config = Config::load(Flags::default(), Environment::default())?;
     /// # let context = Context::new(0)?;
     /// let jit = Jit::new(config)?;
