@@ -57,7 +57,7 @@ fn a_kernel_from_a_string_is_loaded_by_its_name_in_the_cubin_and_launched() {
         let kernel = jit
             .source(text)
             .expression("fill", "fill")
-            .block(96)
+            .block_of([32, 3, 1])
             .shared_mem_bytes(64);
         kernel.load(&context).expect("loaded")
     };
@@ -74,7 +74,7 @@ fn a_kernel_from_a_string_is_loaded_by_its_name_in_the_cubin_and_launched() {
     unsafe { launch_grid(entry, [7, 2, 1], Order::Serial, stream, &mut []) }.expect("launched");
     let calls = stub.calls().join("\n");
     assert!(
-        calls.contains("cuLaunchKernel _Z4fill grid 7,2,1 block 96,1,1 shared 64"),
+        calls.contains("cuLaunchKernel _Z4fill grid 7,2,1 block 32,3,1 shared 64"),
         "{calls}"
     );
 }

@@ -26,7 +26,7 @@ pub struct SourceKernel<'j> {
     used: Vec<String>,
     options: Vec<String>,
     entries: Vec<(String, Option<String>)>,
-    block: u32,
+    block: [u32; 3],
     shared_mem_bytes: u32,
     cooperative: bool,
 }
@@ -60,7 +60,7 @@ impl Jit {
             used: Vec::new(),
             options: Vec::new(),
             entries: Vec::new(),
-            block: 256,
+            block: [256, 1, 1],
             shared_mem_bytes: 0,
             cooperative: false,
         }
@@ -121,8 +121,13 @@ impl SourceKernel<'_> {
         self
     }
 
-    /// Threads a block; 256 unless it is given.
-    pub fn block(mut self, threads: u32) -> Self {
+    /// Threads a block, in x alone; 256 unless it is given.
+    pub fn block(self, threads: u32) -> Self {
+        self.block_of([threads, 1, 1])
+    }
+
+    /// Threads a block in x, y and z.
+    pub fn block_of(mut self, threads: [u32; 3]) -> Self {
         self.block = threads;
         self
     }
@@ -196,7 +201,7 @@ impl SourceKernel<'_> {
             ));
         }
         let number = |n: u32| toml::Value::Integer(n.into());
-        let one = toml::Value::Array(vec![number(1), number(1), number(1)]);
+        let three = |of: [u32; 3]| toml::Value::Array(of.map(number).to_vec());
         let entries = self.entries.iter().map(|(name, expression)| {
             let mut entry = toml::Table::new();
             entry.insert("name".into(), name.as_str().into());
@@ -207,8 +212,8 @@ impl SourceKernel<'_> {
                     format!("{{% raw %}}{cxx}{{% endraw %}}").into(),
                 );
             }
-            entry.insert("grid".into(), one.clone());
-            entry.insert("block".into(), number(self.block));
+            entry.insert("grid".into(), three([1, 1, 1]));
+            entry.insert("block".into(), three(self.block));
             entry.insert("shared_mem_bytes".into(), number(self.shared_mem_bytes));
             entry.insert("cooperative".into(), self.cooperative.into());
             toml::Value::Table(entry)
