@@ -134,6 +134,17 @@ fn an_expression_that_names_no_kernel_is_an_error_that_quotes_it() {
 }
 
 #[test]
+fn a_template_that_nobody_instantiates_is_no_kernel_and_the_remedy_is_said() {
+    let bench = Bench::new("template <class T> __global__ void k(T* p) { p[{{ n }}] = 1; }\n");
+    let error = prepare(&bench, &[]).expect_err("no kernel").to_string();
+    assert!(
+        error.contains("defines no kernel `k`: it defines none"),
+        "{error}"
+    );
+    assert!(error.contains("`expression`"), "{error}");
+}
+
+#[test]
 fn an_expression_holds_constants_alone_and_names_those_that_there_are() {
     for (expression, says) in [
         ("own::scale<{{ m }}>", "uses `m`, which nobody declares"),

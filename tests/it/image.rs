@@ -204,7 +204,7 @@ fn kernels_are_exactly_the_declared_ones() {
     assert!(!unmangled.contains("extern"), "{unmangled}");
     assert_eq!(
         refused(&small, &[]),
-        "k: the source defines no kernel `scale`: it defines none"
+        "k: the source defines no kernel `scale`: it defines none; the instance of a template is named by `expression`"
     );
     assert_eq!(
         refused(&small, &["scale", "scale_2"]),

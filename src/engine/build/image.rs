@@ -181,7 +181,7 @@ fn meant(name: &str, entries: &[String]) -> String {
     let near = did_you_mean(name, names());
     match (near.is_empty(), entries.is_empty()) {
         (false, _) => near,
-        (true, true) => ": it defines none".to_owned(),
+        (true, true) => ": it defines none; the instance of a template is named by `expression`".to_owned(),
         (true, false) => format!(": it defines {}", names().collect::<Vec<_>>().join(", ")),
     }
 }

@@ -15,6 +15,7 @@ use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW, Symbol};
 use super::diagnostics::first_error;
 use super::{CompileError, clock};
 use crate::engine::build::artifact::{Artifact, name_entries, parse_ptxas_report};
+use crate::engine::build::image;
 use crate::engine::build::render::RenderedSource;
 use crate::engine::build::toolchain::Toolchain;
 use crate::engine::request::header_set::SetUse;
@@ -241,7 +242,9 @@ impl Nvrtc {
         let cubin = self.read(&program, &self.cubin_size, &self.cubin)?;
         let mut resources = parse_ptxas_report(&log);
         name_entries(&mut resources, &self.lowered(&program, rendered)?);
-        if resources.is_empty() {
+        // A source without kernels has none to report, and is refused by its name.
+        let has_kernels = image::read(&cubin).map_or(true, |image| !image.entries.is_empty());
+        if resources.is_empty() && has_kernels {
             return Err(CompileError::Library("the log has no ptxas report".into()));
         }
         Ok(Artifact {

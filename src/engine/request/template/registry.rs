@@ -378,4 +378,27 @@ mod tests {
             "{error}"
         );
     }
+
+    #[test]
+    fn a_set_of_ones_own_may_be_texts_of_the_program() {
+        let toml = format!("{TOML}[headers]\nlib = 'vendor/lib'\n");
+        let own = [
+            ("k.toml", toml.as_str()),
+            ("k.cu.tera", SOURCE),
+            ("vendor/lib/a.hpp", "int a;\n"),
+            ("vendor/lib/d/b", "int b;\n"),
+            ("vendor/library/c.h", "int c;\n"),
+        ];
+        let registry = Registry::from_files(&files(&own)).expect("families");
+        let family = registry.get("k").expect("family");
+        let used = registry.header_set(&family.header_sets[0]).expect("set");
+        let set = used.set.expect("its headers");
+        assert!(set.has("a.hpp") && set.has("d/b") && set.len() == 2);
+        assert_eq!(used.identity, set.digest());
+        let missing = Registry::from_files(&files(&own[..2])).expect_err("no folder");
+        assert!(
+            missing.to_string().contains("there is no such folder"),
+            "{missing}"
+        );
+    }
 }
