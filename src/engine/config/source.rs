@@ -42,6 +42,8 @@ pub enum Source {
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // Of a program that embeds this, such as a keyword of Python.
+            Self::Flag(word) if !word.starts_with('-') => write!(f, "argument {word}"),
             Self::Flag(flag) => write!(f, "flag {flag}"),
             Self::Variable(name) => write!(f, "environment variable {name}"),
             Self::EnvFile { path, line } => {

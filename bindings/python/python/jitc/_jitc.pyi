@@ -1,0 +1,253 @@
+"""The native half of jitc."""
+
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import Any, Literal, final
+
+from ._errors import Error
+
+_Constant = bool | int | float | str
+_Constants = _Constant | Sequence[_Constant] | range
+_Path = str | PathLike[str]
+
+@final
+class Jit:
+    """The engine, opened with settings. Those that are not given are those of the
+    environment (``JITC_*``), of ``env_file`` and of ``config``.
+
+    Args:
+        cache_dir: the folder that is written to.
+        cache_ro: folders that are only read, in order.
+        templates: a folder of families, over those that come with jitc.
+        files: families as texts by relative path, instead of any others.
+        nvrtc: the compiler: a file or a folder.
+        offline: fetch nothing.
+        preset: a preset of the families.
+        env_file: ``KEY=VALUE`` lines, for processes that lose their environment.
+        config: a ``jitc.toml``; none is looked for.
+        arch: what to compile for, such as ``sm_90a``; by default for the GPUs here.
+        jobs: how many compiles at once.
+        miss: what a miss may do.
+        bundle: a file of ``jitc cache export``, asked after the folders.
+        worker: compile in processes of the program that came with this package, which
+            ``JITC_PROGRAM`` replaces; else in this process.
+
+    Raises:
+        ConfigError: a setting that cannot be what it is.
+        TemplateError: a family that cannot be read.
+        OSError: a bundle that cannot be read.
+    """
+
+    def __new__(
+        cls,
+        *,
+        cache_dir: _Path | None = None,
+        cache_ro: Sequence[_Path] = ...,
+        templates: _Path | None = None,
+        files: dict[str, str] | None = None,
+        nvrtc: _Path | None = None,
+        offline: bool = False,
+        preset: str | None = None,
+        env_file: _Path | None = None,
+        config: _Path | None = None,
+        arch: str | Sequence[str] | None = None,
+        jobs: int | None = None,
+        miss: Literal["compile", "warn", "forbid"] | None = None,
+        bundle: _Path | None = None,
+        worker: bool = True,
+    ) -> Jit: ...
+    def warm(
+        self,
+        *families: str,
+        arch: str | Sequence[str] | None = None,
+        jobs: int | None = None,
+        **constants: _Constants,
+    ) -> Report:
+        """Finds or compiles variants, many at once, whatever becomes of each. A list of
+        values is as many variants. Releases the GIL.
+
+        Raises:
+            SpecError: a value that no family takes, or a constant that none declares.
+        """
+    def load(
+        self,
+        family: str,
+        *,
+        device: int | None = None,
+        entry: str | None = None,
+        arch: str | None = None,
+        **constants: _Constant,
+    ) -> Kernel:
+        """Finds or compiles one variant, and loads it on a GPU: by default on the one
+        that is current, as torch has it. Releases the GIL. Loaded once, it is returned
+        again.
+
+        Raises:
+            SpecError: a constant's value that is not legal.
+            CompileError: the compiler refused the source.
+            Forbidden: it is in no tier, and compiling is forbidden.
+            CaptureError: a stream is capturing a graph.
+            DeviceError: there is no GPU, or not that one.
+        """
+    def why(self, family: str, *, arch: str | None = None, **constants: _Constant) -> Why:
+        """Whether one variant is a hit; if not, what stands in its way. Compiles nothing."""
+    def key(self, family: str, *, arch: str | None = None, **constants: _Constant) -> str:
+        """SHA-256 of all that the compiler would see of one variant, in hex."""
+    def render(self, family: str, *, arch: str | None = None, **constants: _Constant) -> str:
+        """The rendered CUDA source of one variant."""
+    def cubin(self, family: str, *, arch: str | None = None, **constants: _Constant) -> bytes:
+        """The machine code of one variant, compiled if need be. Releases the GIL."""
+    def forbid(self) -> None:
+        """From now on nothing compiles: a miss raises :class:`jitc.Forbidden`."""
+    @property
+    def miss(self) -> Literal["compile", "warn", "forbid"]:
+        """What a miss may do at present."""
+    def set_miss(self, policy_: Literal["compile", "warn", "forbid"]) -> None:
+        """Changes what a miss may do, on every thread."""
+    def on_event(self, callback: Callable[[Event], Any] | None) -> None:
+        """Who is told of every event, on the thread on which it happens; ``None`` for
+        nobody. An exception of the callback is written out and changes nothing."""
+    def counters(self) -> dict[str, int]:
+        """How often each thing happened, by name: ``hits``, ``misses``, ``built`` .."""
+    def prometheus(self) -> str:
+        """The counters in Prometheus' text format."""
+    def families(self) -> list[str]:
+        """The names of the families at hand."""
+    @property
+    def cache_dir(self) -> str | None:
+        """The folder that is written to, if there is one."""
+    def toolchain(self) -> str:
+        """The compiler that would be used."""
+
+@final
+class Kernel:
+    """A kernel in a GPU's memory, called with its parameters in declared order.
+
+    Tensors are torch's, CuPy's, JAX's or anybody's with DLPack or
+    ``__cuda_array_interface__``: of the declared type and shape, contiguous, row by row,
+    in the GPU's memory; nothing is copied. ``None`` is a null pointer where the parameter
+    is optional; optional parameters are given by name. Launch sizes and numbers are
+    Python's. ``stream`` is torch's, CuPy's, cuda.core's or a number; by default the first
+    tensor's framework's current one.
+
+    A launch is asynchronous: the memory has to live until the stream is done with it,
+    which torch's and CuPy's allocators see to on their current stream.
+    """
+
+    def __call__(self, *args: Any, stream: Any = None, **kwargs: Any) -> None:
+        """Checks and launches.
+
+        Raises:
+            ArgumentError: a value is not what its parameter declares; it is named.
+            LaunchError: the driver said no.
+        """
+    def bind(self, *args: Any, stream: Any = None, **kwargs: Any) -> BoundKernel:
+        """Checks all values now, for the largest launch sizes; holds the tensors."""
+    @property
+    def family(self) -> str: ...
+    @property
+    def entry(self) -> str: ...
+    @property
+    def arch(self) -> str: ...
+    @property
+    def device(self) -> int:
+        """The GPU, by its place in the driver's order."""
+    @property
+    def key(self) -> str:
+        """SHA-256 of all that the compiler saw, in hex."""
+    @property
+    def provenance(self) -> Literal["hit", "built", "built_uncached"]: ...
+    @property
+    def params(self) -> list[tuple[str, str, str]]:
+        """Name, type with shape (``f32[n]``), and ``in``, ``out``, ``inout``,
+        ``workspace`` or ``value``, in declared order."""
+    @property
+    def registers(self) -> int:
+        """Registers a thread."""
+    @property
+    def capacity(self) -> int:
+        """Blocks that the whole GPU holds at once."""
+    @property
+    def block_threads(self) -> int:
+        """Threads a block."""
+    @property
+    def shared_mem_bytes(self) -> int:
+        """Dynamic shared memory, bytes a block."""
+
+@final
+class BoundKernel:
+    """A kernel with its values, which it holds."""
+
+    def __call__(self, *sizes: int, stream: Any = None) -> None:
+        """Launches it for these launch sizes, each from 1 to what was bound; without
+        any, for those."""
+    @property
+    def most(self) -> list[int]:
+        """The largest launch sizes, in declared order."""
+
+@final
+class Event:
+    """One thing that happened."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def key(self) -> str | None: ...
+    @property
+    def tier(self) -> str | None: ...
+    @property
+    def reason(self) -> str | None: ...
+    @property
+    def seconds(self) -> float | None: ...
+    @property
+    def compile_seconds(self) -> float | None: ...
+
+@final
+class Variant:
+    """One variant of a :meth:`Jit.warm`."""
+
+    @property
+    def family(self) -> str: ...
+    @property
+    def variant(self) -> str: ...
+    @property
+    def arch(self) -> str: ...
+    @property
+    def key(self) -> str | None: ...
+    @property
+    def outcome(self) -> Literal["hit", "built", "built_uncached", "failed"]: ...
+    @property
+    def compile_seconds(self) -> float | None: ...
+    @property
+    def error(self) -> Error | None: ...
+
+@final
+class Report:
+    """What became of a :meth:`Jit.warm`."""
+
+    @property
+    def variants(self) -> list[Variant]: ...
+    @property
+    def hit(self) -> int: ...
+    @property
+    def built(self) -> int: ...
+    @property
+    def failed(self) -> list[Variant]: ...
+
+@final
+class Why:
+    """Whether a request is a hit, and why not. It is true where it is a hit."""
+
+    @property
+    def answer(self) -> Literal["hit", "miss", "bad", "refused"]: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def tier(self) -> str | None: ...
+    @property
+    def reason(self) -> str | None: ...
+    @property
+    def nearest(self) -> str | None: ...
+    @property
+    def differences(self) -> list[str]: ...
+    def __bool__(self) -> bool: ...

@@ -1,0 +1,151 @@
+//! Events and counters of the cache, for Python.
+
+use jitc::engine::cache::Event as Told;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+/// One thing that happened.
+#[pyclass(frozen, get_all, module = "jitc")]
+pub(crate) struct Event {
+    /// `lookup`, `memory_hit`, `hit`, `miss`, `building`, `built`, `published`,
+    /// `not_published`, `healed`, `tier_unavailable`, `late_compile`, `refused`,
+    /// `lock_timed_out`, `pruned`.
+    kind: &'static str,
+    /// The key of the request, in hex.
+    key: Option<String>,
+    /// The tier, by name.
+    tier: Option<String>,
+    /// Why, in one line.
+    reason: Option<String>,
+    /// How long it took, seconds.
+    seconds: Option<f64>,
+    /// Time inside the compiler, seconds.
+    compile_seconds: Option<f64>,
+}
+
+#[pymethods]
+impl Event {
+    fn __repr__(&self) -> String {
+        let key = self.key.as_deref().unwrap_or("");
+        format!("<jitc.Event {} {}>", self.kind, key.get(..12).unwrap_or(key))
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "microseconds of a compile are far below 2^52"
+)]
+fn seconds(us: u64) -> f64 {
+    us as f64 / 1e6
+}
+
+impl Event {
+    pub(crate) fn of(event: &Told) -> Self {
+        let bare = |kind| Self {
+            kind,
+            key: None,
+            tier: None,
+            reason: None,
+            seconds: None,
+            compile_seconds: None,
+        };
+        let keyed = |kind, key: &jitc::engine::build::key::CacheKey| Self {
+            key: Some(key.to_string()),
+            ..bare(kind)
+        };
+        match event {
+            Told::Lookup { key } => keyed("lookup", key),
+            Told::MemoryHit { key } => keyed("memory_hit", key),
+            Told::Hit { key, tier, elapsed } => Self {
+                tier: Some(tier.to_string()),
+                seconds: Some(elapsed.as_secs_f64()),
+                ..keyed("hit", key)
+            },
+            Told::Miss { key, elapsed } => Self {
+                seconds: Some(elapsed.as_secs_f64()),
+                ..keyed("miss", key)
+            },
+            Told::Building { key } => keyed("building", key),
+            Told::Built {
+                key,
+                elapsed,
+                compile_us,
+                ..
+            } => Self {
+                seconds: Some(elapsed.as_secs_f64()),
+                compile_seconds: Some(seconds(*compile_us)),
+                ..keyed("built", key)
+            },
+            Told::Published {
+                key, tier, elapsed, ..
+            } => Self {
+                tier: Some(tier.to_string()),
+                seconds: Some(elapsed.as_secs_f64()),
+                ..keyed("published", key)
+            },
+            Told::NotPublished { key, reason } => Self {
+                reason: Some(reason.clone()),
+                ..keyed("not_published", key)
+            },
+            Told::Healed { key, tier, fault, .. } => Self {
+                tier: Some(tier.to_string()),
+                reason: Some(fault.to_string()),
+                ..keyed("healed", key)
+            },
+            Told::TierUnavailable { tier, reason } => Self {
+                tier: Some(tier.to_string()),
+                reason: Some(reason.clone()),
+                ..bare("tier_unavailable")
+            },
+            Told::LateCompile { key, compile_us } => Self {
+                compile_seconds: Some(seconds(*compile_us)),
+                ..keyed("late_compile", key)
+            },
+            Told::Refused { key, reason } => Self {
+                reason: Some(reason.clone()),
+                ..keyed("refused", key)
+            },
+            Told::LockTimedOut { key, waited } => Self {
+                seconds: Some(waited.as_secs_f64()),
+                ..keyed("lock_timed_out", key)
+            },
+            Told::Pruned { entries, .. } => Self {
+                reason: Some(format!("{entries} entries")),
+                ..bare("pruned")
+            },
+            _ => bare("other"),
+        }
+    }
+}
+
+/// Counters by name.
+pub(crate) fn counters(jit: &jitc::engine::jit::Jit) -> Vec<(String, u64)> {
+    let all = serde_json::to_value(jit.cache().counters()).unwrap_or_default();
+    let all = all.as_object().cloned().unwrap_or_default();
+    let number = |value: serde_json::Value| value.as_u64().unwrap_or(0);
+    all.into_iter()
+        .map(|(name, value)| (name, number(value)))
+        .collect()
+}
+
+/// Counters as a dict.
+pub(crate) fn to_dict(py: Python<'_>, counters: Vec<(String, u64)>) -> PyResult<Bound<'_, PyDict>> {
+    let dict = PyDict::new(py);
+    for (name, count) in counters {
+        dict.set_item(name, count)?;
+    }
+    Ok(dict)
+}
+
+/// Counters in Prometheus' text format, with `jitc_build_info`.
+pub(crate) fn prometheus(counters: Vec<(String, u64)>) -> String {
+    let mut text = format!(
+        "# TYPE jitc_build_info gauge\njitc_build_info{{version=\"{}\"}} 1\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    for (name, count) in counters {
+        let line = format!("# TYPE jitc_{name}_total counter\njitc_{name}_total {count}\n");
+        text.push_str(&line);
+    }
+    text
+}

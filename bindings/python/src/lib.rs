@@ -1,0 +1,27 @@
+//! jitc for Python: the module `jitc._jitc`.
+//!
+//! Invariant: importing it defines classes, and does nothing else: no file, no driver, no
+//! thread. Unsafe is what reads others' structs and what launches.
+
+mod errors;
+mod events;
+mod jit;
+mod kernel;
+mod reports;
+mod scalars;
+mod stream;
+mod tensors;
+
+use pyo3::prelude::*;
+
+#[pymodule(gil_used = false)]
+mod _jitc {
+    #[pymodule_export]
+    use crate::events::Event;
+    #[pymodule_export]
+    use crate::jit::PyJit;
+    #[pymodule_export]
+    use crate::kernel::{Kernel, Prebound};
+    #[pymodule_export]
+    use crate::reports::{Report, Variant, Why};
+}
