@@ -127,7 +127,8 @@ impl HeaderSet {
     #[must_use]
     pub fn standard() -> &'static Arc<Self> {
         static SET: LazyLock<Arc<HeaderSet>> = LazyLock::new(|| {
-            let files = STANDARD_FILES.files();
+            let below = STANDARD_FILES.dirs().flat_map(Dir::files);
+            let files = STANDARD_FILES.files().chain(below);
             let texts = files.filter_map(|file| {
                 Some((file.path().to_str()?.to_owned(), file.contents_utf8()?.to_owned()))
             });

@@ -111,6 +111,7 @@ fn the_standard_set_has_the_headers_that_device_code_includes() {
         "type_traits",
         "cmath",
         "limits",
+        "sys/types.h",
     ] {
         assert!(set.has(name), "{name}");
     }

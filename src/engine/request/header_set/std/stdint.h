@@ -2,6 +2,7 @@
 // so that either may come first.
 #pragma once
 #include <limits.h>
+#include <sys/types.h>
 
 using int8_t   = signed char;
 using int16_t  = signed short;
