@@ -162,6 +162,13 @@ int cuCtxSetCurrent(void *context) {
     return SUCCESS;
 }
 
+int cuCtxGetDevice(int *device) {
+    CHECK(cuCtxGetDevice);
+    if (!current) return INVALID_CONTEXT;
+    *device = (int)((uintptr_t)current - 0x1000);
+    return SUCCESS;
+}
+
 int cuCtxGetCurrent(void **context) {
     CHECK(cuCtxGetCurrent);
     *context = current;
