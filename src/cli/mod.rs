@@ -2,6 +2,7 @@
 
 mod args;
 mod cache;
+mod check;
 mod constant_flags;
 mod dispatch;
 mod doctor;
@@ -55,6 +56,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "render", command: inspect::render_command, run: inspect::render },
     Verb { name: "key", command: inspect::key_command, run: inspect::key },
     Verb { name: "families", command: inspect::families_command, run: inspect::families },
+    Verb { name: "check", command: check::command, run: check::run },
     Verb { name: "why", command: why::command, run: why::run },
     Verb { name: "cache", command: cache::command, run: cache::run },
     Verb { name: "toolchain", command: toolchain::command, run: toolchain::run },

@@ -14,6 +14,7 @@ mod cache_quiet;
 mod cache_store;
 mod cache_support;
 mod cache_trust;
+mod check_folder;
 mod circles;
 mod cli;
 mod closed_files;

@@ -185,7 +185,9 @@ impl Desk {
                 ("FILE", "--matrix") => path("matrix"),
                 ("FILE", "import") => path("bundle"),
                 ("FILE", _) if words[0] == "regions" => path("buffer.npy"),
-                ("DIR", "--templates") => concat!(env!("CARGO_MANIFEST_DIR"), "/examples/family").into(),
+                ("DIR", "--templates" | "check") => {
+                    concat!(env!("CARGO_MANIFEST_DIR"), "/examples/family").into()
+                }
                 ("FILE", "--receipt" | "--out") | ("DIR", "--save" | "--out") => "out".into(),
                 ("KEY", _) => self.key.clone(),
                 _ => return Err(format!("nothing to put in the place of {word}")),

@@ -3,6 +3,8 @@
 //! Invariant: a formula that was read has nothing but what a launch can work out without
 //! allocating; with its constants put in, working it out looks nothing up by name.
 
+use std::collections::BTreeSet;
+
 use tera::ast::{Expr, ExprVal, LogicOperator, MathOperator};
 
 use crate::engine::request::constant::Value;
@@ -141,6 +143,22 @@ impl Term {
         } else {
             term
         })
+    }
+
+    /// Adds the constants' names in it.
+    pub(crate) fn names(&self, names: &mut BTreeSet<String>) {
+        match self {
+            Self::Name(name, _) => {
+                names.insert(name.clone());
+            }
+            Self::Number(_) | Self::Text(_) | Self::Size(_) => {}
+            Self::Not(a) => a.names(names),
+            Self::Two(_, a, b) => {
+                a.names(names);
+                b.names(names);
+            }
+            Self::Pick(parts) => parts.iter().for_each(|part| part.names(names)),
+        }
     }
 
     /// Whether a launch size is in it.

@@ -10,7 +10,7 @@ mod bounds;
 
 use std::collections::{BTreeSet, HashMap};
 
-use tera::ast::{Expr, ExprVal, Node};
+use tera::ast::{Expr, ExprVal, LogicOperator, Node};
 use tera::{Context, Tera};
 
 /// Functions that an expression may call.
@@ -304,6 +304,27 @@ impl Expressions {
         Ok(names_of(&parsed.ast))
     }
 
+    /// Every name that any of them reads.
+    pub(crate) fn names(&self) -> BTreeSet<String> {
+        let templates = self
+            .0
+            .get_template_names()
+            .filter_map(|name| self.0.get_template(name).ok());
+        templates.flat_map(|template| names_of(&template.ast)).collect()
+    }
+
+    /// Whether a rule comes out as true or false by itself, and not by what Tera takes for
+    /// true; `is_bool` knows the constants that do.
+    pub(crate) fn is_condition(&self, name: &str, is_bool: &dyn Fn(&str) -> bool) -> bool {
+        let parsed = self.0.get_template(name).map(|template| template.ast.as_slice());
+        match parsed {
+            Ok([Node::If(branches, _)]) => {
+                (branches.conditions.first()).is_some_and(|(_, rule, _)| is_condition(rule, is_bool))
+            }
+            _ => false,
+        }
+    }
+
     /// What a parsed template has besides text and `{{ name }}`.
     pub(crate) fn beyond_substitution(&self, name: &str) -> Option<&'static str> {
         beyond_substitution(&self.0.get_template(name).ok()?.ast)
@@ -311,6 +332,23 @@ impl Expressions {
 
     pub(crate) fn evaluate(&self, name: &str, context: &Context) -> Result<String, String> {
         self.0.render(name, context).map_err(|e| innermost(&e))
+    }
+}
+
+fn is_condition(expr: &Expr, is_bool: &dyn Fn(&str) -> bool) -> bool {
+    if !expr.filters.is_empty() {
+        return false;
+    }
+    match &expr.val {
+        ExprVal::Logic(logic) => match logic.operator {
+            LogicOperator::And | LogicOperator::Or => {
+                is_condition(&logic.lhs, is_bool) && is_condition(&logic.rhs, is_bool)
+            }
+            _ => true,
+        },
+        ExprVal::Test(_) | ExprVal::In(_) | ExprVal::Bool(_) => true,
+        ExprVal::Ident(name) => is_bool(name),
+        _ => false,
     }
 }
 

@@ -8,6 +8,7 @@
 mod constants;
 mod entry;
 mod family;
+mod findings;
 mod folder;
 mod given;
 mod headers;
