@@ -14,6 +14,7 @@ mod inspect;
 mod interrupt;
 mod log;
 mod measured;
+mod new;
 mod output;
 mod pack;
 mod plan;
@@ -56,6 +57,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "render", command: inspect::render_command, run: inspect::render },
     Verb { name: "key", command: inspect::key_command, run: inspect::key },
     Verb { name: "families", command: inspect::families_command, run: inspect::families },
+    Verb { name: "new", command: new::command, run: new::run },
     Verb { name: "check", command: check::command, run: check::run },
     Verb { name: "why", command: why::command, run: why::run },
     Verb { name: "cache", command: cache::command, run: cache::run },

@@ -125,3 +125,56 @@ fn a_folder_without_families_is_an_error() {
         assert!(text.contains(words), "{text}");
     }
 }
+
+#[test]
+fn a_new_family_is_right_from_the_start_and_is_the_example() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let new = |words: &[&str]| {
+        let mut command = jitc(dir.path());
+        command
+            .current_dir(dir.path())
+            .arg("new")
+            .args(words)
+            .output()
+            .expect("ran")
+    };
+    succeeded(&new(&["my_scale"]));
+    let folder = dir.path().join("my_scale");
+    for (file, word) in [
+        ("my_scale.toml", "name = \"my_scale\""),
+        (
+            "my_scale.cu.tera",
+            "void __launch_bounds__(block) my_scale(const float* x",
+        ),
+        ("include/my_scale.cuh", "multiply"),
+        ("main.rs", "let templates = Some(\"my_scale\".into())"),
+    ] {
+        let text = fs_err::read_to_string(folder.join(file)).expect(file);
+        assert!(text.contains(word) && !text.contains("hello"), "{file}: {text}");
+    }
+    succeeded(&check(&folder, &["--arch", "sm_80,sm_90a"]));
+    // The program is the example, which the suite compiles.
+    succeeded(&new(&["hello", "--in", "examples"]));
+    let program = fs_err::read_to_string(dir.path().join("examples/main.rs")).expect("written");
+    let example = include_str!("../../examples/hello/main.rs");
+    assert_eq!(program, example.replace("examples/hello", "examples"));
+    let body = example.split_once("fn main()").expect("a program").1;
+    let statements = body
+        .lines()
+        .filter(|line| line.trim_end().ends_with([';', '?']))
+        .count();
+    assert!(statements <= 15, "{statements}");
+    for (words, expected) in [
+        (
+            &["My-Scale"][..],
+            "is not a name: expected small letters, digits and `_`",
+        ),
+        (&["wo_gemv"], "there is a family of this name: choose another"),
+        (&["my_scale"], "File exists"),
+    ] {
+        let output = new(words);
+        assert_eq!(output.status.code(), Some(2));
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains(expected), "{text}");
+    }
+}
