@@ -180,3 +180,24 @@ fn a_family_says_how_it_is_launched() {
         (&"n * 4".into(), &"2".into())
     );
 }
+
+#[test]
+fn what_a_launch_decides_is_worked_out_without_an_allocation() {
+    let lines = "grid = ['ceil_div(a=n, b=block)', \"pick(cond=mode == 'a' and n > 7, a=min(a=n, b=3), b=1)\"]\n\
+                 block = ['max(a=n % 32, b=1)']\nshared_mem_bytes = 'round_up(a=n * 4, b=16)'";
+    let spec = spec(lines, &[]).expect("a spec");
+    let entry = &spec.family().entries[0];
+    let axis = |axis| spec.axis(axis).expect("a number");
+    let all = [
+        &entry.grid[0],
+        &entry.grid[1],
+        &entry.block[0],
+        &entry.shared_mem_bytes,
+    ]
+    .map(axis);
+    let mut numbers = [None; 4];
+    let count = crate::allocations::allocations(|| {
+        numbers = all.each_ref().map(|extent| extent.at(&[33]));
+    });
+    assert_eq!((numbers, count), ([Some(2), Some(3), Some(1), Some(144)], 0));
+}
