@@ -16,7 +16,14 @@ use jitc::engine::jit::Jit;
 use jitc::engine::request::spec::KernelSpec;
 use sha2::{Digest, Sha256};
 
+/// Entries of the large folder; `JITC_BENCH_ENTRIES` says another number.
 const MANY: u32 = 50_000;
+
+fn entries() -> u32 {
+    #[expect(clippy::disallowed_methods, reason = "a bench has no settings of its own")]
+    let said = std::env::var("JITC_BENCH_ENTRIES").ok();
+    said.map_or(MANY, |text| text.parse().expect("a number of entries"))
+}
 
 fn hits(criterion: &mut Criterion) {
     let root = Root::new();
@@ -52,8 +59,8 @@ fn keys(criterion: &mut Criterion) {
 }
 
 /// Entries as a publish leaves them, without its trips to the disk.
-fn fill(store: &Store) {
-    for n in 0..MANY {
+fn fill(store: &Store, entries: u32) {
+    for n in 0..entries {
         let subject = subject(n);
         let path = store.entry_path(subject.key());
         fs_err::create_dir_all(path.parent().expect("a shard")).expect("a folder");
@@ -65,9 +72,10 @@ fn many(criterion: &mut Criterion) {
     let folder = fast_folder();
     let root = folder.path().join("cache");
     let store = Store::new(&root);
-    fill(&store);
-    let absent = *subject(MANY).key();
-    let mut group = criterion.benchmark_group("of_50000");
+    let entries = entries();
+    fill(&store, entries);
+    let absent = *subject(entries).key();
+    let mut group = criterion.benchmark_group(format!("of_{entries}"));
     group.bench_function("open_and_miss", |b| {
         b.iter(|| black_box(Cache::builder().user(&root).build().lookup(&absent)));
     });
@@ -77,7 +85,7 @@ fn many(criterion: &mut Criterion) {
     });
     group.sample_size(10);
     group.bench_function("ls", |b| {
-        b.iter(|| assert_eq!(store.records().expect("records").len(), MANY as usize));
+        b.iter(|| assert_eq!(store.records().expect("records").len(), entries as usize));
     });
     group.finish();
 }

@@ -182,7 +182,7 @@ pub enum CacheError {
     #[error("not kept: {0}")]
     Refused(Fault),
     /// There is no tier that could be written to.
-    #[error("no tier of the cache is writable")]
+    #[error("no tier of the cache is writable; name a folder that is in JITC_CACHE_DIR or --cache-dir")]
     NoWritableTier,
     /// This process is ending and publishes no more.
     #[error("the process is ending")]
