@@ -12,7 +12,7 @@ use jitc::engine::request::signature::{Resolved, Signature};
 use jitc::engine::request::template::MAX_PARAMETERS;
 use jitc::engine::run::arguments::{Argument, Arguments};
 use jitc::engine::run::bind::BoundKernel;
-use jitc::engine::run::launch::{Order, launch_grid};
+use jitc::engine::run::launch::{How, launch_as};
 use jitc::engine::run::load::LoadedKernel;
 use jitc::engine::run::tensor::Tensor;
 use pyo3::prelude::*;
@@ -388,12 +388,12 @@ impl Kernel {
         };
         for at in &self.entries {
             let entry = &self.loaded.entries()[*at];
-            let grid = entry.grid(&plan.sizes);
+            let geometry = entry.geometry(&plan.sizes).map_err(|e| errors::launch(py, &e))?;
             // SAFETY: the words are of the entry point's parameters and were checked; the
             // context is current; that the memory lives and is of nobody else meanwhile is
             // the caller's promise, as the documentation of a kernel says.
             let launched =
-                unsafe { launch_grid(entry, grid, Order::Serial, to_stream(stream), &mut pointers) };
+                unsafe { launch_as(entry, &geometry, How::default(), to_stream(stream), &mut pointers) };
             launched.map_err(|e| errors::launch(py, &e))?;
         }
         Ok(())
