@@ -35,7 +35,7 @@ def engine(tmp_path: Path) -> jitc.Jit:
 @functools.cache
 def _why_no_compiler() -> str | None:
     try:
-        probe = jitc.Jit(templates=FAMILIES, arch="sm_90a", cache_dir="/nonexistent/jitc-tests")
+        probe = jitc.Jit(templates=FAMILIES, arch="sm_90a", cache_dir="/dev/null/jitc")
         probe.cubin("scale")
     except jitc.ToolchainError as error:
         return str(error)
@@ -54,7 +54,7 @@ def python(code: str, env: dict[str, str] | None = None, **kwargs: Any) -> str:
     """What an interpreter of its own prints, in an environment with nothing but this."""
     ran = subprocess.run(
         [sys.executable, "-c", code],
-        env={"HOME": "/nonexistent", "PATH": "/usr/bin:/bin", **(env or {})},
+        env={"HOME": "/dev/null", "PATH": "/usr/bin:/bin", **(env or {})},
         capture_output=True,
         text=True,
         timeout=300,
