@@ -191,6 +191,10 @@ impl Kernel {
         for (at, (slot, object)) in self.slots.iter().zip(&objects).enumerate() {
             let (value, address) = match (object, slot.resolved) {
                 (_, Resolved::Scalar { value: Some(_), .. }) => (Value::Size, 0),
+                // Words and parameters are no longer one to one with these.
+                (_, Resolved::Bytes { .. }) => {
+                    return Err(self.wrong(py, &slot.name, "a struct by value cannot be given from Python"));
+                }
                 (None, _) => (Value::Missing, 0),
                 (Some(object), Resolved::Scalar { dtype, .. }) => {
                     let scalar =
@@ -272,7 +276,7 @@ impl Kernel {
             let argument = match value {
                 Value::Tensor(facts) => Argument::Tensor(Tensor::new(*address, facts.dtype, &facts.shape)),
                 Value::Null => Argument::Null,
-                Value::Scalar(scalar) => *scalar,
+                Value::Scalar(scalar) => scalar.clone(),
                 Value::Size | Value::Missing => continue,
             };
             arguments = arguments.arg(&slot.name, argument);
@@ -508,7 +512,7 @@ impl Kernel {
             .map(|(parameter, slot)| {
                 let access = match slot.resolved {
                     Resolved::Pointer { access, .. } => access.name(),
-                    Resolved::Scalar { .. } => "value",
+                    Resolved::Scalar { .. } | Resolved::Bytes { .. } => "value",
                 };
                 (slot.name.clone(), parameter.type_text(sizes), access)
             });
