@@ -19,6 +19,7 @@ mod output;
 mod pack;
 mod plan;
 mod regions;
+mod sign;
 mod signature;
 mod toolchain;
 mod warm;
@@ -61,6 +62,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "check", command: check::command, run: check::run },
     Verb { name: "why", command: why::command, run: why::run },
     Verb { name: "cache", command: cache::command, run: cache::run },
+    Verb { name: "sign", command: sign::command, run: sign::run },
     Verb { name: "toolchain", command: toolchain::command, run: toolchain::run },
     Verb { name: "doctor", command: doctor::command, run: doctor::run },
     Verb { name: "dispatch", command: dispatch::command, run: dispatch::run },

@@ -12,5 +12,6 @@ pub mod per_process;
 pub mod regular_file;
 pub mod request;
 pub mod run;
+pub mod sign;
 pub mod suggest;
 pub mod threads;

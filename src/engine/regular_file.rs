@@ -41,7 +41,8 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     read_opened(open(path)?, limit)
 }
 
-fn read_opened(file: fs_err::File, limit: u64) -> io::Result<Vec<u8>> {
+/// The same of a file that is open.
+pub(crate) fn read_opened(file: fs_err::File, limit: u64) -> io::Result<Vec<u8>> {
     let path = file.path().to_path_buf();
     let length = file.metadata()?.len();
     let mut bytes = Vec::new();

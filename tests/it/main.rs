@@ -55,6 +55,7 @@ mod regions_page;
 mod regions_trace;
 mod runs_index;
 mod security;
+mod signatures;
 mod source;
 mod toolchain;
 mod toolchain_fetch;

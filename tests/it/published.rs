@@ -27,7 +27,15 @@ const NO_GPU: &str = "error: measuring takes a GPU, and there is none to use: ";
 const MARK: &str = "<!-- reproducible -->";
 
 /// Verbs that take more than their name.
-const NAMES: [&str; 6] = ["cache", "completions", "extract", "pack", "regions", "toolchain"];
+const NAMES: [&str; 7] = [
+    "cache",
+    "completions",
+    "extract",
+    "pack",
+    "regions",
+    "sign",
+    "toolchain",
+];
 
 /// A command, and where it stands.
 #[derive(Debug, Clone, PartialEq)]

@@ -15,6 +15,7 @@ const WALK: &[&str] = &[
     "engine::per_process",
     "engine::atomic_file",
     "engine::regular_file",
+    "engine::sign",
     "engine::config",
     "engine::request::constant",
     "engine::request::dtype",

@@ -18,13 +18,13 @@ use crate::engine::request::template::Registry;
 use crate::engine::suggest::did_you_mean;
 
 /// An entry of a tier.
-pub(super) struct Row {
-    pub(super) tier: TierName,
-    pub(super) record: Record,
+pub(in crate::cli) struct Row {
+    pub(in crate::cli) tier: TierName,
+    pub(in crate::cli) record: Record,
 }
 
 /// What an entry must be to be meant.
-pub(super) struct Filter {
+pub(in crate::cli) struct Filter {
     families: Vec<String>,
     archs: Vec<String>,
     constants: Vec<(String, String)>,
@@ -36,7 +36,7 @@ pub(super) struct Filter {
 }
 
 /// The flags of a filter.
-pub(super) fn filter_args(command: Command) -> Command {
+pub(in crate::cli) fn filter_args(command: Command) -> Command {
     let list = |name: &'static str, value: &'static str, help: &'static str| {
         Arg::new(name)
             .long(name)
@@ -82,7 +82,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 impl Filter {
-    pub(super) fn read(matches: &ArgMatches) -> Self {
+    pub(in crate::cli) fn read(matches: &ArgMatches) -> Self {
         let list = |name: &str| {
             let values = matches.get_many::<String>(name);
             values.into_iter().flatten().cloned().collect()
@@ -124,7 +124,7 @@ impl Filter {
 
 impl Filter {
     /// What to say of a constant in the filter that no entry has, with the nearest name.
-    pub(super) fn unknown_name(&self, rows: &[Row]) -> String {
+    pub(in crate::cli) fn unknown_name(&self, rows: &[Row]) -> String {
         let summaries = || rows.iter().filter_map(|row| row.record.summary.as_ref().ok());
         let known: BTreeSet<&str> = summaries()
             .flat_map(|s| s.constants.keys().map(String::as_str))
@@ -160,7 +160,7 @@ fn has(summary: &Summary, name: &str, glob: &str) -> bool {
 }
 
 /// A constant as a flag would give it.
-pub(super) fn plain(value: &Value) -> String {
+pub(in crate::cli) fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         other => other.to_string(),
@@ -169,7 +169,7 @@ pub(super) fn plain(value: &Value) -> String {
 
 /// The entries that are meant, and the others; a folder that cannot be read is said to
 /// be so, and passed over.
-pub(super) fn split(jit: &Jit, filter: &Filter) -> (Vec<Row>, Vec<Row>) {
+pub(in crate::cli) fn split(jit: &Jit, filter: &Filter) -> (Vec<Row>, Vec<Row>) {
     let now = now_unix_ms();
     let mut rows = Vec::new();
     for tier in jit.cache().tiers() {
@@ -189,7 +189,7 @@ pub(super) fn split(jit: &Jit, filter: &Filter) -> (Vec<Row>, Vec<Row>) {
 }
 
 /// The flags of an order.
-pub(super) fn sort_args(command: Command) -> Command {
+pub(in crate::cli) fn sort_args(command: Command) -> Command {
     command.args([
         Arg::new("sort")
             .long("sort")
@@ -222,7 +222,7 @@ pub(super) fn sort_args(command: Command) -> Command {
 }
 
 /// Sorts, turns round and cuts off as the flags say; bad entries come first.
-pub(super) fn sort(rows: &mut Vec<Row>, matches: &ArgMatches) {
+pub(in crate::cli) fn sort(rows: &mut Vec<Row>, matches: &ArgMatches) {
     let by = matches.get_one::<String>("sort").map_or("key", String::as_str);
     let number = |row: &Row, of: fn(&Summary) -> u64| row.record.summary.as_ref().map_or(0, of);
     let text = |row: &Row, of: fn(&Summary) -> String| row.record.summary.as_ref().map_or(String::new(), of);
@@ -252,12 +252,12 @@ pub(super) fn sort(rows: &mut Vec<Row>, matches: &ArgMatches) {
 }
 
 /// The most registers that an entry point uses.
-pub(super) fn registers(summary: &Summary) -> u64 {
+pub(in crate::cli) fn registers(summary: &Summary) -> u64 {
     let all = summary.resources.iter().map(|r| u64::from(r.registers));
     all.max().unwrap_or(0)
 }
 
 /// Spilled bytes of all entry points.
-pub(super) fn spills(summary: &Summary) -> u64 {
+pub(in crate::cli) fn spills(summary: &Summary) -> u64 {
     summary.resources.iter().map(|r| u64::from(r.spill_bytes)).sum()
 }

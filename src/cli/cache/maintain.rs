@@ -8,10 +8,10 @@ use serde_json::json;
 
 use crate::cli::format::NumberFormat;
 use crate::cli::{Answer, output};
-use crate::engine::cache::{Checked, Limits, Load, Receipt, ReceiptError, Store, TierName};
+use crate::engine::cache::{Checked, Limits, Load, Receipt, Store, TierName};
 use crate::engine::config::{Source, parse_age, parse_bytes};
 use crate::engine::jit::{Error, Jit};
-use crate::engine::regular_file::{self, MAX_RECORDS};
+use crate::engine::sign::Place;
 
 pub(super) fn verify_command() -> Command {
     Command::new("verify")
@@ -214,8 +214,7 @@ fn against(jit: &Jit, path: &Path, json: bool) -> Answer {
         origin: Source::Flag("--against".into()),
         source,
     };
-    let bytes = regular_file::read(path, MAX_RECORDS).map_err(|e| unreadable(ReceiptError::from(e)))?;
-    let receipt = Receipt::from_bytes(&bytes).map_err(unreadable)?;
+    let receipt = Receipt::read(path, &jit.signing().of(Place::Receipt)).map_err(unreadable)?;
     let drifts = receipt.drifts(jit.cache());
     for drift in &drifts {
         if json {

@@ -1,7 +1,7 @@
 //! `jitc cache`: looks into the cache's folders, carries entries, keeps bounds.
 
 mod diff;
-mod filter;
+pub(in crate::cli) mod filter;
 mod list;
 mod maintain;
 mod show;
@@ -16,6 +16,7 @@ use crate::engine::build::key::CacheKey;
 use crate::engine::cache::{FindError, Store};
 use crate::engine::jit::{Error, Jit};
 use crate::engine::request::template::Registry;
+use crate::engine::sign::Place;
 
 pub(super) fn command(_: &Registry) -> Command {
     Command::new("cache")
@@ -53,7 +54,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             }
             (Some(store), "prune") => maintain::prune(jit, &store, matches, json),
             (Some(store), "clean") => maintain::clean(&store, matches, json),
-            (Some(store), "import") => Ok(transfer::import(&store, matches, json)),
+            (Some(store), "import") => Ok(transfer::import(jit, &store, matches, json)),
             (Some(store), _) => {
                 output::path(store.root());
                 Ok(ExitCode::SUCCESS)
@@ -64,12 +65,13 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
 }
 
 /// The folder that is written to.
-fn user_store(jit: &Jit) -> Result<Option<Store>, Error> {
+pub(in crate::cli) fn user_store(jit: &Jit) -> Result<Option<Store>, Error> {
     let trust = jit.config().cache_trust()?;
+    let admission = jit.signing().of(Place::User);
     Ok(jit
         .config()
         .cache_dir()
-        .map(|dir| Store::new(dir).with_trust(trust)))
+        .map(|dir| Store::new(dir).with_trust(trust).with_admission(admission)))
 }
 
 /// A key, or enough of its first digits.

@@ -13,9 +13,10 @@ use crate::cli::output;
 use crate::engine::atomic_file::write_atomically;
 use crate::engine::build::key::CacheKey;
 use crate::engine::cache::Store;
-use crate::engine::cache::bundle::{BundleError, Exported, export_with, import as import_bundle};
+use crate::engine::cache::bundle::{BundleError, Exported, export_with, import_signed};
 use crate::engine::jit::Jit;
 use crate::engine::regular_file;
+use crate::engine::sign::Place;
 
 fn out_arg() -> Arg {
     Arg::new("out")
@@ -136,11 +137,12 @@ fn write(jit: &Jit, matches: &ArgMatches, path: &Path) -> Result<Exported, ExitC
     }
 }
 
-pub(super) fn import(store: &Store, matches: &ArgMatches, json: bool) -> ExitCode {
+pub(super) fn import(jit: &Jit, store: &Store, matches: &ArgMatches, json: bool) -> ExitCode {
     let path = matches.get_one::<PathBuf>("file").cloned().unwrap_or_default();
+    let admission = jit.signing().of(Place::Bundle);
     let imported = regular_file::open(&path)
         .map_err(BundleError::from)
-        .and_then(|mut file| import_bundle(store, &mut file));
+        .and_then(|mut file| import_signed(store, &admission, &mut file));
     match imported {
         Ok(imported) if json => output::json(&json!(imported)),
         Ok(imported) => output::line(format!(

@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use super::carry::Embedded;
 use super::event::Event;
+use super::guarded::guarded;
 use super::lookup::{Cache, Listener};
 use super::store::Store;
 use super::store::prune::Limits;
 use super::tier::{Folder, Tier};
 use crate::engine::config::CacheTrust;
+use crate::engine::sign::{Place, Signing};
 
 /// How long a build of this process may take, where nobody says it.
 const BUILD_TIMEOUT: Duration = Duration::from_mins(5);
@@ -29,6 +31,7 @@ pub struct CacheBuilder {
     lock_timeout: Option<Duration>,
     build_timeout: Option<Duration>,
     trust: CacheTrust,
+    signing: Signing,
     limits: Limits,
     listener: Option<Listener>,
 }
@@ -96,6 +99,12 @@ impl CacheBuilder {
         self
     }
 
+    /// Which keys are trusted, and what must be signed by one.
+    pub fn signing(mut self, signing: Signing) -> Self {
+        self.signing = signing;
+        self
+    }
+
     /// Who is told of every event, on the thread on which it happens.
     pub fn listener(mut self, listener: Arc<dyn Fn(&Event) + Send + Sync>) -> Self {
         self.listener = Some(listener);
@@ -105,17 +114,25 @@ impl CacheBuilder {
     /// The cache.
     #[must_use]
     pub fn build(self) -> Cache {
-        let mut tiers = self.before;
+        let signed = |tiers: Vec<Arc<dyn Tier>>, place| {
+            let admission = self.signing.of(place);
+            tiers.into_iter().map(move |tier| guarded(tier, &admission))
+        };
+        let mut tiers: Vec<_> = signed(self.before, Place::Bundle).collect();
         for path in self.read_only {
             let name = format!("read-only {}", path.display());
-            let store = Store::read_only(path).with_trust(self.trust);
+            let store = Store::read_only(path)
+                .with_trust(self.trust)
+                .with_admission(self.signing.of(Place::ReadOnly));
             tiers.push(Arc::new(Folder::new(&name, store)));
         }
         if let Some(path) = self.user {
-            let store = Store::new(path).with_trust(self.trust);
+            let store = Store::new(path)
+                .with_trust(self.trust)
+                .with_admission(self.signing.of(Place::User));
             tiers.push(Arc::new(Folder::new("user", store)));
         }
-        tiers.extend(self.after);
+        tiers.extend(signed(self.after, Place::Other));
         Cache::new(
             tiers,
             self.limits,

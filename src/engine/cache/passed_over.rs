@@ -20,7 +20,7 @@ pub fn passed_over(tiers: &[Arc<dyn Tier>], key: &CacheKey) -> Vec<String> {
         match tier.peek(key) {
             Load::Found(_) => break,
             Load::Unavailable(error) => sentences.push(sentence(tier.name(), &error)),
-            Load::Bad(fault @ Fault::Untrusted { .. }) => {
+            Load::Bad(fault @ (Fault::Untrusted(_) | Fault::Signature(_))) => {
                 let what = format!("entry {}, {fault}", key.short());
                 sentences.push(sentence(tier.name(), &what));
             }

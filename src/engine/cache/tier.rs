@@ -240,7 +240,7 @@ impl Tier for Memory {
 
     fn load(&self, key: &CacheKey) -> Load {
         let parts = self.held().entries.get(key).cloned();
-        load(parts.map(|parts| Entry::verify(key, &parts.manifest, parts.code)))
+        load(parts.map(|parts| Entry::of_parts(key, parts)))
     }
 
     fn whole(&self, key: &CacheKey) -> Load<Whole> {

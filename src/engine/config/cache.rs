@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::{Config, ConfigError, Setting, Source};
+use crate::engine::sign::{KeyError, Requirements, TrustedKeys};
 
 /// What a request may do where no tier has its kernel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -82,6 +83,25 @@ impl Config {
             _ => Err("expected 0, 1 or group".to_owned()),
         });
         Ok(trust?.unwrap_or_default())
+    }
+
+    /// The keys whose signatures are trusted.
+    pub fn trusted_keys(&self) -> Result<TrustedKeys, ConfigError> {
+        let Some(Setting { value, source }) = self.text("trusted_keys") else {
+            return Ok(TrustedKeys::default());
+        };
+        value.parse().map_err(|error| {
+            // A secret that was written there by mistake is not shown.
+            let names = value.split(':').next().unwrap_or_default();
+            let shown = format!("{names}:...");
+            bad_value("trusted_keys", shown, source, KeyError::to_string(&error))
+        })
+    }
+
+    /// What must be signed by a trusted key.
+    pub fn require(&self) -> Result<Requirements, ConfigError> {
+        let setting = self.text("require");
+        Ok(self::parsed("require", setting, str::parse)?.unwrap_or_default())
     }
 
     /// The most bytes that the user's folder may hold, if it was said.
@@ -261,6 +281,22 @@ mod tests {
             error.to_string(),
             "arch_match = `any` (environment variable JITC_ARCH_MATCH): expected exact or compatible"
         );
+    }
+
+    #[test]
+    fn a_key_or_a_rule_that_is_none_is_refused_and_a_secret_is_not_shown() {
+        use crate::engine::sign::SecretKey;
+        let key = SecretKey::generate("fleet-1").expect("a key");
+        let public = config(&[("JITC_TRUSTED_KEYS", &key.public().to_string())]);
+        assert_eq!(public.trusted_keys().expect("keys").keys(), [key.public()]);
+        let secret = config(&[("JITC_TRUSTED_KEYS", &key.to_text())]);
+        let error = secret.check_values().expect_err("refused").to_string();
+        assert!(error.contains("this is a secret key"), "{error}");
+        assert!(!error.contains(&key.to_text()[8..24]), "{error}");
+        let error = config(&[("JITC_REQUIRE", "sined")])
+            .check_values()
+            .expect_err("refused");
+        assert!(error.to_string().contains("expected none or signed"), "{error}");
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub use file::ConfigFile;
 pub(crate) use file::scalar;
 use source::Raw;
 pub use source::{Setting, Source};
+pub(crate) use trust::why_not_ours;
 
 use environment::COMPILER_VARIABLES;
 use settings::{Effect, setting};
@@ -294,7 +295,9 @@ impl Config {
         self.lock_timeout()?;
         self.miss()?;
         self.offline()?;
+        self.require()?;
         self.trace_hits()?;
+        self.trusted_keys()?;
         self.toolchain()?;
         self.check_templates()
     }

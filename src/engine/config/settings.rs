@@ -107,6 +107,7 @@ pub const SETTINGS: &[KnownSetting] = &[
     known("preset").in_file().variable().effect(Effect::Harmless),
     known("program").variable().path().default("looked for"),
     known("quiet"),
+    known("require").in_file().variable().effect(Effect::Policy).default("once a key is trusted, what is not this user's or root's"),
     known("require_receipt").in_file().variable().path().effect(Effect::Policy),
     known("set"),
     known("templates").in_file().variable().path().default("the built-in families"),
@@ -114,6 +115,7 @@ pub const SETTINGS: &[KnownSetting] = &[
     known("toolchain").in_file().variable().default("found; where nothing may be compiled or a bundle is embedded, of those first"),
     known("trace").in_file().variable().path(),
     known("trace_hits").in_file().variable().default("false"),
+    known("trusted_keys").in_file().variable().effect(Effect::Policy),
     known("verbose"),
     known("version"),
 ];
@@ -188,6 +190,9 @@ mod tests {
         assert_eq!(names, ["arch", "color", "constants", "jobs", "preset"]);
         let policies = SETTINGS.iter().filter(|s| s.effect == Effect::Policy);
         let names: Vec<&str> = policies.map(|s| s.name).collect();
-        assert_eq!(names, ["miss", "offline", "require_receipt"]);
+        assert_eq!(
+            names,
+            ["miss", "offline", "require", "require_receipt", "trusted_keys"]
+        );
     }
 }

@@ -22,7 +22,7 @@ const STICKY: u32 = 0o1000;
 /// the group counts as somebody else's). The folders above, through which its paths are
 /// found, are owned by this user or root too, and nobody else may write to them unless they
 /// are sticky, as `/tmp` is. Of a link, the same holds for where it leads.
-pub(super) fn why_not_ours(path: &Path, opened: &Metadata) -> io::Result<Option<String>> {
+pub(crate) fn why_not_ours(path: &Path, opened: &Metadata) -> io::Result<Option<String>> {
     let link = fs_err::symlink_metadata(path)?;
     let writable = |mode: u32| mode & OTHERS_WRITE != 0;
     for found in [&link, opened] {

@@ -14,6 +14,7 @@ use crate::engine::cache::{Cache, CacheBuilder, Event, Receipt, Tier};
 use crate::engine::config::{ArchMatch, Config, MissPolicy, Source, ToolchainChoice};
 use crate::engine::per_process::PerProcess;
 use crate::engine::request::template::{NOTICE, Registry, variable_of};
+use crate::engine::sign::{Requirements, Signing, TrustedKeys};
 
 /// What a [`Jit`] is made of.
 #[must_use]
@@ -26,6 +27,8 @@ pub struct JitBuilder {
     worker: Option<WorkerChoice>,
     registry: Option<Registry>,
     toolchain: Option<ToolchainChoice>,
+    trusted_keys: Option<TrustedKeys>,
+    require: Option<Requirements>,
 }
 
 impl Jit {
@@ -40,6 +43,8 @@ impl Jit {
             worker: None,
             registry: None,
             toolchain: None,
+            trusted_keys: None,
+            require: None,
         }
     }
 }
@@ -93,6 +98,18 @@ impl JitBuilder {
         self
     }
 
+    /// The keys whose signatures are trusted, whatever `JITC_TRUSTED_KEYS` says.
+    pub fn trusted_keys(mut self, keys: TrustedKeys) -> Self {
+        self.trusted_keys = Some(keys);
+        self
+    }
+
+    /// What must be signed by a trusted key, whatever `JITC_REQUIRE` says.
+    pub fn require(mut self, requirements: Requirements) -> Self {
+        self.require = Some(requirements);
+        self
+    }
+
     /// Where it compiles, whatever `JITC_PROGRAM` says.
     pub fn worker(mut self, choice: WorkerChoice) -> Self {
         self.worker = Some(choice);
@@ -136,7 +153,8 @@ impl JitBuilder {
         if let Some(passed_over) = config.passed_over() {
             tracing::warn!("{passed_over}");
         }
-        let policy = Policy::new(&config, self.miss, self.receipt)?;
+        let signing = signing(&config, self.trusted_keys, self.require)?;
+        let policy = Policy::new(&config, self.miss, self.receipt, &signing)?;
         let arch_match = match self.arch_match {
             Some(arch_match) => arch_match,
             None => config.arch_match()?,
@@ -160,7 +178,7 @@ impl JitBuilder {
                 return Err(RenderError::Option { family, option, why }.into());
             }
         }
-        let mut cache = self.cache.trust(config.cache_trust()?);
+        let mut cache = self.cache.trust(config.cache_trust()?).signing(signing.clone());
         for folder in config.cache_ro() {
             cache = cache.read_only(folder);
         }
@@ -180,6 +198,7 @@ impl JitBuilder {
         Ok(Jit {
             cache: cache.build(),
             policy,
+            signing,
             arch_match,
             registry,
             config,
@@ -194,4 +213,24 @@ impl JitBuilder {
             loaded: PerProcess::new(),
         })
     }
+}
+
+/// What must be signed, and by whom; the program's word holds over the settings'.
+fn signing(
+    config: &Config,
+    keys: Option<TrustedKeys>,
+    require: Option<Requirements>,
+) -> Result<Signing, Error> {
+    let keys = match keys {
+        Some(keys) => keys,
+        None => config.trusted_keys()?,
+    };
+    let require = match require {
+        Some(requirements) => requirements,
+        None => config.require()?,
+    };
+    if require.demand_a_key() && keys.is_empty() {
+        return Err(Error::NoTrustedKey);
+    }
+    Ok(Signing::new(keys, require))
 }

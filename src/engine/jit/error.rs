@@ -101,6 +101,9 @@ pub enum Error {
         /// The arch.
         arch: crate::engine::request::target::Arch,
     },
+    /// Something must be signed, and there is nobody who could have.
+    #[error("require = signed, and no key is trusted: name public keys in trusted_keys (JITC_TRUSTED_KEYS)")]
+    NoTrustedKey,
     /// What to warm cannot be read.
     #[error("{}: {source}", path.display())]
     Matrix {
@@ -183,7 +186,9 @@ impl Error {
             Self::Cache(_) => ErrorKind::Cache,
             Self::Compile { .. } => ErrorKind::Compile,
             Self::Load(_) => ErrorKind::Load,
-            Self::Forbidden { .. } | Self::Drift { .. } | Self::Receipt { .. } => ErrorKind::Policy,
+            Self::Forbidden { .. } | Self::Drift { .. } | Self::Receipt { .. } | Self::NoTrustedKey => {
+                ErrorKind::Policy
+            }
         }
     }
 

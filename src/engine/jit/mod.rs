@@ -49,6 +49,7 @@ use crate::engine::request::target::ToolchainIdentity;
 use crate::engine::request::template::Registry;
 use crate::engine::run::device::Context;
 use crate::engine::run::load::LoadedKernel;
+use crate::engine::sign::Signing;
 
 /// A request that was carried out.
 #[derive(Debug, Clone)]
@@ -69,6 +70,7 @@ pub struct Jit {
     registry: Registry,
     cache: Cache,
     policy: Policy,
+    signing: Signing,
     arch_match: ArchMatch,
     identity: OnceLock<ToolchainIdentity>,
     /// Which identity lookups ask for, and who says so, if anybody does.
@@ -118,6 +120,12 @@ impl Jit {
     #[must_use]
     pub fn cache(&self) -> &Cache {
         &self.cache
+    }
+
+    /// Which keys are trusted, and what must be signed by one.
+    #[must_use]
+    pub fn signing(&self) -> &Signing {
+        &self.signing
     }
 
     /// The identity of the compiler that would be used: of the one at hand, else

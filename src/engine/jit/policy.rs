@@ -15,8 +15,8 @@ use super::{Error, Jit};
 use crate::engine::build::request::CompileRequest;
 use crate::engine::cache::{Cache, Drift, Event, Fetched, Provenance, Receipt, ReceiptError, passed_over};
 use crate::engine::config::{Config, MissPolicy, Source};
-use crate::engine::regular_file::{self, MAX_RECORDS};
 use crate::engine::request::spec::KernelSpec;
+use crate::engine::sign::{Admission, Place, Signing};
 
 /// Miss policy, receipt and trace of one facade.
 pub(super) struct Policy {
@@ -26,6 +26,8 @@ pub(super) struct Policy {
     required: Option<(PathBuf, Source)>,
     templates: Option<PathBuf>,
     receipt: Mutex<Option<Arc<Receipt>>>,
+    /// What a receipt that is read must be.
+    admission: Admission,
 }
 
 impl Policy {
@@ -33,6 +35,7 @@ impl Policy {
         config: &Config,
         miss: Option<MissPolicy>,
         receipt: Option<Receipt>,
+        signing: &Signing,
     ) -> Result<Self, Error> {
         Ok(Self {
             miss: Miss::new(match miss {
@@ -46,6 +49,7 @@ impl Policy {
             required: config.require_receipt().zip(config.source_of("require_receipt")),
             templates: config.templates(),
             receipt: Mutex::new(receipt.map(Arc::new)),
+            admission: signing.of(Place::Receipt),
         })
     }
 
@@ -153,8 +157,8 @@ impl Policy {
                 origin: origin.clone(),
                 source,
             };
-            let bytes = regular_file::read(path, MAX_RECORDS).map_err(|e| unreadable(e.into()))?;
-            *held = Some(Arc::new(Receipt::from_bytes(&bytes).map_err(unreadable)?));
+            let receipt = Receipt::read(path, &self.admission);
+            *held = Some(Arc::new(receipt.map_err(unreadable)?));
         }
         Ok(held.clone())
     }

@@ -18,6 +18,7 @@ use crate::engine::cache::store::error::{CacheError, Fault};
 use crate::engine::cache::store::manifest::HeaderText;
 use crate::engine::cache::store::read::Load;
 use crate::engine::cache::store::{Published, Store};
+use crate::engine::sign::Admission;
 
 pub(in crate::engine::cache) const MAGIC: [u8; 16] = *b"JITCBNDL\x02\0\0\0\0\0\0\0";
 pub(in crate::engine::cache) const END: [u8; 8] = *b"JITCEND\n";
@@ -35,6 +36,8 @@ pub(in crate::engine::cache) const INDEX_LENGTH: usize = 32 + 8;
 pub(in crate::engine::cache) const FOOTER_LENGTH: usize = 8 + 8 + 8 + 32 + END.len();
 /// No honest entry is longer, unpacked.
 const RAW_LIMIT: u64 = 256 << 20;
+/// No honest entry's signatures are longer; as notes they fit, however they are written.
+const SIGNATURES_LIMIT: usize = 8 << 10;
 /// Part of the format: another level would give other bytes.
 const ZSTD_LEVEL: i32 = 9;
 
@@ -160,6 +163,12 @@ fn raw_of(parts: &Parts) -> Vec<u8> {
         raw.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
         raw.extend_from_slice(bytes);
     }
+    // What nobody signed has the same bytes as ever.
+    if !parts.signatures.is_empty() {
+        let lines = parts.signatures.join("\n");
+        raw.extend_from_slice(&(lines.len() as u64).to_le_bytes());
+        raw.extend_from_slice(lines.as_bytes());
+    }
     raw
 }
 
@@ -177,11 +186,29 @@ fn write_record(out: &mut impl Write, tag: u8, name: &[u8; 32], raw: &[u8]) -> i
 /// Reads it twice: once to verify all of it, so that a bad one changes nothing,
 /// and once to publish. A good entry that is there already stays.
 pub fn import(store: &Store, input: &mut (impl Read + Seek)) -> Result<Imported, BundleError> {
+    import_signed(store, store.admission(), input)
+}
+
+/// As [`import`], of what is signed as demanded: its entries become this user's own.
+pub fn import_signed(
+    store: &Store,
+    admission: &Admission,
+    input: &mut (impl Read + Seek),
+) -> Result<Imported, BundleError> {
+    let admit = |entry: &Whole| {
+        let admitted = entry.entry().admit(admission);
+        admitted.map_err(|fault| BundleError::Entry {
+            key: entry.entry().manifest().key,
+            fault,
+        })
+    };
     let start = input.stream_position()?;
-    read(input, |_| Ok(()))?;
+    read(input, |entry| admit(&entry))?;
     input.seek(SeekFrom::Start(start))?;
     let mut imported = Imported::default();
     read(input, |entry| {
+        // Again: somebody may write to the file meanwhile.
+        admit(&entry)?;
         // A publish meets a bad entry by moving it away, and a good one by
         // leaving it; it is asked first, since writing costs more.
         let present = matches!(store.whole(&entry.entry().manifest().key), Load::Found(_));
@@ -295,26 +322,40 @@ pub(in crate::engine::cache) fn check_lengths(raw: u64, packed: u64) -> Result<(
 pub(in crate::engine::cache) fn unpack(packed: &[u8], raw_length: u64) -> Result<Parts, BundleError> {
     let raw = unpack_raw(packed, raw_length)?;
     let mut rest = raw.as_slice();
-    let mut next = || -> Option<Vec<u8>> {
-        let (length, after) = rest.split_first_chunk()?;
-        let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
-        let (bytes, after) = after.split_at_checked(length)?;
-        rest = after;
-        Some(bytes.to_vec())
-    };
+    let mut next = || next_part(&mut rest);
     let mut parts = || {
         Some(Parts {
             manifest: next()?,
             code: next()?,
             source: next()?,
             log: next()?,
+            signatures: Vec::new(),
         })
     };
-    let parts = parts().ok_or(BundleError::Damaged("an entry that ends early"))?;
+    let mut parts = parts().ok_or(BundleError::Damaged("an entry that ends early"))?;
+    if !rest.is_empty() {
+        let lines = next_part(&mut rest);
+        let lines = lines.ok_or(BundleError::Damaged("an entry with more than its parts"))?;
+        if lines.len() > SIGNATURES_LIMIT {
+            return Err(BundleError::Damaged("signatures longer than any honest ones"));
+        }
+        let lines = String::from_utf8(lines);
+        let lines = lines.map_err(|_| BundleError::Damaged("signatures that are not UTF-8"))?;
+        parts.signatures = lines.split('\n').map(str::to_owned).collect();
+    }
     if !rest.is_empty() {
         return Err(BundleError::Damaged("an entry with more than its parts"));
     }
     Ok(parts)
+}
+
+/// The next part of an unpacked entry: its length, and so many bytes.
+fn next_part(rest: &mut &[u8]) -> Option<Vec<u8>> {
+    let (length, after) = rest.split_first_chunk()?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+    let (bytes, after) = after.split_at_checked(length)?;
+    *rest = after;
+    Some(bytes.to_vec())
 }
 
 /// Unpacks and verifies the text of a header.

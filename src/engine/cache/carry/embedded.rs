@@ -108,8 +108,7 @@ impl Embedded {
         let Some((packed, raw)) = self.record(lines, TAG_ENTRY, key.as_bytes())? else {
             return Ok(None);
         };
-        let parts = unpack(packed, raw)?;
-        let entry = Entry::verify(key, &parts.manifest, parts.code);
+        let entry = Entry::of_parts(key, unpack(packed, raw)?);
         entry
             .map(Some)
             .map_err(|fault| BundleError::Entry { key: *key, fault })

@@ -4,5 +4,6 @@
 pub mod bundle;
 mod embedded;
 pub(in crate::engine::cache) mod receipt;
+pub(in crate::engine::cache) mod signed;
 
 pub use embedded::Embedded;

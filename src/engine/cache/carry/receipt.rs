@@ -4,16 +4,21 @@
 //! bytes, is refused; nothing is compiled in its place.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::engine::build::key::CacheKey;
 use crate::engine::build::request::CompileRequest;
 use crate::engine::cache::lookup::Cache;
 use crate::engine::cache::store::entry::Entry;
 use crate::engine::cache::{Fetched, Provenance};
+use crate::engine::config::why_not_ours;
+use crate::engine::regular_file::{self, MAX_RECORDS};
 use crate::engine::request::target::{Arch, ToolchainIdentity};
+use crate::engine::sign::{Admission, Require, SecretKey, SignatureFault, Statement, add_signature};
 
 /// The number of the receipt format.
 const FORMAT: u32 = 2;
@@ -32,6 +37,10 @@ pub struct Receipt {
     pub asked: Vec<String>,
     /// One line for each key.
     pub entries: BTreeMap<CacheKey, ReceiptLine>,
+    /// Signatures of all else, as [`SecretKey::sign`] writes them; nothing is known of them
+    /// until a trusted key verifies one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signatures: Vec<String>,
 }
 
 /// One key of a receipt.
@@ -84,6 +93,16 @@ pub enum ReceiptError {
     /// It cannot be read or written.
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    /// A trusted key's signature is demanded of it.
+    #[error(
+        "{whose}, and {fault}: sign it with `jitc sign sign`, or allow it with JITC_REQUIRE=receipt=none"
+    )]
+    Signature {
+        /// Why it must be signed.
+        whose: Box<str>,
+        /// Why it is not taken as signed.
+        fault: Box<SignatureFault>,
+    },
     /// Another jitc wrote it.
     #[error(
         "receipt format {0} is not known here, where it is {FORMAT}: write a new one with `jitc warm --receipt`"
@@ -159,6 +178,48 @@ impl Receipt {
             toolchains: Vec::new(),
             asked,
             entries: BTreeMap::new(),
+            signatures: Vec::new(),
+        }
+    }
+
+    /// What its signatures are over: all of it but themselves, as JSON without spaces.
+    #[must_use]
+    pub fn statement(&self) -> Statement {
+        let unsigned = Self {
+            signatures: Vec::new(),
+            ..self.clone()
+        };
+        // Keys of its maps are text, so this cannot fail.
+        let bytes = serde_json::to_vec(&unsigned).unwrap_or_default();
+        Statement::receipt(&Sha256::digest(bytes).into())
+    }
+
+    /// Signs it as it is now, instead of an earlier signature of the key's name.
+    pub fn sign(&mut self, key: &SecretKey) -> Result<(), SignatureFault> {
+        let statement = self.statement();
+        add_signature(&mut self.signatures, key, &statement)
+    }
+
+    /// Reads a receipt's file as a place demands: one that somebody else may have written
+    /// must be signed once a key is trusted.
+    pub fn read(path: &Path, admission: &Admission) -> Result<Self, ReceiptError> {
+        let file = regular_file::open(path)?;
+        let metadata = file.metadata()?;
+        let receipt = Self::from_bytes(&regular_file::read_opened(file, MAX_RECORDS)?)?;
+        let whose = match admission.in_force() {
+            Require::None => return Ok(receipt),
+            Require::Signed => "it must be signed".to_owned(),
+            Require::Others => match why_not_ours(path, &metadata)? {
+                None => return Ok(receipt),
+                Some(reason) => format!("it {reason}, so it must be signed"),
+            },
+        };
+        match admission.verify(&receipt.statement(), &receipt.signatures) {
+            Ok(()) => Ok(receipt),
+            Err(fault) => Err(ReceiptError::Signature {
+                whose: whose.into(),
+                fault: fault.into(),
+            }),
         }
     }
 

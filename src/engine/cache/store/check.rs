@@ -100,7 +100,8 @@ impl Store {
 
     fn strays(&self, remove: bool) -> Result<Vec<String>, CacheError> {
         let mut strays = Vec::new();
-        let Some(version) = self.open_version()? else {
+        let view = if remove { self.clone() } else { self.names_view() };
+        let Some(version) = view.open_version()? else {
             return Ok(strays);
         };
         for shard in names(&version).into_iter().filter(|n| is_shard(n)) {

@@ -15,6 +15,7 @@ use super::manifest::{HeaderText, Manifest, Section};
 use crate::engine::build::artifact::{Artifact, reproducible_log};
 use crate::engine::build::key::{CacheKey, digest, tag};
 use crate::engine::build::request::CompileRequest;
+use crate::engine::sign::{Admission, SecretKey, SignatureFault, Statement, add_signature};
 
 /// What is worth knowing of an entry and differs between two builds of one key: no digest
 /// of an entry, a bundle or a receipt covers it.
@@ -28,6 +29,10 @@ pub struct Notes {
     /// Time inside NVRTC, microseconds; of an entry that was imported nobody knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compile_us: Option<u64>,
+    /// Signatures of key and manifest, as [`SecretKey::sign`] writes them; nothing is known
+    /// of them until a trusted key verifies one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signatures: Vec<String>,
 }
 
 /// A verified manifest with the machine code: what a hit reads.
@@ -68,6 +73,8 @@ pub struct Parts {
     pub source: Vec<u8>,
     /// The compile log.
     pub log: Vec<u8>,
+    /// Its signatures.
+    pub signatures: Vec<String>,
 }
 
 impl Notes {
@@ -76,6 +83,15 @@ impl Notes {
             jitc: env!("CARGO_PKG_VERSION").to_owned(),
             created_unix_ms: now_unix_ms(),
             compile_us,
+            signatures: Vec::new(),
+        }
+    }
+
+    /// Of an entry that came with these signatures.
+    fn signed(signatures: Vec<String>) -> Self {
+        Self {
+            signatures,
+            ..Self::now(None)
         }
     }
 
@@ -89,6 +105,17 @@ impl Entry {
     pub fn verify(key: &CacheKey, manifest: &[u8], code: Vec<u8>) -> Result<Self, Fault> {
         let parsed = Manifest::of_key(key, manifest)?;
         Self::with(parsed, manifest.to_vec(), Notes::now(None), code)
+    }
+
+    /// The same of an entry on its way, with its signatures.
+    pub fn of_parts(key: &CacheKey, parts: Parts) -> Result<Self, Fault> {
+        let manifest = Manifest::of_key(key, &parts.manifest)?;
+        Self::with(
+            manifest,
+            parts.manifest,
+            Notes::signed(parts.signatures),
+            parts.code,
+        )
     }
 
     pub(super) fn with(
@@ -119,6 +146,18 @@ impl Entry {
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         Sha256::digest(&self.bytes).into()
+    }
+
+    /// What its signatures are over.
+    #[must_use]
+    pub fn statement(&self) -> Statement {
+        Statement::entry(self.manifest.key.as_bytes(), &self.digest())
+    }
+
+    /// Whether it is signed as a place demands of what nobody knows the owner of.
+    pub fn admit(&self, admission: &Admission) -> Result<(), Fault> {
+        let admitted = admission.admit(&self.statement(), &self.notes.signatures);
+        admitted.map_err(Fault::Signature)
     }
 
     /// The manifest's bytes.
@@ -209,7 +248,8 @@ impl Whole {
                 section.verify(part, bytes)?;
             }
         }
-        let entry = Entry::with(manifest, parts.manifest, Notes::now(None), parts.code)?;
+        let notes = Notes::signed(parts.signatures);
+        let entry = Entry::with(manifest, parts.manifest, notes, parts.code)?;
         let whole = Self::of(entry, parts.source, parts.log, header)?;
         whole.check_size().map(|()| whole)
     }
@@ -275,7 +315,15 @@ impl Whole {
             code: self.entry.code.clone(),
             source: self.texts.source.clone().into_bytes(),
             log: self.texts.log.clone().into_bytes(),
+            signatures: self.entry.notes.signatures.clone(),
         }
+    }
+
+    /// The same with a signature by this key, instead of an earlier one of its name.
+    pub fn sign(mut self, key: &SecretKey) -> Result<Self, SignatureFault> {
+        let statement = self.entry.statement();
+        add_signature(&mut self.entry.notes.signatures, key, &statement)?;
+        Ok(self)
     }
 
     /// The bytes of its file.

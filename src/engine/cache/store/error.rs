@@ -8,6 +8,11 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 
 use crate::engine::build::key::CacheKey;
+use crate::engine::sign::SignatureFault;
+
+/// What to do about what is not signed.
+const SIGN: &str =
+    "sign it with `jitc sign sign`, add its key to JITC_TRUSTED_KEYS, or allow it with JITC_REQUIRE";
 
 /// Why the bytes that were found under a key are not an entry for it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -74,6 +79,9 @@ pub enum Fault {
     /// Somebody else could have written it.
     #[error("its file is not trusted: {0}; {remedy}", remedy = .0.remedy())]
     Untrusted(Distrust),
+    /// A trusted key's signature is demanded of it.
+    #[error("{0}, and a trusted key's signature is required of it: {SIGN}")]
+    Signature(SignatureFault),
     /// The driver would not load it.
     #[error("the driver rejected it: {0}")]
     Rejected(String),

@@ -22,6 +22,7 @@ use super::{LOCKS, QUARANTINE, STAGING, Store, VERSION, file_name, key_of};
 use crate::engine::build::artifact::Resources;
 use crate::engine::build::key::CacheKey;
 use crate::engine::request::target::{Arch, ToolchainIdentity};
+use crate::engine::sign::Require;
 use crate::engine::threads::{cores, for_each_on};
 
 /// One entry as a listing shows it.
@@ -115,6 +116,10 @@ pub struct Cleaned {
 impl Store {
     /// The keys of all entries, sorted; what is called otherwise is passed over.
     pub fn keys(&self) -> Result<Vec<CacheKey>, CacheError> {
+        self.names_view().keys_here()
+    }
+
+    fn keys_here(&self) -> Result<Vec<CacheKey>, CacheError> {
         let Some(version) = self.open_version()? else {
             return Ok(Vec::new());
         };
@@ -131,6 +136,11 @@ impl Store {
 
     /// Every entry, sorted by key.
     pub fn records(&self) -> Result<Vec<Record>, CacheError> {
+        if self.admission.in_force() != Require::None {
+            return Ok(spread(&self.keys()?, |part| {
+                part.iter().filter_map(|key| self.record(key)).collect()
+            }));
+        }
         Ok(spread(&self.keys()?, |part| {
             self.in_shards(part, |shard, key| self.record_in(shard, key))
         }))
@@ -157,8 +167,12 @@ impl Store {
     /// One entry as a listing shows it; `None` if it is not there.
     #[must_use]
     pub fn record(&self, key: &CacheKey) -> Option<Record> {
-        let shard = self.open_shard(&key.hex()[..2]).ok()??;
-        self.record_in(&shard, key)
+        let look = |view: &Self| {
+            let shard = view.open_shard(&key.hex()[..2]).ok()??;
+            view.record_in(&shard, key)
+        };
+        let untrusted = |record: &Record| matches!(record.summary, Err(Fault::Untrusted(_)));
+        self.by_rule(look, |found| found.as_ref().is_none_or(untrusted))
     }
 
     fn record_in(&self, shard: &Dir, key: &CacheKey) -> Option<Record> {
@@ -180,6 +194,11 @@ impl Store {
     /// One entry's manifest; `None` if there is no good one.
     #[must_use]
     pub fn manifest(&self, key: &CacheKey) -> Option<Manifest> {
+        self.by_rule(|view| view.manifest_here(key), Option::is_none)
+    }
+
+    /// The same, signed or not: what is kept for it is kept under every policy.
+    pub(super) fn manifest_here(&self, key: &CacheKey) -> Option<Manifest> {
         let shard = self.open_shard(&key.hex()[..2]).ok()??;
         self.read_head(&shard, key).ok().map(|(manifest, ..)| manifest)
     }
@@ -230,7 +249,7 @@ impl Store {
             totals.bytes = totals.bytes.saturating_add(record.bytes);
             totals.bad += u64::from(record.summary.is_err());
         }
-        if let Some(version) = self.open_version()? {
+        if let Some(version) = self.names_view().open_version()? {
             let count = |name| version.open(name).map_or(0, |d| names(&d).len() as u64);
             totals.quarantined = count(QUARANTINE);
             totals.staging = count(STAGING);

@@ -4,6 +4,7 @@
 //! elsewhere, forced to disk, then renamed; nothing is ever written into a
 //! published entry. docs/CACHE.md has the protocol step by step.
 
+mod admit;
 mod age;
 pub(super) mod check;
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub(super) mod prune;
 pub(super) mod read;
 mod root;
 pub(super) mod shutdown;
+mod sign;
 #[cfg(test)]
 mod test_fixtures;
 mod texts;
@@ -36,10 +38,11 @@ use rustix::io::Errno;
 
 use crate::engine::build::key::CacheKey;
 use crate::engine::config::CacheTrust;
+use crate::engine::sign::Admission;
 use crash_points::{Step, reach};
 use dir::Dir;
 use entry::{Whole, now_unix_ms};
-use error::CacheError;
+use error::{CacheError, Fault};
 use lock::{Claim, KeyLock, Wait};
 use read::Load;
 use shutdown::Permit;
@@ -66,6 +69,9 @@ pub struct Store {
     root: PathBuf,
     writable: bool,
     trust: CacheTrust,
+    admission: Admission,
+    /// Whether this is the view in which nobody's files are loaded unsigned.
+    must_be_signed: bool,
 }
 
 /// How a publish ended well.
@@ -85,6 +91,8 @@ impl Store {
             root: root.into(),
             writable: true,
             trust: CacheTrust::Own,
+            admission: Admission::default(),
+            must_be_signed: false,
         }
     }
 
@@ -150,6 +158,7 @@ impl Store {
         }
         let _permit = Permit::take().ok_or(CacheError::Quiesced)?;
         whole.check_size().map_err(CacheError::Refused)?;
+        self.check_signed(whole)?;
         let manifest = whole.entry().manifest();
         let key = &manifest.key;
         let name = file_name(key);
@@ -173,6 +182,10 @@ impl Store {
                     Load::Found(_) => return Ok(Published::Theirs),
                     Load::Unavailable(e) => return Err(e),
                     Load::Absent => {}
+                    // In a shared folder it is another's good work, who has not signed it.
+                    Load::Bad(fault @ Fault::Signature(_)) if self.trust != CacheTrust::Own => {
+                        return Err(CacheError::Refused(fault));
+                    }
                     Load::Bad(_) => self.move_away(&version, &shard, key)?,
                 },
                 Err(e) => return Err(self.io("publish", key, e)),
@@ -196,7 +209,7 @@ impl Store {
             own = self.claim(key, &Wait::none());
             &own
         };
-        if matches!(claim, Claim::TimedOut) || !matches!(self.load(key), Load::Bad(_)) {
+        if matches!(claim, Claim::TimedOut) || !is_broken(&self.load(key)) {
             return Ok(false);
         }
         self.expel(key).map(|()| true)
@@ -205,7 +218,7 @@ impl Store {
     /// As [`Store::quarantine`], of an entry of which no part may be bad.
     pub(super) fn quarantine_whole(&self, key: &CacheKey) -> Result<bool, CacheError> {
         let claim = self.claim(key, &Wait::none());
-        if matches!(claim, Claim::TimedOut) || !matches!(self.whole(key), Load::Bad(_)) {
+        if matches!(claim, Claim::TimedOut) || !is_broken(&self.whole(key)) {
             return Ok(false);
         }
         self.expel(key).map(|()| true)
@@ -357,6 +370,12 @@ impl Drop for Staged<'_> {
             let _ = self.staging.remove(&self.name);
         }
     }
+}
+
+/// Whether what was found is to be moved away. What is only not signed may be good under
+/// another policy: it stays.
+fn is_broken<T>(found: &Load<T>) -> bool {
+    matches!(found, Load::Bad(fault) if !matches!(fault, Fault::Signature(_)))
 }
 
 /// The file of an entry, in its shard.

@@ -18,6 +18,7 @@ use super::manifest::Manifest;
 use super::trust::judge;
 use super::{Store, TEXTS, VERSION, file_name, io_error};
 use crate::engine::build::key::CacheKey;
+use crate::engine::sign::Statement;
 
 /// A hit stamps its entry as used if the last stamp is older than this.
 const STAMP_INTERVAL: Duration = Duration::from_hours(1);
@@ -63,23 +64,30 @@ impl Store {
     /// Reads and verifies manifest and code of a key, and marks the entry as used.
     #[must_use]
     pub fn load(&self, key: &CacheKey) -> Load {
-        self.look(key, |shard, opened| {
-            let stat = opened.stat;
-            let entry = entry_of(opened)?;
-            self.stamp(shard, key, &stat);
-            Ok(entry)
+        self.load_by_rule(|view| {
+            view.look(key, |shard, opened| {
+                let stat = opened.stat;
+                let entry = entry_of(opened)?;
+                view.stamp(shard, key, &stat);
+                Ok(entry)
+            })
         })
     }
 
     /// As [`Store::load`], without a mark.
     #[must_use]
     pub fn peek(&self, key: &CacheKey) -> Load {
-        self.look(key, |_, opened| entry_of(opened))
+        self.load_by_rule(|view| view.look(key, |_, opened| entry_of(opened)))
     }
 
     /// Reads and verifies all of an entry, without a mark.
     #[must_use]
     pub fn whole(&self, key: &CacheKey) -> Load<Whole> {
+        self.load_by_rule(|view| view.whole_here(key))
+    }
+
+    /// All of an entry, by owner and mode as this view has them.
+    pub(super) fn whole_here(&self, key: &CacheKey) -> Load<Whole> {
         let version = match self.open_version() {
             Ok(Some(version)) => version,
             Ok(None) => return Load::Absent,
@@ -147,9 +155,15 @@ impl Store {
         if manifest.kind != header.kind || parts != [header.code, header.source, header.log] {
             return Err(Fault::Unbound("lengths").into());
         }
+        let notes = Notes::from_bytes(verified.notes)?;
+        if self.must_be_signed {
+            let statement = Statement::entry(key.as_bytes(), &header.digest);
+            let signed = self.admission.verify(&statement, &notes.signatures);
+            signed.map_err(Fault::Signature)?;
+        }
         Ok(Opened {
             header,
-            notes: Notes::from_bytes(verified.notes)?,
+            notes,
             bytes: verified.manifest.to_vec(),
             manifest,
             file,

@@ -45,6 +45,15 @@ impl Store {
     /// Whether the folder can be used as it is, and its version folder and shards with it.
     /// Makes and changes nothing; what is not there yet is fine.
     pub fn standing(&self) -> Result<(), CacheError> {
+        // What is only read from is used for what is signed, whoever's it is.
+        if self.writable {
+            self.stands()
+        } else {
+            self.names_view().stands()
+        }
+    }
+
+    fn stands(&self) -> Result<(), CacheError> {
         let root = match self.root_dir() {
             Ok(root) => root,
             Err(Errno::NOENT) => return Ok(()),

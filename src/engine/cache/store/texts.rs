@@ -112,7 +112,7 @@ impl Store {
             .collect();
         let mut named = BTreeSet::new();
         for key in self.keys()? {
-            if let Some(manifest) = self.manifest(&key) {
+            if let Some(manifest) = self.manifest_here(&key) {
                 named.extend(manifest.headers.into_iter().map(|header| header.sha256));
             }
         }
