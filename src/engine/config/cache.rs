@@ -92,8 +92,10 @@ impl Config {
         };
         value.parse().map_err(|error| {
             // A secret that was written there by mistake is not shown.
-            let names = value.split(':').next().unwrap_or_default();
-            let shown = format!("{names}:...");
+            let shown = match value.split_once(':') {
+                Some((name, _)) => format!("{name}:..."),
+                None => "...".to_owned(),
+            };
             bad_value("trusted_keys", shown, source, KeyError::to_string(&error))
         })
     }
@@ -293,6 +295,9 @@ mod tests {
         let error = secret.check_values().expect_err("refused").to_string();
         assert!(error.contains("this is a secret key"), "{error}");
         assert!(!error.contains(&key.to_text()[8..24]), "{error}");
+        let bare = key.to_text()[8..].to_owned();
+        let error = config(&[("JITC_TRUSTED_KEYS", &bare)]).check_values();
+        assert!(!error.expect_err("refused").to_string().contains(&bare[..16]));
         let error = config(&[("JITC_REQUIRE", "sined")])
             .check_values()
             .expect_err("refused");
