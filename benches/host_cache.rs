@@ -14,6 +14,7 @@ use jitc::engine::cache::{Cache, Store, Whole};
 use jitc::engine::config::{Config, Environment, Flags};
 use jitc::engine::jit::Jit;
 use jitc::engine::request::spec::KernelSpec;
+use jitc::engine::sign::{Place, SecretKey, Signing, TrustedKeys};
 use sha2::{Digest, Sha256};
 
 /// Entries of the large folder; `JITC_BENCH_ENTRIES` says another number.
@@ -40,6 +41,14 @@ fn hits(criterion: &mut Criterion) {
     criterion.bench_function("sha256_100_kb", |b| b.iter(|| Sha256::digest(&hashed)));
     let store = root.store();
     criterion.bench_function("disk_hit_100_kb", |b| b.iter(|| store.load(subject.key())));
+    let secret = SecretKey::generate("bench-1").expect("a key");
+    store.sign(subject.key(), &secret).expect("signed");
+    let trusted = TrustedKeys::new(vec![secret.public()]).expect("keys");
+    let signing = Signing::new(trusted, "signed".parse().expect("rules"));
+    let signed = store.with_admission(signing.of(Place::User));
+    criterion.bench_function("signed_disk_hit_100_kb", |b| {
+        b.iter(|| signed.load(subject.key()));
+    });
     drop(held);
 }
 

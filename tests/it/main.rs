@@ -56,6 +56,7 @@ mod regions_trace;
 mod runs_index;
 mod security;
 mod signatures;
+mod signatures_cli;
 mod source;
 mod toolchain;
 mod toolchain_fetch;

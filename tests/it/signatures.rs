@@ -18,10 +18,9 @@ use jitc::engine::request::spec::KernelSpec;
 use jitc::engine::sign::{Admission, Place, Requirements, SecretKey, SignatureFault, Signing, TrustedKeys};
 
 use crate::cache_support::{Root, artifact, build, subject};
-use crate::command::{jitc, succeeded};
 use crate::policy::{builder, counted, spec};
 
-fn key(name: &str) -> SecretKey {
+pub(crate) fn key(name: &str) -> SecretKey {
     SecretKey::generate(name).expect("a key")
 }
 
@@ -35,16 +34,21 @@ fn trusting(keys: &[&SecretKey], require: &str) -> Signing {
     Signing::new(keys, rules)
 }
 
-/// Lets everybody write to all of a folder.
-fn open_up(folder: &Path) {
+/// Gives all of a folder this mode.
+pub(crate) fn set_modes(folder: &Path, mode: u32) {
     for item in fs_err::read_dir(folder).expect("a folder").flatten() {
         if item.path().is_dir() {
-            open_up(&item.path());
+            set_modes(&item.path(), mode);
+        } else {
+            fs_err::set_permissions(item.path(), std::fs::Permissions::from_mode(mode)).expect("chmod");
         }
-        let mode = std::fs::Permissions::from_mode(0o777);
-        fs_err::set_permissions(item.path(), mode).expect("chmod");
     }
-    fs_err::set_permissions(folder, std::fs::Permissions::from_mode(0o777)).expect("chmod");
+    fs_err::set_permissions(folder, std::fs::Permissions::from_mode(mode)).expect("chmod");
+}
+
+/// Lets everybody write to all of a folder.
+pub(crate) fn open_up(folder: &Path) {
+    set_modes(folder, 0o777);
 }
 
 fn bundle_of(store: &Store) -> Vec<u8> {
@@ -516,71 +520,4 @@ fn nothing_of_anothers_is_signed_by_being_there() {
     for store in [root.store(), root.store().with_trust(true)] {
         assert!(store.sign(subject(0).key(), &ours).is_err());
     }
-}
-
-#[test]
-fn the_command_line_makes_keys_signs_and_verifies() {
-    let dir = tempfile::tempdir().expect("tempdir");
-    let cache = dir.path().join("cache");
-    fs_err::create_dir(&cache).expect("create");
-    let run = |args: &[&str], keys: &str| {
-        let mut command = jitc(&cache);
-        if !keys.is_empty() {
-            command.env("JITC_TRUSTED_KEYS", keys);
-        }
-        command.current_dir(dir.path()).args(args).output().expect("ran")
-    };
-    let made = run(&["sign", "keygen", "fleet-1", "--out", "secret"], "");
-    succeeded(&made);
-    let public = String::from_utf8(made.stdout).expect("text").trim().to_owned();
-    assert!(public.starts_with("fleet-1:"), "{public}");
-    let again = run(&["sign", "keygen", "fleet-1", "--out", "secret"], "");
-    assert_eq!(again.status.code(), Some(2), "a key is not written over");
-    // One entry that needs no compiler, in this folder.
-    Store::new(&cache)
-        .publish(&Whole::new(&subject(0), &artifact(0)))
-        .expect("published");
-    let verify = |args: &[&str]| run(&[&["sign", "verify"], args].concat(), &public);
-    assert_eq!(verify(&[]).status.code(), Some(1));
-    assert_eq!(
-        run(&["sign", "verify"], "").status.code(),
-        Some(2),
-        "no key is trusted"
-    );
-    succeeded(&run(&["cache", "export", "--out", "bundle"], ""));
-    fs_err::write(
-        dir.path().join("receipt"),
-        Receipt::new(vec!["none".into()]).to_bytes(),
-    )
-    .expect("written");
-    assert_eq!(verify(&["bundle", "receipt"]).status.code(), Some(1));
-    succeeded(&run(&["sign", "sign", "--key", "secret"], ""));
-    succeeded(&run(&["sign", "sign", "--key", "secret", "bundle"], ""));
-    // By a descriptor, as a secret store hands a key out.
-    let fd = std::process::Command::new("sh")
-        .args([
-            "-c",
-            "exec \"$0\" sign sign receipt --key-fd 7 7< secret",
-            assert_cmd::cargo::cargo_bin("jitc").to_str().expect("a path"),
-        ])
-        .current_dir(dir.path())
-        .env("JITC_CACHE_DIR", &cache)
-        .output()
-        .expect("ran");
-    succeeded(&fd);
-    for args in [&[][..], &["bundle"], &["receipt"]] {
-        let verified = verify(args);
-        succeeded(&verified);
-        let said = String::from_utf8_lossy(&verified.stdout).into_owned();
-        assert!(said.contains("signed by fleet-1"), "{said}");
-    }
-    let secret = dir.path().join("secret");
-    fs_err::set_permissions(&secret, std::fs::Permissions::from_mode(0o644)).expect("chmod");
-    let exposed = run(&["sign", "sign", "--key", "secret"], "");
-    assert_eq!(exposed.status.code(), Some(2));
-    let said = String::from_utf8_lossy(&exposed.stderr).into_owned();
-    assert!(
-        said.contains("chmod 600") && said.trim().lines().count() == 1,
-        "{said}"
-    );
 }
