@@ -22,7 +22,8 @@ pub enum Judged {
         /// The entry.
         entry: Box<Entry>,
     },
-    /// Nothing good: this tier has something that is bad, which a load moves away.
+    /// Nothing good: this tier has something that is bad, which a load moves away, or that is
+    /// not signed as it must be, which stays.
     Bad {
         /// The tier that has it.
         tier: TierName,

@@ -437,12 +437,20 @@ impl Cache {
     }
 
     fn healed(&self, key: &CacheKey, tier: &TierName, fault: Fault, quarantined: bool) {
-        let first = {
-            let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-            warned.insert(*key)
-        };
-        if first {
-            tracing::warn!(key = %key.short(), %tier, %fault, quarantined, "bad entry, taken as a miss");
+        if matches!(fault, Fault::Signature(_)) {
+            // A folder may hold thousands that nobody signed.
+            if self.is_news(&format!("{tier}: {fault}")) {
+                let what = format!("entry {}: {fault}", key.short());
+                tracing::warn!("{}; said once", sentence(tier, &what));
+            }
+        } else {
+            let first = {
+                let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+                warned.insert(*key)
+            };
+            if first {
+                tracing::warn!(key = %key.short(), %tier, %fault, quarantined, "bad entry, taken as a miss");
+            }
         }
         self.tell(&Event::Healed {
             key: *key,

@@ -92,7 +92,8 @@ impl JitBuilder {
         self
     }
 
-    /// Loads only what this receipt lists byte for byte, and compiles nothing.
+    /// Loads only what this receipt lists byte for byte, and compiles nothing. It is the
+    /// program's own word: no signature is asked of it.
     pub fn require_receipt(mut self, receipt: Receipt) -> Self {
         self.receipt = Some(receipt);
         self

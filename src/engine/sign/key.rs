@@ -1,6 +1,7 @@
 //! Keys as text, `name-N:base64`, and what the two halves do.
 //!
-//! Invariant: a secret key is shown by nothing but [`SecretKey::to_text`], and a public one
+//! Invariant: a secret key is shown by nothing but [`SecretKey::to_text`] and wiped from
+//! memory when it is dropped, and a public one
 //! verifies strictly: of one statement and key there is one signature.
 
 use std::fmt;
@@ -10,6 +11,7 @@ use std::str::FromStr;
 use base64ct::{Base64, Encoding};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
 use super::statement::Statement;
 
@@ -118,7 +120,7 @@ impl SecretKey {
     /// A new key of this name, from the system's own randomness.
     pub fn generate(name: &str) -> Result<Self, KeyError> {
         check_name(name)?;
-        let mut seed = [0; 32];
+        let mut seed = Zeroizing::new([0; 32]);
         let mut filled = 0;
         while filled < seed.len() {
             let flags = rustix::rand::GetRandomFlags::empty();
@@ -150,12 +152,10 @@ impl SecretKey {
 
     /// The secret as text, for a file that nobody else can read.
     #[must_use]
-    pub fn to_text(&self) -> String {
-        format!(
-            "{}:{}",
-            self.name,
-            Base64::encode_string(&self.key.to_keypair_bytes())
-        )
+    pub fn to_text(&self) -> Zeroizing<String> {
+        let pair = Zeroizing::new(self.key.to_keypair_bytes());
+        let base64 = Zeroizing::new(Base64::encode_string(&*pair));
+        Zeroizing::new(format!("{}:{}", self.name, *base64))
     }
 }
 
@@ -164,8 +164,9 @@ impl FromStr for SecretKey {
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
         let (name, bytes) = parts(text)?;
-        let pair = <[u8; 64]>::try_from(bytes).ok();
-        let key = pair.and_then(|pair| SigningKey::from_keypair_bytes(&pair).ok());
+        let bytes = Zeroizing::new(bytes);
+        let pair = <&[u8; 64]>::try_from(bytes.as_slice()).ok();
+        let key = pair.and_then(|pair| SigningKey::from_keypair_bytes(pair).ok());
         match key {
             Some(key) => Ok(Self { name, key }),
             None => Err(KeyError::NotSecret(name)),

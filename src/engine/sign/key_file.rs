@@ -9,6 +9,8 @@ use std::path::Path;
 
 use fs_err::os::unix::fs::OpenOptionsExt;
 
+use zeroize::Zeroizing;
+
 use super::key::{KeyError, SecretKey};
 use crate::engine::regular_file;
 
@@ -38,7 +40,9 @@ pub fn read_secret(path: &Path) -> Result<SecretKey, KeyError> {
 
 /// The secret key that a descriptor or a pipe gives.
 pub fn read_secret_from(from: impl Read) -> Result<SecretKey, KeyError> {
-    let mut text = String::new();
+    // Never grown, which would leave a copy behind.
+    let room = usize::try_from(LIMIT).unwrap_or(0);
+    let mut text = Zeroizing::new(String::with_capacity(room));
     from.take(LIMIT).read_to_string(&mut text)?;
     text.parse()
 }
