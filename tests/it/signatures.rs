@@ -521,3 +521,31 @@ fn nothing_of_anothers_is_signed_by_being_there() {
         assert!(store.sign(subject(0).key(), &ours).is_err());
     }
 }
+
+#[test]
+#[expect(clippy::print_stderr, reason = "a skip says why")]
+fn what_another_user_owns_is_read_signed_or_not_at_all() {
+    let (root, ours) = (Root::new(), key("fleet-1"));
+    for n in 0..2 {
+        root.cache()
+            .get_or_build(&subject(n), || build(n))
+            .expect("built");
+    }
+    root.store().sign(subject(0).key(), &ours).expect("signed");
+    let give = |path: &Path| std::os::unix::fs::chown(path, Some(65_534), None);
+    if give(&root.path()).is_err() {
+        eprintln!("skipped: only root can give a folder to another user");
+        return;
+    }
+    for n in 0..2 {
+        give(&root.store().entry_path(subject(n).key())).expect("given");
+    }
+    let found = |keys: &[&SecretKey], n: u32| {
+        let signing = trusting(keys, "");
+        let cache = Cache::builder().user(root.path()).signing(signing).build();
+        cache.lookup(subject(n).key()).is_some()
+    };
+    assert_eq!([found(&[], 0), found(&[], 1)], [false, false]);
+    assert_eq!([found(&[&ours], 0), found(&[&ours], 1)], [true, false]);
+    assert!(!found(&[&key("fleet-2")], 0), "revoked");
+}
