@@ -14,3 +14,6 @@ pub mod cli;
 pub mod engine;
 pub mod families;
 pub mod measure;
+
+/// For build scripts: see [`engine::embed`].
+pub use engine::embed as build;

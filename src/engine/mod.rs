@@ -1,12 +1,13 @@
 //! The engine: from a request to machine code in a context, for any family.
 //!
 //! Invariant: it knows no family. Data goes one way through its rooms: [`config`],
-//! [`request`], [`build`], [`cache`], [`run`]; [`jit`] wires them.
+//! [`request`], [`build`], [`cache`], [`run`]; [`jit`] wires them, and [`embed`] serves build scripts.
 
 pub mod atomic_file;
 pub mod build;
 pub mod cache;
 pub mod config;
+pub mod embed;
 pub mod jit;
 pub mod per_process;
 pub mod regular_file;

@@ -33,6 +33,7 @@ mod header_sets;
 mod host_code;
 mod hostile;
 mod image;
+mod in_the_binary;
 mod interrupt;
 mod judged_alike;
 mod key;

@@ -53,6 +53,7 @@ const WALK: &[&str] = &[
     "engine::run::arguments",
     "engine::run::bind",
     "engine::jit",
+    "engine::embed",
     "measure",
     "families::config",
     "families::nvfp4",

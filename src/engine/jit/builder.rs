@@ -13,7 +13,7 @@ use crate::engine::build::render::RenderError;
 use crate::engine::cache::{Cache, CacheBuilder, Event, Receipt, Tier};
 use crate::engine::config::{ArchMatch, Config, MissPolicy, Source, ToolchainChoice};
 use crate::engine::per_process::PerProcess;
-use crate::engine::request::template::{NOTICE, Registry, variable_of};
+use crate::engine::request::template::{NOTICE, Registry, Templates, variable_of};
 use crate::engine::sign::{Requirements, Signing, TrustedKeys};
 
 /// What a [`Jit`] is made of.
@@ -26,6 +26,7 @@ pub struct JitBuilder {
     receipt: Option<Receipt>,
     worker: Option<WorkerChoice>,
     registry: Option<Registry>,
+    families: Vec<Templates>,
     toolchain: Option<ToolchainChoice>,
     trusted_keys: Option<TrustedKeys>,
     require: Option<Requirements>,
@@ -42,6 +43,7 @@ impl Jit {
             receipt: None,
             worker: None,
             registry: None,
+            families: Vec::new(),
             toolchain: None,
             trusted_keys: None,
             require: None,
@@ -92,6 +94,16 @@ impl JitBuilder {
         self
     }
 
+    /// Families that the program carries, from
+    /// [`include_templates!`](crate::include_templates), over those of jitc; called again,
+    /// the later ones over the earlier. A folder of the settings holds over them, so that a
+    /// kernel can be changed without building the program; none is needed.
+    /// [`registry`](Self::registry) takes the place of them all.
+    pub fn families(mut self, templates: Templates) -> Self {
+        self.families.push(templates);
+        self
+    }
+
     /// Loads only what this receipt lists byte for byte, and compiles nothing. It is the
     /// program's own word: no signature is asked of it.
     pub fn require_receipt(mut self, receipt: Receipt) -> Self {
@@ -123,7 +135,7 @@ impl JitBuilder {
         config.check_values()?;
         let registry = match self.registry {
             Some(registry) => registry,
-            None => Registry::load(config.templates().as_deref())?,
+            None => Registry::load_over(&self.families, config.templates().as_deref())?,
         };
         let renamed = registry.former_constants();
         for (former, present, origin) in config.rename_constants(&renamed) {

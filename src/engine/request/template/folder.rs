@@ -25,9 +25,7 @@ pub(super) fn read(root: &Path) -> io::Result<BTreeMap<String, String>> {
                 walk.read(&path)?;
             }
         } else if name == INCLUDE {
-            walk.tree(&path, "include/", &|name, is_folder| {
-                is_folder || HEADERS.iter().any(|end| name.ends_with(end))
-            })?;
+            walk.tree(&path, "include/", &|name, is_folder| is_folder || is_read(name))?;
         } else {
             for own in ["family.toml", "kernel.cu.tera"] {
                 let own = path.join(own);
@@ -39,4 +37,9 @@ pub(super) fn read(root: &Path) -> io::Result<BTreeMap<String, String>> {
         }
     }
     Ok(walk.files)
+}
+
+/// Whether a file of this name is read of the folder of headers.
+pub(super) fn is_read(name: &str) -> bool {
+    HEADERS.iter().any(|end| name.ends_with(end))
 }

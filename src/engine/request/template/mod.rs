@@ -5,6 +5,7 @@
 //! points' launch geometry refers to known names; all of that is checked when it
 //! is read, not when somebody first needs it.
 
+mod carried;
 mod constants;
 mod entry;
 mod family;
@@ -20,6 +21,8 @@ mod parameters;
 mod regions;
 mod registry;
 
+pub use carried::Templates;
+pub(crate) use carried::{rust_of, texts_of};
 pub use constants::Constant;
 pub(crate) use constants::variable_of;
 pub(crate) use entry::fits;

@@ -1,4 +1,5 @@
-//! All families at hand: the embedded ones, and those of a folder over them.
+//! All families at hand: the embedded ones, over them those that a program carries, and
+//! those of a folder over both.
 //!
 //! Invariant: where a family's two files stand changes neither its source nor its
 //! key. Files are known by one name each, whatever the layout they came in, and the
@@ -13,7 +14,7 @@ use include_dir::{Dir, include_dir};
 use super::family::TemplateFile;
 use super::folder;
 use super::names::check_former_names;
-use super::{Family, PARAMS_HEADER, TemplateError};
+use super::{Family, PARAMS_HEADER, TemplateError, Templates};
 use crate::engine::request::header_set::{HeaderSet, PinnedSet, STANDARD, SetName, SetUse, name_in_full};
 use crate::engine::request::regions;
 use crate::engine::suggest::did_you_mean;
@@ -72,16 +73,35 @@ impl Registry {
     /// `<family>.cu.tera`; headers below `include/`. A family in both layouts is an
     /// error.
     pub fn load(folder: Option<&Path>) -> Result<Self, TemplateError> {
+        Self::load_over(&[], folder)
+    }
+
+    /// The same with the families that a program carries between the two: the later of
+    /// `carried` over the earlier, and those of `folder` over all.
+    pub fn load_over(carried: &[Templates], folder: Option<&Path>) -> Result<Self, TemplateError> {
         let mut embedded = BTreeMap::new();
         read_embedded(&EMBEDDED, &mut embedded);
         let mut files = by_role(Path::new(EMBEDDED_ROOT), embedded)?;
+        for templates in carried {
+            files.extend(by_role(Path::new(templates.folder()), templates.files())?);
+        }
         if let Some(folder) = folder {
             files.extend(by_role(folder, folder::read(folder)?)?);
         }
         Self::from_roles(files, &|set| {
-            let path = folder?.join(set);
-            path.is_dir().then_some(Origin::Folder(path))
+            if let Some(path) = folder.map(|folder| folder.join(set))
+                && path.is_dir()
+            {
+                return Some(Origin::Folder(path));
+            }
+            let mut texts = carried.iter().rev().map(|templates| templates.below(set));
+            texts.find(|texts| !texts.is_empty()).map(Origin::Texts)
         })
+    }
+
+    /// The folders of the families' own header sets, below that of the families.
+    pub(super) fn set_folders(&self) -> impl Iterator<Item = &str> {
+        self.sets.keys().map(String::as_str)
     }
 
     /// Families from texts by relative path, in either layout; the texts of their own

@@ -1,0 +1,6 @@
+#pragma once
+#include <value.hpp>
+namespace own {
+// A quote: "two"
+__device__ inline float value() { return lib::two; }
+}  // namespace own
