@@ -23,8 +23,8 @@ use crate::engine::request::target::Arch;
 use crate::engine::request::template::{Registry, rust_of, texts_of};
 
 /// The texts of the families of a folder, from the file that
-/// [`embed_templates`](crate::build::embed_templates) or
-/// [`Kernels::embed`](crate::build::Kernels::embed) wrote for it, as
+/// [`embed_templates`](embed_templates) or
+/// [`Kernels::embed`](Kernels::embed) wrote for it, as
 /// [`Templates`](crate::engine::request::template::Templates).
 #[macro_export]
 macro_rules! include_templates {
@@ -36,7 +36,7 @@ macro_rules! include_templates {
     };
 }
 
-/// The bundle that [`Kernels::embed`](crate::build::Kernels::embed) wrote for a folder of
+/// The bundle that [`Kernels::embed`](Kernels::embed) wrote for a folder of
 /// families, as bytes for [`JitBuilder::embedded`](crate::engine::jit::JitBuilder::embedded).
 #[macro_export]
 macro_rules! embed {
@@ -84,7 +84,7 @@ impl Build {
 }
 
 /// Writes the families of a folder of the package, `kernels` say, for
-/// [`include_templates!`](crate::include_templates), and tells cargo when to do it again.
+/// `jitc::include_templates!`, and tells cargo when to do it again.
 ///
 /// # Errors
 /// A folder that is not there, and a family that is not consistent.
@@ -184,8 +184,8 @@ impl Kernels {
         self
     }
 
-    /// Compiles them, and writes the bundle for [`embed!`](crate::embed) and the families
-    /// for [`include_templates!`](crate::include_templates).
+    /// Compiles them, and writes the bundle for `jitc::embed!` and the families
+    /// for `jitc::include_templates!`.
     ///
     /// # Errors
     /// The first kernel that cannot be compiled, or what is missing for it, in one line.

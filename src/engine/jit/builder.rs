@@ -95,7 +95,7 @@ impl JitBuilder {
     }
 
     /// Families that the program carries, from
-    /// [`include_templates!`](crate::include_templates), over those of jitc; called again,
+    /// `jitc::include_templates!`, over those of jitc; called again,
     /// the later ones over the earlier. A folder of the settings holds over them, so that a
     /// kernel can be changed without building the program; none is needed.
     /// [`registry`](Self::registry) takes the place of them all.

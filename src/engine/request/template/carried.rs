@@ -12,7 +12,7 @@ use super::{Registry, TemplateError};
 use crate::engine::request::header_set::Walk;
 
 /// The texts of a folder of families, in the program's own image; made by
-/// [`include_templates!`](crate::include_templates).
+/// `jitc::include_templates!`.
 #[derive(Debug, Clone, Copy)]
 pub struct Templates {
     folder: &'static str,
