@@ -1,8 +1,14 @@
 //! Selecting among prepared variants: what a serving loop pays at every step.
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use jitc::engine::request::spec::KernelSpec;
+use jitc::engine::request::target::Arch;
+use jitc::engine::request::template::{Family, TemplateFile};
+use jitc::engine::run::dispatch::Dispatcher;
+use jitc::engine::run::occupancy::known_device;
 use jitc::families::decode_layer::dispatch::Kind;
 use jitc::families::decode_layer::dispatch::Layers;
 use jitc::families::decode_layer::dispatch::Path;
@@ -52,5 +58,56 @@ fn selecting(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, selecting);
+const RULES: &str = r#"
+summary = "s"
+[constants.block]
+type = "u32"
+values = [128, 256, 512]
+default = 256
+help = "threads"
+[constants.width]
+type = "u32"
+values = [1, 2, 4]
+default = 1
+help = "elements of a load"
+[[entries]]
+name = "k"
+grid = [1, 1, 1]
+block = "block"
+[dispatch]
+sizes = ["n", "k"]
+[[dispatch.rules]]
+when = "n % 4 == 0 and sm_count >= 200"
+set = { width = 4, block = 512 }
+[[dispatch.rules]]
+when = "n % 4 == 0 and k >= 1024"
+set = { width = 4, block = { of = "ceil_div(a=n, b=4)", up_to = [128, 256, 512] } }
+[[dispatch.rules]]
+when = "n % 2 == 0"
+set = { width = 2 }
+[[dispatch.rules]]
+set = { width = 1 }
+"#;
+
+/// A family's own rules.
+fn by_rule(c: &mut Criterion) {
+    let file = |path: &str, text: &str| TemplateFile {
+        path: path.to_owned(),
+        text: text.to_owned(),
+    };
+    let source = file("k.cu.tera", "extern \"C\" __global__ void k() {}\n");
+    let family = Family::parse("k", &file("k.toml", RULES), &source).expect("family");
+    let asked = KernelSpec::new(&Arc::new(family), [], Arch::of_device(9, 0)).expect("legal");
+    let device = known_device("h200").expect("known");
+    let dispatcher = Dispatcher::new(&asked, &device, &[]).expect("rules");
+    let mut n = 0;
+    c.bench_function("select by four rules of a family", |b| {
+        b.iter(|| {
+            n = n % 4096 + 1;
+            black_box(&dispatcher).select(&[n, 4096])
+        });
+    });
+}
+
+criterion_group!(benches, selecting, by_rule);
 criterion_main!(benches);

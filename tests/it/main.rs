@@ -43,6 +43,7 @@ mod lookups;
 mod machine;
 mod outputs;
 mod own_constants;
+mod own_dispatch;
 mod own_launches;
 mod own_regions;
 mod pack;

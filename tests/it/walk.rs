@@ -42,6 +42,7 @@ const WALK: &[&str] = &[
     "engine::run::driver_error",
     "engine::run::device",
     "engine::run::occupancy",
+    "engine::run::dispatch",
     "engine::run::capture",
     "engine::run::entry_point",
     "engine::run::load",

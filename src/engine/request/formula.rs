@@ -221,13 +221,25 @@ impl Term {
 
 impl Operator {
     fn of(self, a: i128, b: i128) -> Option<i128> {
-        let up = || (a >= 0 && b > 0).then(|| (a / b).checked_add(i128::from(a % b != 0)))?;
+        // Sizes are small, and dividing 128 bits takes several times as long.
+        let rest = || match (i64::try_from(a), i64::try_from(b)) {
+            (Ok(a), Ok(b)) if b > 0 => Some((a % b).into()),
+            _ => a.checked_rem(b),
+        };
+        let quotient = || match (i64::try_from(a), i64::try_from(b)) {
+            (Ok(a), Ok(b)) if b > 0 => Some((a / b).into()),
+            _ => a.checked_div(b),
+        };
+        let up = || {
+            let whole = quotient().filter(|_| a >= 0 && b > 0)?;
+            whole.checked_add(i128::from(rest()? != 0))
+        };
         match self {
             Add => a.checked_add(b),
             Sub => a.checked_sub(b),
             Mul => a.checked_mul(b),
-            Div => (b != 0 && a.checked_rem(b)? == 0).then(|| a.checked_div(b))?,
-            Rem => a.checked_rem(b),
+            Div => (b != 0 && rest()? == 0).then(quotient)?,
+            Rem => rest(),
             CeilDiv => up(),
             RoundUp => up()?.checked_mul(b),
             Max => Some(a.max(b)),

@@ -8,6 +8,7 @@ pub mod bind;
 pub mod bind_error;
 mod capture;
 pub mod device;
+pub mod dispatch;
 pub mod driver_error;
 pub mod entry_point;
 pub mod launch;

@@ -9,6 +9,7 @@ use tera::Context;
 
 use super::TemplateError;
 use super::constants::{Constant, ConstantFile};
+use super::dispatch::{Dispatch, DispatchFile};
 use super::entry::{self, Entry, EntryFile, Shared};
 use super::given::Given;
 use super::headers::HeadersFile;
@@ -73,6 +74,8 @@ pub struct Family {
     pub other_kernels: bool,
     /// Its region tables, if it has any.
     pub regions: Option<Regions>,
+    /// Rules from a problem and a GPU to constants, if it has any.
+    pub dispatch: Option<Dispatch>,
     /// The source before rendering.
     pub source: String,
     /// What a program gave with the source, where it is no family of files.
@@ -133,6 +136,7 @@ struct FamilyFile {
     #[serde(default)]
     other_kernels: bool,
     regions: Option<RegionsFile>,
+    dispatch: Option<DispatchFile>,
 }
 
 impl Family {
@@ -145,16 +149,10 @@ impl Family {
         let file = declarations(&toml.text).map_err(in_toml)?;
         let constants = checked(file.constants, &file.derived).map_err(in_toml)?;
         let preset_variables = preset_variables(file.presets.is_empty(), file.preset_env).map_err(in_toml)?;
-        let presets: Vec<Preset> = file
-            .presets
-            .into_iter()
-            .map(|preset| preset.check(&constants).map_err(in_toml))
-            .collect::<Result<_, TemplateError>>()?;
-        let former_names: Vec<FormerName> = file
-            .former_names
-            .into_iter()
-            .map(|former| former.check(&constants).map_err(in_toml))
-            .collect::<Result<_, TemplateError>>()?;
+        let presets = file.presets.into_iter().map(|preset| preset.check(&constants));
+        let presets: Vec<Preset> = presets.collect::<Result<_, _>>().map_err(in_toml)?;
+        let former = file.former_names.into_iter().map(|name| name.check(&constants));
+        let former_names: Vec<FormerName> = former.collect::<Result<_, _>>().map_err(in_toml)?;
 
         let mut known: BTreeSet<String> = constants.keys().cloned().collect();
         let mut expressions = Expressions::new();
@@ -214,6 +212,10 @@ impl Family {
             .map(|file| regions::check(file, name, &constants))
             .transpose()
             .map_err(|e| in_toml(format!("regions: {e}")))?;
+        let dispatch = (file.dispatch)
+            .map(|file| file.check(&constants, &known))
+            .transpose()
+            .map_err(in_toml)?;
         Ok(Self {
             name: name.to_owned(),
             summary: file.summary,
@@ -232,6 +234,7 @@ impl Family {
             params_header,
             other_kernels: file.other_kernels,
             regions,
+            dispatch,
             source: source.text.clone(),
             given: None,
             expressions,

@@ -7,6 +7,7 @@
 
 mod carried;
 mod constants;
+mod dispatch;
 mod entry;
 mod family;
 mod findings;
@@ -25,6 +26,7 @@ pub use carried::Templates;
 pub(crate) use carried::{rust_of, texts_of};
 pub use constants::Constant;
 pub(crate) use constants::variable_of;
+pub use dispatch::{Choosing, DEVICE_FACTS, Dispatch, DispatchRule, MAX_OUTCOMES};
 pub(crate) use entry::fits;
 pub use entry::{Axis, Entry, Size};
 pub use family::{Constraint, Derived, Family, TemplateFile};

@@ -1,0 +1,264 @@
+//! Rules of a family of one's own: from a problem and a GPU to a variant.
+
+use std::sync::Arc;
+
+use jitc::engine::request::spec::KernelSpec;
+use jitc::engine::request::template::{Family, TemplateFile};
+use jitc::engine::run::device::Device;
+use jitc::engine::run::dispatch::{Chosen, DispatchError, Dispatcher};
+use jitc::engine::run::occupancy::known_device;
+
+use crate::allocations::allocations;
+
+const CONSTANTS: &str = r#"
+summary = "s"
+[constants.block]
+type = "u32"
+values = [64, 128, 256, 512]
+default = 256
+help = "threads"
+[constants.width]
+type = "u32"
+values = [1, 2, 4]
+default = 1
+help = "elements of a load"
+[constants.half]
+type = "bool"
+default = false
+help = "16 bits"
+[[constraints]]
+rule = "not half or width >= 2"
+because = "halves are loaded in pairs"
+[[entries]]
+name = "k"
+grid = [1, 1, 1]
+block = "block"
+"#;
+
+const RULES: &str = r#"
+[dispatch]
+sizes = ["n", "m"]
+[[dispatch.rules]]
+when = "n % 4 == 0 and sm_count >= 100"
+because = "a wide GPU is fed by wide loads"
+set = { width = 4, block = { of = "ceil_div(a=n * m, b=sm_count)", up_to = [128, 256], values = [128, 256, 512] } }
+[[dispatch.rules]]
+when = "not half and n % 2 == 0"
+set = { width = 2, block = 128 }
+[[dispatch.rules]]
+set = { width = { of = "m", up_to = [1, 2, 4] }, block = 64 }
+"#;
+
+fn family(rules: &str) -> Result<Arc<Family>, String> {
+    let file = |path: &str, text: String| TemplateFile {
+        path: path.to_owned(),
+        text,
+    };
+    let toml = file("k.toml", format!("{CONSTANTS}{rules}"));
+    let source = file("k.cu.tera", "extern \"C\" __global__ void k() {}\n".to_owned());
+    Family::parse("k", &toml, &source)
+        .map(Arc::new)
+        .map_err(|e| e.to_string())
+}
+
+fn asked(set: &[(&str, &str)]) -> KernelSpec {
+    let family = family(RULES).expect("family");
+    KernelSpec::new(&family, set.iter().copied(), "sm_90a".parse().expect("arch")).expect("legal")
+}
+
+fn gpu(name: &str) -> Device {
+    known_device(name).expect("known")
+}
+
+/// The rule and the variant of a problem.
+fn of(dispatcher: &Dispatcher, sizes: [u32; 2]) -> (Option<usize>, String) {
+    let selected = dispatcher.select(&sizes).expect("selected");
+    (selected.rule, dispatcher.variants()[selected.variant].variant())
+}
+
+#[test]
+fn the_first_rule_that_holds_decides_by_sizes_and_gpu() {
+    let wide = Dispatcher::new(&asked(&[]), &gpu("h200"), &[]).expect("rules");
+    let narrow = Dispatcher::new(&asked(&[]), &gpu("gb10"), &[]).expect("rules");
+    for (dispatcher, sizes, rule, variant) in [
+        (&wide, [132 * 128, 1], 1, "block=128 width=4"),
+        (&wide, [132 * 128, 2], 1, "width=4"),
+        (&wide, [132 * 128, 3], 1, "block=512 width=4"),
+        (&wide, [6, 1], 2, "block=128 width=2"),
+        (&narrow, [132 * 128, 1], 2, "block=128 width=2"),
+        (&wide, [7, 1], 3, "block=64"),
+        (&wide, [7, 2], 3, "block=64 width=2"),
+        (&wide, [7, 3], 3, "block=64 width=4"),
+        (&wide, [7, 9], 3, "block=64 width=4"),
+        (&wide, [7, 0], 3, "block=64"),
+    ] {
+        assert_eq!(
+            of(dispatcher, sizes),
+            (Some(rule), variant.to_owned()),
+            "{sizes:?}"
+        );
+    }
+    assert_eq!(wide.conditions(&[6, 1]), [Some(false), Some(true), Some(true)]);
+}
+
+#[test]
+fn every_variant_that_can_be_selected_is_known_before_the_first_problem() {
+    let dispatcher = Dispatcher::new(&asked(&[]), &gpu("h200"), &[]).expect("rules");
+    let variants: Vec<String> = dispatcher.variants().iter().map(KernelSpec::variant).collect();
+    assert_eq!(
+        variants,
+        [
+            "block=128 width=4",
+            "width=4",
+            "block=512 width=4",
+            "block=128 width=2",
+            "block=64",
+            "block=64 width=2",
+            "block=64 width=4"
+        ]
+    );
+    for n in 0..600 {
+        for m in 0..6 {
+            assert!(dispatcher.select(&[n, m]).expect("selected").variant < variants.len());
+        }
+    }
+}
+
+#[test]
+fn selecting_allocates_nothing() {
+    let mut dispatcher = Dispatcher::new(&asked(&[]), &gpu("h200"), &[]).expect("rules");
+    dispatcher.tune(&[5, 5], asked(&[])).expect("sizes");
+    let mut chosen = 0;
+    let count = allocations(|| {
+        for n in 0..100 {
+            chosen += dispatcher.select(&[n, 5]).map_or(0, |selected| selected.variant);
+        }
+    });
+    assert!(count == 0 && chosen > 0, "{count} allocations");
+}
+
+#[test]
+fn what_is_set_stays_and_the_choice_says_where_it_comes_from() {
+    let set = [("block", "64")];
+    let mut dispatcher = Dispatcher::new(&asked(&set), &gpu("h200"), &["block"]).expect("rules");
+    assert_eq!(of(&dispatcher, [8, 1]), (Some(1), "block=64 width=4".to_owned()));
+    assert_eq!(
+        dispatcher.select(&[8, 1]).expect("selected").chosen,
+        Chosen::Forced
+    );
+    let measured = asked(&[("block", "512")]);
+    dispatcher.tune(&[8, 1], measured.clone()).expect("sizes");
+    let selected = dispatcher.select(&[8, 1]).expect("selected");
+    assert_eq!((selected.chosen, selected.rule), (Chosen::Tuned, None));
+    assert_eq!(dispatcher.variants()[selected.variant].id(), measured.id());
+    assert_eq!(of(&dispatcher, [8, 2]), (Some(1), "block=64 width=4".to_owned()));
+    let free = Dispatcher::new(&asked(&[]), &gpu("h200"), &[]).expect("rules");
+    assert_eq!(free.select(&[8, 1]).expect("selected").chosen, Chosen::Rule);
+}
+
+#[test]
+fn a_constant_that_no_rule_sets_may_decide_and_an_illegal_outcome_names_its_rule() {
+    let halves = [("half", "true"), ("width", "2")];
+    let error = Dispatcher::new(&asked(&halves), &gpu("h200"), &[]).expect_err("width = 1");
+    let line = error.to_string();
+    assert!(
+        line.starts_with("dispatch: rule 3: ") && line.contains("in pairs"),
+        "{line}"
+    );
+    let forced = Dispatcher::new(&asked(&halves), &gpu("h200"), &["width"]).expect("rules");
+    assert_eq!(of(&forced, [6, 1]).0, Some(3), "rule 2 is not for halves");
+}
+
+#[test]
+fn sizes_that_the_rules_have_no_answer_for_are_refused_and_never_guessed() {
+    let dispatcher = Dispatcher::new(&asked(&[]), &gpu("h200"), &[]).expect("rules");
+    let sizes = dispatcher.select(&[1]).expect_err("one size");
+    assert!(matches!(
+        sizes,
+        DispatchError::Sizes {
+            expected: 2,
+            found: 1
+        }
+    ));
+    let rules = "[dispatch]\nsizes = ['n', 'm']\n[[dispatch.rules]]\nwhen = 'n / m >= 2'\nset = { width = 2 }\n\
+                 [[dispatch.rules]]\nset = {}\n";
+    let family = family(rules).expect("family");
+    let asked = KernelSpec::new(&family, [], "sm_90a".parse().expect("arch")).expect("legal");
+    let dispatcher = Dispatcher::new(&asked, &gpu("h200"), &[]).expect("rules");
+    assert_eq!(of(&dispatcher, [4, 2]), (Some(1), "width=2".to_owned()));
+    for sizes in [[4, 0], [5, 2]] {
+        let error = dispatcher.select(&sizes).expect_err("no whole number");
+        assert!(matches!(error, DispatchError::NoNumber { rule: 1 }), "{error}");
+        assert_eq!(dispatcher.conditions(&sizes), [None, Some(true)]);
+    }
+}
+
+#[test]
+fn rules_that_cannot_be_are_refused_when_the_family_is_read() {
+    let rule = |rules: &str| format!("[dispatch]\nsizes = ['n']\n{rules}");
+    let last = "[[dispatch.rules]]\nset = { width = 1 }\n";
+    let when = |when: &str| {
+        rule(&format!(
+            "[[dispatch.rules]]\nwhen = \"{when}\"\nset = {{ width = 2 }}\n{last}"
+        ))
+    };
+    let set = |set: &str| rule(&format!("[[dispatch.rules]]\nset = {{ {set} }}\n"));
+    for (rules, says) in [
+        (
+            "[dispatch]\nsizes = []\nrules = []\n".to_owned(),
+            "sizes: expected 1 to",
+        ),
+        (
+            "[dispatch]\nsizes = ['block']\nrules = []\n".to_owned(),
+            "something else already",
+        ),
+        (
+            "[dispatch]\nsizes = ['sm_count']\nrules = []\n".to_owned(),
+            "something else already",
+        ),
+        (
+            "[dispatch]\nsizes = ['n n']\nrules = []\n".to_owned(),
+            "is no name",
+        ),
+        (rule("rules = []\n"), "there is no rule"),
+        (when("n % 4 =="), "rule 1: when: "),
+        (when("sm_cuont > 1"), "did you mean `sm_count`"),
+        (when("width > 1"), "is set by a rule"),
+        (rule(&format!("{last}{last}")), "rule 1: has no `when`"),
+        (
+            rule("[[dispatch.rules]]\nwhen = 'n > 1'\nset = { width = 2 }\n"),
+            "rule 1: the last rule is for all other problems",
+        ),
+        (set("widht = 1"), "did you mean `width`"),
+        (set("width = 3"), "rule 1: set: `width`: "),
+        (set("width = { of = 'n', up_to = [2, 1] }"), "each greater"),
+        (set("width = { of = 'n', up_to = [] }"), "each greater"),
+        (set("width = { of = 'n', up_to = [1, 3] }"), "`width`: "),
+        (
+            set("width = { of = 'q', up_to = [1, 2] }"),
+            "`q` is neither a size",
+        ),
+        (
+            set("width = { of = 'n', up_to = [1, 2], values = [1] }"),
+            "there are 1",
+        ),
+        (
+            set("width = { off = 'n', up_to = [1, 2] }"),
+            "unknown field `off`",
+        ),
+    ] {
+        let line = family(&rules).expect_err(&rules);
+        assert!(line.starts_with("k.toml: ") && !line.contains('\n'), "{line}");
+        assert!(line.contains("dispatch: ") && line.contains(says), "{line}");
+    }
+    let many =
+        (0..9).map(|i| format!("[constants.c{i}]\ntype = 'u32'\nrange = [1, 2]\ndefault = 1\nhelp = 'h'\n"));
+    let sets = (0..9).map(|i| format!("c{i} = {{ of = 'n', up_to = [1, 2], values = [1, 2, 1] }}"));
+    let rules = format!(
+        "{}{}",
+        many.collect::<String>(),
+        set(&sets.collect::<Vec<_>>().join(", "))
+    );
+    let line = family(&rules).expect_err("3 to the 9th");
+    assert!(line.contains("more than 1024 variants"), "{line}");
+}
