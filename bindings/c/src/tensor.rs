@@ -1,0 +1,197 @@
+//! Tensors as `DLPack` has them.
+//!
+//! Invariant: a tensor is read during the call and never kept; its memory is its owner's.
+
+use std::ffi::c_void;
+
+use arrayvec::ArrayVec;
+use jitc::engine::run::tensor::{self, Dtype};
+
+use crate::input;
+
+/// The most dimensions that a kernel's parameters have.
+const MAX_RANK: usize = 5;
+
+/// The `DLTensor` of `DLPack` 1, member for member and byte for byte, for who has not its
+/// header: a pointer to either is as good.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Tensor {
+    /// Address of its memory on the GPU.
+    pub data: *mut c_void,
+    /// 2 of a GPU's memory, 3 of pinned and 13 of managed memory.
+    pub device_type: i32,
+    /// Which GPU, in the driver's order.
+    pub device_id: i32,
+    /// How many dimensions there are, at most 5.
+    pub ndim: i32,
+    /// 0 signed, 1 unsigned, 2 binary floating point, 4 bfloat16, 6 bool.
+    pub dtype_code: u8,
+    /// Bits of an element.
+    pub dtype_bits: u8,
+    /// 1, but 2 of pairs of 4-bit codes.
+    pub dtype_lanes: u16,
+    /// Its dimensions, in elements.
+    pub shape: *const i64,
+    /// Its strides, in elements; NULL of a contiguous one. Others are refused.
+    pub strides: *const i64,
+    /// Bytes from `data` to its first element.
+    pub byte_offset: u64,
+}
+
+/// What a tensor is, for the engine.
+///
+/// # Safety
+///
+/// It is null or a tensor, and shape and strides are null or of `ndim` elements.
+pub(crate) unsafe fn read(tensor: *const Tensor) -> Result<tensor::Tensor, String> {
+    // SAFETY: the caller's promise.
+    let Some(tensor) = (unsafe { tensor.as_ref() }) else {
+        return Err("expected a tensor, got NULL: JITC_KIND_NULL passes a null pointer".into());
+    };
+    match tensor.device_type {
+        2 | 3 | 13 => {}
+        1 => return Err("expected memory of a GPU, got memory of the CPU".into()),
+        other => {
+            return Err(format!(
+                "expected memory of a GPU, got DLPack's device type {other}"
+            ));
+        }
+    }
+    let (code, bits, lanes) = (tensor.dtype_code, tensor.dtype_bits, tensor.dtype_lanes);
+    let dtype = of_code(code, bits, lanes).ok_or_else(|| {
+        format!("DLPack's type {code} of {bits} bits and {lanes} lanes is no type of a parameter")
+    })?;
+    let rank = usize::try_from(tensor.ndim)
+        .ok()
+        .filter(|rank| *rank <= MAX_RANK)
+        .ok_or_else(|| format!("expected at most {MAX_RANK} dimensions, got {}", tensor.ndim))?;
+    // SAFETY: the caller's promise.
+    let dims = unsafe { input::row(tensor.shape, rank, "its shape") };
+    let dims = dims.map_err(|_| "its shape is NULL".to_owned())?;
+    let mut shape: ArrayVec<usize, MAX_RANK> = ArrayVec::new();
+    for dim in dims {
+        shape.push(usize::try_from(*dim).map_err(|_| format!("a dimension is {dim}"))?);
+    }
+    if shape
+        .iter()
+        .try_fold(1_usize, |all, dim| all.checked_mul(*dim))
+        .is_none()
+    {
+        return Err(format!("a shape of {shape:?} has too many elements"));
+    }
+    if !tensor.strides.is_null() && rank > 0 {
+        // SAFETY: the caller's promise.
+        let strides = unsafe { std::slice::from_raw_parts(tensor.strides, rank) };
+        check_strides(&shape, strides)?;
+    }
+    let address = (tensor.data.addr() as u64).wrapping_add(tensor.byte_offset);
+    Ok(tensor::Tensor::new(address, dtype, &shape))
+}
+
+/// Refuses anything but row-major and contiguous.
+fn check_strides(shape: &[usize], strides: &[i64]) -> Result<(), String> {
+    if shape.contains(&0) {
+        return Ok(());
+    }
+    let mut expected = 1_i64;
+    for (dim, stride) in shape.iter().zip(strides).rev() {
+        if *dim != 1 && *stride != expected {
+            return Err(format!(
+                "expected contiguous memory, got strides {strides:?} of shape {shape:?}"
+            ));
+        }
+        expected = expected.saturating_mul(i64::try_from(*dim).unwrap_or(i64::MAX));
+    }
+    Ok(())
+}
+
+/// The type of a code of `DLPack`.
+fn of_code(code: u8, bits: u8, lanes: u16) -> Option<Dtype> {
+    Some(match (code, bits, lanes) {
+        (0, 8, 1) => Dtype::I8,
+        (0, 16, 1) => Dtype::I16,
+        (0, 32, 1) => Dtype::I32,
+        (0, 64, 1) => Dtype::I64,
+        (1, 8, 1) => Dtype::U8,
+        (1, 16, 1) => Dtype::U16,
+        (1, 32, 1) => Dtype::U32,
+        (1, 64, 1) => Dtype::U64,
+        (2, 16, 1) => Dtype::F16,
+        (2, 32, 1) => Dtype::F32,
+        (2, 64, 1) => Dtype::F64,
+        (4, 16, 1) => Dtype::Bf16,
+        (6, 8, 1) => Dtype::Bool,
+        (10, 8, 1) => Dtype::E4m3,
+        (12, 8, 1) => Dtype::E5m2,
+        (14, 8, 1) => Dtype::E8m0,
+        (17, 4, 2) => Dtype::E2m1x2,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(shape: &[i64], strides: Option<&[i64]>) -> Tensor {
+        Tensor {
+            data: std::ptr::without_provenance_mut(0x1000),
+            device_type: 2,
+            device_id: 0,
+            ndim: i32::try_from(shape.len()).expect("few"),
+            dtype_code: 2,
+            dtype_bits: 32,
+            dtype_lanes: 1,
+            shape: shape.as_ptr(),
+            strides: strides.map_or(std::ptr::null(), <[i64]>::as_ptr),
+            byte_offset: 0x20,
+        }
+    }
+
+    fn said(tensor: &Tensor) -> Result<String, String> {
+        // SAFETY: shape and strides are as long as it says.
+        unsafe { read(tensor) }.map(|tensor| format!("{tensor} at {:#x}", tensor.address))
+    }
+
+    #[test]
+    fn a_tensor_of_dlpack_is_read_whole() {
+        assert_eq!(
+            (size_of::<Tensor>(), std::mem::offset_of!(Tensor, byte_offset)),
+            (48, 40)
+        );
+        assert_eq!(said(&of(&[2, 3], None)).as_deref(), Ok("f32 [2, 3] at 0x1020"));
+        assert_eq!(
+            said(&of(&[2, 3], Some(&[3, 1]))).as_deref(),
+            Ok("f32 [2, 3] at 0x1020")
+        );
+        assert!(
+            said(&of(&[], None)).is_ok(),
+            "a number has no shape, which may be null"
+        );
+    }
+
+    #[test]
+    fn what_no_kernel_can_take_is_refused() {
+        let transposed = said(&of(&[2, 3], Some(&[1, 2]))).expect_err("strides");
+        assert!(transposed.contains("contiguous"), "{transposed}");
+        let host = said(&Tensor {
+            device_type: 1,
+            ..of(&[2], None)
+        });
+        assert!(host.expect_err("host").contains("CPU"));
+        assert!(said(&of(&[1; 6], None)).is_err(), "too many dimensions");
+        assert!(said(&of(&[-1], None)).is_err(), "a negative one");
+        assert!(said(&of(&[i64::MAX, 4], None)).is_err(), "too many elements");
+        let typeless = said(&Tensor {
+            dtype_bits: 7,
+            ..of(&[2], None)
+        });
+        assert!(typeless.expect_err("type").contains("7 bits"));
+        let shapeless = said(&Tensor {
+            shape: std::ptr::null(),
+            ..of(&[2], None)
+        });
+        assert!(shapeless.expect_err("shape").contains("NULL"));
+    }
+}
