@@ -1,5 +1,7 @@
-//! `jitc dispatch`: which variant a decode step would run, and why. Needs no GPU, and changes
-//! nothing unless it is told to compile.
+//! `jitc dispatch`: which variant a decode step, or a problem of another family, would run,
+//! and why. Needs no GPU, and changes nothing unless it is told to compile.
+
+mod family;
 
 use std::process::ExitCode;
 
@@ -21,7 +23,20 @@ use crate::measure::tune::Origin;
 
 pub(super) fn command(registry: &Registry) -> Command {
     let command = Command::new("dispatch")
-        .about("Say which variant of the decode layer a step would run, and why")
+        .about("Say which variant of a family a problem would run, and why")
+        .arg(
+            Arg::new("family")
+                .value_name("FAMILY")
+                .default_value(FAMILY)
+                .help("The decode layer, or a family with rules in its TOML ([dispatch])"),
+        )
+        .arg(
+            Arg::new("size")
+                .long("size")
+                .value_name("NAME=COUNT")
+                .action(ArgAction::Append)
+                .help("A size of the problem of a family with rules; once for each"),
+        )
         .arg(
             Arg::new("tokens")
                 .long("tokens")
@@ -69,7 +84,7 @@ pub(super) fn command(registry: &Registry) -> Command {
             Arg::new("explain")
                 .long("explain")
                 .action(ArgAction::SetTrue)
-                .help("Show every variant that was looked at"),
+                .help("Show every variant, or rule, that was looked at"),
         );
     let command = args::constants(command, registry);
     match registry.get(FAMILY) {
@@ -79,8 +94,12 @@ pub(super) fn command(registry: &Registry) -> Command {
 }
 
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
-    args::constants_of(jit, &[FAMILY])?;
     let text = |name: &str| matches.get_one::<String>(name).map(String::as_str);
+    let name = text("family").unwrap_or(FAMILY);
+    let of_layer = is_layer(jit, name);
+    if of_layer {
+        args::constants_of(jit, &[FAMILY])?;
+    }
     let number = |name: &str| matches.get_one::<u32>(name).copied();
     let max_tokens = number("max-tokens").unwrap_or(64);
     let policy = Policy::of(jit.config(), text("path"), text("layers"), max_tokens)?;
@@ -94,6 +113,14 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         }
         target => target?,
     };
+    if !of_layer {
+        return family::run(jit, matches, json, name, target.device());
+    }
+    if matches.contains_id("size") {
+        return Err(MeasureError::Request(format!(
+            "--size is about families with rules: expected --tokens for `{FAMILY}`"
+        )));
+    }
     let problem = Problem {
         num_tokens: number("tokens").unwrap_or(1),
         layer: number("layer").unwrap_or(0),
@@ -119,6 +146,12 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     }
     let answered = explained.chosen().is_some_and(|c| c.registers.is_some());
     Ok(ExitCode::from(u8::from(!answered)))
+}
+
+/// Whether a name is that of the decode layer, or was.
+fn is_layer(jit: &Jit, name: &str) -> bool {
+    let formerly = || jit.registry().formerly(name);
+    name == FAMILY || formerly().is_some_and(|(family, _)| family.name == FAMILY)
 }
 
 /// What to do about a kernel that a load would not find.

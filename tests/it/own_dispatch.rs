@@ -9,6 +9,7 @@ use jitc::engine::run::dispatch::{Chosen, DispatchError, Dispatcher};
 use jitc::engine::run::occupancy::known_device;
 
 use crate::allocations::allocations;
+use crate::command::jitc;
 
 const CONSTANTS: &str = r#"
 summary = "s"
@@ -261,4 +262,114 @@ fn rules_that_cannot_be_are_refused_when_the_family_is_read() {
     );
     let line = family(&rules).expect_err("3 to the 9th");
     assert!(line.contains("more than 1024 variants"), "{line}");
+}
+
+/// `jitc dispatch` over a folder with the family, and a cache below it.
+fn dispatch(folder: &std::path::Path, words: &str) -> (Option<i32>, String, String) {
+    let mut command = jitc(folder);
+    command
+        .args(["dispatch", "--device", "h200", "--templates"])
+        .arg(folder);
+    command.arg("--cache-dir").arg(folder.join("cache"));
+    let output = command.args(words.split_whitespace()).output().expect("run");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("tempdir");
+    let source = "extern \"C\" __global__ void k() {}\n";
+    fs_err::write(folder.path().join("k.toml"), format!("{CONSTANTS}{RULES}")).expect("toml");
+    fs_err::write(folder.path().join("k.cu.tera"), source).expect("source");
+    folder
+}
+
+#[test]
+fn the_command_explains_a_choice_for_a_gpu_that_is_not_here_and_writes_nothing() {
+    let folder = folder();
+    let (code, out, note) = dispatch(folder.path(), "k --size n=8 --size m=1 --explain");
+    assert_eq!(code, Some(1), "a miss: {note}");
+    assert!(
+        out.contains("NVIDIA H200, n = 8, m = 1: k block=128 width=4: by rule 1: n % 4 == 0"),
+        "{out}"
+    );
+    assert!(
+        out.contains("a wide GPU is fed by wide loads") && out.contains("miss: "),
+        "{out}"
+    );
+    assert!(out.contains("width = 1, 2, 4 by m up to 1, 2, 4"), "{out}");
+    assert!(
+        note.contains("jitc warm k --arch sm_90a --set block=128 --set width=4"),
+        "{note}"
+    );
+    assert!(!folder.path().join("cache").exists(), "it writes nothing");
+    let (_, out, _) = dispatch(folder.path(), "k --size n=8 --size m=1 --set block=64");
+    assert!(out.contains("k block=64 width=4: set, and by rule 1"), "{out}");
+    let (_, out, _) = dispatch(folder.path(), "k --size n=8 --size m=1 --json");
+    let choice: serde_json::Value = serde_json::from_str(out.trim()).expect("one object");
+    assert_eq!(choice["origin"], "rule");
+    assert_eq!(
+        (&choice["rule"], &choice["sizes"]["n"], &choice["cached"]),
+        (&1.into(), &8.into(), &false.into())
+    );
+}
+
+#[test]
+fn a_variant_that_is_in_the_cache_is_told_as_a_hit() {
+    let folder = folder();
+    let mut warm = jitc(folder.path());
+    warm.args([
+        "warm",
+        "k",
+        "--arch",
+        "sm_90a",
+        "--set",
+        "block=128",
+        "--set",
+        "width=4",
+        "--templates",
+    ]);
+    warm.arg(folder.path())
+        .arg("--cache-dir")
+        .arg(folder.path().join("cache"));
+    let warmed = warm.output().expect("run");
+    assert!(
+        warmed.status.success(),
+        "{}",
+        String::from_utf8_lossy(&warmed.stderr)
+    );
+    let (code, out, note) = dispatch(folder.path(), "k --size n=8 --size m=1");
+    assert_eq!((code, note.as_str()), (Some(0), ""));
+    assert!(out.contains("hit in "), "{out}");
+}
+
+#[test]
+fn what_cannot_be_dispatched_is_said_in_one_line() {
+    let folder = folder();
+    for (words, says) in [
+        ("k --size n=8", "the size `m` is missing: expected n, m"),
+        ("k --size n=8 --size q=1", "`q` is no size of the problem"),
+        ("k --size n=x", "expected NAME=COUNT"),
+        ("k --size n=1 --size n=2", "`n` was given already"),
+        (
+            "k --size n=1 --size m=1 --max-tokens 4",
+            "--max-tokens is about the decode layer",
+        ),
+        (
+            "k --size n=1 --size m=1 --set width=2,4",
+            "2 variants are requested",
+        ),
+        (
+            "stream --size n=1",
+            "`stream` has no [dispatch] in its TOML: families that have rules: k",
+        ),
+        ("--size n=1", "--size is about families with rules"),
+    ] {
+        let (code, _, error) = dispatch(folder.path(), words);
+        assert_eq!(code, Some(2), "{words}: {error}");
+        assert!(
+            error.contains(says) && error.trim().lines().count() == 1,
+            "{words}: {error}"
+        );
+    }
 }

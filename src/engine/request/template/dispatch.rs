@@ -258,6 +258,19 @@ impl Names<'_> {
     }
 }
 
+impl std::fmt::Display for Choosing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let values = self.values.join(", ");
+        match &self.of {
+            None => f.write_str(&values),
+            Some(of) => {
+                let limits: Vec<String> = self.up_to.iter().map(u32::to_string).collect();
+                write!(f, "{values} by {of} up to {}", limits.join(", "))
+            }
+        }
+    }
+}
+
 impl Dispatch {
     /// Sizes by name as the list that a selection takes, each once.
     ///

@@ -52,6 +52,12 @@ impl Target {
         })
     }
 
+    /// What it is.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// Blocks of a kernel that are resident at once; the driver's own number where the
     /// GPU is here. `None`: that depends on the kernel, which there is not.
     fn resident(&self, spec: &KernelSpec, kernel: Option<&Artifact>) -> Result<Option<u32>, MeasureError> {
