@@ -164,24 +164,7 @@ fn once_the_compiler_is_open_no_file_is_opened_looked_up_or_made() {
     for (what, attempt) in TRIES {
         let bench = Bench::new(&source(attempt, &decoy));
         let trace = bench.path().join("trace");
-        let output = std::process::Command::new("strace")
-            .args(["-f", "-qq", "-o"])
-            .arg(&trace)
-            .args(["-e", "trace=%file,socket,connect,bind,listen,seccomp"])
-            .arg(env!("CARGO_BIN_EXE_jitc"))
-            .args([
-                "warm",
-                "k",
-                "--templates",
-                "t",
-                "--arch",
-                "sm_90a",
-                "--cache-dir",
-                "c",
-            ])
-            .current_dir(bench.path())
-            .output()
-            .expect("run");
+        let output = traced(&bench, &trace);
         let trace = fs_err::read_to_string(&trace).expect("trace");
         if !trace.contains("execve(") {
             println!(
@@ -193,6 +176,28 @@ fn once_the_compiler_is_open_no_file_is_opened_looked_up_or_made() {
         let reached = reached(&trace);
         assert!(reached.is_empty(), "{what}: {reached:#?}");
     }
+}
+
+/// Warms a bench's family with the system calls about files and networks written down.
+pub(crate) fn traced(bench: &Bench, trace: &Path) -> std::process::Output {
+    std::process::Command::new("strace")
+        .args(["-f", "-qq", "-o"])
+        .arg(trace)
+        .args(["-e", "trace=%file,socket,connect,bind,listen,seccomp"])
+        .arg(env!("CARGO_BIN_EXE_jitc"))
+        .args([
+            "warm",
+            "k",
+            "--templates",
+            "t",
+            "--arch",
+            "sm_90a",
+            "--cache-dir",
+            "c",
+        ])
+        .current_dir(bench.path())
+        .output()
+        .expect("run")
 }
 
 /// What the thread of the compiler reached after it was closed: calls that succeeded.

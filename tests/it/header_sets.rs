@@ -11,7 +11,7 @@ use jitc::engine::jit::{Error, Jit, Prepared};
 use jitc::engine::request::header_set::{HeaderSet, PinnedSet};
 use jitc::engine::request::spec::KernelSpec;
 
-use crate::closed_files::reached;
+use crate::closed_files::{reached, traced};
 use crate::compile_process::{Bench, program};
 
 /// Whether the pinned sets among these can be had; that they cannot is said.
@@ -487,27 +487,7 @@ fn a_compile_with_header_sets_reaches_no_file() {
             continue;
         }
         let trace = bench.path().join("trace");
-        let traced = |trace: &Path| {
-            std::process::Command::new("strace")
-                .args(["-f", "-qq", "-o"])
-                .arg(trace)
-                .args(["-e", "trace=%file,socket,connect,bind,listen,seccomp"])
-                .arg(env!("CARGO_BIN_EXE_jitc"))
-                .args([
-                    "warm",
-                    "k",
-                    "--templates",
-                    "t",
-                    "--arch",
-                    "sm_90a",
-                    "--cache-dir",
-                    "c",
-                ])
-                .current_dir(bench.path())
-                .output()
-                .expect("run")
-        };
-        let output = traced(&trace);
+        let output = traced(&bench, &trace);
         let trace = fs_err::read_to_string(&trace).expect("trace");
         if !trace.contains("execve(") {
             println!(

@@ -59,7 +59,7 @@ pub(crate) unsafe fn read(tensor: *const Tensor) -> Result<tensor::Tensor, Strin
         }
     }
     let (code, bits, lanes) = (tensor.dtype_code, tensor.dtype_bits, tensor.dtype_lanes);
-    let dtype = of_code(code, bits, lanes).ok_or_else(|| {
+    let dtype = Dtype::of_dlpack(code, bits, lanes).ok_or_else(|| {
         format!("DLPack's type {code} of {bits} bits and {lanes} lanes is no type of a parameter")
     })?;
     let rank = usize::try_from(tensor.ndim)
@@ -83,51 +83,14 @@ pub(crate) unsafe fn read(tensor: *const Tensor) -> Result<tensor::Tensor, Strin
     if !tensor.strides.is_null() && rank > 0 {
         // SAFETY: the caller's promise.
         let strides = unsafe { std::slice::from_raw_parts(tensor.strides, rank) };
-        check_strides(&shape, strides)?;
-    }
-    let address = (tensor.data.addr() as u64).wrapping_add(tensor.byte_offset);
-    Ok(tensor::Tensor::new(address, dtype, &shape))
-}
-
-/// Refuses anything but row-major and contiguous.
-fn check_strides(shape: &[usize], strides: &[i64]) -> Result<(), String> {
-    if shape.contains(&0) {
-        return Ok(());
-    }
-    let mut expected = 1_i64;
-    for (dim, stride) in shape.iter().zip(strides).rev() {
-        if *dim != 1 && *stride != expected {
+        if !tensor::is_contiguous(&shape, strides, 1) {
             return Err(format!(
                 "expected contiguous memory, got strides {strides:?} of shape {shape:?}"
             ));
         }
-        expected = expected.saturating_mul(i64::try_from(*dim).unwrap_or(i64::MAX));
     }
-    Ok(())
-}
-
-/// The type of a code of `DLPack`.
-fn of_code(code: u8, bits: u8, lanes: u16) -> Option<Dtype> {
-    Some(match (code, bits, lanes) {
-        (0, 8, 1) => Dtype::I8,
-        (0, 16, 1) => Dtype::I16,
-        (0, 32, 1) => Dtype::I32,
-        (0, 64, 1) => Dtype::I64,
-        (1, 8, 1) => Dtype::U8,
-        (1, 16, 1) => Dtype::U16,
-        (1, 32, 1) => Dtype::U32,
-        (1, 64, 1) => Dtype::U64,
-        (2, 16, 1) => Dtype::F16,
-        (2, 32, 1) => Dtype::F32,
-        (2, 64, 1) => Dtype::F64,
-        (4, 16, 1) => Dtype::Bf16,
-        (6, 8, 1) => Dtype::Bool,
-        (10, 8, 1) => Dtype::E4m3,
-        (12, 8, 1) => Dtype::E5m2,
-        (14, 8, 1) => Dtype::E8m0,
-        (17, 4, 2) => Dtype::E2m1x2,
-        _ => return None,
-    })
+    let address = (tensor.data.addr() as u64).wrapping_add(tensor.byte_offset);
+    Ok(tensor::Tensor::new(address, dtype, &shape))
 }
 
 #[cfg(test)]

@@ -185,10 +185,7 @@ impl PyJit {
         arch: Option<Bound<'_, PyAny>>,
         constants: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Why> {
-        let spec = self.one(py, family, arch, constants, None)?;
-        let said = py
-            .detach(|| self.jit.why(&spec))
-            .map_err(|e| errors::engine(py, &e))?;
+        let said = self.of_one(py, family, (arch, constants), Jit::why)?;
         Ok(Why::of(said.0.key().to_string(), &said.1))
     }
 
@@ -201,10 +198,7 @@ impl PyJit {
         arch: Option<Bound<'_, PyAny>>,
         constants: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<String> {
-        let spec = self.one(py, family, arch, constants, None)?;
-        let described = py
-            .detach(|| self.jit.describe(&spec))
-            .map_err(|e| errors::engine(py, &e))?;
+        let described = self.of_one(py, family, (arch, constants), Jit::describe)?;
         Ok(described.0.key().to_string())
     }
 
@@ -217,10 +211,7 @@ impl PyJit {
         arch: Option<Bound<'_, PyAny>>,
         constants: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<String> {
-        let spec = self.one(py, family, arch, constants, None)?;
-        let described = py
-            .detach(|| self.jit.describe(&spec))
-            .map_err(|e| errors::engine(py, &e))?;
+        let described = self.of_one(py, family, (arch, constants), Jit::describe)?;
         Ok(described.1.source)
     }
 
@@ -233,10 +224,7 @@ impl PyJit {
         arch: Option<Bound<'_, PyAny>>,
         constants: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Bound<'py, pyo3::types::PyBytes>> {
-        let spec = self.one(py, family, arch, constants, None)?;
-        let prepared = py
-            .detach(|| self.jit.prepare(&spec))
-            .map_err(|e| errors::engine(py, &e))?;
+        let prepared = self.of_one(py, family, (arch, constants), Jit::prepare)?;
         Ok(pyo3::types::PyBytes::new(py, &prepared.fetched.artifact.cubin))
     }
 
@@ -370,6 +358,19 @@ impl PyJit {
         let mut config = Config::load(flags, self.environment.clone())?;
         config.rename_constants(&self.jit.registry().former_constants());
         Ok(config)
+    }
+
+    /// What the engine says of one variant, without the GIL.
+    fn of_one<T: Send>(
+        &self,
+        py: Python<'_>,
+        family: &str,
+        (arch, constants): (Option<Bound<'_, PyAny>>, Option<&Bound<'_, PyDict>>),
+        ask: impl FnOnce(&Jit, &KernelSpec) -> Result<T, Error> + Send,
+    ) -> PyResult<T> {
+        let spec = self.one(py, family, arch, constants, None)?;
+        py.detach(|| ask(&self.jit, &spec))
+            .map_err(|e| errors::engine(py, &e))
     }
 
     /// The one variant of a request: for the GPU of `context`, else for the arch of the

@@ -7,7 +7,6 @@
 use std::sync::{Arc, Mutex, TryLockError};
 
 use arrayvec::ArrayVec;
-use cudarc::driver::sys::CUstream;
 use jitc::engine::request::signature::{Resolved, Signature};
 use jitc::engine::request::template::MAX_PARAMETERS;
 use jitc::engine::run::arguments::{Argument, Arguments};
@@ -396,8 +395,15 @@ impl Kernel {
             // SAFETY: the words are of the entry point's parameters and were checked; the
             // context is current; that the memory lives and is of nobody else meanwhile is
             // the caller's promise, as the documentation of a kernel says.
-            let launched =
-                unsafe { launch_as(entry, &geometry, How::default(), to_stream(stream), &mut pointers) };
+            let launched = unsafe {
+                launch_as(
+                    entry,
+                    &geometry,
+                    How::default(),
+                    stream::handle(stream),
+                    &mut pointers,
+                )
+            };
             launched.map_err(|e| errors::launch(py, &e))?;
         }
         Ok(())
@@ -405,7 +411,7 @@ impl Kernel {
 
     fn call(&self, args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
         let py = args.py();
-        let stream = take_stream(kwargs)?;
+        let stream = stream::take(kwargs)?;
         let given = self.read(args, kwargs)?;
         let before = self.before();
         let known = before.and_then(|plan| Some((self.as_before(&plan, &given)?, plan)));
@@ -435,7 +441,7 @@ impl Kernel {
     #[pyo3(signature = (*args, **kwargs))]
     fn bind(&self, args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Prebound> {
         let py = args.py();
-        let stream = take_stream(kwargs)?;
+        let stream = stream::take(kwargs)?;
         let given = self.read(args, kwargs)?;
         let bound = self.check(py, &given)?;
         let current = self.current(&given, args, kwargs)?;
@@ -565,7 +571,7 @@ impl Prebound {
         let context = self.bound.kernel().context();
         let _entered = context.enter().map_err(|e| errors::device(py, e))?;
         // SAFETY: as in `Kernel::launch_words`; the tensors are held here.
-        let launched = unsafe { self.bound.launch(&given, to_stream(stream)) };
+        let launched = unsafe { self.bound.launch(&given, stream::handle(stream)) };
         launched.map_err(|e| errors::launch(py, &e))
     }
 
@@ -576,27 +582,8 @@ impl Prebound {
     }
 }
 
-/// The keyword `stream`, which no parameter can have for a name.
-fn take_stream(kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Option<u64>> {
-    let Some(kwargs) = kwargs else { return Ok(None) };
-    let Some(stream) = kwargs.get_item("stream")? else {
-        return Ok(None);
-    };
-    // The dict is this call's own.
-    kwargs.del_item("stream")?;
-    if stream.is_none() {
-        return Ok(None);
-    }
-    stream::given(&stream).map(Some)
-}
-
 /// With any launch sizes, for an error that is about something else.
 fn sized(arguments: Arguments, signature: &Signature) -> Arguments {
     let sizes = signature.sizes().iter();
     sizes.fold(arguments, |arguments, size| arguments.size(size, 1))
-}
-
-fn to_stream(stream: u64) -> CUstream {
-    let address = usize::try_from(stream).unwrap_or(0);
-    std::ptr::with_exposed_provenance_mut(address)
 }

@@ -1,8 +1,9 @@
 //! The stream of a launch: the caller's, else the framework's current one.
 
+use cudarc::driver::sys::CUstream;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyType;
+use pyo3::types::{PyDict, PyType};
 
 use crate::errors;
 use crate::tensors::Origin;
@@ -79,4 +80,24 @@ impl Current {
             Self::Origin(Origin::Type) | Self::Default => Ok(0),
         }
     }
+}
+
+/// The keyword `stream`, which no parameter can have for a name.
+pub(crate) fn take(kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Option<u64>> {
+    let Some(kwargs) = kwargs else { return Ok(None) };
+    let Some(stream) = kwargs.get_item("stream")? else {
+        return Ok(None);
+    };
+    // The dict is this call's own.
+    kwargs.del_item("stream")?;
+    if stream.is_none() {
+        return Ok(None);
+    }
+    given(&stream).map(Some)
+}
+
+/// As the driver knows it.
+pub(crate) fn handle(stream: u64) -> CUstream {
+    let address = usize::try_from(stream).unwrap_or(0);
+    std::ptr::with_exposed_provenance_mut(address)
 }

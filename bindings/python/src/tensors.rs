@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 
 use arrayvec::ArrayVec;
-use jitc::engine::run::tensor::Dtype;
+use jitc::engine::run::tensor::{Dtype, is_contiguous};
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -305,43 +305,20 @@ fn to_shape(dims: impl Iterator<Item = i64>) -> PyResult<ArrayVec<usize, MAX_RAN
 
 /// Refuses anything but row-major and contiguous. `unit`: the stride of neighbors.
 fn check_strides(shape: &[usize], strides: Option<&[i64]>, unit: i64) -> PyResult<()> {
-    let Some(strides) = strides else { return Ok(()) };
-    if shape.contains(&0) {
-        return Ok(());
+    match strides {
+        Some(strides) if !is_contiguous(shape, strides, unit) => Err(refused(&format!(
+            "expected contiguous memory, got strides {strides:?} of shape {shape:?}: call .contiguous()"
+        ))),
+        _ => Ok(()),
     }
-    let mut expected = unit;
-    for (dim, stride) in shape.iter().zip(strides).rev() {
-        if *dim != 1 && *stride != expected {
-            return Err(refused(&format!(
-                "expected contiguous memory, got strides {strides:?} of shape {shape:?}: call .contiguous()"
-            )));
-        }
-        expected = expected.saturating_mul(i64::try_from(*dim).unwrap_or(i64::MAX));
-    }
-    Ok(())
 }
 
-/// The type of a code of `DLPack`.
+/// The type of a code of `DLPack`. A bool is a byte here.
 fn of_code(code: u8, bits: u8, lanes: u16) -> Option<Dtype> {
-    Some(match (code, bits, lanes) {
-        (0, 8, 1) => Dtype::I8,
-        (0, 16, 1) => Dtype::I16,
-        (0, 32, 1) => Dtype::I32,
-        (0, 64, 1) => Dtype::I64,
-        (1 | 6, 8, 1) => Dtype::U8,
-        (1, 16, 1) => Dtype::U16,
-        (1, 32, 1) => Dtype::U32,
-        (1, 64, 1) => Dtype::U64,
-        (2, 16, 1) => Dtype::F16,
-        (2, 32, 1) => Dtype::F32,
-        (2, 64, 1) => Dtype::F64,
-        (4, 16, 1) => Dtype::Bf16,
-        (10, 8, 1) => Dtype::E4m3,
-        (12, 8, 1) => Dtype::E5m2,
-        (14, 8, 1) => Dtype::E8m0,
-        (17, 4, 2) => Dtype::E2m1x2,
-        _ => return None,
-    })
+    match Dtype::of_dlpack(code, bits, lanes)? {
+        Dtype::Bool => Some(Dtype::U8),
+        other => Some(other),
+    }
 }
 
 /// The type of numpy's code, little-endian as is every machine that has CUDA.

@@ -50,6 +50,31 @@ pub enum Dtype {
 }
 
 impl Dtype {
+    /// The type of a code of `DLPack`, with its bits and lanes.
+    #[must_use]
+    pub fn of_dlpack(code: u8, bits: u8, lanes: u16) -> Option<Self> {
+        Some(match (code, bits, lanes) {
+            (0, 8, 1) => Self::I8,
+            (0, 16, 1) => Self::I16,
+            (0, 32, 1) => Self::I32,
+            (0, 64, 1) => Self::I64,
+            (1, 8, 1) => Self::U8,
+            (1, 16, 1) => Self::U16,
+            (1, 32, 1) => Self::U32,
+            (1, 64, 1) => Self::U64,
+            (2, 16, 1) => Self::F16,
+            (2, 32, 1) => Self::F32,
+            (2, 64, 1) => Self::F64,
+            (4, 16, 1) => Self::Bf16,
+            (6, 8, 1) => Self::Bool,
+            (10, 8, 1) => Self::E4m3,
+            (12, 8, 1) => Self::E5m2,
+            (14, 8, 1) => Self::E8m0,
+            (17, 4, 2) => Self::E2m1x2,
+            _ => return None,
+        })
+    }
+
     /// Every type, in the order of the documentation.
     pub const ALL: [Self; 17] = [
         Self::Bf16,

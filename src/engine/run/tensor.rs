@@ -11,6 +11,23 @@ pub use crate::engine::request::dtype::Dtype;
 /// The most dimensions of a [`Tensor`].
 const MAX_RANK: usize = 5;
 
+/// Whether memory of these strides is row-major without gaps. `unit`: the stride of
+/// neighbors, 1 where strides count elements.
+#[must_use]
+pub fn is_contiguous(shape: &[usize], strides: &[i64], unit: i64) -> bool {
+    if shape.contains(&0) {
+        return true;
+    }
+    let mut expected = unit;
+    for (dim, stride) in shape.iter().zip(strides).rev() {
+        if *dim != 1 && *stride != expected {
+            return false;
+        }
+        expected = expected.saturating_mul(i64::try_from(*dim).unwrap_or(i64::MAX));
+    }
+    true
+}
+
 /// A contiguous, row-major tensor in device memory. Plain facts: who made it keeps
 /// it alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
