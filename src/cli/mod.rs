@@ -9,7 +9,6 @@ mod doctor;
 mod extract;
 mod format;
 mod former;
-mod gpus;
 mod inspect;
 mod interrupt;
 mod log;
@@ -29,15 +28,14 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use self::gpus::Usual;
 use crate::engine::build::compile::WorkerChoice;
 use crate::engine::build::compile::worker::serve_if_asked;
 use crate::engine::config::{Config, Environment, Flags};
-use crate::engine::jit::{Error, Jit};
+use crate::engine::jit::{Error, Jit, UsualArchs};
 use crate::engine::request::select::Selection;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
-use crate::engine::request::template::Registry;
+use crate::engine::request::template::{Family, Registry};
 use crate::measure::MeasureError;
 use crate::measure::harness::Verb as Measured;
 
@@ -221,13 +219,18 @@ fn specs_to_warm(jit: &Jit, named: &[String]) -> Result<Vec<KernelSpec>, Error> 
 fn select(jit: &Jit, named: &[String]) -> Result<(Selection, Vec<Arch>), Error> {
     let selection = jit.registry().select(named, jit.config())?;
     selection.notes().for_each(output::note);
-    let Some(usual) = Usual::of(jit.config())? else {
-        return Ok((selection, Vec::new()));
+    let families = selection.families.iter();
+    let archs = usual_archs(jit, families.map(|selected| &**selected.named.family()))?;
+    Ok((selection, archs))
+}
+
+/// The archs of this machine's GPUs, where the settings name none; which of the GPUs these
+/// families leave out is said.
+fn usual_archs<'f>(jit: &Jit, families: impl Iterator<Item = &'f Family>) -> Result<Vec<Arch>, Error> {
+    let Some(usual) = UsualArchs::of(jit.config())? else {
+        return Ok(Vec::new());
     };
-    let families = selection
-        .families
-        .iter()
-        .map(|selected| &**selected.named.family());
+    usual.note().iter().for_each(output::note);
     usual.left_out(families)?.iter().for_each(output::note);
-    Ok((selection, usual.archs()))
+    Ok(usual.archs())
 }

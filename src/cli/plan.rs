@@ -11,7 +11,6 @@ use std::process::ExitCode;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use serde_json::json;
 
-use super::gpus::Usual;
 use super::output;
 use super::warm::Warmed;
 use crate::engine::atomic_file::write_atomically;
@@ -23,7 +22,6 @@ use crate::engine::jit::{Error, Jit, TraceLine, read_trace};
 use crate::engine::request::matrix::Matrix;
 use crate::engine::request::select::SelectError;
 use crate::engine::request::spec::{KernelSpec, count_variants};
-use crate::engine::request::target::Arch;
 use crate::measure::MeasureError;
 
 /// One variant to warm.
@@ -161,24 +159,15 @@ impl Plan {
 }
 
 fn matrix(jit: &Jit, path: &Path) -> Result<(Vec<KernelSpec>, usize), Error> {
-    let archs = usual_archs(jit)?;
+    let families = || jit.registry().families().map(|family| &**family);
+    let mut archs = super::usual_archs(jit, families())?;
+    archs.retain(|arch| families().any(|f| f.does(*arch)));
     let expanded = Matrix::read(path).and_then(|m| m.expand(jit.registry(), jit.config(), || archs));
     let expansion = expanded.map_err(|source| Error::Matrix {
         path: path.to_path_buf(),
         source,
     })?;
     Ok((expansion.specs, expansion.skipped))
-}
-
-/// The archs of this machine that some family can do.
-fn usual_archs(jit: &Jit) -> Result<Vec<Arch>, Error> {
-    let Some(usual) = Usual::of(jit.config())? else {
-        return Ok(Vec::new());
-    };
-    let families = || jit.registry().families().map(|family| &**family);
-    usual.left_out(families())?.iter().for_each(output::note);
-    let archs = usual.archs().into_iter();
-    Ok(archs.filter(|arch| families().any(|f| f.does(*arch))).collect())
 }
 
 /// What each line of a trace asks for: it has every constant and the arch.

@@ -11,12 +11,11 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use super::gpus::{driver_too_old, newer_driver};
 use super::plan::{self, Plan, Request};
 use super::{Answer, args, interrupt, output};
 use crate::engine::build::request::CompileRequest;
 use crate::engine::cache::Provenance;
-use crate::engine::jit::{Error, Jit, Jobs, Prepared, Progress};
+use crate::engine::jit::{Error, Jit, Jobs, Prepared, Progress, newer_driver};
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
 use crate::engine::request::template::Registry;
@@ -218,7 +217,7 @@ fn loads_here(jit: &Jit, specs: &[&KernelSpec]) -> Result<bool, Error> {
     if !specs.iter().any(for_one) {
         return Ok(true);
     }
-    let Some((driver, text)) = driver_too_old(jit)? else {
+    let Some((driver, text)) = jit.driver_too_old()? else {
         return Ok(true);
     };
     output::error(format!(

@@ -54,6 +54,7 @@ const WALK: &[&str] = &[
     "engine::run::arguments",
     "engine::run::bind",
     "engine::jit",
+    "engine::doctor",
     "engine::embed",
     "measure",
     "families::config",

@@ -9,6 +9,7 @@ mod again;
 mod builder;
 mod error;
 mod failure;
+mod gpus;
 mod header_sets;
 mod identity;
 mod machine;
@@ -28,6 +29,7 @@ use tracing::info_span;
 
 pub use builder::JitBuilder;
 pub use error::{Error, ErrorKind};
+pub use gpus::{UsualArchs, newer_driver};
 use policy::Policy;
 pub use prepare_all::{Jobs, Progress};
 pub use preparing::Preparing;

@@ -4,17 +4,16 @@
 //! that is here and is of no use is one.
 
 use super::Fact;
-use crate::cli::gpus::{driver_too_old, newer_driver};
 use crate::engine::build::compile::Nvrtc;
 use crate::engine::build::toolchain;
-use crate::engine::jit::{Error, Jit};
+use crate::engine::jit::{Error, Jit, newer_driver};
 use crate::engine::run::device::{self, Device, DeviceError};
 
 const NOT_NEEDED: &str = "not needed to compile";
 
 pub(super) fn facts(jit: &Jit) -> Result<Vec<Fact>, Error> {
     let driver = match device::driver_version() {
-        Ok(version) => match driver_too_old(jit)? {
+        Ok(version) => match jit.driver_too_old()? {
             None => Fact::good("driver", format!("knows CUDA up to {version}")),
             Some((driver, text)) => Fact::missing("driver", text, newer_driver(driver)),
         },

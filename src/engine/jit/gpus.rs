@@ -5,50 +5,57 @@
 
 use std::collections::BTreeMap;
 
-use super::output;
+use super::{Error, Jit};
 use crate::engine::config::Config;
-use crate::engine::jit::{Error, Jit};
 use crate::engine::request::spec::SpecError;
 use crate::engine::request::target::{Arch, CudaVersion};
 use crate::engine::request::template::Family;
 use crate::engine::run::device::{self, Device, DeviceError};
 
 /// What to compile for where nobody said.
-pub(super) struct Usual {
+#[derive(Debug, Clone)]
+pub struct UsualArchs {
     devices: Vec<Device>,
     archs: Vec<Arch>,
 }
 
-impl Usual {
+impl UsualArchs {
     /// Looks for GPUs; `None` where the settings name archs, and no GPU matters.
-    pub(super) fn of(config: &Config) -> Result<Option<Self>, Error> {
+    ///
+    /// # Errors
+    /// The driver is there and cannot be used.
+    pub fn of(config: &Config) -> Result<Option<Self>, Error> {
         if config.arch().is_some() {
             return Ok(None);
         }
         let devices = device::here().map_err(Error::Device)?;
         let archs = device::default_archs(&devices);
-        if devices.is_empty() && device::driver_version().is_ok() {
-            let list: Vec<String> = archs.iter().map(ToString::to_string).collect();
-            output::note(format!(
-                "the driver shows no GPU: taking {}; --arch names others",
-                list.join(", ")
-            ));
-        }
         Ok(Some(Self { devices, archs }))
     }
 
-    pub(super) fn archs(&self) -> Vec<Arch> {
+    /// The architectures, each once.
+    #[must_use]
+    pub fn archs(&self) -> Vec<Arch> {
         self.archs.clone()
+    }
+
+    /// A line where there is a driver, and not the GPU that one would expect with it.
+    #[must_use]
+    pub fn note(&self) -> Option<String> {
+        (self.devices.is_empty() && device::driver_version().is_ok()).then(|| {
+            let list: Vec<String> = self.archs.iter().map(ToString::to_string).collect();
+            format!(
+                "the driver shows no GPU: taking {}; --arch names others",
+                list.join(", ")
+            )
+        })
     }
 
     /// A line for each GPU that some of these families cannot do.
     ///
     /// # Errors
     /// None of the families can do any of the GPUs.
-    pub(super) fn left_out<'f>(
-        &self,
-        families: impl IntoIterator<Item = &'f Family>,
-    ) -> Result<Vec<String>, Error> {
+    pub fn left_out<'f>(&self, families: impl IntoIterator<Item = &'f Family>) -> Result<Vec<String>, Error> {
         let families: Vec<&Family> = families.into_iter().collect();
         let unable = |arch: Arch| families.iter().filter(move |f| !f.does(arch));
         let all_unable = |arch: &Arch| unable(*arch).count() == families.len();
@@ -92,25 +99,32 @@ fn needs<'f>(families: impl Iterator<Item = &'f &'f Family>) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// Why the driver of this machine loads no code of the compiler's, if it does not.
-pub(super) fn driver_too_old(jit: &Jit) -> Result<Option<(CudaVersion, String)>, Error> {
-    let Ok(driver) = device::driver_version() else {
-        return Ok(None);
-    };
-    let version = jit.identity()?.version;
-    let made_by = CudaVersion::at_start_of(&version);
-    Ok(made_by.filter(|made_by| !driver.loads_code_of(*made_by)).map(|made_by| {
-        let text = format!(
-            "it knows CUDA up to {driver}, and loads no code made by NVRTC {version}, which takes a driver of \
-             CUDA {}.0 or newer",
-            made_by.major
-        );
-        (driver, text)
-    }))
+impl Jit {
+    /// Why the driver of this machine loads no code of the compiler's, if it does not: the
+    /// newest CUDA that it knows, and a sentence.
+    ///
+    /// # Errors
+    /// The compiler's identity could not be worked out.
+    pub fn driver_too_old(&self) -> Result<Option<(CudaVersion, String)>, Error> {
+        let Ok(driver) = device::driver_version() else {
+            return Ok(None);
+        };
+        let version = self.identity()?.version;
+        let made_by = CudaVersion::at_start_of(&version);
+        Ok(made_by.filter(|made_by| !driver.loads_code_of(*made_by)).map(|made_by| {
+            let text = format!(
+                "it knows CUDA up to {driver}, and loads no code made by NVRTC {version}, which takes a driver of \
+                 CUDA {}.0 or newer",
+                made_by.major
+            );
+            (driver, text)
+        }))
+    }
 }
 
 /// What helps against that.
-pub(super) fn newer_driver(driver: CudaVersion) -> String {
+#[must_use]
+pub fn newer_driver(driver: CudaVersion) -> String {
     format!(
         "update the driver, or name an NVRTC of CUDA {}: --nvrtc, JITC_NVRTC, CUDA_HOME",
         driver.major
