@@ -8,24 +8,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
-use regex::RegexBuilder;
 use serde_json::json;
 
 use super::regions::refused;
 use super::{Answer, args, output};
 use crate::engine::atomic_file::write_text;
 use crate::engine::jit::Jit;
-use crate::engine::regular_file::{MAX_RECORDS, read_text};
 use crate::engine::request::template::Registry;
-use crate::measure::region::{self, Bare, Geometry, RegionRow, Run, TickSource, Ticks};
-
-/// Regions whose reduction runs along k, and what a person calls them.
-const ALONG_K: [(&str, &str); 4] = [
-    ("phase1_wo_gemv", "W_O GEMV"),
-    ("phase3_3a_fc1_silu", "FC1 + SiLU"),
-    ("phase3_3c_fc2_atomic", "FC2"),
-    ("phase3_3c_fc2_last_iter", "FC2"),
-];
+use crate::measure::region::{self, AlongK, Bare, Geometry, Run, TickSource, Ticks, profiled_kernel};
 
 pub(super) fn command(_: &Registry) -> Command {
     let path = args::path;
@@ -81,7 +71,9 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, as_json: bool) -> Answer {
         (Some(us), _) => Ok((*us, None)),
         (None, Some(profile)) => {
             let wanted = matches.get_one::<String>("kernel-symbol-regex");
-            of_profile(profile, wanted.map_or("", String::as_str))
+            profiled_kernel(profile, wanted.map_or("", String::as_str))
+                .map(|(us, symbol)| (us, Some(symbol)))
+                .map_err(|e| e.to_string())
         }
         (None, None) => Err("the launch's time is missing: --kernels or --kernel-mean-us".to_owned()),
     };
@@ -106,7 +98,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, as_json: bool) -> Answer {
     let run = Run::new(ticks);
     write_text(&path("out"), &region::csv(&run.ticks, &run.reduced, None))
         .map_err(region::RegionError::from)?;
-    let headline = Headline::of(&run.reduced.rows);
+    let headline = AlongK::of(&run.reduced.rows);
     if as_json {
         output::json(
             &json!({"schema": "jitc.extract.v1", "kernel_symbol": symbol, "launch_us": launch_us,
@@ -132,103 +124,4 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, as_json: bool) -> Answer {
     ));
     output::line(format!("verdict: {}", headline.verdict()));
     Ok(ExitCode::SUCCESS)
-}
-
-/// The share along k and what it says.
-struct Headline {
-    share: f64,
-    /// Whether it is a share of the launch, or of the ticks that do not wait.
-    of_launch: bool,
-    /// The largest of the regions.
-    site: &'static str,
-}
-
-impl Headline {
-    fn of(rows: &[RegionRow]) -> Self {
-        let along_k: Vec<(&RegionRow, &'static str)> = rows
-            .iter()
-            .filter_map(|row| {
-                let found = ALONG_K.iter().find(|(name, _)| *name == &*row.region.name)?;
-                Some((row, found.1))
-            })
-            .collect();
-        let site = along_k
-            .iter()
-            .max_by(|a, b| a.0.median.total_cmp(&b.0.median))
-            .map_or("none", |found| found.1);
-        let of_launch = along_k.iter().all(|(row, _)| row.frac_of_kernel.is_finite());
-        let share = if of_launch {
-            along_k.iter().map(|(row, _)| row.frac_of_kernel).sum()
-        } else {
-            let working = rows.iter().filter(|row| !row.region.is_wait());
-            let all: f64 = working.map(|row| row.median).sum();
-            let some: f64 = along_k.iter().map(|(row, _)| row.median).sum();
-            if all > 0.0 { some / all } else { 0.0 }
-        };
-        Self {
-            share,
-            of_launch,
-            site,
-        }
-    }
-
-    fn verdict(&self) -> String {
-        let site = self.site;
-        if self.share >= 0.50 {
-            format!("strong go: cut {site} along k first")
-        } else if self.share >= 0.40 {
-            format!("proceed: cut {site} along k first")
-        } else if self.share >= 0.25 {
-            format!("conditional: cut {site} along k only if a profile shows it bound by memory")
-        } else {
-            "no-go: cutting along k is not enough by itself".to_owned()
-        }
-    }
-}
-
-/// Mean time and symbol of the kernel that a profile's CSV has.
-fn of_profile(path: &std::path::Path, wanted: &str) -> Result<(f64, Option<String>), String> {
-    let file = path.display();
-    let regex = RegexBuilder::new(wanted)
-        .case_insensitive(true)
-        .build()
-        .map_err(|_| format!("--kernel-symbol-regex {wanted}: not a regular expression"))?;
-    let text = read_text(path, MAX_RECORDS).map_err(|e| e.to_string())?;
-    let mut reader = csv::Reader::from_reader(text.as_bytes());
-    let heading = reader.headers().map_err(|e| format!("{file}: {e}"))?.clone();
-    let column = |name: &str| {
-        heading.iter().position(|h| h == name).ok_or_else(|| {
-            let found: Vec<&str> = heading.iter().collect();
-            format!("{file} has no column {name}: it has {}", found.join(", "))
-        })
-    };
-    let (symbol, mean, total) = (column("kernel_symbol")?, column("mean_us")?, column("total_ms")?);
-    let mut kernels = Vec::new();
-    for record in reader.records() {
-        let record = record.map_err(|e| format!("{file}: {e}"))?;
-        let number = |column: usize| {
-            let text = record.get(column).unwrap_or_default();
-            text.parse::<f64>().map_err(|_| {
-                format!(
-                    "{file}: `{text}` is not a number, in the column {}",
-                    &heading[column]
-                )
-            })
-        };
-        kernels.push((record[symbol].to_owned(), number(mean)?, number(total)?));
-    }
-    kernels.sort_by(|a, b| b.2.total_cmp(&a.2));
-    if let Some((name, mean, _)) = kernels.iter().find(|(name, ..)| regex.is_match(name)) {
-        if !(*mean > 0.0 && mean.is_finite()) {
-            return Err(format!(
-                "{file}: a mean_us of {mean} for {name}: expected more than 0"
-            ));
-        }
-        return Ok((*mean, Some(name.clone())));
-    }
-    let largest: Vec<&str> = kernels.iter().take(5).map(|(name, ..)| name.as_str()).collect();
-    Err(format!(
-        "{file}: no kernel_symbol matches {wanted}; the largest are {}",
-        largest.join(", ")
-    ))
 }

@@ -1,27 +1,20 @@
 //! `jitc sign`: keys, and signatures of entries, bundles and receipts.
 
-use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgGroup, ArgMatches, Command, value_parser};
 use serde_json::json;
 
-use super::cache::filter::{Filter, Row, filter_args, split};
+use super::cache::filter::{filter_args, query, split};
 use super::cache::user_store;
 use super::{Answer, output};
-use crate::engine::atomic_file::write_atomically;
-use crate::engine::cache::bundle::BundleError;
-use crate::engine::cache::{Fault, Load, Receipt, ReceiptError, Signer, sign_bundle, signers};
+use crate::engine::cache::{Fault, Listed, Load, SignedFile, Signer, sign_file, signers_of_file};
 use crate::engine::jit::{Error, Jit};
-use crate::engine::regular_file::{self, MAX_DATA};
 use crate::engine::request::template::Registry;
 use crate::engine::sign::{
     KeyError, SecretKey, SignatureFault, TrustedKeys, read_secret, read_secret_from, write_secret,
 };
-
-/// What every bundle begins with, whatever its format.
-const BUNDLE: &[u8] = b"JITCBNDL";
 
 pub(super) fn command(_: &Registry) -> Command {
     let files = || {
@@ -136,7 +129,8 @@ fn sign(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     let by = secret.public();
     for path in files {
         let signed = match sign_file(path, &secret) {
-            Ok(signed) => signed,
+            Ok(SignedFile::Bundle { entries }) => format!("{entries} entries"),
+            Ok(_) => "receipt".to_owned(),
             Err(reason) => return Ok(failed(&format!("{}: {reason}", path.display()))),
         };
         if json {
@@ -150,40 +144,13 @@ fn sign(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says what was signed.
-fn sign_file(path: &Path, secret: &SecretKey) -> Result<String, String> {
-    let bytes = regular_file::read(path, MAX_DATA).map_err(|e| e.to_string())?;
-    if bytes.starts_with(BUNDLE) {
-        let written = write_atomically(path, 0o644, |file| -> Result<_, BundleError> {
-            let mut out = BufWriter::new(file);
-            let exported = sign_bundle(bytes, secret, &mut out)?;
-            out.flush()?;
-            Ok(exported)
-        });
-        let exported = written.map_err(|e| e.to_string())?;
-        return Ok(format!("{} entries", exported.entries));
-    }
-    let mut receipt = receipt_of(&bytes)?;
-    receipt.sign(secret).map_err(|e| e.to_string())?;
-    let bytes = receipt.to_bytes();
-    write_atomically(path, 0o644, |file| file.write_all(&bytes)).map_err(|e| e.to_string())?;
-    Ok("receipt".to_owned())
-}
-
-fn receipt_of(bytes: &[u8]) -> Result<Receipt, String> {
-    Receipt::from_bytes(bytes).map_err(|error| match error {
-        ReceiptError::Unparsable(_) => "neither a bundle nor a receipt".to_owned(),
-        other => other.to_string(),
-    })
-}
-
 fn sign_entries(jit: &Jit, matches: &ArgMatches, secret: &SecretKey, json: bool) -> Answer {
     let Some(store) = user_store(jit)? else {
         return Ok(failed(
             &"there is no cache folder: set HOME, JITC_CACHE_DIR or --cache-dir",
         ));
     };
-    let filter = Filter::read(matches);
+    let filter = query(matches);
     let (meant, others) = split(jit, &filter);
     let meant: Vec<_> = meant.iter().filter(|row| row.tier.as_str() == "user").collect();
     if meant.is_empty() {
@@ -247,13 +214,16 @@ fn verify(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     };
     let files = files(matches);
     for path in &files {
-        match signers_of(path, trusted) {
-            Ok(found) => found.into_iter().for_each(|(what, signer)| say(&what, signer)),
+        match signers_of_file(path, trusted) {
+            Ok(found) => found.into_iter().for_each(|(key, signer)| {
+                let what = key.map_or("receipt".to_owned(), |key| key.to_string());
+                say(&format!("{}: {what}", path.display()), signer);
+            }),
             Err(reason) => return Ok(failed(&format!("{}: {reason}", path.display()))),
         }
     }
     if files.is_empty() {
-        let (meant, _) = split(jit, &Filter::read(matches));
+        let (meant, _) = split(jit, &query(matches));
         for row in &meant {
             say(
                 &format!("{} ({})", row.record.key, row.tier),
@@ -265,7 +235,7 @@ fn verify(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
 }
 
 /// Who signed an entry of a folder.
-fn signer_of(jit: &Jit, row: &Row, trusted: &TrustedKeys) -> Signer {
+fn signer_of(jit: &Jit, row: &Listed, trusted: &TrustedKeys) -> Signer {
     let key = row.record.key;
     let mut tiers = jit.cache().tiers().iter();
     match tiers.find(|t| *t.name() == row.tier).map(|t| t.peek(&key)) {
@@ -282,27 +252,4 @@ fn signer_of(jit: &Jit, row: &Row, trusted: &TrustedKeys) -> Signer {
             Err(SignatureFault::Missing)
         }
     }
-}
-
-/// What a file holds, and by whom each is signed.
-#[expect(
-    clippy::type_complexity,
-    reason = "a name, and who signed it or why nobody did"
-)]
-fn signers_of(
-    path: &Path,
-    trusted: &TrustedKeys,
-) -> Result<Vec<(String, Result<String, SignatureFault>)>, String> {
-    let bytes = regular_file::read(path, MAX_DATA).map_err(|e| e.to_string())?;
-    if bytes.starts_with(BUNDLE) {
-        let found = signers(&bytes, trusted).map_err(|e| e.to_string())?;
-        let named = found
-            .into_iter()
-            .map(|(key, signer)| (format!("{}: {key}", path.display()), signer));
-        return Ok(named.collect());
-    }
-    let receipt = receipt_of(&bytes)?;
-    let signer = trusted.verify(&receipt.statement(), &receipt.signatures);
-    let signer = signer.map(|key| key.name().to_owned());
-    Ok(vec![(format!("{}: receipt", path.display()), signer)])
 }

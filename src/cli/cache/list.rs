@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::json;
 
-use super::filter::{Filter, Row, filter_args, plain, registers, sort, sort_args, spills, split};
+use super::filter::{filter_args, query, sort, sort_args, split};
 use crate::cli::format::NumberFormat;
 use crate::cli::{Answer, output};
-use crate::engine::cache::{CacheError, Store, Summary, Usage};
+use crate::engine::cache::{CacheError, Listed, Store, Summary, Usage, plain};
 use crate::engine::jit::{Error, Jit};
 
 pub(super) fn ls_command() -> Command {
@@ -28,7 +28,7 @@ pub(super) fn stats_command() -> Command {
 }
 
 pub(super) fn ls(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
-    let (mut rows, others) = split(jit, &Filter::read(matches));
+    let (mut rows, others) = split(jit, &query(matches));
     sort(&mut rows, matches);
     if rows.is_empty() {
         output::note(nothing(&others));
@@ -59,8 +59,8 @@ pub(super) fn ls(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
                 s.family.clone(),
                 variant(jit, s),
                 s.arch.to_string(),
-                registers(s).to_string(),
-                spills(s).to_string(),
+                s.registers().to_string(),
+                s.spill_bytes().to_string(),
                 style.bytes(row.record.bytes),
                 NumberFormat::Plain.millis(s.compile_us),
                 style.time(s.created_unix_ms),
@@ -75,7 +75,7 @@ pub(super) fn ls(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
 }
 
 /// Why a list is empty: what there is instead.
-fn nothing(others: &[Row]) -> String {
+fn nothing(others: &[Listed]) -> String {
     let named = others.iter().filter_map(|row| row.record.summary.as_ref().ok());
     let kinds: BTreeSet<String> = named.map(|s| format!("{} {}", s.family, s.arch)).collect();
     if others.is_empty() {
@@ -89,7 +89,7 @@ fn nothing(others: &[Row]) -> String {
     )
 }
 
-fn object(row: &Row) -> serde_json::Value {
+fn object(row: &Listed) -> serde_json::Value {
     let record = &row.record;
     match &record.summary {
         Ok(s) => json!({"key": record.key, "tier": row.tier, "family": s.family, "constants": s.constants,

@@ -8,9 +8,9 @@ use serde_json::json;
 
 use crate::cli::format::NumberFormat;
 use crate::cli::{Answer, output};
-use crate::engine::cache::{Checked, Limits, Load, Receipt, Store, TierName};
+use crate::engine::cache::{Checked, Limits, Receipt, Store, TierName};
 use crate::engine::config::{Source, parse_age, parse_bytes};
-use crate::engine::jit::{Error, Jit};
+use crate::engine::jit::{Error, Jit, Rebuilt};
 use crate::engine::sign::Place;
 
 pub(super) fn verify_command() -> Command {
@@ -58,44 +58,31 @@ fn count(text: &str) -> Result<Count, String> {
 /// Compiles entries again and says which differ; those of other compilers are left out.
 fn rebuild(jit: &Jit, count: Count, json: bool) -> Answer {
     let (mut alike, mut differ, mut left_out) = (0, 0, 0);
-    for tier in jit.cache().tiers() {
-        let Some(store) = tier.store() else { continue };
-        let keys = store.keys().map_err(Error::Cache)?;
-        let step = match count {
-            Count::All => 1,
-            Count::Some(count) => keys.len().div_ceil(count).max(1),
-        };
-        for key in keys.iter().step_by(step) {
-            let Load::Found(whole) = store.whole(key) else {
-                output::note(format!(
-                    "{key}: not an entry that can be read; `jitc cache verify` says why"
-                ));
-                left_out += 1;
-                continue;
-            };
-            let (word, reason) = match jit.rebuilds_alike(&whole) {
-                Ok(true) => ("alike", None),
-                Ok(false) => ("differs", None),
-                Err(error) => ("left_out", Some(error.to_string())),
-            };
-            let counter = match word {
-                "alike" => &mut alike,
-                "differs" => &mut differ,
-                _ => &mut left_out,
-            };
-            *counter += 1;
-            if json {
-                output::json(
-                    &json!({"event": "rebuilt", "tier": tier.name(), "key": key, "answer": word,
-                    "reason": reason}),
-                );
-            } else if word == "differs" {
-                output::line(format!("differs: {key} ({})", tier.name()));
-            } else if let Some(reason) = reason {
-                output::note(format!("{key} is left out: {reason}"));
+    let count = match count {
+        Count::All => None,
+        Count::Some(count) => Some(count),
+    };
+    jit.rebuild_entries(count, &mut |tier, key, rebuilt| {
+        let (word, reason, counter) = match rebuilt {
+            Rebuilt::Alike => ("alike", None, &mut alike),
+            Rebuilt::Differs => ("differs", None, &mut differ),
+            Rebuilt::LeftOut(error) => ("left_out", Some(error.to_string()), &mut left_out),
+            _ => {
+                let reason = "not an entry that can be read; `jitc cache verify` says why";
+                ("left_out", Some(reason.to_owned()), &mut left_out)
             }
+        };
+        *counter += 1;
+        if json {
+            output::json(
+                &json!({"event": "rebuilt", "tier": tier, "key": key, "answer": word, "reason": reason}),
+            );
+        } else if word == "differs" {
+            output::line(format!("differs: {key} ({tier})"));
+        } else if let Some(reason) = reason {
+            output::note(format!("{key} is left out: {reason}"));
         }
-    }
+    })?;
     if json {
         output::json(&json!({"event": "summary", "alike": alike, "differ": differ, "left_out": left_out}));
     } else {

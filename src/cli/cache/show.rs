@@ -1,7 +1,6 @@
 //! `jitc cache show`: one entry, or one of the things that it holds.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,8 +11,9 @@ use super::{find, key_arg, not_found};
 use crate::cli::format::NumberFormat;
 use crate::cli::{Answer, output};
 use crate::engine::atomic_file::write_atomically;
-use crate::engine::cache::{FindError, Load, TierName, Whole};
+use crate::engine::cache::{FindError, Load, TierName, Whole, plain};
 use crate::engine::jit::Jit;
+use crate::measure::MeasureError;
 
 const THINGS: [(&str, &str); 6] = [
     ("source", "Print the rendered source"),
@@ -70,13 +70,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         "headers" => headers(&whole),
         "preimage" => preimage(&whole),
         "ptx" => jit.ptx(&whole)?,
-        _ => match sass(jit, &whole) {
-            Ok(text) => text,
-            Err(reason) => {
-                output::error(reason);
-                return Ok(ExitCode::from(2));
-            }
-        },
+        _ => jit.sass(&whole).map_err(|e| MeasureError::Family(e.into()))?,
     };
     let key = whole.entry().manifest().key;
     match thing {
@@ -138,7 +132,7 @@ fn summary(jit: &Jit, whole: &Whole, tier: &TierName, json: bool) {
     field("toolchain", manifest.toolchain.to_string());
     field("options", manifest.options.join(" "));
     for (name, value) in &manifest.constants {
-        field("constant", format!("{name} = {}", super::filter::plain(value)));
+        field("constant", format!("{name} = {}", plain(value)));
     }
     for r in &manifest.resources {
         field(
@@ -211,39 +205,4 @@ fn cubin(whole: &Whole, path: &Path) -> ExitCode {
         return ExitCode::from(2);
     }
     ExitCode::SUCCESS
-}
-
-/// The machine code as text, by whichever of the vendor's tools is found.
-fn sass(jit: &Jit, whole: &Whole) -> Result<String, String> {
-    let mut file = tempfile::Builder::new()
-        .prefix("jitc-")
-        .suffix(".cubin")
-        .tempfile()
-        .map_err(|e| e.to_string())?;
-    file.write_all(whole.entry().code()).map_err(|e| e.to_string())?;
-    let tools: [(&str, &[&str]); 2] = [("nvdisasm", &["-c"]), ("cuobjdump", &["-sass"])];
-    for (tool, args) in tools {
-        let elsewhere = jit
-            .config()
-            .cuda_homes()
-            .into_iter()
-            .map(|(_, home)| home.join("bin").join(tool));
-        for program in std::iter::once(PathBuf::from(tool)).chain(elsewhere) {
-            let Ok(done) = std::process::Command::new(&program)
-                .args(args)
-                .arg(file.path())
-                .output()
-            else {
-                continue;
-            };
-            if done.status.success() {
-                return Ok(String::from_utf8_lossy(&done.stdout).into_owned());
-            }
-            let words = String::from_utf8_lossy(&done.stderr);
-            return Err(format!("{}: {}", program.display(), words.trim()));
-        }
-    }
-    Err("neither nvdisasm nor cuobjdump was found: put one on PATH, or set CUDA_HOME \
-         (both come with the CUDA toolkit, and as the packages nvidia-cuda-nvdisasm and nvidia-cuda-cuobjdump)"
-        .to_owned())
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use serde_json::json;
 
-use super::filter::{Filter, filter_args, split};
+use super::filter::{filter_args, query, split};
 use crate::cli::format::NumberFormat;
 use crate::cli::output;
 use crate::engine::atomic_file::write_atomically;
@@ -107,7 +107,7 @@ fn ended(exported: &Exported) -> ExitCode {
 /// Writes the bundle; a failure is said here. A filter that fits nothing is a negative
 /// answer, and leaves what is at the path alone: it may be a slip in a name.
 fn write(jit: &Jit, matches: &ArgMatches, path: &Path) -> Result<Exported, ExitCode> {
-    let filter = Filter::read(matches);
+    let filter = query(matches);
     let (meant, others) = split(jit, &filter);
     let keys: Vec<CacheKey> = meant.iter().map(|row| row.record.key).collect();
     if !keys.iter().any(|key| jit.cache().whole(key).is_some()) {

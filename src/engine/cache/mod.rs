@@ -18,6 +18,7 @@ mod judge;
 mod lookup;
 mod memory;
 mod passed_over;
+mod query;
 mod single_flight;
 mod store;
 mod tier;
@@ -30,12 +31,15 @@ pub use carry::Embedded;
 pub use carry::bundle;
 pub use carry::bundle::{BundleError, Exported, Imported};
 pub use carry::receipt::{Drift, Outcome, Receipt, ReceiptError, ReceiptLine};
-pub use carry::signed::{Signer, sign_bundle, signers};
+pub use carry::signed::{
+    FileSignError, SignedFile, Signer, sign_bundle, sign_file, signers, signers_of_file,
+};
 pub use counters::{Counters, TierCounters};
 pub use event::Event;
 pub use judge::Judged;
 pub use lookup::Cache;
 pub use passed_over::passed_over;
+pub use query::{Listed, Order, Query, Selected, plain};
 use serde::{Serialize, Serializer};
 pub use store::check::{BadEntry, CheckTotals, Checked};
 pub use store::entry::{Entry, Notes, Parts, Texts, Whole};

@@ -7,6 +7,7 @@
 
 mod again;
 mod builder;
+mod check;
 mod error;
 mod failure;
 mod gpus;
@@ -27,7 +28,9 @@ use std::time::Instant;
 use dashmap::DashMap;
 use tracing::info_span;
 
+pub use again::{DisassembleError, Rebuilt};
 pub use builder::JitBuilder;
+pub use check::{CheckError, Finding, check_folder};
 pub use error::{Error, ErrorKind};
 pub use gpus::{UsualArchs, newer_driver};
 use policy::Policy;

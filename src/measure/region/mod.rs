@@ -4,6 +4,8 @@
 //! large the buffer is, which rows count and what a report calls them all come
 //! from its [`Table`]; a buffer carries its table's identity, so the two cannot disagree.
 
+#[cfg(feature = "cli")]
+mod along_k;
 mod buffer;
 mod diff;
 mod geometry;
@@ -16,6 +18,8 @@ mod report;
 mod trace;
 
 pub use crate::engine::request::regions::{Active, Mask, Place, Region, Scope, Table, TableError};
+#[cfg(feature = "cli")]
+pub use along_k::{AlongK, ProfileError, profiled_kernel};
 pub use buffer::{Bare, RegionBuffer, TickSource, Ticks, argument, sidecar};
 pub use diff::{Diff, DiffRow, diff, thousands};
 pub use geometry::{Geometry, Layout};

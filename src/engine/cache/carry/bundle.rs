@@ -76,6 +76,11 @@ pub enum BundleError {
     Cache(#[from] CacheError),
 }
 
+/// Whether a file begins as a bundle does, whatever its format.
+pub(super) fn is_bundle(bytes: &[u8]) -> bool {
+    bytes.starts_with(&MAGIC[..8])
+}
+
 /// What an export wrote.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Exported {

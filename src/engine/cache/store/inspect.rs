@@ -26,7 +26,7 @@ use crate::engine::sign::Require;
 use crate::engine::threads::{cores, for_each_on};
 
 /// One entry as a listing shows it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Record {
     /// Key of the entry.
     pub key: CacheKey,
@@ -65,6 +65,19 @@ impl Summary {
     #[must_use]
     pub fn cubin_bytes(&self) -> u64 {
         self.cubin_bytes
+    }
+
+    /// The most registers that a thread of an entry point uses.
+    #[must_use]
+    pub fn registers(&self) -> u64 {
+        let all = self.resources.iter().map(|r| u64::from(r.registers));
+        all.max().unwrap_or(0)
+    }
+
+    /// Spilled bytes a thread, of all entry points.
+    #[must_use]
+    pub fn spill_bytes(&self) -> u64 {
+        self.resources.iter().map(|r| u64::from(r.spill_bytes)).sum()
     }
 
     fn of(manifest: Manifest, notes: Notes) -> Self {

@@ -1,0 +1,220 @@
+//! Which entries of a cache somebody means, and in which order.
+
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::lookup::Cache;
+use super::store::entry::now_unix_ms;
+use super::store::error::CacheError;
+use super::store::inspect::{Record, Summary};
+use super::tier::TierName;
+use crate::engine::request::constant;
+use crate::engine::request::matrix::matches_glob;
+use crate::engine::request::template::Registry;
+use crate::engine::suggest::did_you_mean;
+
+/// An entry of a tier.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listed {
+    /// Whose it is.
+    pub tier: TierName,
+    /// What its manifest says.
+    pub record: Record,
+}
+
+/// What an entry must be to be meant; what is empty or `None` admits all. Globs have `*`
+/// and `?`.
+#[derive(Debug, Clone, Default)]
+pub struct Query {
+    /// Globs of families, former names among them.
+    pub families: Vec<String>,
+    /// Globs of architectures.
+    pub archs: Vec<String>,
+    /// Constants by name, with a glob of their value; all must fit.
+    pub constants: Vec<(String, String)>,
+    /// Globs of tiers.
+    pub tiers: Vec<String>,
+    /// The least bytes of the entry's file.
+    pub min_bytes: Option<u64>,
+    /// The most bytes of the entry's file.
+    pub max_bytes: Option<u64>,
+    /// Last used longer ago than this.
+    pub older_than: Option<Duration>,
+    /// Last used no longer ago than this.
+    pub newer_than: Option<Duration>,
+}
+
+/// The entries of a cache, divided by a [`Query`].
+#[derive(Debug, Default)]
+pub struct Selected {
+    /// Those that are meant.
+    pub meant: Vec<Listed>,
+    /// All others.
+    pub others: Vec<Listed>,
+    /// Tiers whose folder could not be read, and why.
+    pub unreadable: Vec<(TierName, CacheError)>,
+}
+
+impl Query {
+    /// Divides the entries of all folders of a cache.
+    #[must_use]
+    pub fn select(&self, cache: &Cache, registry: &Registry) -> Selected {
+        let now = now_unix_ms();
+        let mut selected = Selected::default();
+        for tier in cache.tiers() {
+            let Some(store) = tier.store() else { continue };
+            match store.records() {
+                Ok(records) => {
+                    for record in records {
+                        let tier = tier.name().clone();
+                        let one = Listed { tier, record };
+                        if self.admits(&one, now, registry) {
+                            selected.meant.push(one);
+                        } else {
+                            selected.others.push(one);
+                        }
+                    }
+                }
+                Err(error) => selected.unreadable.push((tier.name().clone(), error)),
+            }
+        }
+        selected
+    }
+
+    fn admits(&self, one: &Listed, now_ms: u64, registry: &Registry) -> bool {
+        let any = |globs: &[String], text: &str| {
+            globs.is_empty() || globs.iter().any(|glob| matches_glob(glob, text))
+        };
+        let unused = Duration::from_millis(now_ms.saturating_sub(one.record.used_unix_ms));
+        let says = match &one.record.summary {
+            Ok(summary) => {
+                (any(&self.families, &summary.family) || self.formerly(summary, registry))
+                    && any(&self.archs, &summary.arch.to_string())
+                    && self.constants.iter().all(|(n, glob)| has(summary, n, glob))
+            }
+            // Nothing is known of a bad one: it is meant where nothing was said of these.
+            Err(_) => self.families.is_empty() && self.archs.is_empty() && self.constants.is_empty(),
+        };
+        says && any(&self.tiers, one.tier.as_str())
+            && self.min_bytes.is_none_or(|least| one.record.bytes >= least)
+            && self.max_bytes.is_none_or(|most| one.record.bytes <= most)
+            && self.older_than.is_none_or(|age| unused > age)
+            && self.newer_than.is_none_or(|age| unused <= age)
+    }
+
+    /// What to say of a constant in the query that no entry has, with the nearest name;
+    /// nothing where each is known.
+    #[must_use]
+    pub fn unknown_name(&self, entries: &[Listed]) -> String {
+        let summaries = || entries.iter().filter_map(|one| one.record.summary.as_ref().ok());
+        let known: BTreeSet<&str> = summaries()
+            .flat_map(|s| s.constants.keys().map(String::as_str))
+            .collect();
+        let unknown = self
+            .constants
+            .iter()
+            .find(|(name, _)| !known.contains(name.as_str()));
+        unknown.map_or_else(String::new, |(name, _)| {
+            let hint = did_you_mean(name, known);
+            format!(": no entry has a constant `{name}`{hint}")
+        })
+    }
+
+    /// Whether it is meant by a former name, which stands for some of its constants.
+    fn formerly(&self, summary: &Summary, registry: &Registry) -> bool {
+        let Ok(family) = registry.get(&summary.family) else {
+            return false;
+        };
+        family.former_names.iter().any(|former| {
+            let stands = |(name, value): (&String, &constant::Value)| {
+                summary.constants.get(name) == Some(&value.to_json())
+            };
+            self.families.iter().any(|glob| matches_glob(glob, &former.name))
+                && former.constants.iter().all(stands)
+        })
+    }
+}
+
+fn has(summary: &Summary, name: &str, glob: &str) -> bool {
+    let value = summary.constants.get(name);
+    value.is_some_and(|value| matches_glob(glob, &plain(value)))
+}
+
+/// A constant's value as a flag would give it.
+#[must_use]
+pub fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// What a list of entries is ordered by, the least first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Order {
+    /// The key.
+    #[default]
+    Key,
+    /// The family's name.
+    Family,
+    /// The architecture's number.
+    Arch,
+    /// Bytes of the file.
+    Size,
+    /// When it was made.
+    Created,
+    /// When it was last used.
+    Used,
+    /// The most registers that an entry point uses.
+    Registers,
+    /// Spilled bytes of all entry points.
+    Spills,
+    /// Time in the compiler.
+    Compile,
+    /// The tier's name.
+    Tier,
+}
+
+impl Order {
+    /// Every order by its name.
+    pub const NAMES: [(&'static str, Self); 10] = [
+        ("key", Self::Key),
+        ("family", Self::Family),
+        ("arch", Self::Arch),
+        ("size", Self::Size),
+        ("created", Self::Created),
+        ("used", Self::Used),
+        ("registers", Self::Registers),
+        ("spills", Self::Spills),
+        ("compile", Self::Compile),
+        ("tier", Self::Tier),
+    ];
+
+    /// Sorts; bad entries, of which nothing is known, come first, and equal ones by key.
+    pub fn sort(self, entries: &mut [Listed]) {
+        let number = |one: &Listed, of: fn(&Summary) -> u64| one.record.summary.as_ref().map_or(0, of);
+        let compare = |a: &Listed, b: &Listed| -> Ordering {
+            let numbers = |of: fn(&Summary) -> u64| number(a, of).cmp(&number(b, of));
+            match self {
+                Self::Key => Ordering::Equal,
+                Self::Family => family_of(a).cmp(family_of(b)),
+                Self::Arch => numbers(|s| u64::from(s.arch.number())),
+                Self::Size => a.record.bytes.cmp(&b.record.bytes),
+                Self::Created => numbers(|s| s.created_unix_ms),
+                Self::Used => a.record.used_unix_ms.cmp(&b.record.used_unix_ms),
+                Self::Registers => numbers(Summary::registers),
+                Self::Spills => numbers(Summary::spill_bytes),
+                Self::Compile => numbers(|s| s.compile_us),
+                Self::Tier => a.tier.cmp(&b.tier),
+            }
+        };
+        entries.sort_by(|a, b| compare(a, b).then(a.record.key.cmp(&b.record.key)));
+    }
+}
+
+fn family_of(one: &Listed) -> &str {
+    one.record.summary.as_ref().map_or("", |summary| &summary.family)
+}
