@@ -6,9 +6,9 @@ use std::sync::Arc;
 use clap::{ArgMatches, Command};
 use serde_json::json;
 
-use super::{Answer, args, output, signature};
+use super::{Answer, args, output};
 use crate::engine::jit::Jit;
-use crate::engine::request::template::{Family, Registry};
+use crate::engine::request::template::{Entry, Family, Registry};
 
 pub(super) fn render_command(registry: &Registry) -> Command {
     let render = Command::new("render").about("Print the rendered source");
@@ -84,7 +84,7 @@ pub(super) fn families(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             output::json(
                 &json!({"family": family.name, "summary": family.summary, "constants": constants,
                 "former_names": family.former_names.iter().map(|f| &f.name).collect::<Vec<_>>(),
-                "entries": family.entries.iter().map(signature::to_json).collect::<Vec<_>>()}),
+                "entries": family.entries.iter().map(Entry::to_json).collect::<Vec<_>>()}),
             );
             continue;
         }
@@ -128,8 +128,36 @@ pub(super) fn families(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
                 constraint.rule, constraint.because
             ));
         }
-        signature::print(&family.entries);
+        print_entries(&family.entries);
         output::line("");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Entry points with what they take; a list that several share is printed once.
+fn print_entries(entries: &[Entry]) {
+    let mut printed: Vec<&Entry> = Vec::new();
+    for entry in entries {
+        output::line(format!("  entry {}: {}", entry.name, entry.launch_text()));
+        let Some(list) = &entry.parameters else {
+            output::line("    its parameters are not declared");
+            continue;
+        };
+        let same = |other: &&&Entry| other.parameters.as_ref().is_some_and(|p| Arc::ptr_eq(p, list));
+        if let Some(other) = printed.iter().find(same) {
+            output::line(format!("    takes what {} takes", other.name));
+            continue;
+        }
+        printed.push(entry);
+        if let Some(name) = &list.cxx_struct {
+            output::line(format!("    takes one {name} by value, a word a parameter"));
+        }
+        let mut rows = vec![["    parameter", "type", "access", "may be null", "what"].map(str::to_owned)];
+        rows.extend(list.parameters.iter().map(|parameter| {
+            let mut row = parameter.row(&entry.sizes);
+            row[0].insert_str(0, "    ");
+            row
+        }));
+        output::table(&rows.into_iter().map(Vec::from).collect::<Vec<_>>());
+    }
 }

@@ -19,7 +19,6 @@ mod pack;
 mod plan;
 mod regions;
 mod sign;
-mod signature;
 mod toolchain;
 mod warm;
 mod why;

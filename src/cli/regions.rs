@@ -12,7 +12,6 @@ use clap::ArgMatches;
 use serde_json::json;
 
 use super::{Answer, output};
-use crate::engine::atomic_file::write_text;
 use crate::engine::jit::Jit;
 use crate::families;
 use crate::families::decode_layer::regions::synthetic;
@@ -38,14 +37,15 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, as_json: bool) -> Answer {
             run.reduced = reduce(&run.ticks);
         }
     }
-    if let Some(folder) = matches.get_one::<PathBuf>("save") {
-        fs_err::create_dir_all(folder).map_err(region::RegionError::from)?;
-        for run in &runs {
-            run.ticks
-                .save(&folder.join(format!("{}.npy", file_name(&run.ticks.label))))?;
-        }
-    }
-    write_reports(matches, &runs)?;
+    let path = |name: &str| matches.get_one::<PathBuf>(name).cloned();
+    let reports = region::Reports {
+        save: path("save"),
+        csv: path("csv"),
+        trace: path("trace"),
+        html: path("html"),
+        wall_us: matches.get_one::<f64>("wall-us").copied(),
+    };
+    reports.write(&runs)?;
     if diffing {
         let [before, after] = runs.as_slice() else {
             return Ok(refused("`jitc regions diff` takes two buffers"));
@@ -160,45 +160,4 @@ fn runs(
 pub(super) fn refused(reason: &str) -> ExitCode {
     output::note(format!("error: {reason}"));
     ExitCode::from(2)
-}
-
-fn write_reports(matches: &ArgMatches, runs: &[Run]) -> Result<(), region::RegionError> {
-    let wall_us = matches.get_one::<f64>("wall-us").copied();
-    let csv = |run: &Run| region::csv(&run.ticks, &run.reduced, wall_us);
-    let trace = |run: &Run| region::trace(&run.ticks).to_string();
-    write_each(matches.get_one("csv"), "csv", runs, csv)?;
-    write_each(matches.get_one("trace"), "trace.json", runs, trace)?;
-    if let Some(path) = matches.get_one::<PathBuf>("html") {
-        let all: Vec<_> = runs.iter().map(|run| (&run.ticks, &run.reduced)).collect();
-        write_text(path, &region::page(&all))?;
-    }
-    Ok(())
-}
-
-/// One file, or a folder with a file a buffer.
-fn write_each(
-    path: Option<&PathBuf>,
-    ending: &str,
-    runs: &[Run],
-    text: impl Fn(&Run) -> String,
-) -> Result<(), region::RegionError> {
-    let Some(path) = path else {
-        return Ok(());
-    };
-    if let [run] = runs {
-        return Ok(write_text(path, &text(run))?);
-    }
-    fs_err::create_dir_all(path)?;
-    for run in runs {
-        let name = format!("{}.{ending}", file_name(&run.ticks.label));
-        write_text(&path.join(name), &text(run))?;
-    }
-    Ok(())
-}
-
-/// A label as a file's name: `wo_gemv-wo_split_8`.
-fn file_name(label: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
-    let words: Vec<&str> = label.split(|c| !plain(c)).filter(|w| !w.is_empty()).collect();
-    words.join("-")
 }

@@ -9,12 +9,10 @@ use serde_json::json;
 use super::cache::filter::{filter_args, query, split};
 use super::cache::user_store;
 use super::{Answer, output};
-use crate::engine::cache::{Fault, Listed, Load, SignedFile, Signer, sign_file, signers_of_file};
+use crate::engine::cache::{SignedFile, Signer, sign_file, signers_of_file};
 use crate::engine::jit::{Error, Jit};
 use crate::engine::request::template::Registry;
-use crate::engine::sign::{
-    KeyError, SecretKey, SignatureFault, TrustedKeys, read_secret, read_secret_from, write_secret,
-};
+use crate::engine::sign::{KeyError, SecretKey, SignatureFault, read_secret, read_secret_from, write_secret};
 
 pub(super) fn command(_: &Registry) -> Command {
     let files = || {
@@ -225,31 +223,15 @@ fn verify(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     if files.is_empty() {
         let (meant, _) = split(jit, &query(matches));
         for row in &meant {
-            say(
-                &format!("{} ({})", row.record.key, row.tier),
-                signer_of(jit, row, trusted),
-            );
+            let (key, tier) = (row.record.key, &row.tier);
+            let signer = jit.cache().signer_of(row, trusted).unwrap_or_else(|| {
+                output::note(format!(
+                    "{key} ({tier}) is not good: `jitc cache verify` says why"
+                ));
+                Err(SignatureFault::Missing)
+            });
+            say(&format!("{key} ({tier})"), signer);
         }
     }
     Ok(ExitCode::from(u8::from(!good)))
-}
-
-/// Who signed an entry of a folder.
-fn signer_of(jit: &Jit, row: &Listed, trusted: &TrustedKeys) -> Signer {
-    let key = row.record.key;
-    let mut tiers = jit.cache().tiers().iter();
-    match tiers.find(|t| *t.name() == row.tier).map(|t| t.peek(&key)) {
-        Some(Load::Found(entry)) => {
-            let signer = trusted.verify(&entry.statement(), &entry.notes().signatures);
-            signer.map(|key| key.name().to_owned())
-        }
-        Some(Load::Bad(Fault::Signature(fault))) => Err(fault),
-        _ => {
-            output::note(format!(
-                "{key} ({}) is not good: `jitc cache verify` says why",
-                row.tier
-            ));
-            Err(SignatureFault::Missing)
-        }
-    }
 }

@@ -11,11 +11,11 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use super::plan::{self, Plan, Request};
+use super::plan;
 use super::{Answer, args, interrupt, output};
 use crate::engine::build::request::CompileRequest;
 use crate::engine::cache::Provenance;
-use crate::engine::jit::{Error, Jit, Jobs, Prepared, Progress, newer_driver};
+use crate::engine::jit::{Error, Jit, Jobs, Prepared, Progress, newer_driver, too_large};
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
 use crate::engine::request::template::Registry;
@@ -79,22 +79,21 @@ pub(super) fn command(registry: &Registry) -> Command {
 
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     let started = Instant::now();
-    let plan = Plan::make(jit, matches)?;
-    if plan.skipped > 0 {
-        let skipped = plan.skipped;
+    let (plan, skipped) = plan::make(jit, matches)?;
+    if skipped > 0 {
         output::note(format!(
             "{skipped} combinations left out, since constraints do not allow them"
         ));
     }
     if matches.get_flag("check") {
-        return Ok(plan.check(jit, json)?);
+        return Ok(plan::check(&plan, jit, json)?);
     }
     let jobs = match jit.config().jobs()? {
         Some(jobs) => NonZeroUsize::new(jobs).map_or(Jobs::Auto, Jobs::Count),
         None => Jobs::Auto,
     };
     interrupt::leave_a_clean_cache();
-    let specs: Vec<&KernelSpec> = plan.requests.iter().map(|request| &request.spec).collect();
+    let specs: Vec<&KernelSpec> = plan.requests().iter().map(|planned| &planned.spec).collect();
     let bar = if std::io::stderr().is_terminal() && !matches.get_flag("quiet") {
         ProgressBar::new(specs.len() as u64)
     } else {
@@ -109,12 +108,12 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     let results = compile_all(jit, &specs, jobs, &bar, &done);
     bar.finish_and_clear();
     let receipt = matches.get_one::<PathBuf>("receipt");
-    let written = receipt.map(|path| (path, plan.write_receipt(jit, &results, path)));
+    let written = receipt.map(|path| (path, plan::write_receipt(&plan, jit, &results, path)));
 
     let (mut hit, mut built, mut failed) = (0, 0, 0);
     let mut not_kept: Option<(usize, &str)> = None;
     let mut rows = vec![heading()];
-    for (request, result) in plan.requests.iter().zip(&results) {
+    for (spec, result) in specs.iter().zip(&results) {
         match result {
             Ok(warmed) => {
                 if warmed.provenance.is_hit() {
@@ -125,7 +124,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
                 if let Provenance::BuiltUncached(reason) = &warmed.provenance {
                     not_kept.get_or_insert((0, reason)).0 += 1;
                 }
-                rows.push(row(request, warmed));
+                rows.push(row(spec, warmed));
             }
             Err(_) => failed += 1,
         }
@@ -227,32 +226,6 @@ fn loads_here(jit: &Jit, specs: &[&KernelSpec]) -> Result<bool, Error> {
     Ok(false)
 }
 
-/// A line an arch whose blocks have less shared memory than some variants take: these
-/// compile, and a GPU refuses them when they are loaded.
-fn too_large(specs: &[&KernelSpec]) -> Vec<String> {
-    let mut found: BTreeMap<(&str, Arch), (usize, u32)> = BTreeMap::new();
-    for spec in specs {
-        let bytes = spec.shared_mem_bytes();
-        if spec
-            .arch()
-            .shared_mem_per_block()
-            .is_some_and(|room| bytes > room)
-        {
-            let (count, most) = found.entry((&spec.family().name, spec.arch())).or_default();
-            *count += 1;
-            *most = bytes.max(*most);
-        }
-    }
-    let lines = found.into_iter().map(|((family, arch), (count, most))| {
-        format!(
-            "note: {family}: {count} of these take up to {most} bytes of shared memory a block, and {arch} has {}: \
-             no such GPU will load them; `jitc families {family}` lists presets that take less",
-            arch.shared_mem_per_block().unwrap_or(0)
-        )
-    });
-    lines.collect()
-}
-
 /// Prepares all of them, and keeps of each what the report wants.
 fn compile_all(
     jit: &Jit,
@@ -300,7 +273,7 @@ fn heading() -> Vec<String> {
     .to_vec()
 }
 
-fn row(Request { spec, .. }: &Request, warmed: &Warmed) -> Vec<String> {
+fn row(spec: &KernelSpec, warmed: &Warmed) -> Vec<String> {
     let how = match &warmed.provenance {
         Provenance::BuiltUncached(reason) => format!("built, not kept: {reason}"),
         Provenance::Compatible { arch, .. } => format!("hit, code for {arch}"),
@@ -340,35 +313,4 @@ fn event(spec: &KernelSpec, result: &Result<Prepared, Error>) -> serde_json::Val
 /// Time inside NVRTC, milliseconds; of a hit, what it once took.
 fn compile_ms(prepared: &Prepared) -> f64 {
     Duration::from_micros(prepared.fetched.artifact.compile_us).as_secs_f64() * 1e3
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn variants_that_no_gpu_of_their_arch_can_load_are_said_a_line_an_arch() {
-        let registry = Registry::load(None).expect("families");
-        let family = registry.get("decode_layer").expect("family");
-        let spec = |arch: &str, set: &[(&str, &str)]| {
-            KernelSpec::new(family, set.iter().copied(), arch.parse().expect("arch")).expect("legal")
-        };
-        let small = [("stages", "3"), ("num_threads", "256"), ("stage_chunks", "3")];
-        let specs = [
-            spec("sm_89", &[("wo_split", "1")]),
-            spec("sm_89", &[("wo_split", "8")]),
-            spec("sm_89", &small),
-            spec("sm_90a", &[]),
-        ];
-        let lines = too_large(&specs.iter().collect::<Vec<_>>());
-        assert_eq!(lines.len(), 1, "{lines:?}");
-        let most = specs[0].shared_mem_bytes().max(specs[1].shared_mem_bytes());
-        assert!(
-            lines[0].starts_with(&format!(
-                "note: decode_layer: 2 of these take up to {most} bytes of shared memory a block, and sm_89 has 101376"
-            )),
-            "{}",
-            lines[0]
-        );
-    }
 }

@@ -1,5 +1,6 @@
 //! The decode layer's families, as far as no GPU is needed.
 
+use jitc::engine::jit::too_large;
 use jitc::engine::request::spec::KernelSpec;
 use jitc::engine::request::target::Arch;
 use jitc::engine::request::template::Registry;
@@ -254,4 +255,30 @@ fn every_test_that_the_layers_page_names_is_there() {
         }
     }
     assert!(named > 15, "{named}");
+}
+
+#[test]
+fn variants_that_no_gpu_of_their_arch_can_load_are_said_a_line_an_arch() {
+    let registry = Registry::load(None).expect("families");
+    let family = registry.get("decode_layer").expect("family");
+    let spec = |arch: &str, set: &[(&str, &str)]| {
+        KernelSpec::new(family, set.iter().copied(), arch.parse().expect("arch")).expect("legal")
+    };
+    let small = [("stages", "3"), ("num_threads", "256"), ("stage_chunks", "3")];
+    let specs = [
+        spec("sm_89", &[("wo_split", "1")]),
+        spec("sm_89", &[("wo_split", "8")]),
+        spec("sm_89", &small),
+        spec("sm_90a", &[]),
+    ];
+    let lines = too_large(&specs.iter().collect::<Vec<_>>());
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let most = specs[0].shared_mem_bytes().max(specs[1].shared_mem_bytes());
+    assert!(
+        lines[0].starts_with(&format!(
+            "note: decode_layer: 2 of these take up to {most} bytes of shared memory a block, and sm_89 has 101376"
+        )),
+        "{}",
+        lines[0]
+    );
 }

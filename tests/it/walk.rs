@@ -319,3 +319,17 @@ fn the_architecture_lists_every_room() {
         assert!(listed.contains(name), "{room} is not in docs/ARCHITECTURE.md");
     }
 }
+
+#[test]
+fn the_command_line_parses_and_prints_and_stays_small() {
+    let of_cli = |(file, _): &(String, String)| file.starts_with("cli/");
+    let lines: usize = sources()
+        .iter()
+        .filter(|file| of_cli(file))
+        .map(|(_, text)| text.lines().count())
+        .sum();
+    assert!(
+        lines < 5_000,
+        "src/cli has {lines} lines: work belongs to the engine, measure or a family"
+    );
+}

@@ -1,6 +1,6 @@
 //! `jitc cache ls` and `stats`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -9,7 +9,7 @@ use serde_json::json;
 use super::filter::{filter_args, query, sort, sort_args, split};
 use crate::cli::format::NumberFormat;
 use crate::cli::{Answer, output};
-use crate::engine::cache::{CacheError, Listed, Store, Summary, Usage, plain};
+use crate::engine::cache::{CacheError, Groups, Listed, Store, Usage};
 use crate::engine::jit::{Error, Jit};
 
 pub(super) fn ls_command() -> Command {
@@ -57,7 +57,7 @@ pub(super) fn ls(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
             Ok(s) => table.push(vec![
                 row.record.key.short(),
                 s.family.clone(),
-                variant(jit, s),
+                s.variant(jit.registry()),
                 s.arch.to_string(),
                 s.registers().to_string(),
                 s.spill_bytes().to_string(),
@@ -101,36 +101,6 @@ fn object(row: &Listed) -> serde_json::Value {
     }
 }
 
-/// The constants that differ from the family's defaults; all, if the family is
-/// not known here.
-fn variant(jit: &Jit, summary: &Summary) -> String {
-    let registry = jit.registry();
-    let family = registry.get(&summary.family).ok();
-    let family = family.or_else(|| registry.formerly(&summary.family).map(|(family, _)| family));
-    let differs = |name: &str, value: &serde_json::Value| {
-        let known = family.and_then(|f| f.constants.get(name));
-        known.is_none_or(|constant| constant.default.to_json() != *value)
-    };
-    let constants = summary.constants.iter();
-    let set: Vec<_> = constants
-        .filter(|(name, value)| differs(name, value))
-        .map(|(name, value)| format!("{name}={}", plain(value)))
-        .collect();
-    if set.is_empty() {
-        "defaults".to_owned()
-    } else {
-        set.join(" ")
-    }
-}
-
-/// Entries, bytes and time in the compiler, of some group of entries.
-#[derive(Default, serde::Serialize)]
-struct Group {
-    entries: u64,
-    bytes: u64,
-    compile_us: u64,
-}
-
 pub(super) fn stats(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     if matches.get_flag("zero") {
         return zero(jit);
@@ -150,7 +120,7 @@ pub(super) fn stats(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         .map(str::to_owned)
         .to_vec(),
     ];
-    let mut groups: BTreeMap<(String, String), Group> = BTreeMap::new();
+    let mut groups = Groups::default();
     for tier in jit.cache().tiers() {
         let Some(store) = tier.store() else { continue };
         let totals = match store.totals() {
@@ -181,14 +151,7 @@ pub(super) fn stats(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             totals.staging.to_string(),
         ]);
         for record in store.records().map_err(Error::Cache)? {
-            if let Ok(summary) = &record.summary {
-                let group = groups
-                    .entry((summary.family.clone(), summary.arch.to_string()))
-                    .or_default();
-                group.entries += 1;
-                group.bytes += record.bytes;
-                group.compile_us += summary.compile_us;
-            }
+            groups.add(&record);
         }
     }
     let usage = usage(jit)?;
@@ -196,7 +159,7 @@ pub(super) fn stats(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         if let Some(usage) = &usage {
             output::json(&json!({"event": "usage", "usage": usage}));
         }
-        for ((family, arch), group) in &groups {
+        for ((family, arch), group) in groups.iter() {
             output::json(
                 &json!({"event": "group", "family": family, "arch": arch, "entries": group.entries,
                 "bytes": group.bytes, "compile_us": group.compile_us}),
@@ -211,11 +174,11 @@ pub(super) fn stats(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             .map(str::to_owned)
             .to_vec(),
     ];
-    for ((family, arch), group) in groups {
+    for ((family, arch), group) in groups.iter() {
         let millis = NumberFormat::Plain.millis(group.compile_us);
         rows.push(vec![
-            family,
-            arch,
+            family.clone(),
+            arch.clone(),
             group.entries.to_string(),
             style.bytes(group.bytes),
             millis,

@@ -82,29 +82,11 @@ fn key_arg(name: &'static str) -> Arg {
         .help("A key, or enough of its first digits")
 }
 
-/// The one key of all folders that starts with these digits.
+/// The one key of all folders that starts with these digits; a folder that cannot be read is
+/// said to be so.
 fn find(jit: &Jit, prefix: &str) -> Result<CacheKey, FindError> {
-    let mut found: Vec<CacheKey> = Vec::new();
-    for store in jit.cache().tiers().iter().filter_map(|tier| tier.store()) {
-        match store.find(prefix) {
-            Ok(key) => found.push(key),
-            Err(FindError::Ambiguous { keys, .. }) => found.extend(keys),
-            Err(FindError::None(_)) => {}
-            // What one folder cannot give another may.
-            Err(FindError::Cache(error)) => output::note(error.to_string()),
-            Err(error) => return Err(error),
-        }
-    }
-    found.sort_unstable();
-    found.dedup();
-    match found.as_slice() {
-        [] => Err(FindError::None(prefix.to_owned())),
-        [key] => Ok(*key),
-        _ => Err(FindError::Ambiguous {
-            prefix: prefix.to_owned(),
-            keys: found,
-        }),
-    }
+    jit.cache()
+        .find(prefix, &mut |error| output::note(error.to_string()))
 }
 
 /// Says why there is no such entry: 1 if there is none, else 2.

@@ -11,7 +11,7 @@ use super::{find, key_arg, not_found};
 use crate::cli::format::NumberFormat;
 use crate::cli::{Answer, output};
 use crate::engine::atomic_file::write_atomically;
-use crate::engine::cache::{FindError, Load, TierName, Whole, plain};
+use crate::engine::cache::{TierName, Whole, plain};
 use crate::engine::jit::Jit;
 use crate::measure::MeasureError;
 
@@ -49,7 +49,7 @@ pub(super) fn command() -> Command {
 
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     let prefix = matches.get_one::<String>("key").map_or("", String::as_str);
-    let (whole, tier) = match read(jit, prefix) {
+    let (whole, tier) = match find(jit, prefix).and_then(|key| jit.cache().find_whole(&key)) {
         Ok(found) => found,
         Err(error) => return Ok(not_found(&error)),
     };
@@ -84,21 +84,6 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         _ => output::text(text),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The entry that a request would be given, and the tier that has it.
-fn read(jit: &Jit, prefix: &str) -> Result<(Whole, TierName), FindError> {
-    let key = find(jit, prefix)?;
-    let mut wrong = FindError::None(key.hex());
-    for tier in jit.cache().tiers() {
-        match tier.whole(&key) {
-            Load::Found(whole) => return Ok((*whole, tier.name().clone())),
-            Load::Bad(fault) => wrong = FindError::Bad { key, fault },
-            Load::Unavailable(error) => wrong = error.into(),
-            Load::Absent => {}
-        }
-    }
-    Err(wrong)
 }
 
 fn summary(jit: &Jit, whole: &Whole, tier: &TierName, json: bool) {

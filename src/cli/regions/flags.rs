@@ -1,6 +1,5 @@
 //! What `jitc regions` takes, and what it says of a buffer that says nothing itself.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -9,7 +8,7 @@ use crate::cli::args;
 use crate::engine::jit::Jit;
 use crate::engine::request::template::Registry;
 use crate::measure::region::own::Given;
-use crate::measure::region::{Bare, Geometry, TickSource};
+use crate::measure::region::{Bare, masked_constants};
 
 pub(in crate::cli) fn command(registry: &Registry) -> Command {
     let path = args::path;
@@ -114,7 +113,7 @@ const GEOMETRY: [(&str, &str, &str); 6] = [
 /// A constant on the command line that is no part of the geometry, and of no use but
 /// with `--live`.
 pub(super) fn unused(jit: &Jit) -> Option<String> {
-    let read = masked(jit.registry());
+    let read = masked_constants(jit.registry());
     let part = |name: &str| GEOMETRY.iter().any(|(own, ..)| *own == name) || read.contains(name);
     let mut flags = jit.config().flag_constants().iter();
     let other = flags.find(|set| !part(&set.name))?;
@@ -123,14 +122,6 @@ pub(super) fn unused(jit: &Jit) -> Option<String> {
     } else {
         other.flag.clone()
     })
-}
-
-/// The constants that masks of some family read.
-fn masked(registry: &Registry) -> BTreeSet<&str> {
-    let regions = registry.families().filter_map(|family| family.regions.as_ref());
-    regions
-        .flat_map(|regions| regions.masked().map(|(name, _)| name))
-        .collect()
 }
 
 /// The launch sizes and numbers of `--with`.
@@ -158,34 +149,6 @@ pub(super) fn bare_flags(matches: &ArgMatches) -> bool {
 }
 
 pub(super) fn bare(registry: &Registry, matches: &ArgMatches) -> Result<Bare, String> {
-    let number = |name: &str, default: u32| match flag(matches, name) {
-        None => Ok(default),
-        Some(text) => text
-            .parse()
-            .ok()
-            .filter(|n| (1..=65_536).contains(n))
-            .ok_or_else(|| format!("{name} = {text}: expected a whole number from 1 to 65536")),
-    };
-    let source = match flag(matches, "tick_source") {
-        None => TickSource::default(),
-        Some(text) => TickSource::of(text)
-            .ok_or_else(|| format!("tick_source = {text}: expected globaltimer or clock64"))?,
-    };
-    let usual = Geometry::default();
-    let mut geometry = Geometry {
-        slice_ctas: number("slice_ctas", usual.slice_ctas)?,
-        num_k_tiles: number("num_k_tiles", usual.num_k_tiles)?,
-        num_seqs: number("num_tokens", usual.num_seqs)?,
-        ..usual
-    };
-    for name in masked(registry) {
-        if flag(matches, name).is_some() {
-            geometry = geometry.with(name, number(name, 1)?);
-        }
-    }
-    Ok(Bare {
-        family: matches.get_one::<String>("family").cloned(),
-        geometry,
-        source,
-    })
+    let said = |name: &str| flag(matches, name).map(String::as_str);
+    Bare::said(registry, matches.get_one("family").cloned(), &said)
 }

@@ -39,7 +39,7 @@ pub use event::Event;
 pub use judge::Judged;
 pub use lookup::Cache;
 pub use passed_over::passed_over;
-pub use query::{Listed, Order, Query, Selected, plain};
+pub use query::{Group, Groups, Listed, Order, Query, Selected, plain};
 use serde::{Serialize, Serializer};
 pub use store::check::{BadEntry, CheckTotals, Checked};
 pub use store::entry::{Entry, Notes, Parts, Texts, Whole};

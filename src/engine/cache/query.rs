@@ -1,19 +1,23 @@
 //! Which entries of a cache somebody means, and in which order.
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::Value;
 
+use super::carry::signed::Signer;
 use super::lookup::Cache;
-use super::store::entry::now_unix_ms;
-use super::store::error::CacheError;
+use super::store::entry::{Whole, now_unix_ms};
+use super::store::error::{CacheError, Fault, FindError};
 use super::store::inspect::{Record, Summary};
+use super::store::read::Load;
 use super::tier::TierName;
+use crate::engine::build::key::CacheKey;
 use crate::engine::request::constant;
 use crate::engine::request::matrix::matches_glob;
 use crate::engine::request::template::Registry;
+use crate::engine::sign::TrustedKeys;
 use crate::engine::suggest::did_you_mean;
 
 /// An entry of a tier.
@@ -141,6 +145,126 @@ impl Query {
 fn has(summary: &Summary, name: &str, glob: &str) -> bool {
     let value = summary.constants.get(name);
     value.is_some_and(|value| matches_glob(glob, &plain(value)))
+}
+
+impl Cache {
+    /// The name of the trusted key that signed the entry of a tier, or why none did; `None`
+    /// where it is not good.
+    #[must_use]
+    pub fn signer_of(&self, one: &Listed, trusted: &TrustedKeys) -> Option<Signer> {
+        let mut tiers = self.tiers().iter();
+        match tiers.find(|t| *t.name() == one.tier)?.peek(&one.record.key) {
+            Load::Found(entry) => {
+                let signer = trusted.verify(&entry.statement(), &entry.notes().signatures);
+                Some(signer.map(|key| key.name().to_owned()))
+            }
+            Load::Bad(Fault::Signature(fault)) => Some(Err(fault)),
+            _ => None,
+        }
+    }
+
+    /// The one key of all folders that starts with these digits. What one folder cannot give
+    /// another may: `unreadable` is told of it.
+    ///
+    /// # Errors
+    /// No key starts so, several do, or these are no digits of a key.
+    pub fn find(&self, prefix: &str, unreadable: &mut dyn FnMut(&CacheError)) -> Result<CacheKey, FindError> {
+        let mut found: Vec<CacheKey> = Vec::new();
+        for store in self.tiers().iter().filter_map(|tier| tier.store()) {
+            match store.find(prefix) {
+                Ok(key) => found.push(key),
+                Err(FindError::Ambiguous { keys, .. }) => found.extend(keys),
+                Err(FindError::None(_)) => {}
+                Err(FindError::Cache(error)) => unreadable(&error),
+                Err(error) => return Err(error),
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        match found.as_slice() {
+            [] => Err(FindError::None(prefix.to_owned())),
+            [key] => Ok(*key),
+            _ => Err(FindError::Ambiguous {
+                prefix: prefix.to_owned(),
+                keys: found,
+            }),
+        }
+    }
+
+    /// The entry that a request would be given, with its texts, and the tier that has it.
+    ///
+    /// # Errors
+    /// No tier has it, or the last one that does cannot give it.
+    pub fn find_whole(&self, key: &CacheKey) -> Result<(Whole, TierName), FindError> {
+        let mut wrong = FindError::None(key.hex());
+        for tier in self.tiers() {
+            match tier.whole(key) {
+                Load::Found(whole) => return Ok((*whole, tier.name().clone())),
+                Load::Bad(fault) => wrong = FindError::Bad { key: *key, fault },
+                Load::Unavailable(error) => wrong = error.into(),
+                Load::Absent => {}
+            }
+        }
+        Err(wrong)
+    }
+}
+
+impl Summary {
+    /// The constants that differ from the family's defaults, as people write them; all, if
+    /// the registry does not know the family.
+    #[must_use]
+    pub fn variant(&self, registry: &Registry) -> String {
+        let family = registry.get(&self.family).ok();
+        let family = family.or_else(|| registry.formerly(&self.family).map(|(family, _)| family));
+        let differs = |name: &str, value: &Value| {
+            let known = family.and_then(|f| f.constants.get(name));
+            known.is_none_or(|constant| constant.default.to_json() != *value)
+        };
+        let constants = self.constants.iter();
+        let set: Vec<_> = constants
+            .filter(|(name, value)| differs(name, value))
+            .map(|(name, value)| format!("{name}={}", plain(value)))
+            .collect();
+        if set.is_empty() {
+            "defaults".to_owned()
+        } else {
+            set.join(" ")
+        }
+    }
+}
+
+/// Entries of one family and arch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Group {
+    /// How many.
+    pub entries: u64,
+    /// Bytes of their files.
+    pub bytes: u64,
+    /// Time that they took in the compiler, microseconds.
+    pub compile_us: u64,
+}
+
+/// Good entries by family and arch.
+#[derive(Debug, Default)]
+pub struct Groups(BTreeMap<(String, String), Group>);
+
+impl Groups {
+    /// Counts an entry, if it is good.
+    pub fn add(&mut self, record: &Record) {
+        if let Ok(summary) = &record.summary {
+            let name = (summary.family.clone(), summary.arch.to_string());
+            let group = self.0.entry(name).or_default();
+            group.entries += 1;
+            group.bytes += record.bytes;
+            group.compile_us += summary.compile_us;
+        }
+    }
+
+    /// Each family and arch, in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&(String, String), &Group)> {
+        self.0.iter()
+    }
 }
 
 /// A constant's value as a flag would give it.

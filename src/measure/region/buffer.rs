@@ -5,6 +5,7 @@
 //! the table's identity was compared; a bare file of nvllm's has none, and
 //! its shape decides.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -352,7 +353,59 @@ pub struct Bare {
     pub source: TickSource,
 }
 
+/// The constants that masks of some family's regions read.
+#[must_use]
+pub fn masked_constants(registry: &Registry) -> BTreeSet<&str> {
+    let regions = registry.families().filter_map(|family| family.regions.as_ref());
+    regions
+        .flat_map(|regions| regions.masked().map(|(name, _)| name))
+        .collect()
+}
+
 impl Bare {
+    /// What somebody says of it, by the names of the geometry's parts: `slice_ctas`,
+    /// `num_k_tiles`, `num_tokens`, `tick_source`, and constants that masks read. What is not
+    /// said is as usual.
+    ///
+    /// # Errors
+    /// One line on a number or a clock that is none.
+    pub fn said<'t>(
+        registry: &Registry,
+        family: Option<String>,
+        said: &dyn Fn(&str) -> Option<&'t str>,
+    ) -> Result<Self, String> {
+        let number = |name: &str, usual: u32| match said(name) {
+            None => Ok(usual),
+            Some(text) => text
+                .parse()
+                .ok()
+                .filter(|n| (1..=65_536).contains(n))
+                .ok_or_else(|| format!("{name} = {text}: expected a whole number from 1 to 65536")),
+        };
+        let source = match said("tick_source") {
+            None => TickSource::default(),
+            Some(text) => TickSource::of(text)
+                .ok_or_else(|| format!("tick_source = {text}: expected globaltimer or clock64"))?,
+        };
+        let usual = Geometry::default();
+        let mut geometry = Geometry {
+            slice_ctas: number("slice_ctas", usual.slice_ctas)?,
+            num_k_tiles: number("num_k_tiles", usual.num_k_tiles)?,
+            num_seqs: number("num_tokens", usual.num_seqs)?,
+            ..usual
+        };
+        for name in masked_constants(registry) {
+            if said(name).is_some() {
+                geometry = geometry.with(name, number(name, 1)?);
+            }
+        }
+        Ok(Self {
+            family,
+            geometry,
+            source,
+        })
+    }
+
     /// The table of a file: the family's that is named, else the one of that many regions.
     fn table(&self, file: &str, array: &Array, registry: &Registry) -> Result<Table, RegionError> {
         let (_, regions) = shape_of(file, array)?;

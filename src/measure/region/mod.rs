@@ -8,6 +8,7 @@
 mod along_k;
 mod buffer;
 mod diff;
+mod files;
 mod geometry;
 pub mod live;
 pub mod npy;
@@ -20,8 +21,9 @@ mod trace;
 pub use crate::engine::request::regions::{Active, Mask, Place, Region, Scope, Table, TableError};
 #[cfg(feature = "cli")]
 pub use along_k::{AlongK, ProfileError, profiled_kernel};
-pub use buffer::{Bare, RegionBuffer, TickSource, Ticks, argument, sidecar};
+pub use buffer::{Bare, RegionBuffer, TickSource, Ticks, argument, masked_constants, sidecar};
 pub use diff::{Diff, DiffRow, diff, thousands};
+pub use files::Reports;
 pub use geometry::{Geometry, Layout};
 pub use live::{Cost, Run};
 pub use npy::{Array, NpyError};

@@ -9,6 +9,7 @@ mod carried;
 mod constants;
 mod dispatch;
 mod entry;
+mod entry_text;
 mod family;
 mod findings;
 mod folder;
