@@ -237,7 +237,7 @@ impl Summary {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Group {
-    /// How many.
+    /// Number of entries.
     pub entries: u64,
     /// Bytes of their files.
     pub bytes: u64,

@@ -109,7 +109,7 @@ pub enum ProfileError {
         file: PathBuf,
         /// What is there.
         text: String,
-        /// Where.
+        /// Name of the column.
         column: String,
     },
     /// A time of nothing.
@@ -119,7 +119,7 @@ pub enum ProfileError {
         file: PathBuf,
         /// The time, microseconds.
         mean: f64,
-        /// Whose.
+        /// Symbol of the kernel.
         symbol: String,
     },
     /// No kernel has such a name.

@@ -71,7 +71,7 @@ pub fn signers(bytes: &[u8], trusted: &TrustedKeys) -> Result<Vec<(CacheKey, Sig
 pub enum SignedFile {
     /// A bundle, of this many entries.
     Bundle {
-        /// How many.
+        /// Number of entries.
         entries: u64,
     },
     /// A receipt.
