@@ -131,6 +131,7 @@ fn the_split_is_what_was_set_else_what_was_tuned_else_by_rule() {
             geometry: [("wo_split".to_owned(), split.to_owned())].into(),
             median_us: 9.0,
             tried: 8,
+            policy: None,
         });
     }
     record.save(&Record::path(dir.path())).expect("kept");

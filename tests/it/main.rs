@@ -46,6 +46,7 @@ mod own_constants;
 mod own_dispatch;
 mod own_launches;
 mod own_regions;
+mod own_tuning;
 mod pack;
 mod parameters;
 mod policy;

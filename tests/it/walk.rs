@@ -43,6 +43,7 @@ const WALK: &[&str] = &[
     "engine::run::device",
     "engine::run::occupancy",
     "engine::run::dispatch",
+    "engine::run::tuned",
     "engine::run::capture",
     "engine::run::entry_point",
     "engine::run::load",

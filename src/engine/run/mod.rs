@@ -16,4 +16,5 @@ pub mod load;
 pub mod occupancy;
 pub mod packet;
 pub mod tensor;
+pub mod tuned;
 pub mod variable;

@@ -10,7 +10,7 @@ use crate::measure::MeasureError;
 use crate::measure::bench::{self, BenchOptions, BenchSession};
 use crate::measure::harness::{Event, Flag, Options, Sink, Verdict};
 use crate::measure::tune::{
-    Geometry, Gpu, Problem, Record, Space, Winner, combinations, empty_search_space, geometry_text,
+    Geometry, Gpu, Problem, Record, Sizes, Space, Winner, combinations, empty_search_space, geometry_text,
     keep_faster, read_space, set_constants,
 };
 
@@ -36,6 +36,7 @@ pub(super) fn problem(n: u32) -> Problem {
         family: FAMILY.into(),
         constants: [(ELEMENTS.name.to_owned(), n.to_string())].into(),
         tokens: 1,
+        sizes: Sizes::new(),
     }
 }
 
@@ -130,6 +131,7 @@ fn fastest(
             geometry: geometry.clone(),
             median_us,
             tried,
+            policy: None,
         };
         keep_faster(&mut winner, found);
     }

@@ -17,7 +17,7 @@ use crate::engine::request::template::Family;
 use crate::measure::MeasureError;
 use crate::measure::bench::TOKENS;
 use crate::measure::harness::{Flag, Options};
-use crate::measure::tune::{Geometry, Problem};
+use crate::measure::tune::{Geometry, Problem, Sizes};
 
 /// Constants that say what is worked out; all others only lay it out.
 const SHAPE: [&str; 4] = ["hidden", "num_q_heads", "num_kv_heads", "head_dim"];
@@ -178,6 +178,7 @@ impl WoRequest {
             family: FAMILY.into(),
             constants,
             tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
+            sizes: Sizes::new(),
         }
     }
 }

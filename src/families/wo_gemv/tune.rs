@@ -182,6 +182,7 @@ fn best(
             geometry: measured.choice.geometry,
             median_us: summary.median,
             tried,
+            policy: None,
         };
         keep_faster(&mut winner, found);
     }

@@ -6,81 +6,19 @@
 //! (Tensor cores sum in one order where up to two tokens share a decode and in another
 //! where more do: of a launch's geometries, all that are chosen from share one.)
 
-mod record;
 mod space;
 
-use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::request::template::Registry;
-use crate::engine::run::device::Device;
+use crate::engine::jit::Jit;
+use crate::measure::MeasureError;
 
-pub use record::{Record, Winner};
+pub use crate::engine::run::tuned::{Geometry, Gpu, Policy, Problem, Record, Sizes, Winner};
 pub use space::{
     Space, combinations, empty_search_space, geometry_text, keep_faster, read_space, set_constants,
 };
-
-/// Constants that change how a kernel is laid out over the GPU and nothing else.
-pub type Geometry = BTreeMap<String, String>;
-
-/// What a measurement of geometry holds for, on the side of the hardware.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Gpu {
-    /// Its name, as the driver gives it.
-    pub name: String,
-    /// Compute capability, `9.0`.
-    pub compute_capability: String,
-    /// Multiprocessors: a part of a GPU is another GPU.
-    pub sm_count: u32,
-    /// Shared memory that one block can have, bytes.
-    pub shared_mem_per_block: u32,
-}
-
-impl From<&Device> for Gpu {
-    fn from(device: &Device) -> Self {
-        Self {
-            name: device.name.clone(),
-            compute_capability: format!("{}.{}", device.major, device.minor),
-            sm_count: device.sm_count,
-            shared_mem_per_block: device.shared_mem_per_block,
-        }
-    }
-}
-
-/// The same, on the side of the work.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
-    /// The family.
-    pub family: String,
-    /// Its constants that are no geometry, `wo_split=8` and so on.
-    pub constants: Geometry,
-    /// Tokens of a launch.
-    pub tokens: u32,
-}
-
-impl Problem {
-    /// Calls a family by its present name: a former one stands for constants too, which
-    /// a problem of that name does not have. What is not renamed would no longer be found,
-    /// and a decode layer's tuned `wo_split`, and with it its bits, would change.
-    fn rename(&mut self, registry: &Registry) {
-        let Some((family, former)) = registry.formerly(&self.family) else {
-            return;
-        };
-        for (name, value) in &former.constants {
-            self.constants
-                .entry(name.clone())
-                .or_insert_with(|| value.to_string());
-        }
-        self.family.clone_from(&family.name);
-    }
-
-    /// A constant of the problem as a number; `None` where it is absent or is not one.
-    #[must_use]
-    pub fn number(&self, name: &str) -> Option<u32> {
-        self.constants.get(name)?.parse().ok()
-    }
-}
 
 /// Where a geometry comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +38,18 @@ pub struct Choice {
     pub origin: Origin,
     /// Constants to set; what is absent has its default.
     pub geometry: Geometry,
+}
+
+impl Record {
+    /// Where what is tuned is kept: beside the entries of this cache.
+    ///
+    /// # Errors
+    /// [`MeasureError::Request`] where there is no cache folder.
+    pub fn beside_cache(jit: &Jit) -> Result<PathBuf, MeasureError> {
+        let dir = jit.config().cache_dir();
+        dir.map(|dir| Self::path(&dir))
+            .ok_or_else(|| MeasureError::Request("there is no cache folder to keep the record beside".into()))
+    }
 }
 
 /// A family's rule: a geometry for a problem on a GPU; empty where it has none.
@@ -122,6 +72,7 @@ pub fn choose(record: &Record, gpu: &Gpu, problem: &Problem, forced: &Geometry, 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::engine::request::template::Registry;
 
     pub(crate) fn gpu(sm_count: u32) -> Gpu {
         Gpu {
@@ -147,6 +98,7 @@ pub(crate) mod tests {
                 .map(|(n, v)| ((*n).into(), v.to_string()))
                 .collect(),
             tokens,
+            sizes: Sizes::new(),
         }
     }
 
@@ -165,6 +117,7 @@ pub(crate) mod tests {
             geometry,
             median_us: 9.0,
             tried: 12,
+            policy: None,
         }
     }
 
@@ -200,7 +153,7 @@ pub(crate) mod tests {
         let mut record = Record::default();
         record.put(winner(rows("24")));
         record.put(winner(rows("28")));
-        assert_eq!(record.winners.len(), 1);
+        assert_eq!(record.winners().len(), 1);
         let found = record.find(&gpu(132), &problem(8, 1)).expect("winner");
         assert_eq!(found.geometry, rows("28"));
     }

@@ -22,7 +22,7 @@ use crate::families::wo_gemv::{self, geometry::heuristic};
 use crate::measure::MeasureError;
 use crate::measure::bench::BenchSession;
 use crate::measure::timing::{Plan, sample};
-use crate::measure::tune::{Geometry, Problem, choose};
+use crate::measure::tune::{Geometry, Problem, Sizes, choose};
 
 /// Kernels of separate launches that are attention.
 const ATTENTION: std::ops::Range<usize> = 0..2;
@@ -169,6 +169,7 @@ impl Separate {
             family: wo_gemv::FAMILY.into(),
             constants: constants.clone(),
             tokens: num_tokens,
+            sizes: Sizes::new(),
         };
         constants.extend(
             choose(

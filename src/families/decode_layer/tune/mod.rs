@@ -9,7 +9,7 @@ use crate::engine::config::Config;
 use crate::engine::request::spec::{KernelSpec, SpecError};
 use crate::engine::request::template::Family;
 use crate::engine::run::device::Device;
-use crate::measure::tune::{Geometry, Gpu, Origin, Problem, Record, choose};
+use crate::measure::tune::{Geometry, Gpu, Origin, Problem, Record, Sizes, choose};
 
 pub use search::{FLAGS, TuneRequest, tune};
 
@@ -33,6 +33,7 @@ impl Problem {
             family: spec.family().name.clone(),
             constants: fixed.map(|(n, v)| (n.clone(), v.to_string())).collect(),
             tokens: tokens.clamp(1, 8).next_power_of_two(),
+            sizes: Sizes::new(),
         }
     }
 }
@@ -202,6 +203,7 @@ mod tests {
             family: FAMILY.into(),
             constants: constants.map(|(n, v)| (n.into(), v.to_string())).into(),
             tokens,
+            sizes: Sizes::new(),
         }
     }
 
@@ -270,6 +272,7 @@ mod tests {
             geometry: geometry.map(|(n, v)| (n.to_owned(), v.to_owned())).into(),
             median_us: 90.0,
             tried: 8,
+            policy: None,
         });
         let number = |set: &[&str], name: &str| {
             let (spec, origin) = lay_out(&record, &device, &asked, 4, set).expect("laid out");
@@ -297,6 +300,7 @@ mod tests {
             geometry: split("4"),
             median_us: 90.0,
             tried: 8,
+            policy: None,
         });
         let chosen = |forced: &Geometry| choose(&record, &gpu(132), &layer, forced, heuristic);
         assert_eq!(chosen(&Geometry::new()).origin, Origin::Tuned);

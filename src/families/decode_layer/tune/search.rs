@@ -241,6 +241,7 @@ fn best(
             geometry: geometry.clone(),
             median_us: median,
             tried,
+            policy: None,
         };
         keep_faster(&mut winner, found);
     }

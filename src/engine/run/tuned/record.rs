@@ -8,35 +8,18 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Geometry, Gpu, Problem};
-use crate::engine::jit::Jit;
+use super::{Gpu, Problem, Winner};
 use crate::engine::regular_file::{MAX_RECORDS, read_text};
 use crate::engine::request::template::Registry;
-use crate::measure::MeasureError;
 
 /// Of the record's file; another format is no record.
 const FORMAT: u32 = 1;
-
-/// The fastest geometry found for a problem on a GPU.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Winner {
-    /// The GPU.
-    pub gpu: Gpu,
-    /// The problem.
-    pub problem: Problem,
-    /// The geometry.
-    pub geometry: Geometry,
-    /// Its median, microseconds a launch.
-    pub median_us: f64,
-    /// Geometries that were timed.
-    pub tried: u32,
-}
 
 /// What `jitc tune` found so far.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     format: u32,
-    pub(super) winners: Vec<Winner>,
+    winners: Vec<Winner>,
 }
 
 impl Record {
@@ -44,16 +27,6 @@ impl Record {
     #[must_use]
     pub fn path(cache_dir: &Path) -> PathBuf {
         cache_dir.join("tuned.json")
-    }
-
-    /// Where what is tuned is kept: beside the entries of this cache.
-    ///
-    /// # Errors
-    /// [`MeasureError::Request`] where there is no cache folder.
-    pub fn beside_cache(jit: &Jit) -> Result<PathBuf, MeasureError> {
-        let dir = jit.config().cache_dir();
-        dir.map(|dir| Self::path(&dir))
-            .ok_or_else(|| MeasureError::Request("there is no cache folder to keep the record beside".into()))
     }
 
     /// Puts one winner into the record of this file. What is there is read again:
@@ -87,20 +60,48 @@ impl Record {
                 return Self::default();
             }
         };
-        match serde_json::from_str::<Self>(&text) {
-            Ok(record) if record.format == FORMAT => record,
-            Ok(record) => {
-                tracing::warn!(
-                    "{}: tuned geometry of format {}, this program reads {FORMAT}",
-                    path.display(),
-                    record.format
-                );
-                Self::default()
+        understood(&text).unwrap_or_else(|reason| {
+            tracing::warn!("{}: no tuned geometry is used: {reason}", path.display());
+            Self::default()
+        })
+    }
+
+    /// A record from its text, as a bundle carries it.
+    ///
+    /// # Errors
+    /// Text that is no record, or one of another format, in one line.
+    pub fn parse(text: &str, registry: &Registry) -> Result<Self, String> {
+        let mut record = understood(text)?;
+        for winner in &mut record.winners {
+            winner.problem.rename(registry);
+        }
+        Ok(record)
+    }
+
+    /// It as text.
+    pub fn to_text(&self) -> io::Result<String> {
+        Ok(serde_json::to_string_pretty(&self.whole())? + "\n")
+    }
+
+    /// Every winner.
+    #[must_use]
+    pub fn winners(&self) -> &[Winner] {
+        &self.winners
+    }
+
+    /// Takes winners of another record in for problems that it has none for.
+    pub fn fill_from(&mut self, other: Self) {
+        for winner in other.winners {
+            if self.find(&winner.gpu, &winner.problem).is_none() {
+                self.winners.push(winner);
             }
-            Err(error) => {
-                tracing::warn!("{}: no tuned geometry is used: {error}", path.display());
-                Self::default()
-            }
+        }
+    }
+
+    fn whole(&self) -> Self {
+        Self {
+            format: FORMAT,
+            winners: self.winners.clone(),
         }
     }
 
@@ -109,11 +110,7 @@ impl Record {
         let dir = path.parent().unwrap_or(Path::new("."));
         fs_err::create_dir_all(dir)?;
         let mut staged = tempfile::NamedTempFile::new_in(dir)?;
-        let whole = Self {
-            format: FORMAT,
-            winners: self.winners.clone(),
-        };
-        serde_json::to_writer_pretty(&mut staged, &whole)?;
+        serde_json::to_writer_pretty(&mut staged, &self.whole())?;
         staged.as_file().sync_all()?;
         staged.persist(path).map_err(|e| e.error)?;
         Ok(())
@@ -129,8 +126,23 @@ impl Record {
 
     /// Puts a winner in, instead of an earlier one.
     pub fn put(&mut self, winner: Winner) {
-        self.winners
-            .retain(|w| w.gpu != winner.gpu || w.problem != winner.problem);
+        self.remove(&winner.gpu, &winner.problem);
         self.winners.push(winner);
     }
+
+    /// Takes the winner for a problem on a GPU out, where there is one.
+    pub fn remove(&mut self, gpu: &Gpu, problem: &Problem) {
+        self.winners.retain(|w| w.gpu != *gpu || w.problem != *problem);
+    }
+}
+
+fn understood(text: &str) -> Result<Record, String> {
+    let record: Record = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    if record.format != FORMAT {
+        return Err(format!(
+            "it is of format {}, and this program reads {FORMAT}",
+            record.format
+        ));
+    }
+    Ok(record)
 }
