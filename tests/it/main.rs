@@ -29,6 +29,7 @@ mod dispatch;
 mod expressions;
 mod fork;
 mod former_names;
+mod general;
 mod header_sets;
 mod host_code;
 mod hostile;

@@ -4,6 +4,7 @@
 //! and every derived constant is worked out. Later stages never check again.
 
 mod error;
+mod general;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

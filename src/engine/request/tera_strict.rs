@@ -304,6 +304,12 @@ impl Expressions {
         Ok(names_of(&parsed.ast))
     }
 
+    /// The names that one of them reads.
+    pub(crate) fn names_of(&self, name: &str) -> BTreeSet<String> {
+        let parsed = self.0.get_template(name);
+        parsed.map_or_else(|_| BTreeSet::new(), |template| names_of(&template.ast))
+    }
+
     /// Every name that any of them reads.
     pub(crate) fn names(&self) -> BTreeSet<String> {
         let templates = self

@@ -23,6 +23,11 @@ pub struct Constant {
     /// Whether a warm that does not set it makes a variant of every value: the program
     /// that loads them may choose among them.
     pub warm_all: bool,
+    /// Whether no bit of a result depends on its value, nor what a launch is given.
+    pub neutral: bool,
+    /// Values with which a kernel does the work of every other value, the best first. They
+    /// may stand in for one that is still being compiled.
+    pub general: Vec<Value>,
 }
 
 /// The TOML of a constant.
@@ -42,6 +47,9 @@ pub(super) struct ConstantFile {
     former: Vec<String>,
     #[serde(default)]
     warm_all: bool,
+    #[serde(default)]
+    neutral: bool,
+    general: Option<toml::Value>,
     cxx_type: Option<String>,
     max_length: Option<usize>,
     of: Option<OfFile>,
@@ -63,6 +71,7 @@ impl ConstantFile {
         let default = legal
             .parse(&text_of(&self.default))
             .map_err(|e| format!("default {e}"))?;
+        let general = self.general(&legal).map_err(|e| format!("general: {e}"))?;
         let names = std::iter::once(name).chain(self.former.iter().map(String::as_str));
         let mut variables: Vec<String> = names.map(variable_of).collect();
         variables.extend(self.env);
@@ -74,7 +83,33 @@ impl ConstantFile {
             variables,
             former: self.former,
             warm_all: self.warm_all,
+            neutral: self.neutral,
+            general,
         })
+    }
+
+    /// The values that do the work of all: one, or an array of them.
+    fn general(&self, legal: &Legal) -> Result<Vec<Value>, String> {
+        let Some(written) = &self.general else {
+            return Ok(Vec::new());
+        };
+        if !self.neutral {
+            return Err(
+                "a value may stand in for others only where no bit depends on it: expected \
+                        `neutral = true` beside it"
+                    .into(),
+            );
+        }
+        let is_one =
+            |items: &[toml::Value]| self.kind == Type::List && !items.iter().all(toml::Value::is_array);
+        let values = match written {
+            toml::Value::Array(items) if !is_one(items) => items.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        if values.is_empty() {
+            return Err("there is no value: expected one, or an array of them".into());
+        }
+        values.iter().map(|value| legal.parse(&text_of(value))).collect()
     }
 
     fn legal(&self) -> Result<Legal, String> {

@@ -216,7 +216,7 @@ impl Family {
             .map(|file| file.check(&constants, &known))
             .transpose()
             .map_err(in_toml)?;
-        Ok(Self {
+        let family = Self {
             name: name.to_owned(),
             summary: file.summary,
             options,
@@ -238,7 +238,9 @@ impl Family {
             source: source.text.clone(),
             given: None,
             expressions,
-        })
+        };
+        family.check_general().map_err(in_toml)?;
+        Ok(family)
     }
 
     /// Whether this arch has the instructions that it needs.
@@ -515,7 +517,7 @@ fn full_context(constants: &BTreeMap<String, Value>, derived: &BTreeMap<String, 
     context
 }
 
-fn derived_id(name: &str) -> String {
+pub(super) fn derived_id(name: &str) -> String {
     format!("derived {name}")
 }
 

@@ -17,6 +17,7 @@ mod given;
 mod headers;
 mod legal;
 mod names;
+mod neutral;
 mod options;
 mod parameter_file;
 mod parameters;
@@ -34,6 +35,7 @@ pub use family::{Constraint, Derived, Family, TemplateFile};
 pub(crate) use given::Given;
 pub use legal::Legal;
 pub use names::{FormerName, NOTICE, NamedFamily, Preset};
+pub use neutral::MAX_GENERAL;
 pub(crate) use options::literals;
 pub use options::{CompilerOptions, Define};
 pub use parameters::{
