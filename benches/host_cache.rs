@@ -96,6 +96,14 @@ fn many(criterion: &mut Criterion) {
     group.bench_function("ls", |b| {
         b.iter(|| assert_eq!(store.records().expect("records").len(), entries as usize));
     });
+    group.bench_function("ls_first_line", |b| {
+        let shards = store.shards().expect("shards");
+        b.iter(|| black_box(store.records_of(&shards[0])));
+    });
+    // The first counts every shard, and remembers those that have been still for two seconds.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!(store.tally().expect("a tally").totals.entries, u64::from(entries));
+    group.bench_function("stats", |b| b.iter(|| black_box(store.tally())));
     group.finish();
 }
 

@@ -97,35 +97,63 @@ pub(super) fn json(value: &serde_json::Value) {
 
 /// Rows in columns; the first row is the heading. Numbers align right.
 pub(super) fn table(rows: &[Vec<String>]) {
-    let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| rows.iter().map(|r| r[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    // Written at once: a listing may have tens of thousands of rows.
-    let mut text = String::new();
+    let mut table = Table::default();
     for row in rows {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| {
-                if cell.starts_with(|c: char| c.is_ascii_digit() || "+-".contains(c))
-                    && cell.parse::<f64>().is_ok()
-                {
-                    format!("{cell:>width$}")
-                } else {
-                    format!("{cell:<width$}")
-                }
-            })
-            .collect();
-        text.extend([cells.join("  ").trim_end(), "\n"]);
+        table.push(row.clone());
     }
-    self::text(text);
+    table.end();
 }
 
-/// JSON, an object a line, written at once.
-pub(super) fn json_lines(values: impl Iterator<Item = serde_json::Value>) {
-    let mut lines = String::new();
-    for value in values {
-        lines.extend([value.to_string().as_str(), "\n"]);
+/// Rows before the widths of columns are settled and the first are printed.
+const ROWS_AHEAD: usize = 1000;
+
+/// A table that is printed while its rows come: the first thousand settle the widths.
+#[derive(Default)]
+pub(super) struct Table {
+    widths: Vec<usize>,
+    ahead: Vec<Vec<String>>,
+    settled: bool,
+}
+
+impl Table {
+    /// A row; the first one is the heading.
+    pub(super) fn push(&mut self, row: Vec<String>) {
+        if !self.settled {
+            self.widths.resize(self.widths.len().max(row.len()), 0);
+            for (width, cell) in self.widths.iter_mut().zip(&row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        self.ahead.push(row);
+        if self.ahead.len() >= ROWS_AHEAD {
+            self.print();
+        }
     }
-    text(lines);
+
+    /// Prints what is left.
+    pub(super) fn end(mut self) {
+        self.print();
+    }
+
+    fn print(&mut self) {
+        self.settled = true;
+        let mut text = String::new();
+        for row in self.ahead.drain(..) {
+            let cells: Vec<String> = row
+                .iter()
+                .zip(&self.widths)
+                .map(|(cell, width)| {
+                    if cell.starts_with(|c: char| c.is_ascii_digit() || "+-".contains(c))
+                        && cell.parse::<f64>().is_ok()
+                    {
+                        format!("{cell:>width$}")
+                    } else {
+                        format!("{cell:<width$}")
+                    }
+                })
+                .collect();
+            text.extend([cells.join("  ").trim_end(), "\n"]);
+        }
+        self::text(text);
+    }
 }

@@ -399,7 +399,7 @@ fn an_entry_is_found_by_a_prefix_of_its_key() {
         matches!(found, Err(FindError::Ambiguous { keys, .. }) if keys.len() > 1)
     });
     assert!(ambiguous, "20 keys on 16 first digits");
-    assert_eq!(store.totals().expect("totals").entries, 20);
+    assert_eq!(store.tally().expect("tally").totals.entries, 20);
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod cache_faults;
 mod cache_format;
 mod cache_fuzz;
 mod cache_layers;
+mod cache_many;
 mod cache_processes;
 mod cache_quiet;
 mod cache_store;

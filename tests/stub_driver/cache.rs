@@ -43,7 +43,7 @@ fn jit(folder: &Path) -> (Jit, KernelSpec, impl Fn() -> u32 + use<>) {
 }
 
 fn quarantined(folder: &Path) -> u64 {
-    Store::new(folder).totals().expect("totals").quarantined
+    Store::new(folder).tally().expect("tally").totals.quarantined
 }
 
 #[test]

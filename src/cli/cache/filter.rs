@@ -3,7 +3,7 @@
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::cli::output;
-use crate::engine::cache::{Listed, Order, Query};
+use crate::engine::cache::{CacheError, Listed, Order, Query, TierName};
 use crate::engine::config::{parse_age, parse_bytes};
 use crate::engine::jit::Jit;
 
@@ -76,10 +76,21 @@ pub(in crate::cli) fn query(matches: &ArgMatches) -> Query {
 /// be so, and passed over.
 pub(in crate::cli) fn split(jit: &Jit, query: &Query) -> (Vec<Listed>, Vec<Listed>) {
     let selected = query.select(jit.cache(), jit.registry());
-    for (tier, error) in &selected.unreadable {
+    say_unreadable(&selected.unreadable);
+    (selected.meant, selected.others)
+}
+
+/// Says which folders could not be read.
+pub(in crate::cli) fn say_unreadable(unreadable: &[(TierName, CacheError)]) {
+    for (tier, error) in unreadable {
         output::note(format!("{tier}: {error}"));
     }
-    (selected.meant, selected.others)
+}
+
+/// Whether entries come in the order in which they lie, so that none needs the others.
+pub(in crate::cli) fn as_they_lie(matches: &ArgMatches) -> bool {
+    let by = matches.get_one::<String>("sort").map(String::as_str);
+    by == Some("key") && !matches.get_flag("reverse")
 }
 
 /// The flags of an order.

@@ -1,15 +1,16 @@
 //! `jitc cache ls` and `stats`.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::json;
 
-use super::filter::{filter_args, query, sort, sort_args, split};
+use super::filter::{as_they_lie, filter_args, query, say_unreadable, sort, sort_args, split};
 use crate::cli::format::NumberFormat;
 use crate::cli::{Answer, output};
-use crate::engine::cache::{CacheError, Groups, Listed, Store, Usage};
+use crate::engine::cache::{CacheError, Listed, Store, Tally, Usage};
 use crate::engine::jit::{Error, Jit};
 
 pub(super) fn ls_command() -> Command {
@@ -28,15 +29,6 @@ pub(super) fn stats_command() -> Command {
 }
 
 pub(super) fn ls(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
-    let (mut rows, others) = split(jit, &query(matches));
-    sort(&mut rows, matches);
-    if rows.is_empty() {
-        output::note(nothing(&others));
-    }
-    if json {
-        output::json_lines(rows.iter().map(object));
-        return ExitCode::SUCCESS;
-    }
     let style = NumberFormat::of_stdout();
     let heading = [
         "key",
@@ -51,8 +43,17 @@ pub(super) fn ls(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
         "used",
         "tier",
     ];
-    let mut table = vec![heading.map(str::to_owned).to_vec()];
-    for row in &rows {
+    let mut table = output::Table::default();
+    if !json {
+        table.push(heading.map(str::to_owned).to_vec());
+    }
+    let mut shown = 0;
+    let mut show = |row: &Listed| {
+        shown += 1;
+        if json {
+            output::json(&object(row));
+            return;
+        }
         match &row.record.summary {
             Ok(s) => table.push(vec![
                 row.record.key.short(),
@@ -69,22 +70,45 @@ pub(super) fn ls(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
             ]),
             Err(fault) => output::note(format!("bad: {} ({}): {fault}", row.record.key.short(), row.tier)),
         }
+    };
+    let query = query(matches);
+    let (others, kinds) = if as_they_lie(matches) {
+        let mut left = matches.get_one::<usize>("limit").copied().unwrap_or(usize::MAX);
+        let passed = query.each(jit.cache(), jit.registry(), &mut |row| {
+            if left == 0 {
+                return ControlFlow::Break(());
+            }
+            left -= 1;
+            show(&row);
+            ControlFlow::Continue(())
+        });
+        say_unreadable(&passed.unreadable);
+        (passed.count, passed.kinds)
+    } else {
+        let (mut rows, others) = split(jit, &query);
+        sort(&mut rows, matches);
+        rows.iter().for_each(show);
+        let named = others.iter().filter_map(|row| row.record.summary.as_ref().ok());
+        let kinds = named.map(|s| format!("{} {}", s.family, s.arch)).collect();
+        (others.len() as u64, kinds)
+    };
+    if shown == 0 {
+        output::note(nothing(others, kinds));
     }
-    output::table(&table);
+    if !json {
+        table.end();
+    }
     ExitCode::SUCCESS
 }
 
 /// Why a list is empty: what there is instead.
-fn nothing(others: &[Listed]) -> String {
-    let named = others.iter().filter_map(|row| row.record.summary.as_ref().ok());
-    let kinds: BTreeSet<String> = named.map(|s| format!("{} {}", s.family, s.arch)).collect();
-    if others.is_empty() {
+fn nothing(others: u64, kinds: BTreeSet<String>) -> String {
+    if others == 0 {
         return "no entries; `jitc cache dir` says where they would be".to_owned();
     }
     let kinds: Vec<String> = kinds.into_iter().collect();
     format!(
-        "none of {} entries is meant; there are: {}",
-        others.len(),
+        "none of {others} entries is meant; there are: {}",
         kinds.join(", ")
     )
 }
@@ -120,17 +144,18 @@ pub(super) fn stats(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         .map(str::to_owned)
         .to_vec(),
     ];
-    let mut groups = Groups::default();
+    let mut all = Tally::default();
     for tier in jit.cache().tiers() {
         let Some(store) = tier.store() else { continue };
-        let totals = match store.totals() {
-            Ok(totals) => totals,
+        let tally = match store.tally() {
+            Ok(tally) => tally,
             Err(error) if tier.is_writable() => return Err(Error::Cache(error).into()),
             Err(error) => {
                 output::note(format!("{}: {error}", tier.name()));
                 continue;
             }
         };
+        let totals = tally.totals;
         // Only what is written to is kept within limits.
         let of_tier = tier.is_writable().then(|| jit.cache().limits());
         if json {
@@ -150,16 +175,14 @@ pub(super) fn stats(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             totals.quarantined.to_string(),
             totals.staging.to_string(),
         ]);
-        for record in store.records().map_err(Error::Cache)? {
-            groups.add(&record);
-        }
+        all.add(&tally);
     }
     let usage = usage(jit)?;
     if json {
         if let Some(usage) = &usage {
             output::json(&json!({"event": "usage", "usage": usage}));
         }
-        for ((family, arch), group) in groups.iter() {
+        for ((family, arch), group) in &all.groups {
             output::json(
                 &json!({"event": "group", "family": family, "arch": arch, "entries": group.entries,
                 "bytes": group.bytes, "compile_us": group.compile_us}),
@@ -174,7 +197,7 @@ pub(super) fn stats(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             .map(str::to_owned)
             .to_vec(),
     ];
-    for ((family, arch), group) in groups.iter() {
+    for ((family, arch), group) in &all.groups {
         let millis = NumberFormat::Plain.millis(group.compile_us);
         rows.push(vec![
             family.clone(),

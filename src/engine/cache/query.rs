@@ -1,7 +1,8 @@
 //! Which entries of a cache somebody means, and in which order.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -62,6 +63,17 @@ pub struct Selected {
     pub unreadable: Vec<(TierName, CacheError)>,
 }
 
+/// What was passed over on the way through a cache.
+#[derive(Debug, Default)]
+pub struct Passed {
+    /// Entries that are not meant.
+    pub count: u64,
+    /// Families and archs of those.
+    pub kinds: BTreeSet<String>,
+    /// Tiers whose folder could not be read, and why.
+    pub unreadable: Vec<(TierName, CacheError)>,
+}
+
 impl Query {
     /// Divides the entries of all folders of a cache.
     #[must_use]
@@ -86,6 +98,54 @@ impl Query {
             }
         }
         selected
+    }
+
+    /// Tells of the entries that are meant in the order of their keys, a shard at a time:
+    /// what is held in memory does not grow with the cache. Ends where it is told to.
+    pub fn each(
+        &self,
+        cache: &Cache,
+        registry: &Registry,
+        tell: &mut dyn FnMut(Listed) -> ControlFlow<()>,
+    ) -> Passed {
+        let now = now_unix_ms();
+        let mut passed = Passed::default();
+        let mut shards = BTreeSet::new();
+        let mut stores = Vec::new();
+        for tier in cache.tiers() {
+            let Some(store) = tier.store() else { continue };
+            match store.shards() {
+                Ok(names) => {
+                    shards.extend(names);
+                    stores.push((tier.name(), store));
+                }
+                Err(error) => passed.unreadable.push((tier.name().clone(), error)),
+            }
+        }
+        for shard in shards {
+            let mut entries: Vec<Listed> = Vec::new();
+            for (tier, store) in &stores {
+                let records = store.records_of(&shard).into_iter();
+                entries.extend(records.map(|record| Listed {
+                    tier: (*tier).clone(),
+                    record,
+                }));
+            }
+            entries.sort_by_key(|one| one.record.key);
+            for one in entries {
+                if !self.admits(&one, now, registry) {
+                    passed.count += 1;
+                    if let Ok(summary) = &one.record.summary {
+                        passed
+                            .kinds
+                            .insert(format!("{} {}", summary.family, summary.arch));
+                    }
+                } else if tell(one).is_break() {
+                    return passed;
+                }
+            }
+        }
+        passed
     }
 
     fn admits(&self, one: &Listed, now_ms: u64, registry: &Registry) -> bool {
@@ -230,40 +290,6 @@ impl Summary {
         } else {
             set.join(" ")
         }
-    }
-}
-
-/// Entries of one family and arch.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Group {
-    /// Number of entries.
-    pub entries: u64,
-    /// Bytes of their files.
-    pub bytes: u64,
-    /// Time that they took in the compiler, microseconds.
-    pub compile_us: u64,
-}
-
-/// Good entries by family and arch.
-#[derive(Debug, Default)]
-pub struct Groups(BTreeMap<(String, String), Group>);
-
-impl Groups {
-    /// Counts an entry, if it is good.
-    pub fn add(&mut self, record: &Record) {
-        if let Ok(summary) = &record.summary {
-            let name = (summary.family.clone(), summary.arch.to_string());
-            let group = self.0.entry(name).or_default();
-            group.entries += 1;
-            group.bytes += record.bytes;
-            group.compile_us += summary.compile_us;
-        }
-    }
-
-    /// Each family and arch, in the order of their names.
-    pub fn iter(&self) -> impl Iterator<Item = (&(String, String), &Group)> {
-        self.0.iter()
     }
 }
 

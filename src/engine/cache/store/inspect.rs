@@ -18,7 +18,7 @@ use super::lock;
 use super::manifest::Manifest;
 use super::prune::sweep_staging;
 use super::read::{Load, ReadError};
-use super::{LOCKS, QUARANTINE, STAGING, Store, VERSION, file_name, key_of};
+use super::{LOCKS, QUARANTINE, Store, VERSION, file_name, key_of};
 use crate::engine::build::artifact::Resources;
 use crate::engine::build::key::CacheKey;
 use crate::engine::request::target::{Arch, ToolchainIdentity};
@@ -133,18 +133,16 @@ impl Store {
     }
 
     fn keys_here(&self) -> Result<Vec<CacheKey>, CacheError> {
-        let Some(version) = self.open_version()? else {
-            return Ok(Vec::new());
-        };
-        let mut keys = Vec::new();
-        for shard in names(&version).into_iter().filter(|n| is_shard(n)) {
-            if let Ok(Some(dir)) = self.open_shard(&shard) {
-                let in_shard = names(&dir).into_iter().filter(|n| n.starts_with(&shard));
-                keys.extend(in_shard.filter_map(|n| key_of(&n)));
-            }
+        let shards = self.shards()?;
+        Ok(shards.iter().flat_map(|shard| self.keys_of(shard)).collect())
+    }
+
+    /// The keys of one shard, sorted; what is called otherwise is passed over.
+    pub(super) fn keys_of(&self, shard: &str) -> Vec<CacheKey> {
+        match self.open_shard(shard) {
+            Ok(Some(dir)) => keys_in(&dir, shard),
+            _ => Vec::new(),
         }
-        keys.sort_unstable();
-        Ok(keys)
     }
 
     /// Every entry, sorted by key.
@@ -157,6 +155,30 @@ impl Store {
         Ok(spread(&self.keys()?, |part| {
             self.in_shards(part, |shard, key| self.record_in(shard, key))
         }))
+    }
+
+    /// The shards that there are, by the first two digits of their keys, sorted.
+    pub fn shards(&self) -> Result<Vec<String>, CacheError> {
+        let Some(version) = self.names_view().open_version()? else {
+            return Ok(Vec::new());
+        };
+        let mut shards = names(&version);
+        shards.retain(|name| is_shard(name));
+        shards.sort_unstable();
+        Ok(shards)
+    }
+
+    /// Every entry of one shard, sorted by key.
+    #[must_use]
+    pub fn records_of(&self, shard: &str) -> Vec<Record> {
+        let Ok(Some(dir)) = self.names_view().open_shard(shard) else {
+            return Vec::new();
+        };
+        let keys = keys_in(&dir, shard);
+        if self.admission.in_force() == Require::None {
+            return keys.iter().filter_map(|key| self.record_in(&dir, key)).collect();
+        }
+        keys.iter().filter_map(|key| self.record(key)).collect()
     }
 
     /// Does something for each of these sorted keys, with the shard of each opened
@@ -188,7 +210,7 @@ impl Store {
         self.by_rule(look, |found| found.as_ref().is_none_or(untrusted))
     }
 
-    fn record_in(&self, shard: &Dir, key: &CacheKey) -> Option<Record> {
+    pub(super) fn record_in(&self, shard: &Dir, key: &CacheKey) -> Option<Record> {
         let stat = shard.stat_of(&file_name(key)).ok()?;
         let summary = match self.read_head(shard, key) {
             Ok((manifest, notes, _)) => Ok(Summary::of(manifest, notes)),
@@ -254,22 +276,6 @@ impl Store {
         }
     }
 
-    /// Adds up what the folder holds.
-    pub fn totals(&self) -> Result<Totals, CacheError> {
-        let mut totals = Totals::default();
-        for record in self.records()? {
-            totals.entries += 1;
-            totals.bytes = totals.bytes.saturating_add(record.bytes);
-            totals.bad += u64::from(record.summary.is_err());
-        }
-        if let Some(version) = self.names_view().open_version()? {
-            let count = |name| version.open(name).map_or(0, |d| names(&d).len() as u64);
-            totals.quarantined = count(QUARANTINE);
-            totals.staging = count(STAGING);
-        }
-        Ok(totals)
-    }
-
     /// Removes everything that jitc put into the folder, but for what is in use and the
     /// tag. Other files of the root and symlinks stay.
     pub fn clean(&self) -> Result<Cleaned, CacheError> {
@@ -328,6 +334,14 @@ pub(super) fn spread<T: Send>(keys: &[CacheKey], each: impl Fn(&[CacheKey]) -> V
     let share = keys.len().div_ceil(cores()).max(64);
     let parts = for_each_on(cores(), keys.chunks(share), each);
     parts.into_iter().flatten().collect()
+}
+
+/// The keys of a shard that is open, sorted.
+pub(super) fn keys_in(dir: &Dir, shard: &str) -> Vec<CacheKey> {
+    let in_shard = names(dir).into_iter().filter(|name| name.starts_with(shard));
+    let mut keys: Vec<CacheKey> = in_shard.filter_map(|name| key_of(&name)).collect();
+    keys.sort_unstable();
+    keys
 }
 
 /// The names in a folder that are text; jitc makes no others.

@@ -24,6 +24,7 @@ pub(super) mod read;
 mod root;
 pub(super) mod shutdown;
 mod sign;
+pub(super) mod tally;
 #[cfg(test)]
 mod test_fixtures;
 mod texts;

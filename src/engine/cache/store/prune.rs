@@ -3,6 +3,7 @@
 //! Invariant: an entry goes only under its key's lock, so never while it is being built or
 //! published; whoever reads it has it open, and reads on.
 
+use std::collections::{BTreeSet, BinaryHeap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -82,7 +83,8 @@ pub struct Pruned {
     pub failed: u64,
 }
 
-#[derive(Debug, Clone, Copy)]
+/// Ordered by use, the longest unused first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Usage {
     used_unix_ns: i128,
     key: CacheKey,
@@ -100,39 +102,34 @@ impl Store {
         let Some(version) = self.open_version()? else {
             return Ok(pruned);
         };
-        let keys = self.keys()?;
-        let mut all = self.in_shards(&keys, usage);
-        all.sort_unstable_by_key(|usage| (usage.used_unix_ns, usage.key));
-        let mut entries = all.len() as u64;
-        let mut bytes = all.iter().fold(0u64, |sum, u| sum.saturating_add(u.bytes));
-        let old = |usage: &Usage| {
-            let unused = age::since(usage.used_unix_ns);
-            limits.max_age.is_some_and(|age| unused >= age)
-        };
-        for usage in &all {
-            if entries <= limits.max_entries && bytes <= limits.max_bytes && !old(usage) {
+        let mut left: BTreeSet<CacheKey> = BTreeSet::new();
+        loop {
+            let (surplus, entries, bytes) = self.surplus(limits, &left)?;
+            (pruned.kept_entries, pruned.kept_bytes) = (entries, bytes);
+            let before = left.len();
+            for one in surplus {
+                // One that cannot be removed ends nothing: the others still go.
+                match if dry_run { Ok(true) } else { self.remove(&one.key) } {
+                    Ok(true) => {
+                        pruned.kept_entries = pruned.kept_entries.saturating_sub(1);
+                        pruned.kept_bytes = pruned.kept_bytes.saturating_sub(one.bytes);
+                        pruned.bytes += one.bytes;
+                        pruned.keys.push(one.key);
+                        continue;
+                    }
+                    Ok(false) => pruned.in_use += 1,
+                    Err(e) => {
+                        pruned.stuck += 1;
+                        pruned.stuck_reason.get_or_insert_with(|| e.to_string());
+                    }
+                }
+                left.insert(one.key);
+            }
+            // Those that stay are made up for by the next ones.
+            if left.len() == before {
                 break;
             }
-            // One that cannot be removed ends nothing: the others still go.
-            match if dry_run {
-                Ok(true)
-            } else {
-                self.remove(&usage.key)
-            } {
-                Ok(true) => {
-                    entries -= 1;
-                    bytes -= usage.bytes;
-                    pruned.bytes += usage.bytes;
-                    pruned.keys.push(usage.key);
-                }
-                Ok(false) => pruned.in_use += 1,
-                Err(e) => {
-                    pruned.stuck += 1;
-                    pruned.stuck_reason.get_or_insert_with(|| e.to_string());
-                }
-            }
         }
-        (pruned.kept_entries, pruned.kept_bytes) = (entries, bytes);
         if !dry_run {
             pruned.staging = sweep_staging(&version, STAGING_AGE);
             pruned.quarantined = sweep_quarantine(&version);
@@ -145,6 +142,56 @@ impl Store {
             }
         }
         Ok(pruned)
+    }
+
+    /// The longest unused entries, without which the limits hold, oldest first, those that
+    /// have to be left aside; and how many entries of how many bytes there are. A shard at a
+    /// time: what is held in memory is what is to go.
+    fn surplus(
+        &self,
+        limits: &Limits,
+        left: &BTreeSet<CacheKey>,
+    ) -> Result<(Vec<Usage>, u64, u64), CacheError> {
+        let shards = self.shards()?;
+        let each = |shard: &String| {
+            let keys = self.keys_of(shard);
+            self.in_shards(&keys, usage)
+        };
+        let (mut entries, mut bytes, mut any_old) = (0_u64, 0_u64, false);
+        let is_old = |one: &Usage| {
+            let unused = age::since(one.used_unix_ns);
+            limits.max_age.is_some_and(|age| unused >= age)
+        };
+        for one in shards.iter().flat_map(each) {
+            entries += 1;
+            bytes = bytes.saturating_add(one.bytes);
+            any_old |= is_old(&one);
+        }
+        let too_many = entries.saturating_sub(limits.max_entries);
+        let too_large = bytes.saturating_sub(limits.max_bytes);
+        if too_many == 0 && too_large == 0 && !any_old {
+            return Ok((Vec::new(), entries, bytes));
+        }
+        // The newest on top: it goes back as soon as the older ones suffice.
+        let mut surplus: BinaryHeap<Usage> = BinaryHeap::new();
+        let mut held = 0_u64;
+        for one in shards
+            .iter()
+            .flat_map(each)
+            .filter(|one| !left.contains(&one.key))
+        {
+            held = held.saturating_add(one.bytes);
+            surplus.push(one);
+            while let Some(newest) = surplus.peek() {
+                let without = (surplus.len() as u64 - 1, held - newest.bytes);
+                if is_old(newest) || without.0 < too_many || without.1 < too_large {
+                    break;
+                }
+                held = without.1;
+                surplus.pop();
+            }
+        }
+        Ok((surplus.into_sorted_vec(), entries, bytes))
     }
 
     /// Removes one entry unless it is in use; says whether it is gone.

@@ -3,7 +3,7 @@
 //! Invariant: a text is published before the first entry that names it, is verified
 //! whenever it is read, and goes only when it is an hour old and no entry names it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,26 +103,28 @@ impl Store {
             return Ok(());
         }
         let _held = lock::Release::later(&folder);
-        let ages: BTreeMap<String, u64> = names(&folder)
-            .into_iter()
-            .map(|name| {
-                let stamp = folder.stat_of(&name).map_or(0, |stat| stat.st_mtime);
-                (name, u64::try_from(stamp).unwrap_or(0))
-            })
-            .collect();
-        let mut named = BTreeSet::new();
-        for key in self.keys()? {
-            if let Some(manifest) = self.manifest_here(&key) {
-                named.extend(manifest.headers.into_iter().map(|header| header.sha256));
+        let now = now_unix_ms() / 1000;
+        let is_old = |name: &String| {
+            let stamp = folder.stat_of(name).map_or(0, |stat| stat.st_mtime);
+            now.abs_diff(u64::try_from(stamp).unwrap_or(0)) >= GRACE.as_secs()
+        };
+        let mut unnamed: BTreeSet<String> = names(&folder).into_iter().collect();
+        unnamed.retain(|name| all || is_old(name));
+        // Entries share their texts: mostly a few shards name all of them.
+        for shard in self.shards()? {
+            if unnamed.is_empty() {
+                return Ok(());
+            }
+            for key in self.keys_of(&shard) {
+                let headers = self.manifest_here(&key).map(|manifest| manifest.headers);
+                for header in headers.into_iter().flatten() {
+                    unnamed.remove(&header.sha256);
+                }
             }
         }
-        let now = now_unix_ms() / 1000;
-        for (name, stamp) in ages {
-            let young = !all && now.abs_diff(stamp) < GRACE.as_secs();
-            if !young && !named.contains(&name) {
-                // What cannot be removed is tried again by the next sweep.
-                let _ = folder.remove(&name);
-            }
+        for name in unnamed {
+            // What cannot be removed is tried again by the next sweep.
+            let _ = folder.remove(&name);
         }
         Ok(())
     }
