@@ -2,6 +2,7 @@
 //! the suite compiles: it has no GPU, gives the answers that a test wants, and records
 //! what it is asked (`cuda.c`). Needs a C compiler, as linking the tests does.
 
+mod behind;
 mod bind;
 mod by_value;
 mod cache;

@@ -276,12 +276,14 @@ impl PyJit {
         self.jit.forbid();
     }
 
-    /// What a miss may do: `compile`, `warn` or `forbid`.
+    /// What a miss may do: `compile`, `warn`, `behind` (as the environment may say; `load` then
+    /// waits, too) or `forbid`.
     #[getter]
     fn miss(&self) -> &'static str {
         match self.jit.miss() {
             MissPolicy::Warn => "warn",
             MissPolicy::Forbid => "forbid",
+            MissPolicy::Behind => "behind",
             MissPolicy::Compile => "compile",
         }
     }

@@ -41,6 +41,12 @@ pub struct Counters {
     pub late_compiles: u64,
     /// Requests that a policy refused.
     pub refused: u64,
+    /// Requests that a more general variant answered while they were compiled.
+    pub behind: u64,
+    /// Those of them that were done, and took over.
+    pub took_over: u64,
+    /// Those of them that failed.
+    pub behind_failed: u64,
 }
 
 /// How often each thing happened in one tier.
@@ -76,6 +82,9 @@ pub(super) struct Tally {
     pruned: AtomicU64,
     late_compiles: AtomicU64,
     refused: AtomicU64,
+    behind: AtomicU64,
+    took_over: AtomicU64,
+    behind_failed: AtomicU64,
     tiers: Vec<TierTally>,
 }
 
@@ -128,6 +137,9 @@ impl Tally {
             Event::Pruned { entries, .. } => (&self.pruned, *entries),
             Event::LateCompile { .. } => (&self.late_compiles, 1),
             Event::Refused { .. } => (&self.refused, 1),
+            Event::Behind { .. } => (&self.behind, 1),
+            Event::TookOver { .. } => (&self.took_over, 1),
+            Event::BehindFailed { .. } => (&self.behind_failed, 1),
             Event::Lookup { .. } | Event::Building { .. } | Event::MemoryHit { .. } => return,
         };
         add(counter, by);
@@ -159,6 +171,9 @@ impl Tally {
             pruned: get(&self.pruned),
             late_compiles: get(&self.late_compiles),
             refused: get(&self.refused),
+            behind: get(&self.behind),
+            took_over: get(&self.took_over),
+            behind_failed: get(&self.behind_failed),
         }
     }
 
@@ -225,6 +240,21 @@ pub(super) fn prometheus(all: &Counters, tiers: &[TierCounters]) -> String {
             all.late_compiles,
         ),
         ("refused_total", "Requests that a policy refused.", all.refused),
+        (
+            "behind_total",
+            "Requests that a more general variant answered while they were compiled.",
+            all.behind,
+        ),
+        (
+            "took_over_total",
+            "Kernels that took over from a more general variant.",
+            all.took_over,
+        ),
+        (
+            "behind_failed_total",
+            "Compiles behind a more general variant that failed.",
+            all.behind_failed,
+        ),
         (
             "cache_not_published_total",
             "Artifacts that could not be kept.",

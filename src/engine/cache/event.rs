@@ -110,6 +110,35 @@ pub enum Event {
         /// Why, in one line.
         reason: String,
     },
+    /// No tier has what was asked for: a more general variant is launched at once, and the
+    /// asked one waits for its turn to be compiled ([`MissPolicy::Behind`]).
+    Behind {
+        /// The asked one: its family and constants, for people.
+        asked: String,
+        /// The general one.
+        general: String,
+    },
+    /// What was compiled behind a more general variant is launched from now on.
+    TookOver {
+        /// Key of what takes over.
+        key: CacheKey,
+        /// Its family and constants, for people.
+        asked: String,
+        /// The general one.
+        general: String,
+        /// How long after it was asked for.
+        elapsed: Duration,
+    },
+    /// What was asked for could not be compiled behind, or not loaded: the general variant
+    /// stays.
+    BehindFailed {
+        /// The asked one: its family and constants, for people.
+        asked: String,
+        /// The general one.
+        general: String,
+        /// Why, in one line.
+        reason: String,
+    },
     /// Another builder of the same key took too long: this one compiles too.
     LockTimedOut {
         /// Key of the request.

@@ -17,6 +17,11 @@ pub enum MissPolicy {
     Compile,
     /// Compile, and warn of it.
     Warn,
+    /// Compile, and launch a more general variant meanwhile, where one is prepared and its
+    /// family says that it gives the same bits. Asked for by
+    /// [`Jit::load_behind`](../jit/struct.Jit.html#method.load_behind); elsewhere as
+    /// [`Compile`](Self::Compile).
+    Behind,
     /// Nothing: the request fails with the command that would warm its kernel.
     Forbid,
 }
@@ -136,8 +141,9 @@ impl Config {
         let policy = self::parsed("miss", setting, |text| match text {
             "compile" => Ok(MissPolicy::Compile),
             "warn" => Ok(MissPolicy::Warn),
+            "behind" => Ok(MissPolicy::Behind),
             "forbid" => Ok(MissPolicy::Forbid),
-            _ => Err("expected compile, warn or forbid".to_owned()),
+            _ => Err("expected compile, warn, behind or forbid".to_owned()),
         });
         Ok(policy?.unwrap_or_default())
     }
@@ -250,7 +256,7 @@ mod tests {
         let error = config(&[("JITC_MISS", "never")]).miss().expect_err("refused");
         assert_eq!(
             error.to_string(),
-            "miss = `never` (environment variable JITC_MISS): expected compile, warn or forbid"
+            "miss = `never` (environment variable JITC_MISS): expected compile, warn, behind or forbid"
         );
     }
 

@@ -3,6 +3,7 @@
 //! Invariant: what the program says here holds over what the settings say.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
 
 use super::policy::Policy;
@@ -30,6 +31,7 @@ pub struct JitBuilder {
     toolchain: Option<ToolchainChoice>,
     trusted_keys: Option<TrustedKeys>,
     require: Option<Requirements>,
+    behind_jobs: NonZeroUsize,
 }
 
 impl Jit {
@@ -47,6 +49,7 @@ impl Jit {
             toolchain: None,
             trusted_keys: None,
             require: None,
+            behind_jobs: NonZeroUsize::MIN,
         }
     }
 }
@@ -73,6 +76,13 @@ impl JitBuilder {
     /// What a miss may do, whatever `JITC_MISS` says.
     pub fn miss(mut self, policy: MissPolicy) -> Self {
         self.miss = Some(policy);
+        self
+    }
+
+    /// How many kernels are compiled at once behind more general ones, under
+    /// [`MissPolicy::Behind`]: one unless this says more.
+    pub fn behind_jobs(mut self, jobs: NonZeroUsize) -> Self {
+        self.behind_jobs = jobs;
         self
     }
 
@@ -224,6 +234,8 @@ impl JitBuilder {
             compiler: OnceLock::new(),
             opening: PerProcess::new(),
             loaded: PerProcess::new(),
+            behind: PerProcess::new(),
+            behind_jobs: self.behind_jobs.get(),
         })
     }
 }

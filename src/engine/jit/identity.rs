@@ -4,8 +4,10 @@
 //! is embedded, so that its presence turns no hit into a miss; and an entry is only ever
 //! answered under the identity of the compiler that made it, which its key covers.
 
-use super::{Error, Jit};
-use crate::engine::build::render::{RenderedSource, preimage};
+use std::time::Instant;
+
+use super::{Error, Jit, Prepared, micros};
+use crate::engine::build::render::{RenderedSource, preimage, render};
 use crate::engine::build::request::{CompileRequest, RequestParts};
 use crate::engine::build::toolchain::{self, ToolchainError};
 use crate::engine::cache::{Drift, Fetched, Judged};
@@ -21,7 +23,43 @@ struct Asked {
     found: bool,
 }
 
+/// How far a look goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Under identities that are known without looking for a compiler.
+    Named,
+    /// Under that of the compiler that is found, too.
+    Everywhere,
+}
+
 impl Jit {
+    /// The artifact of a spec, where no compile is needed for it and no receipt required.
+    pub(super) fn at_hand(&self, spec: &KernelSpec, look: Look) -> Result<Option<Prepared>, Error> {
+        let started = Instant::now();
+        if look == Look::Everywhere
+            && let Some(stands_in) = self.prepare_stand_in(spec)?
+        {
+            return Ok(Some(stands_in));
+        }
+        let rendered = render(&self.registry, spec)?;
+        let asked = self.asked()?;
+        let found = asked.found && (look == Look::Everywhere || self.identity.get().is_some());
+        let found = self.each(&asked.named, found, &mut |identity| {
+            let request = self.request_under(spec, &rendered, identity);
+            let fetched = self.cache.lookup_if_there(request.key())?;
+            Some((request, fetched))
+        })?;
+        Ok(found.map(|(request, fetched)| {
+            self.policy.answered(spec, &request, &fetched);
+            Prepared {
+                request,
+                fetched,
+                stand_in: None,
+                own_us: micros(started),
+            }
+        }))
+    }
+
     /// The request of a spec under the identity of a compiler.
     pub(super) fn request_under(
         &self,

@@ -6,6 +6,7 @@
 //! parent's kernels, and waits for none of its threads.
 
 mod again;
+mod behind;
 mod builder;
 mod check;
 mod error;
@@ -20,6 +21,7 @@ mod plan;
 mod policy;
 mod prepare_all;
 mod preparing;
+mod serving;
 mod source;
 mod stand_in;
 mod trace;
@@ -31,6 +33,8 @@ use dashmap::DashMap;
 use tracing::info_span;
 
 pub use again::{DisassembleError, Rebuilt};
+use behind::Queue;
+pub use behind::{Handover, Standing, Takeover};
 pub use builder::JitBuilder;
 pub use check::{CheckError, Finding, check_folder};
 pub use error::{Error, ErrorKind};
@@ -40,6 +44,7 @@ pub use plan::{Gap, Plan, Planned, too_large};
 use policy::Policy;
 pub use prepare_all::{Jobs, Progress};
 pub use preparing::Preparing;
+pub use serving::Serving;
 pub use source::SourceKernel;
 pub use stand_in::StandIn;
 pub use trace::{TraceLine, read_trace};
@@ -92,6 +97,9 @@ pub struct Jit {
     opening: PerProcess<Mutex<()>>,
     /// By context: a module belongs to one, and its holder keeps that alive.
     loaded: PerProcess<Loaded>,
+    behind: PerProcess<Queue>,
+    /// How many of those are compiled at once.
+    behind_jobs: usize,
 }
 
 type Loaded = DashMap<(SpecId, usize), Slot>;
@@ -233,6 +241,15 @@ impl Jit {
     /// moved away, and built and loaded anew, once. Nothing else that the driver may say
     /// touches the cache.
     pub fn load(&self, spec: &KernelSpec, context: &Context) -> Result<Arc<LoadedKernel>, Error> {
+        self.load_by(spec, context, &|| self.prepare(spec))
+    }
+
+    fn load_by(
+        &self,
+        spec: &KernelSpec,
+        context: &Context,
+        prepare: &dyn Fn() -> Result<Prepared, Error>,
+    ) -> Result<Arc<LoadedKernel>, Error> {
         let place = (spec.id(), context.id());
         // Looked up by reference first: an entry for writing would lock others out.
         let slot = match self.loaded.get(&place) {
@@ -243,7 +260,7 @@ impl Jit {
         if let Some(kernel) = &*slot {
             return Ok(Arc::clone(kernel));
         }
-        let prepared = self.prepare(spec)?;
+        let prepared = prepare()?;
         let load = |prepared: &Prepared| {
             info_span!("load", key = prepared.request.key().short()).in_scope(|| {
                 let spec = prepared.stand_in.as_ref().unwrap_or(spec);
@@ -253,7 +270,7 @@ impl Jit {
         let kernel = match load(&prepared) {
             Err(rejected) if rejected.blames_the_image() && prepared.fetched.provenance.is_hit() => {
                 self.cache.reject(prepared.request.key(), &rejected.to_string());
-                load(&self.prepare(spec)?)?
+                load(&prepare()?)?
             }
             other => other?,
         };

@@ -95,7 +95,7 @@ impl Policy {
     ) -> Result<(), Error> {
         match self.miss.get() {
             MissPolicy::Forbid => Err(self.forbidden(cache, spec, request)),
-            MissPolicy::Compile | MissPolicy::Warn => Ok(()),
+            MissPolicy::Compile | MissPolicy::Warn | MissPolicy::Behind => Ok(()),
         }
     }
 
@@ -194,6 +194,7 @@ struct Miss(AtomicU8);
 impl Miss {
     const WARN: u8 = 1;
     const FORBID: u8 = 2;
+    const BEHIND: u8 = 3;
     /// Added once compiling was forbidden: what is compiled later is late.
     const WAS_FORBIDDEN: u8 = 4;
 
@@ -207,6 +208,7 @@ impl Miss {
         let bits = match policy {
             MissPolicy::Compile => 0,
             MissPolicy::Warn => Self::WARN,
+            MissPolicy::Behind => Self::BEHIND,
             MissPolicy::Forbid => Self::FORBID | Self::WAS_FORBIDDEN,
         };
         let next = |old: u8| Some(old & Self::WAS_FORBIDDEN | bits);
@@ -218,12 +220,14 @@ impl Miss {
         match self.0.load(Ordering::Acquire) & !Self::WAS_FORBIDDEN {
             Self::FORBID => MissPolicy::Forbid,
             Self::WARN => MissPolicy::Warn,
+            Self::BEHIND => MissPolicy::Behind,
             _ => MissPolicy::Compile,
         }
     }
 
     fn is_late(&self) -> bool {
-        self.0.load(Ordering::Acquire) != 0
+        let bits = self.0.load(Ordering::Acquire);
+        bits & Self::WAS_FORBIDDEN != 0 || bits == Self::WARN
     }
 }
 

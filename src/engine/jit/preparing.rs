@@ -73,7 +73,7 @@ impl Jit {
     }
 }
 
-fn panicked(spec: &KernelSpec) -> Error {
+pub(super) fn panicked(spec: &KernelSpec) -> Error {
     Error::Compile {
         source: CompileError::Crashed {
             how: "preparing it panicked".to_owned(),

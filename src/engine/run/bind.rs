@@ -10,6 +10,7 @@ use std::sync::Arc;
 use cudarc::driver::sys;
 
 use crate::engine::request::signature::Signature;
+use crate::engine::request::spec::KernelSpec;
 use crate::engine::run::arguments::{Argument, Arguments};
 use crate::engine::run::bind_error::{BindError, Mismatch};
 use crate::engine::run::device::{Context, DeviceError};
@@ -211,6 +212,27 @@ impl BoundKernel {
     #[must_use]
     pub fn kernel(&self) -> &Arc<LoadedKernel> {
         &self.kernel
+    }
+
+    /// The same values for a variant that does the same work: the one that takes over from
+    /// the bound one, or that one itself.
+    ///
+    /// # Errors
+    /// [`BindError::OtherKernel`], of any other kernel.
+    pub fn over(&self, kernel: &Arc<LoadedKernel>) -> Result<Self, BindError> {
+        let (own, other) = (self.kernel.spec(), kernel.spec());
+        let same_context = self.kernel.context().id() == kernel.context().id();
+        if !same_context || !own.takes_what(other) {
+            let named = |spec: &KernelSpec| format!("{} {}", spec.family().name, spec.variant());
+            return Err(BindError::OtherKernel {
+                of: named(own),
+                other: named(other),
+            });
+        }
+        Ok(Self {
+            kernel: Arc::clone(kernel),
+            ..self.clone()
+        })
     }
 
     /// The largest launch sizes that it was bound for, in declared order.

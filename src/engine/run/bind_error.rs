@@ -75,6 +75,18 @@ pub enum BindError {
         /// What is wrong.
         mismatch: Box<Mismatch>,
     },
+    /// The values of one kernel are to be another's, of which something that a launch is
+    /// given may be different.
+    #[error(
+        "{of}: its values are no values of {other}: expected a variant of the same family and context that \
+             differs by constants with `general` values alone"
+    )]
+    OtherKernel {
+        /// The kernel that was bound: its family and constants.
+        of: String,
+        /// The other one.
+        other: String,
+    },
     /// The kernel's context could not be made current.
     #[error(transparent)]
     Device(#[from] DeviceError),

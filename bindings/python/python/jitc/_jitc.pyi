@@ -100,7 +100,7 @@ class Jit:
     def forbid(self) -> None:
         """From now on nothing compiles: a miss raises :class:`jitc.Forbidden`."""
     @property
-    def miss(self) -> Literal["compile", "warn", "forbid"]:
+    def miss(self) -> Literal["compile", "warn", "behind", "forbid"]:
         """What a miss may do at present."""
     def set_miss(self, policy_: Literal["compile", "warn", "forbid"]) -> None:
         """Changes what a miss may do, on every thread."""
