@@ -4,6 +4,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use jitc::engine::jit::{Handover, Serving};
 use jitc::engine::request::spec::KernelSpec;
 use jitc::engine::request::target::Arch;
 use jitc::engine::request::template::{Family, TemplateFile};
@@ -105,6 +106,21 @@ fn by_rule(c: &mut Criterion) {
         b.iter(|| {
             n = n % 4096 + 1;
             black_box(&dispatcher).select(&[n, 4096])
+        });
+    });
+    // What stands for the kernels: each took over from another, and no GPU is asked.
+    let took_over = |index: usize| {
+        let (handover, takeover) = Handover::until(Arc::new(usize::MAX));
+        takeover.give(Arc::new(index));
+        handover
+    };
+    let kernels = (0..dispatcher.variants().len()).map(took_over).collect();
+    let serving = Serving::new(dispatcher, kernels).expect("one each");
+    c.bench_function("select a kernel that took over, by four rules", |b| {
+        b.iter(|| {
+            n = n % 4096 + 1;
+            let selected = black_box(&serving).select(&[n, 4096]);
+            selected.map(|(kernel, _)| **kernel)
         });
     });
 }
