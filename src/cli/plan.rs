@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::json;
 
 use super::output;
@@ -12,6 +12,8 @@ use crate::engine::atomic_file::write_atomically;
 use crate::engine::cache::Receipt;
 use crate::engine::config::{Config, Setting, Source};
 use crate::engine::jit::{Error, Jit, Plan};
+use crate::engine::run::occupancy::KNOWN_DEVICES;
+use crate::families::for_gpus;
 use crate::measure::MeasureError;
 
 /// `--matrix`, `--from-trace`, `--shard`.
@@ -30,6 +32,19 @@ pub(super) fn args(command: Command) -> Command {
             "Warm what this file lists: families, constants, archs; globs and products. Flags hold where it says nothing",
         ),
         file("from-trace", "Warm what JITC_TRACE recorded in this file").conflicts_with("matrix"),
+        Arg::new("gpu")
+            .long("gpu")
+            .value_name("NAMES")
+            .conflicts_with_all(["matrix", "from-trace"])
+            .help(format!(
+                "Warm for these GPUs, which need not be here: names of {}",
+                KNOWN_DEVICES.join(", ")
+            )),
+        Arg::new("for-dispatch")
+            .long("for-dispatch")
+            .action(ArgAction::SetTrue)
+            .conflicts_with_all(["matrix", "from-trace"])
+            .help("Warm just what dispatchers can select on those GPUs, or on the ones that are here"),
         Arg::new("shard")
             .long("shard")
             .value_name("I/N")
@@ -62,6 +77,16 @@ pub(super) fn make(jit: &Jit, matches: &ArgMatches) -> Result<(Plan, usize), Mea
             )));
         }
         (jit.specs_of_trace(path)?, 0)
+    } else if matches.contains_id("gpu") || matches.get_flag("for-dispatch") {
+        let gpus = matches.get_one::<String>("gpu").map(String::as_str);
+        let all = for_gpus(
+            jit,
+            &super::args::families(matches),
+            gpus,
+            matches.get_flag("for-dispatch"),
+        )?;
+        all.notes.iter().for_each(output::note);
+        (all.specs, 0)
     } else {
         (super::specs_to_warm(jit, &super::args::families(matches))?, 0)
     };

@@ -9,6 +9,7 @@
 pub mod axpy;
 mod config;
 pub mod decode_layer;
+mod dispatched;
 mod error;
 pub mod gemv;
 pub mod nvfp4;
@@ -18,6 +19,7 @@ use crate::engine::request::template::Registry;
 use crate::measure::harness::{Harness, Verb};
 
 pub use config::ConstantError;
+pub use dispatched::{Dispatched, dispatched, for_gpus};
 
 /// Every family that can be measured; a new one is added here, and nowhere else.
 pub const BUILT_IN: &[&dyn Harness] = &[

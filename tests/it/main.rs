@@ -67,6 +67,7 @@ mod toolchain;
 mod toolchain_fetch;
 mod vocabulary;
 mod walk;
+mod warm_for_gpus;
 mod webdriver;
 mod whose_settings;
 mod wo_tile;

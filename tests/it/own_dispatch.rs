@@ -126,6 +126,46 @@ fn every_variant_that_can_be_selected_is_known_before_the_first_problem() {
 }
 
 #[test]
+fn a_variant_that_no_problem_can_get_on_a_gpu_is_not_among_its_variants() {
+    let of = |rules: &str, name: &str| {
+        let family = family(&format!("[dispatch]\nsizes = ['n']\n{rules}")).expect("family");
+        let asked = KernelSpec::new(&family, [], "sm_90a".parse().expect("arch")).expect("legal");
+        let dispatcher = Dispatcher::new(&asked, &gpu(name), &[]).expect("rules");
+        let chosen = |n: u32| {
+            dispatcher
+                .select(&[n])
+                .map(|s| dispatcher.variants()[s.variant].variant())
+                .ok()
+        };
+        let all: Vec<String> = dispatcher.variants().iter().map(KernelSpec::variant).collect();
+        (all, chosen(4), chosen(5))
+    };
+    let last = "[[dispatch.rules]]\nset = { width = 1 }\n";
+    let by_gpu = "[[dispatch.rules]]\nwhen = 'sm_count >= 100'\nset = { width = 2 }\n";
+    let text = |text: &str| Some(text.to_owned());
+    let always = |variant: &str| (vec![variant.to_owned()], text(variant), text(variant));
+    let rules = format!("{by_gpu}{last}");
+    assert_eq!(of(&rules, "h200"), always("width=2"));
+    assert_eq!(of(&rules, "gb10"), always("defaults"));
+    let both = "[[dispatch.rules]]\nset = { width = 2 }\n\
+                when = 'n % 4 == 0 and (sm_count >= 100 or sm_count == 1)'\n";
+    let rules = format!("{both}{last}");
+    let (all, four, five) = of(&rules, "h200");
+    assert_eq!((all.len(), four, five), (2, text("width=2"), text("defaults")));
+    assert_eq!(of(&rules, "gb10"), always("defaults"));
+    // A bucket of the GPU alone is one value there.
+    let bucket = "[[dispatch.rules]]\nset = { width = { of = 'sm_count', up_to = [64, 128], values = [1, 2, 4] }, \
+                  block = { of = 'n', up_to = [4], values = [64, 128] } }\n";
+    let (all, four, five) = of(bucket, "h200");
+    assert_eq!(all, ["block=64 width=4", "block=128 width=4"]);
+    assert_eq!(
+        (four, five),
+        (text("block=64 width=4"), text("block=128 width=4"))
+    );
+    assert_eq!(of(bucket, "gb10").0, ["block=64", "block=128"]);
+}
+
+#[test]
 fn selecting_allocates_nothing() {
     let mut dispatcher = Dispatcher::new(&asked(&[]), &gpu("h200"), &[]).expect("rules");
     dispatcher.tune(&[5, 5], asked(&[])).expect("sizes");

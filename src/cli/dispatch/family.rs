@@ -64,10 +64,9 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool, name: &str, devic
             problem.join(", "),
             family.name,
             spec.variant(),
-            if chosen.chosen == Chosen::Forced {
-                "set, and by rule"
-            } else {
-                "by rule"
+            match chosen.chosen {
+                Chosen::Forced => "set, and by rule".to_owned(),
+                other => other.to_string(),
             },
         ));
         match &tier {

@@ -15,6 +15,7 @@ use crate::engine::request::select::SelectError;
 use crate::engine::request::spec::SpecError;
 use crate::engine::request::template::TemplateError;
 use crate::engine::run::device::DeviceError;
+use crate::engine::run::dispatch::DispatchError;
 use crate::engine::run::load::LoadError;
 
 /// Everything that can go wrong, by stage.
@@ -30,6 +31,9 @@ pub enum Error {
     /// Validating a request.
     #[error(transparent)]
     Spec(#[from] SpecError),
+    /// Choosing a variant by a family's rules.
+    #[error(transparent)]
+    Dispatch(#[from] DispatchError),
     /// Rendering.
     #[error(transparent)]
     Render(#[from] RenderError),
@@ -179,7 +183,11 @@ impl Error {
         match self {
             Self::Config(_) => ErrorKind::Config,
             Self::Template(_) | Self::Parameters(_) | Self::Image(_) => ErrorKind::Template,
-            Self::Spec(_) | Self::Matrix { .. } | Self::Trace(_) | Self::TraceLine { .. } => ErrorKind::Spec,
+            Self::Spec(_)
+            | Self::Dispatch(_)
+            | Self::Matrix { .. }
+            | Self::Trace(_)
+            | Self::TraceLine { .. } => ErrorKind::Spec,
             Self::Render(_) => ErrorKind::Render,
             Self::Toolchain(_) | Self::UnknownArch { .. } => ErrorKind::Toolchain,
             Self::Device(_) => ErrorKind::Device,

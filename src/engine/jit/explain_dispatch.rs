@@ -7,12 +7,10 @@ use std::collections::BTreeMap;
 use super::{Error, Jit};
 use crate::engine::build::request::CompileRequest;
 use crate::engine::cache::Judged;
-use crate::engine::config::Config;
 use crate::engine::request::spec::KernelSpec;
-use crate::engine::request::target::Arch;
-use crate::engine::request::template::{Constant, Family, NamedFamily};
+use crate::engine::request::template::NamedFamily;
 use crate::engine::run::device::Device;
-use crate::engine::run::dispatch::{Dispatcher, Selected};
+use crate::engine::run::dispatch::Selected;
 
 /// A choice, with all that led to it.
 #[derive(Debug)]
@@ -94,17 +92,14 @@ impl Jit {
             });
         };
         let sizes = rules.in_order(sizes).map_err(ExplainError::Problem)?;
-        let arch = Arch::of_device(device.major, device.minor);
-        let specs = KernelSpec::expand(named.clone(), self.config(), &[arch]).map_err(Error::from)?;
-        let [spec] = &specs[..] else {
+        let dispatchers = self.dispatchers(named, device)?;
+        let [dispatcher] = &dispatchers[..] else {
             return Err(ExplainError::Problem(format!(
                 "{} variants are requested: expected one value for each constant",
-                specs.len()
+                dispatchers.len()
             )));
         };
         let problem = |error: &dyn std::fmt::Display| ExplainError::Problem(error.to_string());
-        let forced = forced(self.config(), family);
-        let dispatcher = Dispatcher::new(spec, device, &forced).map_err(|e| problem(&e))?;
         let selected = dispatcher.select(&sizes).map_err(|e| problem(&e))?;
         let spec = dispatcher.variants()[selected.variant].clone();
         let (request, judged) = self.judge(&spec)?;
@@ -123,16 +118,4 @@ impl Jit {
             judged,
         })
     }
-}
-
-/// Constants that a flag, a variable, a file or a preset sets.
-fn forced<'f>(config: &Config, family: &'f Family) -> Vec<&'f str> {
-    let preset = config.preset(&family.preset_variables);
-    let preset = preset.and_then(|name| family.preset(&name.value));
-    let is_set = |(name, constant): &(&'f String, &'f Constant)| {
-        config.constant(name, &constant.variables).is_some()
-            || preset.is_some_and(|preset| preset.constants.contains_key(*name))
-    };
-    let set = family.constants.iter().filter(is_set);
-    set.map(|(name, _)| name.as_str()).collect()
 }

@@ -33,6 +33,15 @@ impl UsualArchs {
         Ok(Some(Self { devices, archs }))
     }
 
+    /// Those of these GPUs, which somebody named.
+    #[must_use]
+    pub fn named(devices: Vec<Device>) -> Self {
+        let mut archs: Vec<Arch> = devices.iter().map(Device::arch).collect();
+        archs.sort_unstable();
+        archs.dedup();
+        Self { devices, archs }
+    }
+
     /// The architectures, each once.
     #[must_use]
     pub fn archs(&self) -> Vec<Arch> {

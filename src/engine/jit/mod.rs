@@ -9,6 +9,7 @@ mod again;
 mod behind;
 mod builder;
 mod check;
+mod dispatching;
 mod error;
 mod explain_dispatch;
 mod failure;

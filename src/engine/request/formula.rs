@@ -202,6 +202,16 @@ impl Term {
         number.ok_or_else(|| "does not come out as a whole number".into())
     }
 
+    /// Whether it comes out as true for no launch sizes, as far as its numbers tell.
+    pub(crate) fn never_holds(&self) -> bool {
+        match self {
+            Self::Number(number) => *number == 0,
+            Self::Two(And, a, b) => a.never_holds() || b.never_holds(),
+            Self::Two(Or, a, b) => a.never_holds() && b.never_holds(),
+            _ => false,
+        }
+    }
+
     /// Its value for these launch sizes; `None` where it does not come out as a whole number.
     /// Allocates nothing.
     pub(crate) fn at(&self, sizes: &[u32]) -> Option<i128> {

@@ -210,21 +210,17 @@ impl Selection {
         config: &Config,
         usual: impl FnOnce() -> Vec<Arch>,
     ) -> Result<Vec<KernelSpec>, SpecError> {
-        let mut specs = Vec::new();
-        for (selected, archs) in self.with_archs(config, usual)? {
-            let mut own = selected.specs(config, &archs)?;
-            let also = warm_all(&selected.named, |c| of_settings(c, config).is_some());
-            if !also.is_empty() {
-                let written =
-                    |c: &Constant| also.get(&c.name).cloned().or_else(|| selected.written(c, config));
-                let others = KernelSpec::expand_over(&selected.named, config, &written, &archs, specs.len())?;
-                let mut seen: HashSet<SpecId> = own.iter().map(KernelSpec::id).collect();
-                own.extend(others.0.into_iter().filter(|spec| seen.insert(spec.id())));
-            }
-            count_variants("all families together", [own.len()], specs.len())?;
-            specs.extend(own);
-        }
-        Ok(specs)
+        to_warm(config, self.with_archs(config, usual)?)
+    }
+
+    /// The same for these architectures, whatever the settings say, as far as a family can
+    /// do with them.
+    pub fn specs_to_warm_for(&self, config: &Config, archs: &[Arch]) -> Result<Vec<KernelSpec>, SpecError> {
+        let able = |selected: &Selected| {
+            let family = selected.named.family();
+            archs.iter().copied().filter(|arch| family.does(*arch)).collect()
+        };
+        to_warm(config, self.families.iter().map(|s| (s, able(s))).collect())
     }
 
     /// The families with the architectures of the settings; where they name none, with
@@ -264,6 +260,24 @@ impl Selected {
     fn specs(&self, config: &Config, archs: &[Arch]) -> Result<Vec<KernelSpec>, SpecError> {
         KernelSpec::expand_where(&self.named, config, &|c| self.written(c, config), archs)
     }
+}
+
+/// Every variant that the settings ask for, and those of `warm_all` constants.
+fn to_warm(config: &Config, selected: Vec<(&Selected, Vec<Arch>)>) -> Result<Vec<KernelSpec>, SpecError> {
+    let mut specs = Vec::new();
+    for (selected, archs) in selected {
+        let mut own = selected.specs(config, &archs)?;
+        let also = warm_all(&selected.named, |c| of_settings(c, config).is_some());
+        if !also.is_empty() {
+            let written = |c: &Constant| also.get(&c.name).cloned().or_else(|| selected.written(c, config));
+            let others = KernelSpec::expand_over(&selected.named, config, &written, &archs, specs.len())?;
+            let mut seen: HashSet<SpecId> = own.iter().map(KernelSpec::id).collect();
+            own.extend(others.0.into_iter().filter(|spec| seen.insert(spec.id())));
+        }
+        count_variants("all families together", [own.len()], specs.len())?;
+        specs.extend(own);
+    }
+    Ok(specs)
 }
 
 /// The values of a family's `warm_all` constants, by name, without those that are set

@@ -387,6 +387,14 @@ pub(crate) fn count_variants(
     }
 }
 
+/// Refuses more variants than a request may ask for.
+///
+/// # Errors
+/// [`SpecError::TooMany`].
+pub fn check_count(what: &str, count: usize) -> Result<(), SpecError> {
+    count_variants(what, [count], 0).map(|_| ())
+}
+
 /// Parses a list of architectures.
 pub fn parse_archs(setting: &Setting) -> Result<Vec<Arch>, SpecError> {
     setting

@@ -11,9 +11,9 @@ use serde::Serialize;
 use super::device::Device;
 use crate::engine::request::formula::{Formula, Named, Term};
 use crate::engine::request::spec::{KernelSpec, SpecError};
-use crate::engine::request::template::{Choosing, DEVICE_FACTS};
+use crate::engine::request::template::DEVICE_FACTS;
 
-/// A family's rules for one GPU, with every variant that they can come to.
+/// A family's rules for one GPU, with every variant that they can come to on it.
 #[derive(Debug)]
 pub struct Dispatcher {
     sizes: usize,
@@ -119,6 +119,8 @@ impl Dispatcher {
             return Err(DispatchError::NoRules(family.name.clone()));
         };
         let (mut rules, mut variants) = (Vec::new(), Vec::<KernelSpec>::new());
+        // Whether a rule before holds for every problem on this GPU.
+        let mut decided = false;
         for (index, declared) in dispatch.rules.iter().enumerate() {
             let rule = index + 1;
             let put_in = |formula: &Formula| {
@@ -135,22 +137,34 @@ impl Dispatcher {
                 formula.term.with(&value).map_err(expression)
             };
             let is_forced = |name: &str| forced.contains(&name);
-            let set: Vec<(&str, &Choosing)> = (declared.set.iter())
-                .filter(|(name, _)| !is_forced(name))
-                .map(|(name, choosing)| (name.as_str(), choosing))
-                .collect();
+            let when = declared.when.as_ref().map(put_in).transpose()?;
             let mut buckets = Vec::new();
-            for (_, choosing) in &set {
+            let mut set: Vec<(&str, &[String])> = Vec::new();
+            for (name, choosing) in declared.set.iter().filter(|(name, _)| !is_forced(name)) {
+                let mut values = choosing.values.as_slice();
                 if let Some(of) = &choosing.of {
-                    buckets.push(Buckets {
+                    let own = Buckets {
                         of: put_in(of)?,
                         up_to: choosing.up_to.clone(),
-                        count: choosing.values.len(),
-                    });
+                        count: values.len(),
+                    };
+                    if let Term::Number(number) = own.of {
+                        // No problem changes it on this GPU.
+                        values = std::slice::from_ref(&values[own.of_number(number)]);
+                    } else {
+                        buckets.push(own);
+                    }
                 }
+                set.push((name, values));
             }
+            let reached = !decided && !when.as_ref().is_some_and(Term::never_holds);
+            decided |= match &when {
+                None => true,
+                Some(Term::Number(number)) => *number != 0,
+                Some(_) => false,
+            };
             let mut places = Vec::new();
-            for values in combinations(&set) {
+            for values in if reached { combinations(&set) } else { Vec::new() } {
                 let spec = asked.with(values).map_err(|source| DispatchError::Variant {
                     rule,
                     source: Box::new(source),
@@ -162,7 +176,7 @@ impl Dispatcher {
                 }
             }
             rules.push(Rule {
-                when: declared.when.as_ref().map(put_in).transpose()?,
+                when,
                 buckets,
                 places,
                 forced: declared.set.keys().any(|name| is_forced(name)),
@@ -256,12 +270,18 @@ impl Rule {
     fn place(&self, sizes: &[u32]) -> Option<usize> {
         let mut place = 0;
         for buckets in &self.buckets {
-            let number = buckets.of.at(sizes)?;
-            let fits = |most: &u32| number <= i128::from(*most);
-            let bucket = buckets.up_to.iter().position(fits).unwrap_or(buckets.count - 1);
+            let bucket = buckets.of_number(buckets.of.at(sizes)?);
             place = place * buckets.count + bucket;
         }
         self.places.get(place).copied()
+    }
+}
+
+impl Buckets {
+    /// The place of the value for a number.
+    fn of_number(&self, number: i128) -> usize {
+        let fits = |most: &u32| number <= i128::from(*most);
+        self.up_to.iter().position(fits).unwrap_or(self.count - 1)
     }
 }
 
@@ -276,11 +296,11 @@ impl fmt::Display for Chosen {
 }
 
 /// Every combination of the values of constants, the last one's running fastest.
-fn combinations<'d>(set: &[(&'d str, &'d Choosing)]) -> Vec<Vec<(&'d str, &'d str)>> {
+fn combinations<'d>(set: &[(&'d str, &'d [String])]) -> Vec<Vec<(&'d str, &'d str)>> {
     let mut all = vec![Vec::new()];
-    for (name, choosing) in set {
+    for (name, all_of_it) in set {
         let with = |values: Vec<(&'d str, &'d str)>| {
-            choosing.values.iter().map(move |value| {
+            all_of_it.iter().map(move |value| {
                 let mut values = values.clone();
                 values.push((name, value.as_str()));
                 values

@@ -47,6 +47,22 @@ pub fn known_device(name: &str) -> Option<Device> {
     })
 }
 
+/// The GPUs of a list of such names, `h200,l40s`.
+///
+/// # Errors
+/// A name that is none of theirs, in one line.
+pub fn known_devices(list: &str) -> Result<Vec<Device>, String> {
+    let named = |name: &str| {
+        known_device(name.trim()).ok_or_else(|| {
+            format!(
+                "`{name}` is no GPU that is known: expected names of {}",
+                KNOWN_DEVICES.join(", ")
+            )
+        })
+    };
+    list.split(',').map(named).collect()
+}
+
 /// The names of [`known_device`].
 pub const KNOWN_DEVICES: [&str; 6] = ["a100", "l40s", "h100", "h200", "b200", "gb10"];
 

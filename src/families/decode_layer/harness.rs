@@ -6,6 +6,10 @@ use super::bench::{self, LayerBenchRequest};
 use super::tune::{self, TuneRequest};
 use super::verify::{self, VerifyRequest};
 use super::{FAMILY, regions};
+use crate::engine::jit::Jit;
+use crate::engine::request::spec::KernelSpec;
+use crate::engine::request::template::NamedFamily;
+use crate::engine::run::device::Device;
 use crate::measure::MeasureError;
 use crate::measure::harness::{Flag, Harness, Session, Sink, Verb, Verdict};
 use crate::measure::region::Run;
@@ -59,6 +63,15 @@ impl Harness for DecodeLayer {
 
     fn live(&self, session: Session<'_>, tokens: u32) -> Result<Vec<Run>, MeasureError> {
         regions::live(session.jit, family(session.name), tokens)
+    }
+
+    fn dispatched(
+        &self,
+        jit: &Jit,
+        named: &NamedFamily,
+        device: &Device,
+    ) -> Result<Option<Vec<KernelSpec>>, MeasureError> {
+        tune::dispatched(jit, named, device).map(Some)
     }
 
     fn rule(&self, gpu: &Gpu, problem: &Problem) -> Geometry {

@@ -12,6 +12,9 @@ pub use event::{Event, Verdict};
 pub use options::{Flag, Options};
 
 use crate::engine::jit::Jit;
+use crate::engine::request::spec::KernelSpec;
+use crate::engine::request::template::NamedFamily;
+use crate::engine::run::device::Device;
 use crate::measure::MeasureError;
 use crate::measure::region::Run;
 use crate::measure::tune::{Geometry, Gpu, Problem};
@@ -108,6 +111,18 @@ pub trait Harness: Sync {
     fn rule(&self, gpu: &Gpu, problem: &Problem) -> Geometry {
         let _ = (gpu, problem);
         Geometry::new()
+    }
+
+    /// Every variant that a dispatch by code of its own can come to on a GPU, which need not
+    /// be here, for what the settings ask of the family; `None` where it has no such code.
+    fn dispatched(
+        &self,
+        jit: &Jit,
+        named: &NamedFamily,
+        device: &Device,
+    ) -> Result<Option<Vec<KernelSpec>>, MeasureError> {
+        let _ = (jit, named, device);
+        Ok(None)
     }
 
     /// The error of a verb that is not offered.

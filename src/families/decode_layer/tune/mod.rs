@@ -6,9 +6,12 @@
 mod search;
 
 use crate::engine::config::Config;
+use crate::engine::jit::{Error, Jit};
 use crate::engine::request::spec::{KernelSpec, SpecError};
-use crate::engine::request::template::Family;
+use crate::engine::request::template::{Family, NamedFamily};
 use crate::engine::run::device::Device;
+use crate::families::decode_layer::asked_launches;
+use crate::measure::MeasureError;
 use crate::measure::tune::{Geometry, Gpu, Origin, Problem, Record, Sizes, choose};
 
 pub use search::{FLAGS, TuneRequest, tune};
@@ -161,6 +164,39 @@ pub fn lay_out(
             _ => return Ok((laid?, choice.origin)),
         }
     }
+}
+
+/// Every variant that a dispatch of the layer looks at on a GPU, for any number of tokens:
+/// what was tuned there, else by rule.
+///
+/// # Errors
+/// Settings that come to no legal variant.
+pub fn dispatched(jit: &Jit, named: &NamedFamily, device: &Device) -> Result<Vec<KernelSpec>, MeasureError> {
+    let record = jit.config().cache_dir();
+    let record = record.map_or_else(Record::default, |dir| {
+        Record::load(&Record::path(&dir), jit.registry())
+    });
+    let set = set_geometry(jit.config(), named.family());
+    let former = named.former_name();
+    let mut specs: Vec<KernelSpec> = Vec::new();
+    for asked in asked_launches(jit, device.arch())? {
+        // A former name means one launch of the two.
+        let fixed = former.iter().flat_map(|former| &former.constants);
+        if fixed
+            .into_iter()
+            .any(|(name, value)| asked.constants().get(name) != Some(value))
+        {
+            continue;
+        }
+        // Variants are laid out for these numbers of tokens: `Problem::of_layer`.
+        for num_tokens in [1, 2, 4, 8] {
+            let (spec, _) = lay_out(&record, device, &asked, num_tokens, &set).map_err(Error::from)?;
+            if specs.iter().all(|other| other.id() != spec.id()) {
+                specs.push(spec);
+            }
+        }
+    }
+    Ok(specs)
 }
 
 /// Constants of a layer's geometry that a flag, a variable, a file or a preset sets.
