@@ -7,6 +7,7 @@ use jitc::engine::cache::{Provenance, Why};
 use jitc::engine::jit::{Jit, SourceKernel};
 use jitc::engine::request::header_set::HeaderSet;
 use jitc::engine::request::target::Arch;
+use jitc::engine::request::template::Access;
 
 use crate::compile_process::{Bench, program};
 
@@ -170,4 +171,32 @@ fn a_forbidden_string_says_who_could_warm_it_and_no_trace_asks_others_for_it() {
     scale(&jit).prepare(arch()).expect("it is there");
     let error = scale(&jit).define("X", 1).prepare(arch()).expect_err("forbidden");
     assert!(error.to_string().contains("a run of this program"), "{error}");
+}
+
+#[test]
+fn what_a_string_is_called_with_is_declared_in_one_line_each_and_not_in_its_key() {
+    let bench = Bench::new("");
+    let jit = bench.jit(program(), &[]);
+    let declared = |source: SourceKernel<'_>| {
+        let source = source.size("n").grid(["ceil_div(a=n, b=256)", "2"]);
+        let source = source.parameter("x", "f32[n, 4], aligned to 4 or null", Access::InOut);
+        source.parameter("n", "u32 = n", Access::In).spec(arch())
+    };
+    let spec = declared(scale(&jit)).expect("declared");
+    let signature = spec.entries().next().and_then(|entry| spec.signature(entry));
+    let signature = signature.expect("a signature");
+    let texts = signature
+        .parameters()
+        .iter()
+        .map(|p| p.type_text(signature.sizes()));
+    assert_eq!(texts.collect::<Vec<_>>(), ["f32[n, 4]", "u32 = n"]);
+    let plain = scale(&jit).spec(arch()).expect("plain");
+    let key = |spec| jit.describe(spec).expect("described").0.key().hex();
+    assert_eq!(key(&spec), key(&plain));
+    let wrong = scale(&jit).parameter("x", "f32[m]", Access::In).spec(arch());
+    let wrong = wrong.expect_err("no such size").to_string();
+    assert!(
+        wrong.contains("parameter `x`: dimension `m` uses `m`, which nobody declares"),
+        "{wrong}"
+    );
 }

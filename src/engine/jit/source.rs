@@ -11,7 +11,7 @@ use super::{Error, Jit, Prepared};
 use crate::engine::request::header_set::{HeaderSet, SetUse, name_in_full};
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
-use crate::engine::request::template::{Family, Given, TemplateError};
+use crate::engine::request::template::{Access, Family, Given, TemplateError, declared};
 use crate::engine::run::device::Context;
 use crate::engine::run::load::LoadedKernel;
 
@@ -26,6 +26,9 @@ pub struct SourceKernel<'j> {
     used: Vec<String>,
     options: Vec<String>,
     entries: Vec<(String, Option<String>)>,
+    sizes: Vec<String>,
+    parameters: Vec<(String, String, Access)>,
+    grid: Vec<String>,
     block: [u32; 3],
     shared_mem_bytes: u32,
     cooperative: bool,
@@ -60,6 +63,9 @@ impl Jit {
             used: Vec::new(),
             options: Vec::new(),
             entries: Vec::new(),
+            sizes: Vec::new(),
+            parameters: Vec::new(),
+            grid: vec!["1".into()],
             block: [256, 1, 1],
             shared_mem_bytes: 0,
             cooperative: false,
@@ -118,6 +124,28 @@ impl SourceKernel<'_> {
     /// for by.
     pub fn expression(mut self, name: impl Into<String>, expression: impl Into<String>) -> Self {
         self.entries.push((name.into(), Some(expression.into())));
+        self
+    }
+
+    /// A launch size: a number that a launch gives, and that shapes and the grid may name.
+    pub fn size(mut self, name: impl Into<String>) -> Self {
+        self.sizes.push(name.into());
+        self
+    }
+
+    /// The next parameter of every entry point: `f32[n, 4]`, `f32[n], aligned to 4 or null`,
+    /// `u32`, `u32 = n` for a launch size, `struct of 24 bytes, aligned to 8` or `tensor_map`.
+    /// `access`: what the kernels do with a pointer's memory. With parameters the kernel can
+    /// be bound, and they are checked as those of a family are.
+    pub fn parameter(mut self, name: impl Into<String>, written: impl Into<String>, access: Access) -> Self {
+        self.parameters.push((name.into(), written.into(), access));
+        self
+    }
+
+    /// Blocks in x, y and z, numbers or expressions over launch sizes, `ceil_div(a=n, b=256)`
+    /// say; one unless it is given. Who launches by a grid of his own needs none.
+    pub fn grid(mut self, axes: impl IntoIterator<Item = impl Display>) -> Self {
+        self.grid = axes.into_iter().map(|axis| axis.to_string()).collect();
         self
     }
 
@@ -201,7 +229,10 @@ impl SourceKernel<'_> {
             ));
         }
         let number = |n: u32| toml::Value::Integer(n.into());
-        let three = |of: [u32; 3]| toml::Value::Array(of.map(number).to_vec());
+        let block = toml::Value::Array(self.block.map(number).to_vec());
+        // A number stays one: what is written is a name or an expression.
+        let axis = |text: &String| text.parse().map_or_else(|_| text.as_str().into(), number);
+        let grid = toml::Value::Array(self.grid.iter().map(axis).collect());
         let entries = self.entries.iter().map(|(name, expression)| {
             let mut entry = toml::Table::new();
             entry.insert("name".into(), name.as_str().into());
@@ -212,8 +243,8 @@ impl SourceKernel<'_> {
                     format!("{{% raw %}}{cxx}{{% endraw %}}").into(),
                 );
             }
-            entry.insert("grid".into(), three([1, 1, 1]));
-            entry.insert("block".into(), three(self.block));
+            entry.insert("grid".into(), grid.clone());
+            entry.insert("block".into(), block.clone());
             entry.insert("shared_mem_bytes".into(), number(self.shared_mem_bytes));
             entry.insert("cooperative".into(), self.cooperative.into());
             toml::Value::Table(entry)
@@ -230,6 +261,17 @@ impl SourceKernel<'_> {
         );
         declarations.insert("constants".into(), toml::Table::new().into());
         declarations.insert("entries".into(), entries.into());
+        if !self.sizes.is_empty() {
+            declarations.insert("sizes".into(), self.sizes.clone().into());
+        }
+        if !self.parameters.is_empty() {
+            let parameters = self.parameters.iter().map(|(name, written, access)| {
+                let table = declared(name, written, *access);
+                table.map_err(|reason| refused(format!("parameter `{name}`: {reason}")))
+            });
+            let parameters: Vec<toml::Table> = parameters.collect::<Result<_, _>>()?;
+            declarations.insert("parameters".into(), parameters.into());
+        }
         toml::to_string(&declarations).map_err(|e| refused(e.to_string()))
     }
 }

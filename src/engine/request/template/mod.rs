@@ -20,6 +20,7 @@ mod names;
 mod neutral;
 mod options;
 mod parameter_file;
+mod parameter_text;
 mod parameters;
 mod regions;
 mod registry;
@@ -38,6 +39,7 @@ pub use names::{FormerName, NOTICE, NamedFamily, Preset};
 pub use neutral::MAX_GENERAL;
 pub(crate) use options::literals;
 pub use options::{CompilerOptions, Define};
+pub(crate) use parameter_text::declared;
 pub use parameters::{
     Access, Dim, Element, MAX_PARAMETERS, MAX_SIZES, Optional, PARAMS_HEADER, Parameter, ParameterKind,
     ParameterList, Place, Rule,
