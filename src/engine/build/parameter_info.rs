@@ -66,11 +66,24 @@ const SECTION: &str = ".nv.info.";
 const FORMAT_SIZED: u8 = 0x04;
 /// `EIATTR_KPARAM_INFO`: u32 0, u16 ordinal, u16 offset, u32 whose upper 14 bits are the size.
 const KPARAM_INFO: u8 = 0x17;
+/// `EIATTR_PARAM_CBANK`: u32, u16 address of the parameters in their bank, u16 their size.
+const PARAM_CBANK: u8 = 0x0a;
 /// `EIATTR_CBANK_PARAM_SIZE`: every entry point has it, with or without parameters.
 const PARAM_SIZE: u8 = 0x19;
 
+/// What an entry point takes.
+struct Taken {
+    /// Where its parameters begin in constant memory: alignments are those of addresses there.
+    base: u32,
+    places: Vec<Place>,
+}
+
 /// The parameters of an entry point, in order; the text says why there are none to read.
 pub fn parameters(cubin: &[u8], entry: &str) -> Result<Vec<Place>, String> {
+    taken(cubin, entry).map(|taken| taken.places)
+}
+
+fn taken(cubin: &[u8], entry: &str) -> Result<Taken, String> {
     let file = FileHeader64::<Endianness>::parse(cubin).map_err(|e| e.to_string())?;
     let endian = file.endian().map_err(|e| e.to_string())?;
     let sections = file.sections(endian, cubin).map_err(|e| e.to_string())?;
@@ -83,11 +96,11 @@ pub fn parameters(cubin: &[u8], entry: &str) -> Result<Vec<Place>, String> {
 }
 
 /// Reads the attributes of one entry point.
-fn attributes(mut data: &[u8]) -> Option<Vec<Place>> {
+fn attributes(mut data: &[u8]) -> Option<Taken> {
     let u16_at = |data: &[u8], at: usize| Some(u16::from_le_bytes(data.get(at..at + 2)?.try_into().ok()?));
     let u32_at = |data: &[u8], at: usize| Some(u32::from_le_bytes(data.get(at..at + 4)?.try_into().ok()?));
     let mut found: Vec<(u16, Place)> = Vec::new();
-    let mut total = None;
+    let (mut total, mut base) = (None, 0);
     while !data.is_empty() {
         let (format, attribute) = (*data.first()?, *data.get(1)?);
         let value = u16_at(data, 2)?;
@@ -105,6 +118,7 @@ fn attributes(mut data: &[u8]) -> Option<Vec<Place>> {
                 };
                 found.push((u16_at(payload, 4)?, place));
             }
+            PARAM_CBANK => base = u32::from(u16_at(payload, 4)?),
             PARAM_SIZE => total = Some(u32::from(value)),
             _ => {}
         }
@@ -117,7 +131,10 @@ fn attributes(mut data: &[u8]) -> Option<Vec<Place>> {
         .all(|(at, (ordinal, _))| at == usize::from(*ordinal));
     let end = found.last().map_or(0, |(_, place)| place.offset + place.size);
     // An entry point without parameters has no total, or one of nothing.
-    (whole && total.unwrap_or(0) == end).then(|| found.into_iter().map(|(_, place)| place).collect())
+    (whole && total.unwrap_or(0) == end).then(|| Taken {
+        base,
+        places: found.into_iter().map(|(_, place)| place).collect(),
+    })
 }
 
 /// Checks every entry point of a spec whose parameters are declared.
@@ -126,7 +143,7 @@ pub fn check(spec: &KernelSpec, artifact: &Artifact) -> Result<(), ParameterErro
         let Some(signature) = spec.signature(entry) else {
             continue;
         };
-        let takes = parameters(&artifact.cubin, artifact.symbol(&entry.name)).map_err(|reason| {
+        let takes = taken(&artifact.cubin, artifact.symbol(&entry.name)).map_err(|reason| {
             ParameterError::Unreadable {
                 family: spec.family().name.clone(),
                 reason,
@@ -137,9 +154,9 @@ pub fn check(spec: &KernelSpec, artifact: &Artifact) -> Result<(), ParameterErro
     Ok(())
 }
 
-fn compare(signature: &Signature, takes: &[Place]) -> Result<(), ParameterError> {
+fn compare(signature: &Signature, Taken { base, places: takes }: &Taken) -> Result<(), ParameterError> {
     let names = signature.parameters().iter().map(|p| p.name.clone());
-    let places = signature.places();
+    let places = signature.places_from(*base);
     let declared: Vec<(String, Place)> = if signature.is_struct() {
         let size = places.last().map_or(0, |last| last.offset + 8);
         vec![(format!("struct of {}", places.len()), Place { offset: 0, size })]

@@ -276,4 +276,9 @@ impl Signature {
     pub fn places(&self) -> Vec<Place> {
         self.list.places()
     }
+
+    /// The same, where the first byte has this address, of which alignments are.
+    pub(crate) fn places_from(&self, base: u32) -> Vec<Place> {
+        self.list.places_from(base)
+    }
 }

@@ -4,6 +4,7 @@ use jitc::engine::build::parameter_info;
 use jitc::engine::config::{Config, Environment, Flags};
 use jitc::engine::jit::{Error, Jit};
 use jitc::engine::request::spec::KernelSpec;
+use jitc::engine::request::template::Access;
 
 use super::family;
 
@@ -92,5 +93,26 @@ fn the_machine_code_says_whether_size_and_alignment_are_right() {
         };
         let expected = format!("k: `k`: parameter 1 `p`: declared {declared}, the kernel takes 16 at 16");
         assert_eq!(error.to_string(), expected);
+    }
+}
+
+/// Alignment is of addresses in constant memory, where parameters begin at 0x160, 0x210 or
+/// 0x380, by arch.
+#[test]
+fn a_tensor_map_is_found_where_each_arch_has_it() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let flags = Flags {
+        cache_dir: Some(dir.path().join("cache")),
+        ..Flags::default()
+    };
+    let jit = Jit::new(Config::load(flags, Environment::capture()).expect("settings")).expect("families");
+    let text = "struct alignas(64) Map { char of[128]; };\n\
+                extern \"C\" __global__ void k(bool flag, const __grid_constant__ Map map, float* y) {\n\
+                if (flag) y[0] = map.of[threadIdx.x]; }\n";
+    for arch in ["sm_80", "sm_90a", "sm_100a"] {
+        let source = jit.source(text).entry("k").parameter("flag", "bool", Access::In);
+        let source = source.parameter("map", "tensor_map", Access::In);
+        let source = source.parameter("y", "f32[32], aligned to 4", Access::Out);
+        source.prepare(arch.parse().expect("arch")).expect(arch);
     }
 }

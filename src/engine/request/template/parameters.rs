@@ -222,7 +222,12 @@ impl ParameterList {
     /// of its own size, or of its alignment, as the ABI of kernels has it.
     #[must_use]
     pub fn places(&self) -> Vec<Place> {
-        let mut end = 0_u32;
+        self.places_from(0)
+    }
+
+    /// The same, where the first byte has this address, of which alignments are.
+    pub(crate) fn places_from(&self, base: u32) -> Vec<Place> {
+        let mut end = base;
         let place = |parameter: &Parameter| {
             let (size, alignment) = match &parameter.kind {
                 ParameterKind::Pointer { .. } => (8, 8),
@@ -235,7 +240,10 @@ impl ParameterList {
             };
             let offset = end.next_multiple_of(if self.cxx_struct.is_some() { 8 } else { alignment });
             end = offset + size;
-            Place { offset, size }
+            Place {
+                offset: offset - base,
+                size,
+            }
         };
         self.parameters.iter().map(place).collect()
     }
