@@ -13,7 +13,7 @@ use jitc::engine::build::compile::WorkerChoice;
 use jitc::engine::cache::Embedded;
 use jitc::engine::config::{Config, Environment, FlagConstant, Flags, MissPolicy};
 use jitc::engine::jit::{Error, Jit, Jobs, Progress};
-use jitc::engine::request::spec::{KernelSpec, SpecId};
+use jitc::engine::request::spec::{KernelSpec, SpecId, parse_archs};
 use jitc::engine::request::target::Arch;
 use jitc::engine::request::template::Registry;
 use jitc::engine::run::device::{self, Context, DeviceError};
@@ -24,6 +24,7 @@ use crate::errors;
 use crate::events::{self, Event};
 use crate::kernel::Kernel;
 use crate::reports::{Report, Variant, Why};
+use crate::source::Source;
 
 /// Who is told of events.
 type Listener = Arc<Mutex<Option<Py<PyAny>>>>;
@@ -151,29 +152,10 @@ impl PyJit {
             let selection = self.jit.registry().select(&families, &config)?;
             let archs = usual(&config)?;
             let specs = selection.specs_to_warm(&config, || archs)?;
-            let mut done: Vec<Option<Result<_, Error>>> = specs.iter().map(|_| None).collect();
-            let wanted: Vec<&KernelSpec> = specs.iter().collect();
-            self.jit.prepare_all(&wanted, jobs, &mut |progress| {
-                if let Progress::Done { index, result } = progress {
-                    done[index] = Some(*result);
-                }
-            });
-            Ok((specs, done))
+            Ok((specs, jobs))
         };
-        let (specs, done) = py.detach(work).map_err(|e| errors::engine(py, &e))?;
-        let variants = specs.iter().zip(done).map(|(spec, result)| {
-            let variant = match result {
-                Some(Ok(prepared)) => Variant::of(spec, &prepared),
-                Some(Err(error)) => {
-                    let error = errors::engine(py, &error).into_value(py).into_any();
-                    Variant::failed(spec, Some(error))
-                }
-                None => Variant::failed(spec, None),
-            };
-            Py::new(py, variant)
-        });
-        let variants = variants.collect::<PyResult<_>>()?;
-        Ok(Report { variants })
+        let (specs, jobs) = py.detach(work).map_err(|e| errors::engine(py, &e))?;
+        self.report(py, &specs, Some(jobs))
     }
 
     /// Whether one variant is a hit; if not, what stands in its way.
@@ -241,34 +223,18 @@ impl PyJit {
     ) -> PyResult<Kernel> {
         let context = self.context(py, device)?;
         let spec = self.one(py, family, arch, constants, Some(&context))?;
-        let place = (spec.id(), context.id());
-        let known = self
-            .loaded
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(&place);
-        if !known && torch_captures(py)? {
-            let variant = format!("{} {}", spec.family().name, spec.variant());
-            return Err(errors::capturing(py, variant.trim_end()));
-        }
-        let work = || -> Result<_, Error> {
-            let (key, provenance) = if known {
-                (self.jit.describe(&spec)?.0.key().to_string(), "hit")
-            } else {
-                let prepared = self.jit.prepare(&spec)?;
-                (
-                    prepared.request.key().to_string(),
-                    prepared.fetched.provenance.label(),
-                )
-            };
-            Ok((self.jit.load(&spec, &context)?, key, provenance))
-        };
-        let (loaded, key, provenance) = py.detach(work).map_err(|e| errors::engine(py, &e))?;
-        self.loaded
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(place);
-        Kernel::new(py, loaded, entry, key, provenance)
+        self.load_spec(py, &spec, &context, entry)
+    }
+
+    /// A kernel of a string; the keywords are those of `Source`.
+    #[pyo3(signature = (text, **declarations))]
+    fn source<'py>(
+        slf: &Bound<'py, Self>,
+        text: Bound<'py, PyAny>,
+        declarations: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let class = slf.py().get_type::<Source>();
+        class.call((slf, text), declarations)
     }
 
     /// From now on nothing compiles: a miss raises `Forbidden`.
@@ -334,6 +300,98 @@ impl PyJit {
 }
 
 impl PyJit {
+    /// The engine.
+    pub(crate) fn jit(&self) -> &Jit {
+        &self.jit
+    }
+
+    /// Finds or makes specs, many at once, and says what became of each.
+    pub(crate) fn report(
+        &self,
+        py: Python<'_>,
+        specs: &[KernelSpec],
+        jobs: Option<Jobs>,
+    ) -> PyResult<Report> {
+        let work = || {
+            let mut done: Vec<Option<Result<_, Error>>> = specs.iter().map(|_| None).collect();
+            let wanted: Vec<&KernelSpec> = specs.iter().collect();
+            self.jit
+                .prepare_all(&wanted, jobs.unwrap_or(Jobs::Auto), &mut |progress| {
+                    if let Progress::Done { index, result } = progress {
+                        done[index] = Some(*result);
+                    }
+                });
+            done
+        };
+        let done = py.detach(work);
+        let variants = specs.iter().zip(done).map(|(spec, result)| {
+            let variant = match result {
+                Some(Ok(prepared)) => Variant::of(spec, &prepared),
+                Some(Err(error)) => {
+                    let error = errors::engine(py, &error).into_value(py).into_any();
+                    Variant::failed(spec, Some(error))
+                }
+                None => Variant::failed(spec, None),
+            };
+            Py::new(py, variant)
+        });
+        let variants = variants.collect::<PyResult<_>>()?;
+        Ok(Report { variants })
+    }
+
+    /// Finds or makes a spec, and loads it.
+    pub(crate) fn load_spec(
+        &self,
+        py: Python<'_>,
+        spec: &KernelSpec,
+        context: &Context,
+        entry: Option<String>,
+    ) -> PyResult<Kernel> {
+        let place = (spec.id(), context.id());
+        let known = self
+            .loaded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&place);
+        if !known && torch_captures(py)? {
+            let variant = format!("{} {}", spec.family().name, spec.variant());
+            return Err(errors::capturing(py, variant.trim_end()));
+        }
+        let work = || -> Result<_, Error> {
+            let (key, provenance) = if known {
+                (self.jit.describe(spec)?.0.key().to_string(), "hit")
+            } else {
+                let prepared = self.jit.prepare(spec)?;
+                (
+                    prepared.request.key().to_string(),
+                    prepared.fetched.provenance.label(),
+                )
+            };
+            Ok((self.jit.load(spec, context)?, key, provenance))
+        };
+        let (loaded, key, provenance) = py.detach(work).map_err(|e| errors::engine(py, &e))?;
+        self.loaded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(place);
+        Kernel::new(py, loaded, entry, key, provenance)
+    }
+
+    /// The archs that are asked for: those given, else those of the settings, else those of
+    /// the GPUs here, else the usual ones.
+    pub(crate) fn archs(&self, py: Python<'_>, arch: Option<Bound<'_, PyAny>>) -> PyResult<Vec<Arch>> {
+        let flags = self.flags(arch, None)?;
+        let find = || -> Result<Vec<Arch>, Error> {
+            let config = self.config(flags)?;
+            let usual = usual(&config)?;
+            match config.arch() {
+                Some(setting) => Ok(parse_archs(&setting)?),
+                None => Ok(usual),
+            }
+        };
+        py.detach(find).map_err(|e| errors::engine(py, &e))
+    }
+
     /// This facade's settings, with a request's.
     fn flags(
         &self,
@@ -414,7 +472,7 @@ impl PyJit {
     }
 
     /// The primary context of a GPU; of the current one where nobody says which.
-    fn context(&self, py: Python<'_>, device: Option<u32>) -> PyResult<Context> {
+    pub(crate) fn context(&self, py: Python<'_>, device: Option<u32>) -> PyResult<Context> {
         let open = || -> Result<Context, DeviceError> {
             let ordinal = match device {
                 Some(ordinal) => ordinal,
@@ -507,7 +565,7 @@ fn policy(py: Python<'_>, word: &str) -> PyResult<MissPolicy> {
 }
 
 /// A constant's value as the command line would have it; of a list or a range, its items.
-fn text_of(value: &Bound<'_, PyAny>) -> PyResult<String> {
+pub(crate) fn text_of(value: &Bound<'_, PyAny>) -> PyResult<String> {
     if value.is_instance_of::<PyList>()
         || value.is_instance_of::<PyTuple>()
         || value.get_type().name()? == "range"

@@ -3,12 +3,14 @@
 //! Invariant: importing it defines classes, and does nothing else: no file, no driver, no
 //! thread. Unsafe is what reads others' structs and what launches.
 
+mod call;
 mod errors;
 mod events;
 mod jit;
 mod kernel;
 mod reports;
 mod scalars;
+mod source;
 mod stream;
 mod tensors;
 
@@ -24,4 +26,6 @@ mod _jitc {
     use crate::kernel::{Kernel, Prebound};
     #[pymodule_export]
     use crate::reports::{Report, Variant, Why};
+    #[pymodule_export]
+    use crate::source::Source;
 }

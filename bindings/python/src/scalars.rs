@@ -1,9 +1,14 @@
-//! Python's numbers as a kernel's scalars.
+//! Python's numbers as a kernel's scalars, and its buffers as what is passed by value.
+//!
+//! Invariant: a number is of the parameter's type exactly, but that a float is rounded to it;
+//! bytes are as they are.
 
 use half::{bf16, f16};
 use jitc::engine::run::arguments::Argument;
 use jitc::engine::run::tensor::Dtype;
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyMemoryView};
 
 /// A number as a scalar of this type; the text says what is wrong.
 pub(crate) fn of(object: &Bound<'_, PyAny>, dtype: Dtype) -> Result<Argument, String> {
@@ -29,11 +34,47 @@ pub(crate) fn of(object: &Bound<'_, PyAny>, dtype: Dtype) -> Result<Argument, St
             reason = "a float is rounded to the parameter's type"
         )]
         Dtype::F32 => Ok((real()? as f32).into()),
+        Dtype::Bool => Ok(object.extract::<bool>().map_err(|_| said(object, dtype))?.into()),
         Dtype::F64 => Ok(real()?.into()),
         Dtype::F16 => Ok(f16::from_f64(real()?).into()),
         Dtype::Bf16 => Ok(bf16::from_f64(real()?).into()),
         _ => Err(format!("a value of type {dtype} cannot be given from Python")),
     }
+}
+
+/// Whether a type is of numbers that no shape can name.
+pub(crate) fn is_real(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::Bf16)
+}
+
+/// The bytes of what is passed by value: of anything with a buffer (`bytes`, a structure of
+/// ctypes, a structured value of numpy), or a tensor map with its words, as cuda-bindings has
+/// it. The text says what is wrong.
+pub(crate) fn bytes<'py>(object: &Bound<'py, PyAny>) -> Result<Bound<'py, PyBytes>, String> {
+    let py = object.py();
+    let read = || -> PyResult<Bound<'py, PyBytes>> {
+        if let Some(words) = object.getattr_opt(intern!(py, "opaque"))? {
+            let words: Vec<u64> = words
+                .try_iter()?
+                .map(|word| word?.call_method0(intern!(py, "__index__"))?.extract())
+                .collect::<PyResult<_>>()?;
+            // Little-endian, as is every machine that has CUDA.
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            return Ok(PyBytes::new(py, &bytes));
+        }
+        let view = PyMemoryView::from(object)?;
+        Ok(view.call_method0(intern!(py, "tobytes"))?.cast_into()?)
+    };
+    read().map_err(|_| {
+        let class = object.get_type();
+        let class = class
+            .name()
+            .map_or_else(|_| "an object".to_owned(), |name| name.to_string());
+        format!(
+            "expected bytes, a structure of ctypes, a structured value of numpy or anything with a \
+             buffer, got {class}"
+        )
+    })
 }
 
 fn said(object: &Bound<'_, PyAny>, dtype: Dtype) -> String {

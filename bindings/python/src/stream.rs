@@ -85,11 +85,11 @@ impl Current {
 /// The keyword `stream`, which no parameter can have for a name.
 pub(crate) fn take(kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Option<u64>> {
     let Some(kwargs) = kwargs else { return Ok(None) };
-    let Some(stream) = kwargs.get_item("stream")? else {
+    let Some(stream) = kwargs.get_item(intern!(kwargs.py(), "stream"))? else {
         return Ok(None);
     };
     // The dict is this call's own.
-    kwargs.del_item("stream")?;
+    kwargs.del_item(intern!(kwargs.py(), "stream"))?;
     if stream.is_none() {
         return Ok(None);
     }

@@ -4,8 +4,9 @@
 //! Invariant: a [`View`] owns nothing but what it needs to stay readable; the memory is
 //! the tensor's, whose owner keeps it alive until the stream is done with it.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
+use std::mem::MaybeUninit;
 
 use arrayvec::ArrayVec;
 use jitc::engine::run::tensor::{Dtype, is_contiguous};
@@ -112,6 +113,22 @@ pub(crate) struct Facts {
 }
 
 impl ExchangeApi {
+    /// What a tensor of the framework is; its shape and strides are good as long as it.
+    #[inline]
+    fn read(&self, object: &Bound<'_, PyAny>) -> PyResult<DlTensor> {
+        let read = self
+            .tensor_from_object
+            .ok_or_else(|| refused("its exchange API reads no tensors"))?;
+        let mut tensor = MaybeUninit::<DlTensor>::uninit();
+        // SAFETY: the framework's own function, for an object of its own type, with room
+        // for its answer.
+        if unsafe { read(object.as_ptr().cast(), tensor.as_mut_ptr()) } != 0 {
+            return Err(PyErr::fetch(object.py()));
+        }
+        // SAFETY: filled by the call.
+        Ok(unsafe { tensor.assume_init() })
+    }
+
     /// The framework's current stream on a GPU.
     pub(crate) fn stream(&self, py: Python<'_>, device: u32) -> PyResult<u64> {
         let Some(current) = self.current_stream else {
@@ -129,20 +146,9 @@ impl ExchangeApi {
 
 /// Reads a tensor. The texts of errors do not name the parameter: the caller does.
 pub(crate) fn view(object: &Bound<'_, PyAny>) -> PyResult<View> {
-    if let Some(api) = api_of(&object.get_type()) {
-        let mut tensor = std::mem::MaybeUninit::<DlTensor>::uninit();
-        let read = api
-            .tensor_from_object
-            .ok_or_else(|| refused("its exchange API reads no tensors"))?;
-        // SAFETY: the framework's own function, for an object of its own type, with room
-        // for its answer.
-        if unsafe { read(object.as_ptr().cast(), tensor.as_mut_ptr()) } != 0 {
-            return Err(PyErr::fetch(object.py()));
-        }
-        // SAFETY: filled by the call.
-        let tensor = unsafe { tensor.assume_init_ref() };
-        // SAFETY: shape and strides are good as long as the object.
-        return unsafe { of_dlpack(tensor, Origin::Api(api)) };
+    if let Some(api) = api_of(object) {
+        // SAFETY: filled by the call; shape and strides are good as long as the object.
+        return unsafe { of_dlpack(&api.read(object)?, Origin::Api(api)) };
     }
     if let Some(method) = object.getattr_opt(intern!(object.py(), "__dlpack__"))? {
         return by_capsule(&method);
@@ -155,16 +161,75 @@ pub(crate) fn view(object: &Bound<'_, PyAny>) -> PyResult<View> {
     ))
 }
 
-/// The exchange API of a type, looked up once a type and thread.
-fn api_of(class: &Bound<'_, PyType>) -> Option<&'static ExchangeApi> {
+/// The address of a tensor that is known to be of these facts but for where it lies; `None`
+/// where it is not, where that is not known, and where it cannot be read.
+#[inline]
+pub(crate) fn address_if(object: &Bound<'_, PyAny>, facts: &Facts) -> Option<u64> {
+    let Some(api) = api_of(object) else {
+        let View {
+            address,
+            facts: own,
+            device_known: true,
+            ..
+        } = view(object).ok()?
+        else {
+            return None;
+        };
+        return (own == *facts).then_some(address);
+    };
+    let Ok(tensor) = api.read(object) else {
+        return None;
+    };
+    let (device, dtype) = (device_of(tensor.device).ok()?, dtype_of(tensor.dtype)?);
+    let rank = usize::try_from(tensor.ndim).ok()?;
+    if device != facts.device || dtype != facts.dtype || rank != facts.shape.len() {
+        return None;
+    }
+    if rank > 0 {
+        // SAFETY: of `ndim` elements, good as long as the object.
+        let shape = unsafe { std::slice::from_raw_parts(tensor.shape, rank) };
+        let is_same = |(own, expected): (&i64, &usize)| usize::try_from(*own) == Ok(*expected);
+        if !shape.iter().zip(&facts.shape).all(is_same) {
+            return None;
+        }
+        if !tensor.strides.is_null() {
+            // SAFETY: as above.
+            let strides = unsafe { std::slice::from_raw_parts(tensor.strides, rank) };
+            if !is_contiguous(&facts.shape, strides, 1) {
+                return None;
+            }
+        }
+    }
+    Some(tensor.data.addr() as u64 + tensor.byte_offset)
+}
+
+/// The types that were seen with an exchange API, on this thread, and theirs.
+type Known = ArrayVec<(usize, &'static ExchangeApi), 8>;
+
+/// The exchange API of an object's type, looked up once a type and thread.
+#[inline]
+fn api_of(object: &Bound<'_, PyAny>) -> Option<&'static ExchangeApi> {
     thread_local! {
-        static LAST: Cell<(usize, Option<&'static ExchangeApi>)> = const { Cell::new((0, None)) };
+        static KNOWN: RefCell<Known> = const { RefCell::new(ArrayVec::new_const()) };
     }
-    let id = class.as_ptr().addr();
-    let (known, api) = LAST.get();
-    if known == id {
-        return api;
-    }
+    let id = object.get_type_ptr().addr();
+    KNOWN.with(|known| {
+        let mut known = known.try_borrow_mut().ok()?;
+        if let Some((_, api)) = known.iter().find(|(of, _)| *of == id) {
+            return Some(*api);
+        }
+        let class = object.get_type();
+        let api = look_up(&class)?;
+        if known.try_push((id, api)).is_ok() {
+            // A type that is looked up by its address must never go.
+            std::mem::forget(class);
+        }
+        Some(api)
+    })
+}
+
+#[cold]
+fn look_up(class: &Bound<'_, PyType>) -> Option<&'static ExchangeApi> {
     let capsule = class
         .getattr_opt(intern!(class.py(), "__dlpack_c_exchange_api__"))
         .ok()??;
@@ -173,13 +238,7 @@ fn api_of(class: &Bound<'_, PyType>) -> Option<&'static ExchangeApi> {
     // SAFETY: by DLPack's protocol the capsule of this name points at such a table, which
     // is good for as long as the process lives.
     let api: &'static ExchangeApi = unsafe { pointer.cast::<ExchangeApi>().as_ref() };
-    if api.version.major != 1 {
-        return None;
-    }
-    // A type that is looked up by its address must never go: there are few of them.
-    std::mem::forget(class.clone());
-    LAST.set((id, Some(api)));
-    Some(api)
+    (api.version.major == 1 && api.tensor_from_object.is_some()).then_some(api)
 }
 
 /// By `__dlpack__`: its newest form, else the old one. The producer is asked not to wait:
@@ -219,18 +278,9 @@ fn by_capsule(method: &Bound<'_, PyAny>) -> PyResult<View> {
 ///
 /// Shape and strides are of `ndim` elements, or null.
 unsafe fn of_dlpack(tensor: &DlTensor, origin: Origin) -> PyResult<View> {
-    let device = match tensor.device.kind {
-        CUDA => Some(tensor.device.id.unsigned_abs()),
-        CUDA_HOST | CUDA_MANAGED => None,
-        1 => return Err(refused("expected memory of a GPU, got memory of the CPU")),
-        other => {
-            return Err(refused(&format!(
-                "expected memory of a GPU, got DLPack's device type {other}"
-            )));
-        }
-    };
-    let DlDataType { code, bits, lanes } = tensor.dtype;
-    let dtype = of_code(code, bits, lanes).ok_or_else(|| {
+    let device = device_of(tensor.device)?;
+    let dtype = dtype_of(tensor.dtype).ok_or_else(|| {
+        let DlDataType { code, bits, lanes } = tensor.dtype;
         refused(&format!(
             "DLPack's type {code} of {bits} bits and {lanes} lanes is no type of a parameter"
         ))
@@ -313,8 +363,20 @@ fn check_strides(shape: &[usize], strides: Option<&[i64]>, unit: i64) -> PyResul
     }
 }
 
+/// The GPU whose memory it is; `None` of what CUDA manages for all of them.
+fn device_of(device: DlDevice) -> PyResult<Option<u32>> {
+    match device.kind {
+        CUDA => Ok(Some(device.id.unsigned_abs())),
+        CUDA_HOST | CUDA_MANAGED => Ok(None),
+        1 => Err(refused("expected memory of a GPU, got memory of the CPU")),
+        other => Err(refused(&format!(
+            "expected memory of a GPU, got DLPack's device type {other}"
+        ))),
+    }
+}
+
 /// The type of a code of `DLPack`. A bool is a byte here.
-fn of_code(code: u8, bits: u8, lanes: u16) -> Option<Dtype> {
+fn dtype_of(DlDataType { code, bits, lanes }: DlDataType) -> Option<Dtype> {
     match Dtype::of_dlpack(code, bits, lanes)? {
         Dtype::Bool => Some(Dtype::U8),
         other => Some(other),

@@ -96,6 +96,14 @@ impl Passed<'_> {
         &self.words
     }
 
+    /// The same, to be replaced: for a launch with values that the caller has checked as those
+    /// that were packed are.
+    #[must_use]
+    #[inline]
+    pub fn words_mut(&mut self) -> &mut [u64] {
+        &mut self.words
+    }
+
     /// The pointers to the parameters, as the driver reads them: one to each, or
     /// one to the struct. They are good as long as this value is where it is.
     #[inline]

@@ -33,7 +33,7 @@ from ._errors import (
     TemplateError,
     ToolchainError,
 )
-from ._jitc import BoundKernel, Event, Jit, Kernel, Report, Variant, Why
+from ._jitc import BoundKernel, Event, Jit, Kernel, Report, Source, Variant, Why
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,6 +59,7 @@ __all__ = [
     "LoadError",
     "PolicyError",
     "Report",
+    "Source",
     "SpecError",
     "TemplateError",
     "ToolchainError",
@@ -71,6 +72,7 @@ __all__ = [
     "load",
     "on_event",
     "prometheus",
+    "source",
     "warm",
     "why",
 ]
@@ -109,6 +111,11 @@ def load(
 ) -> Kernel:
     """See :meth:`Jit.load`."""
     return _jit().load(family, device=device, entry=entry, arch=arch, **constants)
+
+
+def source(text: str, **declarations: Any) -> Source:
+    """See :meth:`Jit.source`."""
+    return _jit().source(text, **declarations)
 
 
 def why(family: str, *, arch: str | None = None, **constants: Constant) -> Why:

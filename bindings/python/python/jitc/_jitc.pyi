@@ -89,6 +89,52 @@ class Jit:
             CaptureError: a stream is capturing a graph.
             DeviceError: there is no GPU, or not that one.
         """
+    def source(
+        self,
+        text: str,
+        *,
+        name: str = "source",
+        entry: str | None = None,
+        expression: str | None = None,
+        parameters: Sequence[tuple[str, str] | tuple[str, str, str]] = ...,
+        sizes: Sequence[str] = ...,
+        grid: int | str | Sequence[int | str] | None = None,
+        block: int | Sequence[int] | None = None,
+        shared_mem_bytes: int = 0,
+        cooperative: bool = False,
+        define: dict[str, _Constant] = ...,
+        headers: dict[str, str] = ...,
+        use: Sequence[str] = ...,
+        options: Sequence[str] = ...,
+    ) -> Source:
+        """A kernel of a string, compiled as it is, keyed by all that is given.
+
+        Args:
+            text: CUDA C++.
+            name: what messages and ``jitc cache ls`` call it.
+            entry: the name of an ``extern "C"`` kernel; with ``expression`` any name.
+            expression: C++ that names a kernel, ``ns::scale<float, 8>``.
+            parameters: ``(name, type)`` or ``(name, type, access)`` in order, as
+                :attr:`Kernel.params` gives them: ``("y", "f32[n, 4]", "out")``,
+                ``("n", "u32 = n")`` for a launch size, ``"f32"``, ``"tensor_map"``,
+                ``"struct of 24 bytes, aligned to 8"``. Tensors start at multiples of 16
+                bytes: ``"f32[n], aligned to 4"``. ``"f32[n] or null"`` may be left out.
+                A kernel without them can be compiled and not called.
+            sizes: launch sizes, numbers that shapes and the grid may name.
+            grid: blocks: numbers or expressions over launch sizes,
+                ``"ceil_div(a=n, b=256)"``; one block unless it is given.
+            block: threads a block, in up to three dimensions; 256 unless it is given.
+            shared_mem_bytes: dynamic shared memory, bytes a block.
+            cooperative: launches are cooperative.
+            define: macros, as C++ has their values: ``{"FACTOR": "2.0f"}``.
+            headers: texts, by the names under which they are included.
+            use: header sets of jitc's own: ``cuda``, ``curand``, ``std``.
+            options: compiler options.
+
+        Raises:
+            SpecError: something that is given cannot be.
+            TemplateError: a declaration is wrong.
+        """
     def why(self, family: str, *, arch: str | None = None, **constants: _Constant) -> Why:
         """Whether one variant is a hit; if not, what stands in its way. Compiles nothing."""
     def key(self, family: str, *, arch: str | None = None, **constants: _Constant) -> str:
@@ -120,6 +166,25 @@ class Jit:
         """The compiler that would be used."""
 
 @final
+class Source:
+    """A kernel of a string: :meth:`Jit.source` makes it. Nothing is compiled before it is
+    asked for."""
+
+    def load(self, *, device: int | None = None, arch: str | None = None) -> Kernel:
+        """As :meth:`Jit.load`."""
+    def warm(self, *, arch: str | Sequence[str] | None = None) -> Report:
+        """As :meth:`Jit.warm`, for each arch."""
+    def key(self, *, arch: str | None = None) -> str:
+        """As :meth:`Jit.key`."""
+    def why(self, *, arch: str | None = None) -> Why:
+        """As :meth:`Jit.why`."""
+    def cubin(self, *, arch: str | None = None) -> bytes:
+        """As :meth:`Jit.cubin`."""
+    @property
+    def name(self) -> str:
+        """What messages and ``jitc cache ls`` call it."""
+
+@final
 class Kernel:
     """A kernel in a GPU's memory, called with its parameters in declared order.
 
@@ -127,7 +192,8 @@ class Kernel:
     ``__cuda_array_interface__``: of the declared type and shape, contiguous, row by row,
     in the GPU's memory; nothing is copied. ``None`` is a null pointer where the parameter
     is optional; optional parameters are given by name. Launch sizes and numbers are
-    Python's. ``stream`` is torch's, CuPy's, cuda.core's or a number; by default the first
+    Python's; what is passed by value is anything with a buffer of the declared size: ``bytes``,
+    a structure of ctypes, a structured value of numpy, a tensor map. ``stream`` is torch's, CuPy's, cuda.core's or a number; by default the first
     tensor's framework's current one.
 
     A launch is asynchronous: the memory has to live until the stream is done with it,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import re
@@ -239,3 +240,106 @@ def test_a_dropped_engine_unloads_its_modules(tmp_path: Path) -> None:
     del kernel
     gc.collect()
     assert len(calls("cuModuleUnload")) == 1
+
+
+STRUCT = "struct Config { int a; double b; }; extern \"C\" __global__ void k(float* y, Config c, float s, unsigned n) {}"
+DECLARED: dict[str, Any] = {
+    "entry": "k",
+    "parameters": [
+        ("y", "f32[n], aligned to 4", "out"),
+        ("c", "struct of 16 bytes, aligned to 8"),
+        ("s", "f32"),
+        ("n", "u32 = n"),
+    ],
+    "sizes": ["n"],
+    "grid": ["ceil_div(a=n, b=64)", 2],
+    "block": 64,
+}
+
+
+class Config(ctypes.Structure):
+    _fields_ = (("a", ctypes.c_int), ("b", ctypes.c_double))
+
+
+def words() -> list[str]:
+    match = re.search(r"grid (\S+) .* params (\S+)", calls("cuLaunchKernel")[-1])
+    assert match
+    return [match[1], *match[2].split(",")]
+
+
+def test_a_string_is_loaded_and_called_with_a_struct_by_value(engine: jitc.Jit) -> None:
+    say(**{"params.k": "8,16,4,4"})
+    kernel = engine.source(STRUCT, **DECLARED).load(device=0)
+    assert kernel.params[1] == ("c", "struct of 16 bytes, aligned to 8", "value")
+    given = Config(7, 0.5)
+    as_bytes = bytes(given)
+    for config in (given, as_bytes, bytearray(as_bytes), memoryview(as_bytes)):
+        for scale, bits in ((1.0, "0000803f"), (2.0, "00000040")):
+            kernel(Exchange(Y + 4, (100,)), config, scale, 100)
+            assert words() == ["2,2,1", "0400800000000000", as_bytes.hex(), bits, "64000000"]
+    kernel(Exchange(Y, (100,)), Config(8, 0.5), 2.0, 100)
+    assert words()[2] == bytes(Config(8, 0.5)).hex()
+    step = kernel.bind(Exchange(Y, (100,)), given, 1.0, 100)
+    given.a = 9
+    step(50)
+    assert words() == ["1,2,1", "0000800000000000", as_bytes.hex(), "0000803f", "32000000"]
+    with pytest.raises(jitc.ArgumentError, match="`c`.*15 bytes") as caught:
+        kernel(Exchange(Y, (100,)), as_bytes[:15], 1.0, 100)
+    assert caught.value.parameter == "c"
+    with pytest.raises(jitc.ArgumentError, match="`c`: expected bytes, a structure of ctypes.*got int"):
+        kernel(Exchange(Y, (100,)), 7, 1.0, 100)
+    kernel(Exchange(Y, (100,)), given, 1.0, 100)
+    assert words()[2] == bytes(given).hex()
+
+
+def test_a_struct_of_numpy_is_passed_by_value(engine: jitc.Jit) -> None:
+    numpy = pytest.importorskip("numpy", reason="numpy is not here")
+    say(**{"params.k": "8,16,4,4"})
+    kernel = engine.source(STRUCT, **DECLARED).load(device=0)
+    value = numpy.array((7, 0, 0.5), dtype=[("a", "i4"), ("padding", "i4"), ("b", "f8")])
+    for given in (value, value[()]):
+        kernel(Exchange(Y, (1,)), given, 1.0, 1)
+        assert words()[2] == bytes(Config(7, 0.5)).hex()
+
+
+class _Map:
+    """As cuda-bindings has it."""
+
+    opaque = tuple(range(16))
+
+
+def test_a_tensor_map_is_passed_by_value(engine: jitc.Jit) -> None:
+    text = 'struct alignas(64) Map { char of[128]; }; extern "C" __global__ void m(const __grid_constant__ Map map) {}'
+    say(**{"params.m": "128"})
+    kernel = engine.source(text, entry="m", parameters=[("map", "tensor_map")]).load(device=0)
+    wanted = b"".join(at.to_bytes(8, "little") for at in range(16))
+    for given in (_Map(), wanted, (ctypes.c_uint64 * 16)(*range(16))):
+        kernel(given)
+        assert words()[1:] == [wanted.hex()]
+    with pytest.raises(jitc.ArgumentError, match="tensor_map"):
+        kernel(wanted[:64])
+
+
+def test_calls_of_several_sizes_are_each_checked_once(kernel: jitc.Kernel) -> None:
+    for _ in range(3):
+        for n in (64, 128, 256):
+            kernel(Exchange(X, (n,)), Exchange(Y, (n,)), n)
+    assert len(calls("cuPointerGetAttribute")) == 6
+    with pytest.raises(jitc.ArgumentError, match=r"expected f32 \[128\], got f32 \[64\]"):
+        kernel(Exchange(X, (64,)), Exchange(Y, (128,)), 128)
+
+
+def test_what_is_no_longer_as_before_is_checked_again(kernel: jitc.Kernel) -> None:
+    kernel(**GOOD)
+    for x, said in [
+        (Exchange(0, (64,)), "null"),
+        (Exchange(X + 8, (64,)), "aligned to 16"),
+        (Exchange(X, (64,), strides=(2,)), "contiguous"),
+        (Exchange(X, (64,), dtype=(0, 32, 1)), "expected f32, got i32"),
+        (Exchange(X, (8, 8)), r"got f32 \[8, 8\]"),
+        (Exchange(X, (64,), device=(2, 1)), "got memory of GPU 1"),
+        (Exchange(X, (64,), device=(1, 0)), "memory of the CPU"),
+    ]:
+        with pytest.raises(jitc.ArgumentError, match=said):
+            kernel(**{**GOOD, "x": x})
+    assert len(launched()) == 1
