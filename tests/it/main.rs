@@ -28,6 +28,7 @@ mod constants;
 mod cubin;
 mod dispatch;
 mod expressions;
+mod foreign;
 mod fork;
 mod former_names;
 mod general;

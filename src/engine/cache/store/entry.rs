@@ -78,7 +78,7 @@ pub struct Parts {
 }
 
 impl Notes {
-    fn now(compile_us: Option<u64>) -> Self {
+    pub(super) fn now(compile_us: Option<u64>) -> Self {
         Self {
             jitc: env!("CARGO_PKG_VERSION").to_owned(),
             created_unix_ms: now_unix_ms(),

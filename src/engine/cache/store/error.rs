@@ -70,6 +70,9 @@ pub enum Fault {
     /// A preimage of no key version that this jitc knows.
     #[error("key version `{0}` is not known here")]
     KeyVersion(String),
+    /// What no client of another cache is called.
+    #[error("client `{0}`: expected 1 to 64 small letters, digits, `.`, `_` and `-`")]
+    Client(String),
     /// The entry of another key.
     #[error("it is the entry of {0}")]
     Key(CacheKey),

@@ -14,6 +14,7 @@ mod dir;
 pub(super) mod entry;
 pub(super) mod error;
 mod failed;
+pub(super) mod foreign;
 pub(super) mod inspect;
 pub(super) mod layout;
 mod link;
@@ -169,7 +170,7 @@ impl Store {
         reach(Step::Texts);
         let staging = self.ensure(&version, STAGING)?;
         let shard = self.ensure(&version, &key.hex()[..2])?;
-        let staged = self.stage(&staging, whole)?;
+        let staged = self.stage(&staging, key, &whole.to_bytes())?;
         for _ in 0..3 {
             match staging.rename_file(&staged.name, &shard, &name) {
                 Ok(()) => {
@@ -258,8 +259,8 @@ impl Store {
     }
 
     /// Writes an entry's file into the staging folder, forced to disk.
-    fn stage<'a>(&self, staging: &'a Dir, whole: &Whole) -> Result<Staged<'a>, CacheError> {
-        let name = format!("{}.{}", whole.entry().manifest().key.short(), unique());
+    fn stage<'a>(&self, staging: &'a Dir, key: &CacheKey, bytes: &[u8]) -> Result<Staged<'a>, CacheError> {
+        let name = format!("{}.{}", key.short(), unique());
         let fail = |errno| CacheError::Io {
             action: "write",
             path: self.root.join(VERSION).join(STAGING).join(&name),
@@ -274,7 +275,7 @@ impl Store {
         };
         let _held = lock::Release::later(&file);
         reach(Step::Staged);
-        dir::write_all(&file, &whole.to_bytes()).map_err(fail)?;
+        dir::write_all(&file, bytes).map_err(fail)?;
         reach(Step::Written);
         rustix::io::retry_on_intr(|| rustix::fs::fsync(&file)).map_err(fail)?;
         reach(Step::Synced);

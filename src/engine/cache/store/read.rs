@@ -60,6 +60,16 @@ struct Opened {
     stat: Stat,
 }
 
+/// An opened file, verified as far as its code, whose manifest was not parsed.
+pub(super) struct OpenedFile {
+    pub(super) file: OwnedFd,
+    pub(super) header: Header,
+    /// The manifest's.
+    pub(super) bytes: Vec<u8>,
+    pub(super) notes: Notes,
+    pub(super) stat: Stat,
+}
+
 impl Store {
     /// Reads and verifies manifest and code of a key, and marks the entry as used.
     #[must_use]
@@ -112,15 +122,21 @@ impl Store {
     }
 
     fn look<T>(&self, key: &CacheKey, read: impl FnOnce(&Dir, Opened) -> Result<T, ReadError>) -> Load<T> {
+        self.look_as(key, |shard| read(shard, self.open_entry(shard, key)?))
+    }
+
+    /// Looks into the shard of a key.
+    pub(super) fn look_as<T>(
+        &self,
+        key: &CacheKey,
+        read: impl FnOnce(&Dir) -> Result<T, ReadError>,
+    ) -> Load<T> {
         let shard = match self.open_shard(&key.hex()[..2]) {
             Ok(Some(shard)) => shard,
             Ok(None) => return Load::Absent,
             Err(e) => return Load::Unavailable(e),
         };
-        match self
-            .open_entry(&shard, key)
-            .and_then(|opened| read(&shard, opened))
-        {
+        match read(&shard) {
             Ok(found) => Load::Found(Box::new(found)),
             Err(ReadError::Fault(fault)) => Load::Bad(fault),
             // Some network file systems lose a file that was removed while it was open.
@@ -131,6 +147,25 @@ impl Store {
 
     /// Opens an entry and verifies what comes before its code.
     fn open_entry(&self, shard: &Dir, key: &CacheKey) -> Result<Opened, ReadError> {
+        let opened = self.open_kind(shard, key, Kind::Cubin)?;
+        let (header, manifest) = (opened.header, Manifest::of_key(key, &opened.bytes)?);
+        let parts = [&manifest.code, &manifest.source, &manifest.log].map(|part| part.length);
+        if manifest.kind != header.kind || parts != [header.code, header.source, header.log] {
+            return Err(Fault::Unbound("lengths").into());
+        }
+        Ok(Opened {
+            header,
+            manifest,
+            notes: opened.notes,
+            bytes: opened.bytes,
+            file: opened.file,
+            stat: opened.stat,
+        })
+    }
+
+    /// Opens a file of a kind of entries and verifies all before its code but what the
+    /// manifest says.
+    pub(super) fn open_kind(&self, shard: &Dir, key: &CacheKey, kind: Kind) -> Result<OpenedFile, ReadError> {
         let (file, stat) = shard.open_file(&file_name(key)).map_err(|e| match e {
             Errno::LOOP | Errno::NXIO | Errno::ISDIR => Fault::NotRegular.into(),
             other => ReadError::Errno(other),
@@ -147,13 +182,10 @@ impl Store {
             head.extend(read_at(&file, first, header.code_at() - first)?);
         }
         let verified = Head::verify(header, &head)?;
-        if header.kind != Kind::Cubin {
-            return Err(Fault::Kind(header.kind.name()).into());
-        }
-        let manifest = Manifest::of_key(key, verified.manifest)?;
-        let parts = [&manifest.code, &manifest.source, &manifest.log].map(|part| part.length);
-        if manifest.kind != header.kind || parts != [header.code, header.source, header.log] {
-            return Err(Fault::Unbound("lengths").into());
+        match (kind, header.kind) {
+            (Kind::Cubin, other) if other != kind => return Err(Fault::Kind(other.name()).into()),
+            (_, other) if other != kind => return Err(Fault::Unbound("kind").into()),
+            _ => {}
         }
         let notes = Notes::from_bytes(verified.notes)?;
         if self.must_be_signed {
@@ -161,11 +193,10 @@ impl Store {
             let signed = self.admission.verify(&statement, &notes.signatures);
             signed.map_err(Fault::Signature)?;
         }
-        Ok(Opened {
+        Ok(OpenedFile {
             header,
             notes,
             bytes: verified.manifest.to_vec(),
-            manifest,
             file,
             stat,
         })
@@ -201,7 +232,7 @@ impl Store {
     }
 
     /// Marks an entry as used, at most once an hour; a mark from the future is renewed.
-    fn stamp(&self, shard: &Dir, key: &CacheKey, file: &Stat) {
+    pub(super) fn stamp(&self, shard: &Dir, key: &CacheKey, file: &Stat) {
         let now = now_unix_ms() / 1000;
         let last = u64::try_from(file.st_mtime).unwrap_or(0);
         if self.writable && (last > now || now - last >= STAMP_INTERVAL.as_secs()) {
@@ -218,7 +249,7 @@ fn entry_of(opened: Opened) -> Result<Entry, ReadError> {
 }
 
 /// These bytes of a file, all of them: one that ends early is a fault.
-fn read_at(file: impl AsFd, at: u64, length: u64) -> Result<Vec<u8>, ReadError> {
+pub(super) fn read_at(file: impl AsFd, at: u64, length: u64) -> Result<Vec<u8>, ReadError> {
     let room = usize::try_from(length).map_err(|_| ReadError::Errno(Errno::FBIG))?;
     let mut bytes = Vec::new();
     let reserved = bytes.try_reserve_exact(room);

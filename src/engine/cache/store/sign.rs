@@ -32,7 +32,7 @@ impl Store {
         let version = self.create_version()?;
         let staging = self.ensure(&version, STAGING)?;
         let shard = self.ensure(&version, &key.hex()[..2])?;
-        let staged = self.stage(&staging, &whole)?;
+        let staged = self.stage(&staging, key, &whole.to_bytes())?;
         let replaced = staging.replace(&staged.name, &shard, &file_name(key));
         replaced.map_err(|errno| self.io("sign", key, errno))?;
         reach(Step::Renamed);
