@@ -9,6 +9,8 @@ pub mod compare;
 mod error;
 pub mod harness;
 pub mod ncu;
+pub mod npy;
+pub mod number;
 pub mod plot;
 pub mod region;
 pub mod rng;

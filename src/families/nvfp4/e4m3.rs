@@ -58,6 +58,32 @@ pub fn encode(value: f32) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::request::dtype::Dtype;
+    use crate::measure::number;
+
+    #[test]
+    fn inputs_of_any_family_are_rounded_to_the_same_codes() {
+        for code in 0..=u8::MAX {
+            let value = decode(code);
+            let same = number::value(Dtype::E4m3, code.into(), 0);
+            assert!(value.is_nan() && same.is_nan() || f64::from(value).to_bits() == same.to_bits());
+        }
+        let mut bits = 1_u32;
+        for _ in 0..20_000 {
+            bits = bits.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let value = f32::from_bits(bits);
+            if value.is_finite() {
+                assert_eq!(
+                    u64::from(encode(value)),
+                    number::bits(Dtype::E4m3, value.into()),
+                    "{value}"
+                );
+                let fp4 = crate::families::nvfp4::fp4::encode(value % 8.0);
+                let same = number::bits(Dtype::E2m1x2, (value % 8.0).into());
+                assert_eq!(u64::from(fp4), same, "{}", value % 8.0);
+            }
+        }
+    }
 
     /// Finite non-negative bytes, in ascending order of value.
     const FINITE: std::ops::Range<u8> = 0..0x7F;

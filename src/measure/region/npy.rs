@@ -1,72 +1,15 @@
 //! `.npy` files of int64, strictly.
 //!
-//! Invariant: a file is read only if it is what a buffer of ticks is: format 1 to
-//! 3, little-endian int64, C order, as many bytes as its shape says. Whatever is
-//! not is one clear line, and nothing is guessed.
+//! Invariant: a file is read only if it is what a buffer of ticks is: little-endian int64,
+//! C order. Whatever is not is one clear line, and nothing is guessed.
 
 use std::path::Path;
 
 use crate::engine::atomic_file::write_atomically;
 use crate::engine::regular_file::{self, MAX_DATA};
+use crate::measure::npy::{self, Raw};
 
-/// Why a file was not read or written.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum NpyError {
-    /// The file system.
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-    /// Another kind of file.
-    #[error("{file}: not a .npy file: its first bytes are not \\x93NUMPY")]
-    Magic {
-        /// The file.
-        file: String,
-    },
-    /// A format that does not exist yet.
-    #[error("{file}: .npy format {major}.{minor}: expected 1.0, 2.0 or 3.0")]
-    Version {
-        /// The file.
-        file: String,
-        /// Before the point.
-        major: u8,
-        /// After the point.
-        minor: u8,
-    },
-    /// A header that cannot be read.
-    #[error("{file}: its header has no {what}")]
-    Header {
-        /// The file.
-        file: String,
-        /// What is missing.
-        what: &'static str,
-    },
-    /// Numbers of another type.
-    #[error("{file}: dtype {found}: expected int64, little-endian ('<i8')")]
-    Dtype {
-        /// The file.
-        file: String,
-        /// What it holds.
-        found: String,
-    },
-    /// Columns first.
-    #[error("{file}: Fortran order: expected C order (save numpy.ascontiguousarray of it)")]
-    FortranOrder {
-        /// The file.
-        file: String,
-    },
-    /// Fewer or more bytes than the shape says.
-    #[error("{file}: {found} bytes of data: shape {shape} of int64 takes {expected}")]
-    Length {
-        /// The file.
-        file: String,
-        /// Bytes there are.
-        found: usize,
-        /// Bytes there should be.
-        expected: usize,
-        /// The shape, as Python writes it.
-        shape: String,
-    },
-}
+pub use crate::measure::npy::NpyError;
 
 /// An array of int64 in C order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,8 +20,6 @@ pub struct Array {
     pub data: Vec<i64>,
 }
 
-const MAGIC: &[u8] = b"\x93NUMPY";
-
 /// Reads a file.
 pub fn read(path: &Path) -> Result<Array, NpyError> {
     parse(&path.display().to_string(), &regular_file::read(path, MAX_DATA)?)
@@ -86,61 +27,9 @@ pub fn read(path: &Path) -> Result<Array, NpyError> {
 
 /// Reads a file's bytes; `file` is its name in messages.
 pub fn parse(file: &str, bytes: &[u8]) -> Result<Array, NpyError> {
-    let missing = |what| NpyError::Header {
-        file: file.to_owned(),
-        what,
-    };
-    let Some([major, minor, rest @ ..]) = bytes.strip_prefix(MAGIC) else {
-        return Err(NpyError::Magic {
-            file: file.to_owned(),
-        });
-    };
-    let (length, rest) = match (major, minor) {
-        (1, 0) => rest.split_at_checked(2),
-        (2 | 3, 0) => rest.split_at_checked(4),
-        _ => {
-            return Err(NpyError::Version {
-                file: file.to_owned(),
-                major: *major,
-                minor: *minor,
-            });
-        }
-    }
-    .ok_or_else(|| missing("length"))?;
-    let length = length.iter().rev().fold(0, |n, b| n << 8 | usize::from(*b));
-    let (header, data) = rest.split_at_checked(length).ok_or_else(|| missing("end"))?;
-    let header = std::str::from_utf8(header).map_err(|_| missing("text"))?;
-
-    let descr = value(header, "descr").ok_or_else(|| missing("'descr'"))?;
-    if descr.trim_matches(['\'', '"']) != "<i8" {
-        return Err(NpyError::Dtype {
-            file: file.to_owned(),
-            found: descr.to_owned(),
-        });
-    }
-    match value(header, "fortran_order").ok_or_else(|| missing("'fortran_order'"))? {
-        "False" => {}
-        "True" => {
-            return Err(NpyError::FortranOrder {
-                file: file.to_owned(),
-            });
-        }
-        _ => return Err(missing("'fortran_order' that is True or False")),
-    }
-    let written = value(header, "shape").ok_or_else(|| missing("'shape'"))?;
-    let shape = shape(written).ok_or_else(|| missing("'shape' of whole numbers"))?;
-    let expected = shape
-        .iter()
-        .try_fold(8_usize, |n, length| n.checked_mul(*length))
-        .unwrap_or(usize::MAX);
-    if data.len() != expected {
-        return Err(NpyError::Length {
-            file: file.to_owned(),
-            found: data.len(),
-            expected,
-            shape: written.to_owned(),
-        });
-    }
+    let int64 = |descr: &str| (descr == "<i8").then_some(("int64", 8));
+    let expected = "int64, little-endian ('<i8')";
+    let Raw { shape, data, .. } = npy::parse(file, bytes, expected, int64)?;
     let (numbers, _) = data.as_chunks::<8>();
     Ok(Array {
         shape,
@@ -151,22 +40,8 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Array, NpyError> {
 /// The bytes of a file.
 #[must_use]
 pub fn encode(array: &Array) -> Vec<u8> {
-    let lengths: Vec<String> = array.shape.iter().map(|n| format!("{n},")).collect();
-    let shape = match lengths.as_slice() {
-        [one] => one.clone(),
-        many => many.join(" ").trim_end_matches(',').to_owned(),
-    };
-    let mut header = format!("{{'descr': '<i8', 'fortran_order': False, 'shape': ({shape}), }}");
-    // Data starts at a multiple of 64; the last byte of the header is a newline.
-    let before = MAGIC.len() + 4 + header.len() + 1;
-    header.push_str(&" ".repeat(before.next_multiple_of(64) - before));
-    header.push('\n');
-    let mut bytes = MAGIC.to_vec();
-    bytes.extend([1, 0]);
-    bytes.extend(u16::try_from(header.len()).unwrap_or(u16::MAX).to_le_bytes());
-    bytes.extend(header.as_bytes());
-    bytes.extend(array.data.iter().flat_map(|n| n.to_le_bytes()));
-    bytes
+    let data: Vec<u8> = array.data.iter().flat_map(|n| n.to_le_bytes()).collect();
+    npy::encode("<i8", &array.shape, &data)
 }
 
 /// Writes a file.
@@ -176,41 +51,13 @@ pub fn write(path: &Path, array: &Array) -> Result<(), NpyError> {
     })?)
 }
 
-/// The text of a value of the header's one-level Python dictionary.
-fn value<'a>(header: &'a str, key: &str) -> Option<&'a str> {
-    let at = ["'", "\""]
-        .iter()
-        .find_map(|q| Some(header.find(&format!("{q}{key}{q}"))? + key.len() + 2))?;
-    let rest = header[at..].trim_start().strip_prefix(':')?.trim_start();
-    let mut depth = 0;
-    let end = rest.find(|c| {
-        match c {
-            '(' | '[' => depth += 1,
-            ')' | ']' => depth -= 1,
-            ',' | '}' if depth == 0 => return true,
-            _ => {}
-        }
-        false
-    })?;
-    Some(rest[..end].trim_end())
-}
-
-fn shape(text: &str) -> Option<Vec<usize>> {
-    let inner = text.strip_prefix('(')?.strip_suffix(')')?;
-    let parts = inner.split(',').map(str::trim).filter(|part| !part.is_empty());
-    parts
-        .map(|part| part.trim_end_matches('L').parse().ok())
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn file(descr: &str, order: &str, shape: &str, data: usize) -> Vec<u8> {
         let header = format!("{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}\n");
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend([1, 0]);
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
         bytes.extend(u16::try_from(header.len()).expect("short").to_le_bytes());
         bytes.extend(header.as_bytes());
         bytes.extend(vec![0; data]);
