@@ -12,9 +12,9 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use super::{Answer, args, output};
 use crate::engine::jit::Jit;
 use crate::engine::request::template::{Family, Registry};
-use crate::families::{BUILT_IN, harness, harness_of, usual_harness};
-use crate::measure::MeasureError;
+use crate::families::{harness, harness_of, harnesses, usual_harness};
 use crate::measure::harness::{Event, Flag, Harness, Options, Session, Verb, Verdict};
+use crate::measure::{MeasureError, declared};
 
 /// What a verb is for.
 fn about(verb: Verb) -> &'static str {
@@ -35,9 +35,19 @@ pub(super) fn command(verb: Verb, registry: &Registry) -> Command {
         let family = registry.get(name).ok().into_iter();
         names.extend(family.flat_map(|f| f.former_names.iter().map(|f| f.name.clone())));
     }
-    let lines: Vec<String> = offering(verb)
-        .map(|h| format!("{}: {}", h.names().join(" or "), h.about()))
-        .collect();
+    for family in registry.families() {
+        let formerly = family.former_names.iter().map(|former| &former.name);
+        let others = formerly
+            .chain([&family.name])
+            .filter(|name| !names.contains(name));
+        let others: Vec<String> = others.cloned().collect();
+        names.extend(others);
+    }
+    let line = |h: &dyn Harness| match h.names() {
+        [] => h.about().to_owned(),
+        names => format!("{}: {}", names.join(" or "), h.about()),
+    };
+    let lines: Vec<String> = offering(verb).map(line).collect();
     let family = Arg::new("family").value_parser(names).help(lines.join("; "));
     let family = match usual_harness(verb).and_then(|harness| harness.names().first()) {
         Some(usual) => family.default_value(usual),
@@ -46,10 +56,6 @@ pub(super) fn command(verb: Verb, registry: &Registry) -> Command {
     let mut command = Command::new(verb.name()).about(about(verb)).arg(family);
     for flag in flags(verb) {
         command = command.arg(argument(&flag));
-    }
-    // What is verified is what the references know; constants would change nothing.
-    if verb == Verb::Verify {
-        return command;
     }
     args::constants(command, registry)
 }
@@ -61,7 +67,8 @@ pub(super) fn of_families(mut command: Command, families: &[&Arc<Family>]) -> Co
     let Some(verb) = verbs.into_iter().find(|verb| verb.name() == command.get_name()) else {
         return command;
     };
-    let harnesses = families.iter().filter_map(|family| harness(&family.name));
+    let own = |family: &&Arc<Family>| harness(&family.name).unwrap_or(declared::HARNESS);
+    let harnesses = families.iter().map(own);
     let own: Vec<&Flag> = harnesses.filter_map(|h| h.flags(verb)).flatten().collect();
     for flag in flags(verb) {
         command = command.mut_arg(flag.name, |arg| {
@@ -77,11 +84,19 @@ pub(super) fn of_families(mut command: Command, families: &[&Arc<Family>]) -> Co
 /// Runs a verb of the family that was named.
 pub(super) fn run(verb: Verb, jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     let name = matches.get_one::<String>("family").map_or("", String::as_str);
-    let Some(harness) = harness_of(jit.registry(), name) else {
+    let compared = matches.try_contains_id("against").unwrap_or(false);
+    let own = harness_of(jit.registry(), name).filter(|_| !compared);
+    let harness = own.unwrap_or(declared::HARNESS);
+    // A reference compares every variant that it knows; constants would change nothing.
+    if verb == Verb::Verify
+        && !harness.names().is_empty()
+        && let Some(set) = jit.config().flag_constants().first()
+    {
         return Err(MeasureError::Request(format!(
-            "{name}: no family of this name is measured"
+            "{}: every variant of {name} that its reference knows is verified: expected --against with it",
+            set.flag
         )));
-    };
+    }
     let options = options(harness, name, verb, matches)?;
     let session = Session {
         jit,
@@ -111,7 +126,7 @@ pub(super) fn print(event: Event, json: bool) {
 }
 
 fn offering(verb: Verb) -> impl Iterator<Item = &'static dyn Harness> {
-    BUILT_IN.iter().copied().filter(move |h| h.flags(verb).is_some())
+    harnesses().filter(move |h| h.flags(verb).is_some())
 }
 
 /// Every flag of any family, once.

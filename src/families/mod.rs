@@ -16,6 +16,7 @@ pub mod nvfp4;
 pub mod wo_gemv;
 
 use crate::engine::request::template::Registry;
+use crate::measure::declared;
 use crate::measure::harness::{Harness, Verb};
 
 pub use config::ConstantError;
@@ -29,7 +30,13 @@ pub const BUILT_IN: &[&dyn Harness] = &[
     axpy::HARNESS,
 ];
 
-/// The harness that answers to a name.
+/// Whatever measures families: those that come with jitc, and what measures any other by its
+/// declaration.
+pub fn harnesses() -> impl Iterator<Item = &'static dyn Harness> {
+    BUILT_IN.iter().copied().chain([declared::HARNESS])
+}
+
+/// The built-in harness that answers to a name.
 #[must_use]
 pub fn harness(name: &str) -> Option<&'static dyn Harness> {
     BUILT_IN.iter().copied().find(|h| h.names().contains(&name))
@@ -41,9 +48,11 @@ pub fn usual_harness(verb: Verb) -> Option<&'static dyn Harness> {
     BUILT_IN.iter().copied().find(|h| h.is_usual(verb))
 }
 
-/// The harness of a name as people and files write it: a family's, or one that it had.
+/// What measures a family of a name as people and files write it: its own, or one that it
+/// had; a family without a harness of its own is measured by its declaration.
 #[must_use]
 pub fn harness_of(registry: &Registry, name: &str) -> Option<&'static dyn Harness> {
-    let family = registry.formerly(name).map(|(family, _)| family.name.as_str());
-    harness(family.unwrap_or(name))
+    let named = registry.named(name).ok();
+    let family = named.as_ref().map_or(name, |named| named.family().name.as_str());
+    harness(family).or_else(|| named.is_some().then_some(declared::HARNESS))
 }

@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod compare;
+pub mod declared;
 mod error;
 pub mod harness;
 pub mod ncu;

@@ -48,6 +48,7 @@ mod outputs;
 mod own_constants;
 mod own_dispatch;
 mod own_launches;
+mod own_measures;
 mod own_regions;
 mod own_tuning;
 mod pack;

@@ -322,12 +322,27 @@ static void parameters(void *function, void **pointers, char *text, size_t size)
     text[used] = 0;
 }
 
+/* With `store.NAME P`, a launch of that kernel sets the first `store.bytes` bytes behind its P-th parameter, from
+ * 0, to `store.byte#N`, N its number from 1, else to `store.byte`. Needs `memory 1`. */
+static void store(void *function, void **pointers) {
+    static int launches;
+    char name[256];
+    snprintf(name, sizeof name, "store.%s", name_of(function));
+    long place = answer(name, -1);
+    if (place < 0) return;
+    snprintf(name, sizeof name, "store.byte#%d", ++launches);
+    u64 address = *(u64 *)pointers[place];
+    memset((void *)(uintptr_t)address, (int)answer(name, answer("store.byte", 0)),
+           (size_t)answer("store.bytes", 0));
+}
+
 int cuLaunchKernel(void *function, u32 x, u32 y, u32 z, u32 bx, u32 by, u32 bz, u32 shared, void *stream,
                    void **pointers, void **extra) {
     char text[4096];
     parameters(function, pointers, text, sizeof text);
     record("cuLaunchKernel %s grid %u,%u,%u block %u,%u,%u shared %u stream %p extra %d params %s",
            name_of(function), x, y, z, bx, by, bz, shared, stream, extra != NULL, text);
+    store(function, pointers);
     return status("cuLaunchKernel");
 }
 
@@ -352,7 +367,8 @@ int cuLaunchKernelEx(const struct config *config, void *function, void **pointer
     return status("cuLaunchKernelEx");
 }
 
-/* Memory: `pointer.ADDRESS`, else `pointer`, is the device that an address belongs to. */
+/* Memory: `pointer.ADDRESS`, else `pointer`, is the device that an address belongs to. With
+ * `memory 1` it is the host's, is as long as it was asked for, and holds what is copied. */
 
 int cuPointerGetAttribute(void *value, int attribute, u64 address) {
     record("cuPointerGetAttribute %d of 0x%llx", attribute, address);
@@ -363,28 +379,52 @@ int cuPointerGetAttribute(void *value, int attribute, u64 address) {
     return SUCCESS;
 }
 
-static int allocate(u64 *address) {
-    *address = (u64)(uintptr_t)aligned_alloc(256, 256);
+static int allocate(u64 *address, size_t size) {
+    size_t whole = answer("memory", 0) ? (size + 255) / 256 * 256 : 256;
+    *address = (u64)(uintptr_t)aligned_alloc(256, whole);
     return SUCCESS;
+}
+
+static void copy(void *to, const void *from, size_t size) {
+    if (answer("memory", 0)) memcpy(to, from, size);
 }
 
 int cuMemAlloc_v2(u64 *address, size_t size) {
     record("cuMemAlloc %zu in %p", size, current);
     CHECK(cuMemAlloc);
-    return allocate(address);
+    return allocate(address, size);
 }
 
 int cuMemAllocAsync(u64 *address, size_t size, void *stream) {
     record("cuMemAllocAsync %zu in %p", size, current);
     CHECK(cuMemAllocAsync);
-    return allocate(address);
+    return allocate(address, size);
 }
 
 PLAIN(cuMemFree_v2, u64 address)
 PLAIN(cuMemFreeAsync, u64 address, void *stream)
-PLAIN(cuMemsetD8Async, u64 address, unsigned char value, size_t size, void *stream)
-PLAIN(cuMemcpyHtoDAsync_v2, u64 to, const void *from, size_t size, void *stream)
-PLAIN(cuMemcpyDtoHAsync_v2, void *to, u64 from, size_t size, void *stream)
+
+int cuMemsetD8Async(u64 address, unsigned char value, size_t size, void *stream) {
+    record("cuMemsetD8Async");
+    CHECK(cuMemsetD8Async);
+    if (answer("memory", 0)) memset((void *)(uintptr_t)address, value, size);
+    return SUCCESS;
+}
+
+int cuMemcpyHtoDAsync_v2(u64 to, const void *from, size_t size, void *stream) {
+    record("cuMemcpyHtoDAsync_v2");
+    CHECK(cuMemcpyHtoDAsync_v2);
+    copy((void *)(uintptr_t)to, from, size);
+    return SUCCESS;
+}
+
+int cuMemcpyDtoHAsync_v2(void *to, u64 from, size_t size, void *stream) {
+    record("cuMemcpyDtoHAsync_v2");
+    CHECK(cuMemcpyDtoHAsync_v2);
+    copy(to, (const void *)(uintptr_t)from, size);
+    return SUCCESS;
+}
+
 PLAIN(cuMemcpyDtoDAsync_v2, u64 to, u64 from, size_t size, void *stream)
 
 int cuMemGetInfo_v2(size_t *available, size_t *all) {
@@ -407,10 +447,23 @@ int cuEventCreate(void **event, u32 flags) {
     return SUCCESS;
 }
 
+/* `elapsed_us#N` of the N-th call, else `elapsed_us`. */
+static int elapsed(float *ms) {
+    static int calls;
+    char name[64];
+    snprintf(name, sizeof name, "elapsed_us#%d", ++calls);
+    *ms = (float)answer(name, answer("elapsed_us", 240)) / 1000.0f;
+    return SUCCESS;
+}
+
+int cuEventElapsedTime(float *ms, void *start, void *end) { return elapsed(ms); }
+int cuEventElapsedTime_v2(float *ms, void *start, void *end) { return elapsed(ms); }
+
 PLAIN(cuStreamDestroy_v2, void *stream)
 PLAIN(cuStreamSynchronize, void *stream)
 PLAIN(cuStreamWaitEvent, void *stream, void *event, u32 flags)
 PLAIN(cuEventRecord, void *event, void *stream)
+PLAIN(cuEventSynchronize, void *event)
 PLAIN(cuEventDestroy_v2, void *event)
 
 int cuStreamBeginCapture_v2(void *stream, int mode) {

@@ -13,6 +13,7 @@ mod geometry;
 mod launch;
 mod lifetimes;
 mod load;
+mod measured;
 mod program;
 mod source;
 mod stub;

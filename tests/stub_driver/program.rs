@@ -7,20 +7,20 @@ use jitc::engine::request::target::SUPPORTED;
 
 use crate::stub::Stub;
 
-struct Machine {
-    folder: tempfile::TempDir,
-    stub: Stub,
+pub(crate) struct Machine {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) stub: Stub,
 }
 
 /// How the program ended, and what it said.
-struct Said {
-    code: Option<i32>,
-    out: String,
-    errors: String,
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) errors: String,
 }
 
 impl Machine {
-    fn new(answers: &[(&str, u32)]) -> Self {
+    pub(crate) fn new(answers: &[(&str, u32)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let stub = Stub::over(folder.path());
         for (name, value) in answers {
@@ -29,11 +29,11 @@ impl Machine {
         Self { folder, stub }
     }
 
-    fn cache(&self) -> std::path::PathBuf {
+    pub(crate) fn cache(&self) -> std::path::PathBuf {
         self.folder.path().join("cache")
     }
 
-    fn run(&self, words: &[&str]) -> Said {
+    pub(crate) fn run(&self, words: &[&str]) -> Said {
         let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_jitc")));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("JITC_") {

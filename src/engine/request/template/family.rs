@@ -13,6 +13,7 @@ use super::dispatch::{Dispatch, DispatchFile};
 use super::entry::{self, Entry, EntryFile, Shared};
 use super::given::Given;
 use super::headers::HeadersFile;
+use super::measure::{self, MeasureFile, Measured, SearchFile};
 use super::names::{FormerName, FormerNameFile, Preset, PresetFile};
 use super::options::{self, CompilerOptions, DefineFile};
 use super::parameter_file::{ParameterFile, Scope};
@@ -76,6 +77,8 @@ pub struct Family {
     pub regions: Option<Regions>,
     /// Rules from a problem and a GPU to constants, if it has any.
     pub dispatch: Option<Dispatch>,
+    /// How it is measured by its declaration.
+    pub measured: Measured,
     /// The source before rendering.
     pub source: String,
     /// What a program gave with the source, where it is no family of files.
@@ -137,6 +140,8 @@ struct FamilyFile {
     other_kernels: bool,
     regions: Option<RegionsFile>,
     dispatch: Option<DispatchFile>,
+    measure: Option<MeasureFile>,
+    tune: Option<SearchFile>,
 }
 
 impl Family {
@@ -216,6 +221,8 @@ impl Family {
             .map(|file| file.check(&constants, &known))
             .transpose()
             .map_err(in_toml)?;
+        let tables = (file.measure, file.tune, entries.as_slice(), dispatch.as_ref());
+        let measured = measure::check(tables, &constants, &known, &mut expressions).map_err(in_toml)?;
         let family = Self {
             name: name.to_owned(),
             summary: file.summary,
@@ -235,6 +242,7 @@ impl Family {
             other_kernels: file.other_kernels,
             regions,
             dispatch,
+            measured,
             source: source.text.clone(),
             given: None,
             expressions,

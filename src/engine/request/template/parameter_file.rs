@@ -9,6 +9,7 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 
 use super::constants::Constant;
+use super::fill::{Fill, FillFile, FillKind};
 use super::parameters::{
     Access, Dim, Element, MAX_BYTES, MAX_PARAMETERS, MAX_SIZES, Optional, Parameter, ParameterKind,
     ParameterList, Rule, TENSOR_MAP,
@@ -35,6 +36,7 @@ pub(super) struct ParameterFile {
     bytes: Option<u32>,
     #[serde(default)]
     help: String,
+    fill: Option<FillFile>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -126,10 +128,18 @@ pub(super) fn check(
         let at = |e: String| format!("{of}: parameter `{}`: {e}", file.name);
         let id = format!("{of} {}", file.name);
         let kind = file.kind(&id, scope, &in_shapes, expressions).map_err(at)?;
+        let fill = match file.fill {
+            None => None,
+            Some(fill) => {
+                let fill = fill.check().and_then(|fill| fits(fill, &kind));
+                Some(fill.map_err(|e| format!("{of}: parameter `{}`: fill: {e}", file.name))?)
+            }
+        };
         parameters.push(Parameter {
             name: file.name,
             kind,
             help: file.help,
+            fill,
         });
     }
     let by_value = |p: &&Parameter| matches!(p.kind, ParameterKind::Bytes { .. });
@@ -290,6 +300,25 @@ impl ParameterFile {
                 "type `{text}` is a constant that may be `{name}`, which is not a type"
             )),
         }
+    }
+}
+
+/// Whether a parameter can be filled so, as far as its declaration says.
+fn fits(fill: Fill, kind: &ParameterKind) -> Result<Fill, String> {
+    match kind {
+        ParameterKind::Scalar { value: Some(_), .. } => Err("a launch size is what the launch says".into()),
+        ParameterKind::Bytes { .. } if !matches!(fill.kind, FillKind::File(_)) => {
+            Err("what is passed by value is filled from a FILE.npy of its bytes".into())
+        }
+        ParameterKind::Scalar { dtype, value: None } => match fill.kind {
+            FillKind::Value(_) => fill.check(*dtype).map(|()| fill),
+            _ => Err("a scalar is a number".into()),
+        },
+        ParameterKind::Pointer {
+            element: Element::Fixed(dtype),
+            ..
+        } => fill.check(*dtype).map(|()| fill),
+        _ => Ok(fill),
     }
 }
 

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::fill::Fill;
 use crate::engine::request::dtype::Dtype;
 
 /// The name under which kernels include the declaration of their parameters' struct.
@@ -21,7 +22,7 @@ pub const MAX_PARAMETERS: usize = 64;
 pub const MAX_SIZES: usize = 4;
 
 /// The parameters of an entry point, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ParameterList {
     /// The parameters.
     pub parameters: Vec<Parameter>,
@@ -31,7 +32,7 @@ pub struct ParameterList {
 }
 
 /// One declared parameter.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Parameter {
     /// Its name, `attn`.
     pub name: String,
@@ -39,6 +40,8 @@ pub struct Parameter {
     pub kind: ParameterKind,
     /// One line of help, perhaps empty.
     pub help: String,
+    /// What it holds where the family is measured by its declaration.
+    pub fill: Option<Fill>,
 }
 
 /// What a parameter is.
