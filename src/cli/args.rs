@@ -110,6 +110,12 @@ fn common(command: Command) -> Command {
             "Read-only cache directory (repeatable; searched in order)",
         )
         .action(ArgAction::Append),
+        flag(
+            "remote",
+            "Store that the fleet shares, asked after all folders (repeatable)",
+        )
+        .value_name("URL")
+        .action(ArgAction::Append),
         path("nvrtc", "NVRTC: a file or a folder"),
         path(
             "templates",
@@ -150,6 +156,12 @@ pub(super) fn flags(matches: &ArgMatches, registry: &Registry) -> Result<Flags, 
             .try_get_many::<PathBuf>("cache-ro")
             .ok()
             .flatten()
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect(),
+        remote: matches
+            .get_many::<String>("remote")
             .into_iter()
             .flatten()
             .cloned()

@@ -11,10 +11,14 @@ use super::carry::Embedded;
 use super::event::Event;
 use super::guarded::guarded;
 use super::lookup::{Cache, Listener};
+#[cfg(feature = "remote")]
+use super::remote::Remote;
 use super::store::Store;
 use super::store::prune::Limits;
 use super::tier::{Folder, Tier};
 use crate::engine::config::CacheTrust;
+#[cfg(feature = "remote")]
+use crate::engine::config::remote::RemoteStore;
 use crate::engine::sign::{Place, Signing};
 
 /// How long a build of this process may take, where nobody says it.
@@ -60,6 +64,12 @@ impl CacheBuilder {
     pub fn user(mut self, path: impl Into<PathBuf>) -> Self {
         self.user = Some(path.into());
         self
+    }
+
+    /// A store that the fleet shares, asked after all tiers of this machine.
+    #[cfg(feature = "remote")]
+    pub fn remote(self, store: RemoteStore) -> Self {
+        self.tier(Arc::new(Remote::new(store)))
     }
 
     /// A tier of another kind, asked after the folders.

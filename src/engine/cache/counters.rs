@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::event::Event;
+use super::far_counters::{FarCounters, FarTally, METRICS, store_of};
 use super::tier::TierName;
 
 /// How often each thing happened in one [`super::Cache`].
@@ -63,6 +64,9 @@ pub struct TierCounters {
     pub healed: u64,
     /// Looks that ended in a tier that could not be read.
     pub unavailable: u64,
+    /// More of a store that is asked over a network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<FarCounters>,
 }
 
 /// The live counters behind [`Counters`].
@@ -95,12 +99,15 @@ struct TierTally {
     published: AtomicU64,
     healed: AtomicU64,
     unavailable: AtomicU64,
+    far: Option<FarTally>,
 }
 
 impl Tally {
-    pub(super) fn new(tiers: impl Iterator<Item = TierName>) -> Self {
-        let tally = |tier| TierTally {
+    /// Of these tiers, each with whether it is asked over a network.
+    pub(super) fn new(tiers: impl Iterator<Item = (TierName, bool)>) -> Self {
+        let tally = |(tier, far): (TierName, bool)| TierTally {
             tier,
+            far: far.then(FarTally::default),
             hits: AtomicU64::new(0),
             published: AtomicU64::new(0),
             healed: AtomicU64::new(0),
@@ -122,6 +129,13 @@ impl Tally {
     }
 
     pub(super) fn count(&self, event: &Event) {
+        if let Some(store) = store_of(event) {
+            let of = self.tiers.iter().find(|of| of.tier == *store);
+            if let Some(far) = of.and_then(|of| of.far.as_ref()) {
+                far.count(event);
+            }
+            return;
+        }
         let (counter, by) = match event {
             Event::Hit { .. } => (&self.hits, 1),
             Event::Miss { .. } => (&self.misses, 1),
@@ -140,7 +154,7 @@ impl Tally {
             Event::Behind { .. } => (&self.behind, 1),
             Event::TookOver { .. } => (&self.took_over, 1),
             Event::BehindFailed { .. } => (&self.behind_failed, 1),
-            Event::Lookup { .. } | Event::Building { .. } | Event::MemoryHit { .. } => return,
+            _ => return,
         };
         add(counter, by);
         let (tier, which): (_, fn(&TierTally) -> &AtomicU64) = match event {
@@ -184,6 +198,7 @@ impl Tally {
             published: get(&of.published),
             healed: get(&of.healed),
             unavailable: get(&of.unavailable),
+            store: of.far.as_ref().map(FarTally::read),
         };
         self.tiers.iter().map(read).collect()
     }
@@ -225,6 +240,17 @@ pub(super) fn prometheus(all: &Counters, tiers: &[TierCounters]) -> String {
             (format!("{{tier=\"{label}\"}}"), of(tier).to_string())
         };
         metric(name, help, &tiers.iter().map(sample).collect::<Vec<_>>());
+    }
+    let stores = || tiers.iter().filter_map(|tier| Some((tier, tier.store.as_ref()?)));
+    if stores().next().is_some() {
+        for (name, help, of) in METRICS {
+            let samples = stores().flat_map(|(tier, store)| {
+                let label = escaped(tier.tier.as_str());
+                let sample = move |(more, value)| (format!("{{tier=\"{label}\"{more}}}"), value);
+                of(store).into_iter().map(sample)
+            });
+            metric(name, help, &samples.collect::<Vec<_>>());
+        }
     }
     let whole = [
         (
@@ -305,13 +331,14 @@ fn escaped(label: &str) -> String {
 mod tests {
     use std::time::Duration;
 
+    use super::super::event::Asked;
     use super::*;
     use crate::engine::build::key::CacheKey;
 
     #[test]
     fn what_happens_in_a_tier_is_counted_there_and_in_all() {
         let [first, second] = ["user", "a \"b\""].map(TierName::new);
-        let tally = Tally::new([first.clone(), second.clone()].into_iter());
+        let tally = Tally::new([(first.clone(), false), (second.clone(), true)].into_iter());
         let key = CacheKey::from_bytes([7; 32]);
         let elapsed = Duration::ZERO;
         for tier in [&first, &second, &second] {
@@ -329,6 +356,13 @@ mod tests {
             compile_us: 1_500_000,
         });
         tally.saved(250);
+        tally.count(&Event::Asked {
+            key,
+            tier: second.clone(),
+            answer: Asked::Refused,
+            bytes: 77,
+            elapsed,
+        });
         let (all, tiers) = (tally.read(), tally.read_tiers());
         assert_eq!((all.hits, all.unavailable, all.built), (3, 1, 1));
         assert_eq!((all.compile_us, all.saved_us), (1_500_000, 250));
@@ -339,6 +373,8 @@ mod tests {
             "# TYPE jitc_cache_hits_total counter",
             "jitc_cache_hits_total{tier=\"user\"} 1",
             "jitc_cache_hits_total{tier=\"a \\\"b\\\"\"} 2",
+            "jitc_store_requests_total{tier=\"a \\\"b\\\"\",answer=\"refused\"} 1",
+            "jitc_store_received_bytes_total{tier=\"a \\\"b\\\"\"} 77",
             "jitc_compiles_total 1",
             "jitc_compile_seconds_total 1.500000",
             "jitc_compile_seconds_saved_total 0.000250",

@@ -3,6 +3,8 @@
 //! Invariant: an event tells what has already happened; a listener cannot change
 //! what the cache does.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::store::error::Fault;
@@ -153,4 +155,109 @@ pub enum Event {
         /// Their bytes.
         bytes: u64,
     },
+    /// A store was asked for a key, once.
+    Asked {
+        /// The key.
+        key: CacheKey,
+        /// The store.
+        tier: TierName,
+        /// How it answered.
+        answer: Asked,
+        /// Bytes that it sent.
+        bytes: u64,
+        /// How long that took.
+        elapsed: Duration,
+    },
+    /// What a store has was kept in a nearer tier.
+    Promoted {
+        /// Key of the entry.
+        key: CacheKey,
+        /// The store.
+        tier: TierName,
+        /// The nearer tier.
+        to: TierName,
+        /// Bytes of its files, without the manifest.
+        bytes: u64,
+        /// How long it took.
+        elapsed: Duration,
+    },
+    /// An entry was sent to a store, or was there already.
+    Sent {
+        /// Key of the entry.
+        key: CacheKey,
+        /// The store.
+        tier: TierName,
+        /// Bytes of the object.
+        bytes: u64,
+        /// How long it took.
+        elapsed: Duration,
+    },
+    /// An entry was to be sent to a store, and was not.
+    NotSent {
+        /// Key of the entry.
+        key: CacheKey,
+        /// The store.
+        tier: TierName,
+        /// Why, in one line.
+        reason: String,
+    },
+    /// A store failed, and is left alone for a while.
+    StoreLeftAlone {
+        /// The store.
+        tier: TierName,
+        /// What it did last, in one line.
+        reason: String,
+    },
+    /// A store that was left alone answered again.
+    StoreAskedAgain {
+        /// The store.
+        tier: TierName,
+    },
+}
+
+/// How a store answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// With an entry.
+    Found,
+    /// That it has none.
+    Absent,
+    /// With something that is none, or that may not be loaded.
+    Refused,
+    /// Not at all.
+    Unreachable,
+}
+
+impl Asked {
+    /// As a word.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Found => "found",
+            Self::Absent => "absent",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
+/// Whom a tier tells of what happens in it.
+#[derive(Clone)]
+pub struct Teller(Arc<dyn Fn(&Event) + Send + Sync>);
+
+impl Teller {
+    pub(super) fn new(tell: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+
+    /// Tells of an event.
+    pub fn tell(&self, event: &Event) {
+        (self.0)(event);
+    }
+}
+
+impl fmt::Debug for Teller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Teller")
+    }
 }

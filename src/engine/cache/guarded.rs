@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::event::Teller;
 use super::store::entry::{Entry, Whole};
 use super::store::error::{CacheError, Fault};
 use super::store::lock::{Claim, Wait};
@@ -103,5 +104,23 @@ impl Tier for Guarded {
 
     fn store(&self) -> Option<&Store> {
         self.tier.store()
+    }
+
+    fn is_far(&self) -> bool {
+        self.tier.is_far()
+    }
+
+    fn offer(&self, entry: &Whole) -> Result<(), CacheError> {
+        let admitted = entry.entry().admit(&self.admission);
+        admitted.map_err(CacheError::Refused)?;
+        self.tier.offer(entry)
+    }
+
+    fn drain(&self) {
+        self.tier.drain();
+    }
+
+    fn told_by(&self, teller: &Teller) {
+        self.tier.told_by(teller);
     }
 }

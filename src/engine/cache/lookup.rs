@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::counters::{self, Counters, Tally, TierCounters};
-use super::event::Event;
+use super::event::{Event, Teller};
 use super::memory::Memo;
 use super::passed_over::sentence;
 use super::single_flight::{Flights, Joined};
@@ -37,7 +37,9 @@ pub(super) type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
 
 /// An ordered list of tiers, and the walk through them.
 pub struct Cache {
+    /// Those of this machine, and from `near` on those that are asked over a network.
     tiers: Vec<Arc<dyn Tier>>,
+    near: usize,
     memory: TierName,
     memo: PerProcess<Memo>,
     flights: PerProcess<Flights>,
@@ -45,7 +47,7 @@ pub struct Cache {
     build_timeout: Duration,
     limits: Limits,
     listener: Option<Listener>,
-    tally: Tally,
+    tally: Arc<Tally>,
     /// When the counters were last added to the folder's, in milliseconds since 1970.
     flushed: AtomicU64,
     told: Mutex<Counters>,
@@ -58,14 +60,29 @@ pub struct Cache {
 
 impl Cache {
     pub(super) fn new(
-        tiers: Vec<Arc<dyn Tier>>,
+        mut tiers: Vec<Arc<dyn Tier>>,
         limits: Limits,
         lock_timeout: Option<Duration>,
         build_timeout: Duration,
         listener: Option<Listener>,
     ) -> Self {
-        let tally = Tally::new(tiers.iter().map(|tier| tier.name().clone()));
+        tiers.sort_by_key(|tier| tier.is_far());
+        let names = tiers.iter().map(|tier| (tier.name().clone(), tier.is_far()));
+        let tally = Arc::new(Tally::new(names));
+        let teller = {
+            let (tally, listener) = (Arc::clone(&tally), listener.clone());
+            Teller::new(move |event| {
+                tally.count(event);
+                if let Some(listener) = &listener {
+                    listener(event);
+                }
+            })
+        };
+        for tier in &tiers {
+            tier.told_by(&teller);
+        }
         Self {
+            near: tiers.iter().filter(|tier| !tier.is_far()).count(),
             tiers,
             memory: TierName::new("memory"),
             memo: PerProcess::new(),
@@ -137,7 +154,7 @@ impl Cache {
     }
 
     /// The artifact of a key, if a tier has it. Never builds, and writes nothing
-    /// but to move a bad entry out of the way.
+    /// but to move a bad entry out of the way, and to keep what a store has.
     pub fn lookup(&self, key: &CacheKey) -> Option<Fetched> {
         if let Some(held) = self.remembered(key) {
             return Some(held);
@@ -204,7 +221,11 @@ impl Cache {
     /// next request builds it anew.
     pub fn reject(&self, key: &CacheKey, reason: &str) {
         self.memo.remove(key);
-        for tier in &self.tiers {
+        for tier in self.far() {
+            // Others may load it: it is only not asked for again.
+            let _ = tier.expel(key);
+        }
+        for tier in self.near() {
             if let Load::Found(_) = tier.load(key) {
                 let quarantined = tier.expel(key).is_ok();
                 let fault = Fault::Rejected(reason.lines().next().unwrap_or("").to_owned());
@@ -271,6 +292,21 @@ impl Cache {
         &self.tiers
     }
 
+    /// Those of this machine.
+    pub(super) fn near(&self) -> &[Arc<dyn Tier>] {
+        &self.tiers[..self.near]
+    }
+
+    /// Those that are asked over a network.
+    pub(super) fn far(&self) -> &[Arc<dyn Tier>] {
+        &self.tiers[self.near..]
+    }
+
+    /// The tier that is written to.
+    pub(super) fn writable(&self) -> Option<&Arc<dyn Tier>> {
+        self.near().iter().find(|tier| tier.is_writable())
+    }
+
     fn remembered(&self, key: &CacheKey) -> Option<Fetched> {
         Some(self.memory_hit(key, self.memo.get(key)?))
     }
@@ -305,10 +341,10 @@ impl Cache {
         let started = Instant::now();
         self.tell(&Event::Lookup { key: *key });
         let mut waited = Duration::ZERO;
-        let writable = self.tiers.iter().find(|t| t.is_writable());
+        let writable = self.writable();
         // Says nothing of what is bad: that is judged by the second look, under
-        // the lock.
-        let mut found = self.tiers.iter().find_map(|tier| match tier.load(key) {
+        // the lock, which asks stores too: once for all processes of this machine.
+        let mut found = self.near().iter().find_map(|tier| match tier.load(key) {
             Load::Found(entry) => Some((*entry, tier.name().clone())),
             _ => None,
         });
@@ -339,30 +375,37 @@ impl Cache {
             elapsed: started.elapsed(),
             compile_us: artifact.compile_us,
         });
+        let entry = Whole::new(request, &artifact);
         let provenance = match writable {
-            Some(tier) => self.keep(tier.as_ref(), request, &artifact),
+            Some(tier) => self.keep(tier.as_ref(), &entry),
             None => Err(CacheError::NoWritableTier),
         }
         .map_or_else(|e| self.not_kept(key, &e), |()| Provenance::Built);
         drop(claim);
+        self.offer(&entry);
         Ok(self.remember(key, artifact, provenance))
     }
 
-    fn keep(&self, tier: &dyn Tier, request: &CompileRequest, artifact: &Artifact) -> Result<(), CacheError> {
+    fn keep(&self, tier: &dyn Tier, entry: &Whole) -> Result<(), CacheError> {
         let started = Instant::now();
-        let entry = Whole::new(request, artifact);
-        if tier.publish(&entry)? == Published::Theirs {
+        if tier.publish(entry)? == Published::Theirs {
             return Ok(());
         }
         let bytes = entry.entry().manifest().payload_bytes();
         self.tell(&Event::Published {
-            key: *request.key(),
+            key: entry.entry().manifest().key,
             tier: tier.name().clone(),
             bytes,
             elapsed: started.elapsed(),
         });
+        self.tidy(tier, bytes);
+        Ok(())
+    }
+
+    /// Keeps a tier within its limits, after so many bytes were added.
+    pub(super) fn tidy(&self, tier: &dyn Tier, bytes: u64) {
         let Some(pruned) = tier.tidy(&self.limits, bytes) else {
-            return Ok(());
+            return;
         };
         if let Some(reason) = &pruned.stuck_reason {
             tracing::warn!(tier = %tier.name(), entries = pruned.stuck, %reason, "not pruned");
@@ -372,10 +415,9 @@ impl Cache {
             tracing::debug!(tier = %tier.name(), entries, bytes, "pruned");
             self.tell(&Event::Pruned { entries, bytes });
         }
-        Ok(())
     }
 
-    fn not_kept(&self, key: &CacheKey, error: &CacheError) -> Provenance {
+    pub(super) fn not_kept(&self, key: &CacheKey, error: &CacheError) -> Provenance {
         let reason = error.to_string();
         // A full disk fails every publish alike.
         let first = {
@@ -400,14 +442,20 @@ impl Cache {
     }
 
     /// Whether this trouble was not yet warned of.
-    fn is_news(&self, reason: &str) -> bool {
+    pub(super) fn is_news(&self, reason: &str) -> bool {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         said.insert(reason.to_owned())
     }
 
     /// Asks every tier in turn, and moves away what is bad.
     fn search(&self, key: &CacheKey, claim: Option<&Claim>) -> Option<(Entry, TierName)> {
-        for tier in &self.tiers {
+        let found = self.search_near(key, claim);
+        found.or_else(|| self.search_far(key, claim))
+    }
+
+    /// Asks the tiers of this machine.
+    pub(super) fn search_near(&self, key: &CacheKey, claim: Option<&Claim>) -> Option<(Entry, TierName)> {
+        for tier in self.near() {
             match tier.load(key) {
                 Load::Found(entry) => return Some((*entry, tier.name().clone())),
                 Load::Absent => {}
@@ -420,23 +468,26 @@ impl Cache {
                         return Some((*entry, tier.name().clone()));
                     }
                 }
-                Load::Unavailable(e) => {
-                    let (tier, reason) = (tier.name().clone(), e.to_string());
-                    let why = sentence(&tier, &reason);
-                    // What the process lacks at this moment says nothing of the tier.
-                    if !e.is_passing() && self.is_news(&reason) {
-                        tracing::warn!("{why}; said once");
-                    } else {
-                        tracing::debug!("{why}");
-                    }
-                    self.tell(&Event::TierUnavailable { tier, reason });
-                }
+                Load::Unavailable(error) => self.unavailable(tier.name(), &error),
             }
         }
         None
     }
 
-    fn healed(&self, key: &CacheKey, tier: &TierName, fault: Fault, quarantined: bool) {
+    /// Says that a tier could not be read.
+    pub(super) fn unavailable(&self, tier: &TierName, error: &CacheError) {
+        let (tier, reason) = (tier.clone(), error.to_string());
+        let why = sentence(&tier, &reason);
+        // What the process lacks at this moment says nothing of the tier.
+        if !error.is_passing() && self.is_news(&reason) {
+            tracing::warn!("{why}; said once");
+        } else {
+            tracing::debug!("{why}");
+        }
+        self.tell(&Event::TierUnavailable { tier, reason });
+    }
+
+    pub(super) fn healed(&self, key: &CacheKey, tier: &TierName, fault: Fault, quarantined: bool) {
         if matches!(fault, Fault::Signature(_)) {
             // A folder may hold thousands that nobody signed.
             if self.is_news(&format!("{tier}: {fault}")) {
@@ -498,6 +549,7 @@ impl Cache {
 
 impl Drop for Cache {
     fn drop(&mut self) {
+        self.far().iter().for_each(|tier| tier.drain());
         self.flush_counters();
     }
 }

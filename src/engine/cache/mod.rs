@@ -13,6 +13,8 @@ mod builder;
 pub mod carry;
 mod counters;
 mod event;
+mod far;
+mod far_counters;
 mod foreign;
 mod guarded;
 mod judge;
@@ -20,6 +22,8 @@ mod lookup;
 mod memory;
 mod passed_over;
 mod query;
+#[cfg(feature = "remote")]
+mod remote;
 mod single_flight;
 mod store;
 mod tier;
@@ -36,12 +40,15 @@ pub use carry::signed::{
     FileSignError, SignedFile, Signer, sign_bundle, sign_file, signers, signers_of_file,
 };
 pub use counters::{Counters, TierCounters};
-pub use event::Event;
+pub use event::{Asked, Event, Teller};
+pub use far_counters::FarCounters;
 pub use foreign::ForeignCache;
 pub use judge::Judged;
 pub use lookup::Cache;
 pub use passed_over::passed_over;
 pub use query::{Listed, Order, Passed, Query, Selected, plain};
+#[cfg(feature = "remote")]
+pub use remote::{Probed, Remote};
 use serde::{Serialize, Serializer};
 pub use store::check::{BadEntry, CheckTotals, Checked};
 pub use store::entry::{Entry, Notes, Parts, Texts, Whole};

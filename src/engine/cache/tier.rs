@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Serialize, Serializer};
 
+use super::event::Teller;
 use super::store::entry::{Entry, Parts, Whole};
 use super::store::error::{CacheError, Fault};
 use super::store::lock::{Claim, Wait};
@@ -50,7 +51,7 @@ impl Serialize for TierName {
     }
 }
 
-/// A place where entries may be found. What a remote tier will implement.
+/// A place where entries may be found.
 ///
 /// Whatever comes from a tier goes through [`Entry::verify`], so that a tier can
 /// be wrong but not believed.
@@ -115,6 +116,23 @@ pub trait Tier: Send + Sync {
     fn store(&self) -> Option<&Store> {
         None
     }
+
+    /// Whether it is asked over a network: after all others, once a miss, and what it has
+    /// is kept in a nearer tier.
+    fn is_far(&self) -> bool {
+        false
+    }
+
+    /// Offers it an entry that was built here, which it may send on later.
+    fn offer(&self, _entry: &Whole) -> Result<(), CacheError> {
+        Ok(())
+    }
+
+    /// Waits for what it has still to send, but not for long.
+    fn drain(&self) {}
+
+    /// Says whom to tell of what happens in it, beyond what its answers say.
+    fn told_by(&self, _teller: &Teller) {}
 }
 
 /// A folder as a tier.

@@ -53,6 +53,11 @@ impl Config {
                     let shown: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
                     (shown.join(":"), raw.source)
                 }
+                Some(raw) if setting.name == "remote" => {
+                    let text = raw.value.to_string_lossy().into_owned();
+                    let urls: Vec<String> = text.split(',').map(without_secrets).collect();
+                    (urls.join(","), raw.source)
+                }
                 Some(raw) => (raw.value.to_string_lossy().into_owned(), raw.source),
                 None => self.unsaid(setting.name, setting.default),
             };
@@ -134,6 +139,18 @@ impl Config {
         }
         Ok(lines)
     }
+}
+
+/// What may be shown of a URL, good or not: neither whom it names nor what it asks.
+pub(super) fn without_secrets(url: &str) -> String {
+    let url = url.trim();
+    let url = &url[..url.find(['?', '#']).unwrap_or(url.len())];
+    let (scheme, rest) = url
+        .split_once("://")
+        .map_or(("", url), |(scheme, rest)| (scheme, rest));
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    let separator = if scheme.is_empty() { "" } else { "://" };
+    format!("{scheme}{separator}{rest}")
 }
 
 /// The variable of a policy that this word, in capitals, was likely meant to be: a slip in

@@ -14,6 +14,8 @@ mod environment;
 mod error;
 mod file;
 mod places;
+#[cfg(feature = "remote")]
+pub mod remote;
 pub mod settings;
 mod source;
 pub(crate) mod text_file;
@@ -56,6 +58,8 @@ pub struct Flags {
     pub cache_dir: Option<PathBuf>,
     /// `--cache-ro`, in the order in which they were written.
     pub cache_ro: Vec<PathBuf>,
+    /// `--remote`, in the order in which they were written.
+    pub remote: Vec<String>,
     /// `--nvrtc`: a file or a folder.
     pub nvrtc: Option<PathBuf>,
     /// `--offline`.
@@ -295,11 +299,34 @@ impl Config {
         self.lock_timeout()?;
         self.miss()?;
         self.offline()?;
+        self.check_remote()?;
         self.require()?;
         self.trace_hits()?;
         self.trusted_keys()?;
         self.toolchain()?;
         self.check_templates()
+    }
+
+    #[cfg(feature = "remote")]
+    fn check_remote(&self) -> Result<(), ConfigError> {
+        self.remote().map(drop)
+    }
+
+    /// Refuses stores, which this build knows nothing of; URLs are not shown, since nobody
+    /// looked whether they hold secrets.
+    #[cfg(not(feature = "remote"))]
+    fn check_remote(&self) -> Result<(), ConfigError> {
+        match self.text("remote") {
+            Some(setting) => Err(ConfigError::Value {
+                name: "remote".into(),
+                value: "...".into(),
+                origin: setting.source,
+                expected: "this jitc was built without stores that a fleet shares: build it with the \
+                           feature `remote`, or unset it"
+                    .into(),
+            }),
+            None => Ok(()),
+        }
     }
 
     /// Refuses a folder of templates that is none.
@@ -427,6 +454,7 @@ impl Flags {
             "nvrtc" => path(&self.nvrtc),
             "offline" => self.offline.then(|| "true".into()),
             "preset" => text(&self.preset),
+            "remote" => (!self.remote.is_empty()).then(|| self.remote.join(",").into()),
             "templates" => path(&self.templates),
             _ => None,
         }

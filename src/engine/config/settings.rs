@@ -107,6 +107,7 @@ pub const SETTINGS: &[KnownSetting] = &[
     known("preset").in_file().variable().effect(Effect::Harmless),
     known("program").variable().path().default("looked for"),
     known("quiet"),
+    known("remote").in_file().variable(),
     known("require").in_file().variable().effect(Effect::Policy).default("once a key is trusted, what is not this user's or root's"),
     known("require_receipt").in_file().variable().path().effect(Effect::Policy),
     known("set"),

@@ -67,6 +67,14 @@ impl JitBuilder {
         self
     }
 
+    /// A store that the fleet shares, asked after all tiers of this machine and before those
+    /// of the settings.
+    #[cfg(feature = "remote")]
+    pub fn remote(mut self, store: crate::engine::config::remote::RemoteStore) -> Self {
+        self.cache = self.cache.remote(store);
+        self
+    }
+
     /// Who is told of every event, on the thread on which it happens.
     pub fn listener(mut self, listener: Arc<dyn Fn(&Event) + Send + Sync>) -> Self {
         self.cache = self.cache.listener(listener);
@@ -186,9 +194,9 @@ impl JitBuilder {
             Some(choice) => Some((choice, Source::Api)),
             None => config.toolchain()?.zip(config.source_of("toolchain")),
         };
-        let worker = self.worker.unwrap_or_else(|| match config.program() {
-            Some(program) => WorkerChoice::Program(program),
-            None => WorkerChoice::Found,
+        let worker = self.worker.unwrap_or_else(|| {
+            let program = config.program();
+            program.map_or(WorkerChoice::Found, WorkerChoice::Program)
         });
         let defaults = Limits::default();
         let limits = Limits {
@@ -214,6 +222,10 @@ impl JitBuilder {
         if let Some(entries) = config.cache_max_entries()? {
             cache = cache.max_entries(entries);
         }
+        #[cfg(feature = "remote")]
+        {
+            cache = with_stores(cache, &config)?;
+        }
         cache = cache.build_timeout(limits.timeout);
         if let Some(timeout) = config.lock_timeout()? {
             cache = cache.lock_timeout(timeout);
@@ -238,6 +250,19 @@ impl JitBuilder {
             behind_jobs: self.behind_jobs.get(),
         })
     }
+}
+
+/// With the stores of the settings, as far as they may be asked.
+#[cfg(feature = "remote")]
+fn with_stores(mut cache: CacheBuilder, config: &Config) -> Result<CacheBuilder, Error> {
+    for store in config.remote()? {
+        if config.offline()? && store.is_on_a_network() {
+            tracing::info!("{store} is not asked: nothing is fetched where `offline` is set");
+        } else {
+            cache = cache.remote(store);
+        }
+    }
+    Ok(cache)
 }
 
 /// What must be signed, and by whom; the program's word holds over the settings'.

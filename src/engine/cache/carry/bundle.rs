@@ -230,8 +230,18 @@ pub fn import_signed(
 /// Reads a whole bundle, entry by entry, each verified; and then its end.
 pub fn read(
     input: &mut impl Read,
+    each: impl FnMut(Whole) -> Result<(), BundleError>,
+) -> Result<u64, BundleError> {
+    read_within(input, u64::MAX, each)
+}
+
+/// The same of one that has at most so many bytes, unpacked.
+pub(in crate::engine::cache) fn read_within(
+    input: &mut impl Read,
+    most: u64,
     mut each: impl FnMut(Whole) -> Result<(), BundleError>,
 ) -> Result<u64, BundleError> {
+    let mut left = most;
     let mut input = Hashed::new(io::BufReader::new(input));
     match input.array::<16>()? {
         MAGIC => {}
@@ -262,6 +272,9 @@ pub fn read(
         let raw_length = u64::from_le_bytes(input.array()?);
         let packed_length = u64::from_le_bytes(input.array()?);
         check_lengths(raw_length, packed_length)?;
+        left = left
+            .checked_sub(raw_length)
+            .ok_or(BundleError::Damaged("more bytes than its entries may have"))?;
         let packed = input.bytes(packed_length)?;
         if tag == TAG_TEXT {
             texts.insert(name, unpack_text(&name, &packed, raw_length)?);

@@ -85,6 +85,9 @@ pub enum Fault {
     /// A trusted key's signature is demanded of it.
     #[error("{0}, and a trusted key's signature is required of it: {SIGN}")]
     Signature(SignatureFault),
+    /// What a store sent is no entry.
+    #[error("what was sent is no entry: {0}")]
+    Object(String),
     /// The driver would not load it.
     #[error("the driver rejected it: {0}")]
     Rejected(String),

@@ -1,0 +1,103 @@
+//! Stores that are asked over a network: after everything else, and not twice.
+//!
+//! Invariant: of the processes of a machine one asks for a key and keeps what it gets, under
+//! the key's lock; the others find it on disk. Nothing that a store does fails a request.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::event::Event;
+use super::lookup::Cache;
+use super::store::Published;
+use super::store::entry::{Entry, Whole};
+use super::store::lock::{Claim, Wait};
+use super::store::read::Load;
+use super::tier::{Tier, TierName};
+use crate::engine::build::key::CacheKey;
+
+/// How long another process of this machine, which asks for the same key, is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Cache {
+    /// Asks every store in turn; what one has is kept in the nearest tier that is written
+    /// to. A caller that holds no claim on the key gets one for the time.
+    pub(super) fn search_far(&self, key: &CacheKey, claim: Option<&Claim>) -> Option<(Entry, TierName)> {
+        if self.far().is_empty() {
+            return None;
+        }
+        let mut own = None;
+        if claim.is_none()
+            && let Some(tier) = self.writable()
+        {
+            let wait = Wait {
+                patience: Some(PATIENCE),
+                promise: PATIENCE,
+                ..Wait::default()
+            };
+            own = Some(tier.claim(key, &wait));
+            // Who held it before may have got it.
+            if let Some(found) = self.search_near(key, own.as_ref()) {
+                return Some(found);
+            }
+        }
+        let found = self.far().iter().find_map(|tier| self.search_store(key, tier));
+        drop(own);
+        found
+    }
+
+    fn search_store(&self, key: &CacheKey, tier: &Arc<dyn Tier>) -> Option<(Entry, TierName)> {
+        match tier.whole(key) {
+            Load::Found(whole) => {
+                self.promote(key, tier.name(), &whole);
+                Some((whole.into_entry(), tier.name().clone()))
+            }
+            Load::Absent => None,
+            Load::Bad(fault) => {
+                // Nobody here removes what is others'.
+                self.healed(key, tier.name(), fault, false);
+                None
+            }
+            Load::Unavailable(error) => {
+                self.unavailable(tier.name(), &error);
+                None
+            }
+        }
+    }
+
+    /// Keeps what a store has in the nearest tier that is written to.
+    fn promote(&self, key: &CacheKey, from: &TierName, whole: &Whole) {
+        let Some(to) = self.writable() else { return };
+        let started = Instant::now();
+        match to.publish(whole) {
+            Ok(Published::Theirs) => {}
+            Ok(Published::Ours) => {
+                let bytes = whole.entry().manifest().payload_bytes();
+                tracing::debug!(key = %key.short(), %from, to = %to.name(), bytes, "promoted");
+                self.tell(&Event::Promoted {
+                    key: *key,
+                    tier: from.clone(),
+                    to: to.name().clone(),
+                    bytes,
+                    elapsed: started.elapsed(),
+                });
+                self.tidy(to.as_ref(), bytes);
+            }
+            Err(error) => {
+                self.not_kept(key, &error);
+            }
+        }
+    }
+
+    /// Offers stores what was built here.
+    pub(super) fn offer(&self, entry: &Whole) {
+        for tier in self.far() {
+            let Err(error) = tier.offer(entry) else { continue };
+            let (tier, reason) = (tier.name().clone(), error.to_string());
+            if self.is_news(&format!("{tier}: {reason}")) {
+                tracing::warn!("not sent to {tier}: {reason}; said once");
+            }
+            let key = entry.entry().manifest().key;
+            self.tell(&Event::NotSent { key, tier, reason });
+        }
+    }
+}
