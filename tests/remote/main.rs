@@ -7,4 +7,7 @@ mod cache_support;
 #[path = "../it/command.rs"]
 mod command;
 mod events;
+mod server;
+mod servers;
 mod tier;
+mod web;

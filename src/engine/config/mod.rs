@@ -13,6 +13,8 @@ mod env_file;
 mod environment;
 mod error;
 mod file;
+#[cfg(feature = "remote")]
+mod login;
 mod places;
 #[cfg(feature = "remote")]
 pub mod remote;

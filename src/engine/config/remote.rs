@@ -12,6 +12,7 @@ use url::{Host, Url};
 
 use super::cache::bad_value;
 use super::effective::without_secrets;
+pub use super::login::Login;
 use super::{Config, ConfigError};
 
 /// A store that several machines share.
@@ -22,6 +23,7 @@ pub struct RemoteStore {
     role: Role,
     timeout: Duration,
     cool_down: Duration,
+    login: Option<Login>,
 }
 
 /// Where a store is.
@@ -156,6 +158,7 @@ impl RemoteStore {
             role,
             timeout,
             cool_down,
+            login: None,
         })
     }
 
@@ -193,6 +196,18 @@ impl RemoteStore {
     #[must_use]
     pub fn is_on_a_network(&self) -> bool {
         !matches!(self.place, RemotePlace::Folder(_))
+    }
+
+    /// Whom a Redis or web server is told that we are; other services have their own files.
+    #[must_use]
+    pub fn login(&self) -> Option<&Login> {
+        self.login.as_ref()
+    }
+
+    /// The same as this user.
+    #[must_use]
+    pub fn with_login(self, login: Option<Login>) -> Self {
+        Self { login, ..self }
     }
 
     /// The same for another use.
@@ -368,7 +383,11 @@ impl Config {
             .split([',', ' ', '\n'])
             .filter(|url| !url.trim().is_empty());
         let parse = |url: &str| {
-            RemoteStore::parse(url).map_err(|expected| {
+            let store = RemoteStore::parse(url).map(|store| {
+                let login = self.login_of(&store);
+                store.with_login(login)
+            });
+            store.map_err(|expected| {
                 bad_value("remote", without_secrets(url), setting.source.clone(), expected)
             })
         };

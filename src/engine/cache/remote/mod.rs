@@ -7,6 +7,7 @@
 mod answers;
 mod blobs;
 mod breaker;
+mod dal;
 mod folder;
 mod object;
 mod probe;
@@ -22,6 +23,7 @@ use std::time::Instant;
 use answers::{Answers, Said};
 use blobs::{Blobs, Trouble};
 use breaker::{Breaker, Turn};
+use dal::Dal;
 use folder::SharedFolder;
 use queue::Queue;
 
@@ -77,7 +79,7 @@ impl Inner {
     fn blobs(&self) -> Result<&dyn Blobs, Trouble> {
         let opened = self.state.blobs.get_or_init(|| match self.store.place() {
             RemotePlace::Folder(folder) => Ok(Box::new(SharedFolder::new(folder))),
-            place => Err(format!("{place:?} is of a kind that is not known here")),
+            _ => Ok(Box::new(Dal::new(&self.store)?)),
         });
         match opened {
             Ok(blobs) => Ok(&**blobs),
