@@ -74,6 +74,14 @@ pub(super) fn command(registry: &Registry) -> Command {
                 .value_parser(value_parser!(PathBuf))
                 .help("Write what was requested, key by key, with sizes and digests, and how it ended"),
         );
+    #[cfg(feature = "remote")]
+    let warm = warm.arg(
+        Arg::new("push")
+            .long("push")
+            .action(ArgAction::SetTrue)
+            .conflicts_with("check")
+            .help("Send every entry to the stores that are written to, those that were hits included"),
+    );
     args::constants(plan::args(warm), registry)
 }
 
@@ -159,6 +167,15 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         }
     }
     say_failures(&specs, &results);
+    #[cfg(feature = "remote")]
+    if matches.get_flag("push") {
+        let keys: Vec<_> = results
+            .iter()
+            .flatten()
+            .map(|warmed| *warmed.request.key())
+            .collect();
+        failed += usize::from(!super::cache::push(jit, &keys, json)?);
+    }
     if let Some((count, reason)) = not_kept {
         // The kernels are right, but there is nothing that a later run would find.
         output::error(format!("{count} built and not kept: {reason}"));

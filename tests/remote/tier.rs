@@ -1,6 +1,6 @@
 //! Reading through a store, and sending to it: on a folder that machines share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jitc::engine::build::key::CacheKey;
 use jitc::engine::cache::{Asked, Cache, Event, Fault, Judged, Remote, Why, passed_over, why};
@@ -17,6 +17,10 @@ pub(crate) struct Share(tempfile::TempDir);
 impl Share {
     pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().expect("a folder"))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
     }
 
     pub(crate) fn url(&self, options: &str) -> String {
@@ -139,7 +143,7 @@ fn a_damaged_object_is_a_miss_of_its_own_kind_and_is_replaced_by_who_builds() {
             .remote(share.store("role=read-write")));
         let built = cache.get_or_build(&subject(7), || build(7)).expect("built");
         assert_eq!(built.provenance.label(), "built", "case {n}");
-        assert_eq!(told.answers(), [Asked::Refused], "case {n}");
+        assert_eq!(told.answers(), [Asked::Refused; 2], "case {n}");
         let healed = |e: &Event| {
             matches!(
                 e,

@@ -2,6 +2,8 @@
 
 mod diff;
 pub(in crate::cli) mod filter;
+#[cfg(feature = "remote")]
+mod fleet;
 mod list;
 mod maintain;
 mod show;
@@ -36,6 +38,7 @@ pub(super) fn command(_: &Registry) -> Command {
             transfer::import_command(),
             transfer::embed_command(),
         ])
+        .subcommands(fleet_commands())
 }
 
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
@@ -47,6 +50,8 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         Some(("diff", matches)) => Ok(diff::run(jit, matches, json)),
         Some(("export", matches)) => Ok(transfer::export(jit, matches, json)),
         Some(("embed", matches)) => Ok(transfer::embed(jit, matches, json)),
+        #[cfg(feature = "remote")]
+        Some(("push", matches)) => fleet::push(jit, matches, json),
         Some((verb, matches)) => match (user_store(jit)?, verb) {
             (None, _) => {
                 output::error("there is no cache folder: set HOME, JITC_CACHE_DIR or --cache-dir");
@@ -55,6 +60,8 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             (Some(store), "prune") => maintain::prune(jit, &store, matches, json),
             (Some(store), "clean") => maintain::clean(&store, matches, json),
             (Some(store), "import") => Ok(transfer::import(jit, &store, matches, json)),
+            #[cfg(feature = "remote")]
+            (Some(store), "pull") => fleet::pull(jit, &store, matches, json),
             (Some(store), _) => {
                 output::path(store.root());
                 Ok(ExitCode::SUCCESS)
@@ -62,6 +69,19 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         },
         None => Ok(ExitCode::from(2)),
     }
+}
+
+#[cfg(feature = "remote")]
+pub(in crate::cli) use fleet::push_keys as push;
+
+#[cfg(feature = "remote")]
+fn fleet_commands() -> [Command; 2] {
+    [fleet::push_command(), fleet::pull_command()]
+}
+
+#[cfg(not(feature = "remote"))]
+fn fleet_commands() -> [Command; 0] {
+    []
 }
 
 /// The folder that is written to.

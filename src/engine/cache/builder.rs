@@ -32,6 +32,8 @@ pub struct CacheBuilder {
     read_only: Vec<PathBuf>,
     user: Option<PathBuf>,
     after: Vec<Arc<dyn Tier>>,
+    #[cfg(feature = "remote")]
+    remotes: Vec<Remote>,
     lock_timeout: Option<Duration>,
     build_timeout: Option<Duration>,
     trust: CacheTrust,
@@ -68,8 +70,10 @@ impl CacheBuilder {
 
     /// A store that the fleet shares, asked after all tiers of this machine.
     #[cfg(feature = "remote")]
-    pub fn remote(self, store: RemoteStore) -> Self {
-        self.tier(Arc::new(Remote::new(store)))
+    pub fn remote(mut self, store: RemoteStore) -> Self {
+        let remote = Remote::new(store);
+        self.remotes.push(remote.clone());
+        self.tier(Arc::new(remote))
     }
 
     /// A tier of another kind, asked after the folders.
@@ -143,12 +147,15 @@ impl CacheBuilder {
             tiers.push(Arc::new(Folder::new("user", store)));
         }
         tiers.extend(signed(self.after, Place::Other));
-        Cache::new(
+        let cache = Cache::new(
             tiers,
             self.limits,
             self.lock_timeout,
             self.build_timeout.unwrap_or(BUILD_TIMEOUT),
             self.listener,
-        )
+        );
+        #[cfg(feature = "remote")]
+        let cache = cache.with_remotes(self.remotes);
+        cache
     }
 }

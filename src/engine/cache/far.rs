@@ -16,9 +16,48 @@ use super::tier::{Tier, TierName};
 use crate::engine::build::key::CacheKey;
 
 /// How long another process of this machine, which asks for the same key, is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Between two looks whether it is done.
+const PAUSE: Duration = Duration::from_millis(5);
 
 impl Cache {
+    /// The tiers of this machine.
+    pub(super) fn near(&self) -> &[Arc<dyn Tier>] {
+        &self.tiers[..self.near]
+    }
+
+    /// Those that are asked over a network.
+    pub(super) fn far(&self) -> &[Arc<dyn Tier>] {
+        &self.tiers[self.near..]
+    }
+
+    /// The tier that is written to.
+    pub(super) fn writable(&self) -> Option<&Arc<dyn Tier>> {
+        self.near().iter().find(|tier| tier.is_writable())
+    }
+
+    /// As [`Cache::whole`], of the tiers of this machine.
+    #[must_use]
+    pub fn whole_near(&self, key: &CacheKey) -> Option<Whole> {
+        self.near().iter().find_map(|tier| match tier.whole(key) {
+            Load::Found(whole) => Some(*whole),
+            _ => None,
+        })
+    }
+
+    /// The stores that the fleet shares, in the order in which they are asked.
+    #[cfg(feature = "remote")]
+    #[must_use]
+    pub fn remotes(&self) -> &[super::Remote] {
+        &self.remotes
+    }
+
+    #[cfg(feature = "remote")]
+    pub(super) fn with_remotes(mut self, remotes: Vec<super::Remote>) -> Self {
+        self.remotes = remotes;
+        self
+    }
+
     /// Asks every store in turn; what one has is kept in the nearest tier that is written
     /// to. A caller that holds no claim on the key gets one for the time.
     pub(super) fn search_far(&self, key: &CacheKey, claim: Option<&Claim>) -> Option<(Entry, TierName)> {
@@ -29,20 +68,43 @@ impl Cache {
         if claim.is_none()
             && let Some(tier) = self.writable()
         {
-            let wait = Wait {
-                patience: Some(PATIENCE),
-                promise: PATIENCE,
-                ..Wait::default()
-            };
-            own = Some(tier.claim(key, &wait));
-            // Who held it before may have got it.
-            if let Some(found) = self.search_near(key, own.as_ref()) {
-                return Some(found);
+            match self.claim_to_ask(key, tier) {
+                Ok(claim) => own = claim,
+                Err((entry, tier)) => return Some((*entry, tier)),
             }
         }
         let found = self.far().iter().find_map(|tier| self.search_store(key, tier));
         drop(own);
         found
+    }
+
+    /// Waits a while for others of this machine that ask for the same key, or build it; gives
+    /// what they got, or the claim if it can be had. It is never taken from a holder, who may
+    /// be compiling.
+    fn claim_to_ask(
+        &self,
+        key: &CacheKey,
+        tier: &Arc<dyn Tier>,
+    ) -> Result<Option<Claim>, (Box<Entry>, TierName)> {
+        let wait = Wait {
+            promise: PATIENCE,
+            ..Wait::none()
+        };
+        let started = Instant::now();
+        loop {
+            let claim = tier.claim(key, &wait);
+            // Who held it before may have got it.
+            let found = self.near().iter().find_map(|tier| match tier.load(key) {
+                Load::Found(entry) => Some((entry, tier.name().clone())),
+                _ => None,
+            });
+            match (found, claim) {
+                (Some(found), _) => return Err(found),
+                (None, Claim::TimedOut) if started.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
+                (None, Claim::TimedOut) => return Ok(None),
+                (None, claim) => return Ok(Some(claim)),
+            }
+        }
     }
 
     fn search_store(&self, key: &CacheKey, tier: &Arc<dyn Tier>) -> Option<(Entry, TierName)> {
@@ -65,7 +127,7 @@ impl Cache {
     }
 
     /// Keeps what a store has in the nearest tier that is written to.
-    fn promote(&self, key: &CacheKey, from: &TierName, whole: &Whole) {
+    pub(super) fn promote(&self, key: &CacheKey, from: &TierName, whole: &Whole) {
         let Some(to) = self.writable() else { return };
         let started = Instant::now();
         match to.publish(whole) {
@@ -88,10 +150,12 @@ impl Cache {
         }
     }
 
-    /// Offers stores what was built here.
-    pub(super) fn offer(&self, entry: &Whole) {
+    /// Offers stores what was built here; says whether all took it.
+    pub(super) fn offer(&self, entry: &Whole) -> bool {
+        let mut all = true;
         for tier in self.far() {
             let Err(error) = tier.offer(entry) else { continue };
+            all = false;
             let (tier, reason) = (tier.name().clone(), error.to_string());
             if self.is_news(&format!("{tier}: {reason}")) {
                 tracing::warn!("not sent to {tier}: {reason}; said once");
@@ -99,5 +163,6 @@ impl Cache {
             let key = entry.entry().manifest().key;
             self.tell(&Event::NotSent { key, tier, reason });
         }
+        all
     }
 }

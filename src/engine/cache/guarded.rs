@@ -4,6 +4,7 @@
 //! out what a trusted key signed and nothing else.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::event::Teller;
 use super::store::entry::{Entry, Whole};
@@ -13,7 +14,7 @@ use super::store::manifest::Manifest;
 use super::store::prune::{Limits, Pruned};
 use super::store::read::Load;
 use super::store::{Published, Store};
-use super::tier::{Tier, TierName};
+use super::tier::{Lease, Tier, TierName};
 use crate::engine::build::key::CacheKey;
 use crate::engine::request::target::ToolchainIdentity;
 use crate::engine::sign::{Admission, Require};
@@ -114,6 +115,15 @@ impl Tier for Guarded {
         let admitted = entry.entry().admit(&self.admission);
         admitted.map_err(CacheError::Refused)?;
         self.tier.offer(entry)
+    }
+
+    fn whole_anew(&self, key: &CacheKey) -> Load<Whole> {
+        self.admit(self.tier.whole_anew(key), Whole::entry)
+    }
+
+    /// What is built here is signed by nobody yet, so others would wait for it in vain.
+    fn lease(&self, _key: &CacheKey, _longest: Duration) -> Lease {
+        Lease::None
     }
 
     fn drain(&self) {

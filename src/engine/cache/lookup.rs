@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::counters::{self, Counters, Tally, TierCounters};
 use super::event::{Event, Teller};
+use super::herd::{CompileTimes, Herd};
 use super::memory::Memo;
 use super::passed_over::sentence;
 use super::single_flight::{Flights, Joined};
@@ -38,8 +39,11 @@ pub(super) type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
 /// An ordered list of tiers, and the walk through them.
 pub struct Cache {
     /// Those of this machine, and from `near` on those that are asked over a network.
-    tiers: Vec<Arc<dyn Tier>>,
-    near: usize,
+    pub(super) tiers: Vec<Arc<dyn Tier>>,
+    pub(super) near: usize,
+    #[cfg(feature = "remote")]
+    pub(super) remotes: Vec<super::Remote>,
+    pub(super) compile_times: CompileTimes,
     memory: TierName,
     memo: PerProcess<Memo>,
     flights: PerProcess<Flights>,
@@ -84,6 +88,9 @@ impl Cache {
         Self {
             near: tiers.iter().filter(|tier| !tier.is_far()).count(),
             tiers,
+            #[cfg(feature = "remote")]
+            remotes: Vec::new(),
+            compile_times: CompileTimes::default(),
             memory: TierName::new("memory"),
             memo: PerProcess::new(),
             flights: PerProcess::new(),
@@ -292,21 +299,6 @@ impl Cache {
         &self.tiers
     }
 
-    /// Those of this machine.
-    pub(super) fn near(&self) -> &[Arc<dyn Tier>] {
-        &self.tiers[..self.near]
-    }
-
-    /// Those that are asked over a network.
-    pub(super) fn far(&self) -> &[Arc<dyn Tier>] {
-        &self.tiers[self.near..]
-    }
-
-    /// The tier that is written to.
-    pub(super) fn writable(&self) -> Option<&Arc<dyn Tier>> {
-        self.near().iter().find(|tier| tier.is_writable())
-    }
-
     fn remembered(&self, key: &CacheKey) -> Option<Fetched> {
         Some(self.memory_hit(key, self.memo.get(key)?))
     }
@@ -357,6 +349,13 @@ impl Cache {
             waited = waiting.elapsed();
             found = self.search(key, claim.as_ref());
         }
+        let mut turn = None;
+        if found.is_none() && !self.far().is_empty() {
+            match self.turn(request, wait) {
+                Herd::Found(entry, tier) => found = Some((*entry, tier)),
+                Herd::Build(ours) => turn = ours,
+            }
+        }
         if let Some((entry, tier)) = found {
             drop(claim);
             self.log_hit(key, &tier, started);
@@ -369,6 +368,7 @@ impl Cache {
         self.tell(&Event::Building { key: *key });
         let started = Instant::now();
         let artifact = build()?;
+        self.compile_times.note(request.family(), started.elapsed());
         self.tell(&Event::Built {
             key: *key,
             waited,
@@ -382,7 +382,11 @@ impl Cache {
         }
         .map_or_else(|e| self.not_kept(key, &e), |()| Provenance::Built);
         drop(claim);
-        self.offer(&entry);
+        if self.offer(&entry)
+            && let Some(turn) = turn
+        {
+            turn.hand_on();
+        }
         Ok(self.remember(key, artifact, provenance))
     }
 

@@ -17,6 +17,7 @@ mod far;
 mod far_counters;
 mod foreign;
 mod guarded;
+mod herd;
 mod judge;
 mod lookup;
 mod memory;
@@ -48,7 +49,7 @@ pub use lookup::Cache;
 pub use passed_over::passed_over;
 pub use query::{Listed, Order, Passed, Query, Selected, plain};
 #[cfg(feature = "remote")]
-pub use remote::{Probed, Remote};
+pub use remote::{Probed, Release, Remote};
 use serde::{Serialize, Serializer};
 pub use store::check::{BadEntry, CheckTotals, Checked};
 pub use store::entry::{Entry, Notes, Parts, Texts, Whole};
@@ -64,7 +65,7 @@ pub use store::shutdown::shutdown;
 pub use store::tally::{Group, Tally};
 pub use store::usage::Usage;
 pub use store::{Published, Store};
-pub use tier::{Folder, Memory, Tier, TierName};
+pub use tier::{Folder, Lease, Memory, Tier, TierName};
 pub use why::{Component, Difference, LineDifference, Nearest, Why, compare, diff, why};
 
 use crate::engine::build::artifact::Artifact;

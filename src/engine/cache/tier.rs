@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
@@ -131,8 +132,41 @@ pub trait Tier: Send + Sync {
     /// Waits for what it has still to send, but not for long.
     fn drain(&self) {}
 
+    /// As [`Tier::whole`], whatever the tier remembers of an earlier answer.
+    fn whole_anew(&self, key: &CacheKey) -> Load<Whole> {
+        self.whole(key)
+    }
+
+    /// Asks for the right to build a key that other machines see, for so long at most. It
+    /// ends once an entry that was offered is there, or with [`Tier::unlease`].
+    fn lease(&self, _key: &CacheKey, _longest: Duration) -> Lease {
+        Lease::None
+    }
+
+    /// Lets go of a lease of this process, if there is one.
+    fn unlease(&self, _key: &CacheKey) {}
+
+    /// Removes the lease of a holder that took too long.
+    fn break_lease(&self, _key: &CacheKey, _holder: &str) {}
+
     /// Says whom to tell of what happens in it, beyond what its answers say.
     fn told_by(&self, _teller: &Teller) {}
+}
+
+/// Whose turn it is to build a key, of all machines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lease {
+    /// Nobody's: the tier does not know, or does not answer.
+    None,
+    /// This process's.
+    Ours,
+    /// Another's.
+    Theirs {
+        /// A name of the holder that nobody else has.
+        holder: String,
+        /// How long it may take.
+        longest: Duration,
+    },
 }
 
 /// A folder as a tier.

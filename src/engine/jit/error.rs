@@ -43,6 +43,10 @@ pub enum Error {
     /// Looking into the cache; never a reason for a build to fail.
     #[error(transparent)]
     Cache(CacheError),
+    /// Sending to stores, and taking from them.
+    #[cfg(feature = "remote")]
+    #[error(transparent)]
+    Fleet(super::FleetError),
     /// Compiling: the compiler's words, the constants in force and where the
     /// rendered source was kept.
     #[error("{source} [{variant}, {arch}]{kept}")]
@@ -192,6 +196,8 @@ impl Error {
             Self::Toolchain(_) | Self::UnknownArch { .. } => ErrorKind::Toolchain,
             Self::Device(_) => ErrorKind::Device,
             Self::Cache(_) => ErrorKind::Cache,
+            #[cfg(feature = "remote")]
+            Self::Fleet(_) => ErrorKind::Cache,
             Self::Compile { .. } => ErrorKind::Compile,
             Self::Load(_) => ErrorKind::Load,
             Self::Forbidden { .. } | Self::Drift { .. } | Self::Receipt { .. } | Self::NoTrustedKey => {

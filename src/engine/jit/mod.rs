@@ -14,6 +14,8 @@ mod error;
 mod explain_dispatch;
 mod failure;
 mod gpus;
+#[cfg(feature = "remote")]
+mod fleet;
 mod header_sets;
 mod identity;
 mod machine;
@@ -42,6 +44,8 @@ pub use error::{Error, ErrorKind};
 pub use explain_dispatch::{DispatchExplanation, ExplainError, RuleShown};
 pub use gpus::{UsualArchs, newer_driver};
 pub use plan::{Gap, Plan, Planned, too_large};
+#[cfg(feature = "remote")]
+pub use fleet::{FleetError, Pushed};
 use policy::Policy;
 pub use prepare_all::{Jobs, Progress};
 pub use preparing::Preparing;

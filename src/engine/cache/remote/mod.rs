@@ -9,29 +9,34 @@ mod blobs;
 mod breaker;
 mod dal;
 mod folder;
+mod lease;
 mod object;
 mod probe;
 mod queue;
+mod release;
 mod send;
 
 pub use probe::Probed;
+pub use release::Release;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use answers::{Answers, Said};
 use blobs::{Blobs, Trouble};
 use breaker::{Breaker, Turn};
 use dal::Dal;
 use folder::SharedFolder;
+use lease::Held;
 use queue::Queue;
 
 use super::event::{Asked, Event, Teller};
 use super::store::entry::Whole;
 use super::store::error::{CacheError, Fault};
 use super::store::read::Load;
-use super::tier::{Tier, TierName};
+use super::tier::{Lease, Tier, TierName};
 use crate::engine::build::key::CacheKey;
 use crate::engine::config::remote::{RemotePlace, RemoteStore};
 use crate::engine::per_process::PerProcess;
@@ -54,6 +59,7 @@ struct State {
     answers: Mutex<Answers>,
     blobs: OnceLock<Result<Box<dyn Blobs>, String>>,
     queue: Arc<Queue>,
+    leases: Mutex<HashMap<CacheKey, Held>>,
 }
 
 impl Remote {
@@ -200,6 +206,23 @@ impl Tier for Remote {
 
     fn offer(&self, entry: &Whole) -> Result<(), CacheError> {
         self.send_later(entry)
+    }
+
+    fn whole_anew(&self, key: &CacheKey) -> Load<Whole> {
+        lock(&self.0.state.answers).forget(key);
+        self.0.ask(key)
+    }
+
+    fn lease(&self, key: &CacheKey, longest: Duration) -> Lease {
+        self.0.lease(key, longest)
+    }
+
+    fn unlease(&self, key: &CacheKey) {
+        self.0.let_go(key);
+    }
+
+    fn break_lease(&self, key: &CacheKey, holder: &str) {
+        self.0.break_lease(key, Some(holder));
     }
 
     fn drain(&self) {

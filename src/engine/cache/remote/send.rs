@@ -53,6 +53,8 @@ impl Inner {
             }
             Err(reason) => Err(CacheError::Tier(reason)),
         };
+        // Others see what became of it, or build it themselves.
+        self.let_go(&key);
         let tier = self.name.clone();
         match sent {
             Ok((done, bytes)) => {
