@@ -6,20 +6,17 @@ mod family;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use serde_json::json;
 
 use super::constant_flags::of_families;
 use super::{Answer, args, output};
 use crate::engine::jit::Jit;
-use crate::engine::request::constant::Value;
 use crate::engine::request::template::Registry;
 use crate::engine::run::occupancy::KNOWN_DEVICES;
 use crate::families::decode_layer::FAMILY;
 use crate::families::decode_layer::dispatch::{
-    Candidate, Explanation, Kind, Missing, Policy, Problem, Target, explain,
+    Candidate, Explanation, Missing, Policy, Problem, Target, explain,
 };
 use crate::measure::MeasureError;
-use crate::measure::tune::Origin;
 
 pub(super) fn command(registry: &Registry) -> Command {
     let command = Command::new("dispatch")
@@ -133,7 +130,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     };
     let explained = explain(jit, target, &policy, problem, missing)?;
     if json {
-        output::json(&choice_json(&explained, &policy));
+        output::json(&explained.to_json(&policy));
     }
     if matches.get_flag("explain") {
         print_candidates(&explained, json);
@@ -166,18 +163,6 @@ fn note_of(jit: &Jit, candidate: &Candidate) -> String {
     }
 }
 
-fn choice_json(explained: &Explanation, policy: &Policy) -> serde_json::Value {
-    let chosen = explained.chosen();
-    json!({"event": "choice", "device": explained.device.name, "num_tokens": explained.problem.num_tokens,
-        // Its former name, for one release.
-        "nat": explained.problem.num_tokens,
-        "layer": explained.problem.layer, "path": policy.path, "kind": chosen.map(|c| c.variant.kind),
-        "family": chosen.map(|c| &c.spec.family().name), "variant": chosen.map(|c| c.spec.variant()),
-        "wo_split": chosen.map(|c| &c.spec.constants()["wo_split"]).map(Value::to_json),
-        "origin": chosen.map(|c| c.origin), "cached": chosen.map(|c| c.registers.is_some()),
-        "reason": explained.choice.reason.to_string()})
-}
-
 fn print_choice(explained: &Explanation) {
     let (chosen, num_tokens) = (explained.chosen(), explained.problem.num_tokens);
     let what = chosen.map_or("nothing".to_owned(), |c| {
@@ -190,61 +175,17 @@ fn print_choice(explained: &Explanation) {
         explained.choice.reason
     ));
     if let Some(c) = chosen {
-        output::line(format!("wo_split {}", split(c)));
+        output::line(format!("wo_split {}", c.split()));
     }
 }
 
-/// `8, tuned`.
-fn split(candidate: &Candidate) -> String {
-    let origin = match candidate.origin {
-        Origin::Forced => "set",
-        Origin::Tuned => "tuned",
-        Origin::Heuristic => "by rule",
-    };
-    format!("{}, {origin}", candidate.spec.constants()["wo_split"])
-}
-
 fn print_candidates(explained: &Explanation, json: bool) {
-    let num_tokens = explained.problem.num_tokens;
-    let titles = [
-        "family",
-        "variant",
-        "wo_split",
-        "blocks",
-        "resident",
-        "registers",
-        "shared",
-        "fits",
-    ];
-    let mut rows = vec![titles.map(str::to_owned).to_vec()];
-    for c in &explained.candidates {
-        let blocks = c.variant.grid_blocks(num_tokens);
-        let known = c.variant.kind == Kind::Lite || c.resident.is_some();
-        let fits = known.then(|| c.variant.fits(num_tokens));
-        let or_unknown = |number: Option<u32>| number.map_or("unknown".to_owned(), |n| n.to_string());
-        let shared = c.spec.derived().get("shared_bytes").copied().unwrap_or(0);
+    let mut rows = vec![Candidate::TITLES.map(str::to_owned).to_vec()];
+    for candidate in &explained.candidates {
         if json {
-            output::json(&json!({"event": "candidate", "family": c.spec.family().name,
-                "variant": c.spec.variant(), "origin": c.origin, "blocks": blocks, "resident": c.resident,
-                "registers": c.registers, "shared_bytes": shared, "tokens_per_pass": c.variant.tokens_per_pass,
-                // Its former name, for one release.
-                "tokens": c.variant.tokens_per_pass, "fits": fits}));
+            output::json(&candidate.to_json(explained.problem.num_tokens));
         }
-        let resident = match c.variant.kind {
-            Kind::Lite => "need not be".to_owned(),
-            Kind::Coop => or_unknown(c.resident),
-        };
-        rows.push(vec![
-            c.spec.family().name.clone(),
-            c.spec.variant(),
-            split(c),
-            blocks.to_string(),
-            resident,
-            or_unknown(c.registers),
-            shared.to_string(),
-            fits.map_or("unknown", |fits| if fits { "yes" } else { "no" })
-                .to_owned(),
-        ]);
+        rows.push(candidate.row(explained.problem.num_tokens).to_vec());
     }
     if !json {
         output::table(&rows);

@@ -73,19 +73,7 @@ pub(super) fn families(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     families.dedup_by(|a, b| a.name == b.name);
     for family in families {
         if json {
-            let constants: Vec<_> = family
-                .constants
-                .values()
-                .map(|c| {
-                    json!({"name": c.name, "type": c.legal.type_of(), "legal": c.legal.to_string(),
-                        "default": c.default.to_json(), "variables": c.variables, "help": c.help})
-                })
-                .collect();
-            output::json(
-                &json!({"family": family.name, "summary": family.summary, "constants": constants,
-                "former_names": family.former_names.iter().map(|f| &f.name).collect::<Vec<_>>(),
-                "entries": family.entries.iter().map(Entry::to_json).collect::<Vec<_>>()}),
-            );
+            output::json(&family.to_json());
             continue;
         }
         output::line(format!("{}: {}", family.name, family.summary));
@@ -105,28 +93,8 @@ pub(super) fn families(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             ]);
         }
         output::table(&rows);
-        for preset in &family.presets {
-            let set: Vec<String> = preset
-                .constants
-                .iter()
-                .map(|(name, value)| format!("{name}={value}"))
-                .collect();
-            let when = (preset.when.as_ref()).map_or(String::new(), |when| format!(", where {when}"));
-            output::line(format!(
-                "  preset {}: {} ({}{when})",
-                preset.name,
-                set.join(" "),
-                preset.help
-            ));
-        }
-        for former in &family.former_names {
-            output::line(format!("  former name {}: {}", former.name, former.meaning));
-        }
-        for constraint in &family.constraints {
-            output::line(format!(
-                "  must hold: {} ({})",
-                constraint.rule, constraint.because
-            ));
+        for line in family.notes() {
+            output::line(format!("  {line}"));
         }
         print_entries(&family.entries);
         output::line("");

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use indicatif::ProgressBar;
@@ -43,7 +43,7 @@ impl Warmed {
             registers: artifact.registers(),
             spill_bytes: artifact.spill_bytes(),
             cubin_bytes: artifact.cubin.len(),
-            compile_ms: compile_ms(prepared),
+            compile_ms: prepared.compile_ms(),
             own_us: prepared.own_us,
         }
     }
@@ -311,24 +311,14 @@ fn row(spec: &KernelSpec, warmed: &Warmed) -> Vec<String> {
 }
 
 fn event(spec: &KernelSpec, result: &Result<Prepared, Error>) -> serde_json::Value {
-    let prepared = match result {
-        Ok(prepared) => prepared,
+    match result {
+        Ok(prepared) => prepared.to_json(spec),
         Err(error) => {
             let mut event = super::failure(error);
             event["family"] = json!(spec.family().name);
             event["variant"] = json!(spec.variant());
             event["arch"] = json!(spec.arch());
-            return event;
+            event
         }
-    };
-    let artifact = &prepared.fetched.artifact;
-    json!({"event": "variant", "family": spec.family().name, "constants": prepared.request.constants(),
-        "arch": spec.arch(), "code_arch": prepared.request.arch(), "key": prepared.request.key(), "provenance": prepared.fetched.provenance,
-        "compile_ms": compile_ms(prepared), "registers": artifact.registers(),
-        "spill_bytes": artifact.spill_bytes(), "cubin_bytes": artifact.cubin.len()})
-}
-
-/// Time inside NVRTC, milliseconds; of a hit, what it once took.
-fn compile_ms(prepared: &Prepared) -> f64 {
-    Duration::from_micros(prepared.fetched.artifact.compile_us).as_secs_f64() * 1e3
+    }
 }

@@ -51,7 +51,7 @@ pub(super) fn ls(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
     let mut show = |row: &Listed| {
         shown += 1;
         if json {
-            output::json(&object(row));
+            output::json(&row.to_json());
             return;
         }
         match &row.record.summary {
@@ -111,18 +111,6 @@ fn nothing(others: u64, kinds: BTreeSet<String>) -> String {
         "none of {others} entries is meant; there are: {}",
         kinds.join(", ")
     )
-}
-
-fn object(row: &Listed) -> serde_json::Value {
-    let record = &row.record;
-    match &record.summary {
-        Ok(s) => json!({"key": record.key, "tier": row.tier, "family": s.family, "constants": s.constants,
-            "arch": s.arch, "toolchain": s.toolchain, "jitc": s.jitc, "resources": s.resources,
-            "compile_us": s.compile_us, "cubin_bytes": s.cubin_bytes(), "bytes": record.bytes,
-            "created_unix_ms": s.created_unix_ms, "used_unix_ms": record.used_unix_ms}),
-        Err(fault) => json!({"key": record.key, "tier": row.tier, "bytes": record.bytes,
-            "used_unix_ms": record.used_unix_ms, "bad": fault.to_string()}),
-    }
 }
 
 pub(super) fn stats(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {

@@ -1,20 +1,17 @@
 //! `jitc cache export`, `import` and `embed`.
 
-use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 use serde_json::json;
 
-use super::filter::{filter_args, query, split};
+use super::filter::{filter_args, query};
 use crate::cli::format::NumberFormat;
 use crate::cli::output;
-use crate::engine::atomic_file::write_atomically;
-use crate::engine::build::key::CacheKey;
 use crate::engine::cache::Store;
-use crate::engine::cache::bundle::{BundleError, Exported, export_with, import_signed};
-use crate::engine::jit::Jit;
+use crate::engine::cache::bundle::{BundleError, Exported, import_signed};
+use crate::engine::jit::{ExportError, Jit};
 use crate::engine::regular_file;
 use crate::engine::sign::Place;
 
@@ -107,29 +104,15 @@ fn ended(exported: &Exported) -> ExitCode {
 /// Writes the bundle; a failure is said here. A filter that fits nothing is a negative
 /// answer, and leaves what is at the path alone: it may be a slip in a name.
 fn write(jit: &Jit, matches: &ArgMatches, path: &Path) -> Result<Exported, ExitCode> {
-    let filter = query(matches);
-    let (meant, others) = split(jit, &filter);
-    let keys: Vec<CacheKey> = meant.iter().map(|row| row.record.key).collect();
-    if !keys.iter().any(|key| jit.cache().whole(key).is_some()) {
-        let why = match (meant.len(), others.len()) {
-            (0, 0) => "the cache has no entry".to_owned(),
-            (0, all) => format!(
-                "none of {all} entries fits the filter{}",
-                filter.unknown_name(&others)
-            ),
-            (bad, _) => format!("all {bad} entries that fit are bad (`jitc cache verify` says why)"),
-        };
-        output::error(format!("{}: not written: {why}", path.display()));
-        return Err(ExitCode::from(1));
-    }
-    let written = write_atomically(path, 0o644, |file| -> Result<Exported, BundleError> {
-        let mut out = BufWriter::new(file);
-        let exported = export_with(|key| jit.cache().whole(key), &keys, &mut out)?;
-        out.flush()?;
-        Ok(exported)
+    let exported = jit.export(&query(matches), path, &mut |tier, error| {
+        output::note(format!("{tier}: {error}"));
     });
-    match written {
+    match exported {
         Ok(exported) => Ok(exported),
+        Err(error @ ExportError::Nothing(_)) => {
+            output::error(format!("{}: not written: {error}", path.display()));
+            Err(ExitCode::from(1))
+        }
         Err(error) => {
             output::error(format!("{}: {error}", path.display()));
             Err(ExitCode::from(2))

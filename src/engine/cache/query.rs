@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::carry::signed::Signer;
 use super::lookup::Cache;
@@ -28,6 +28,24 @@ pub struct Listed {
     pub tier: TierName,
     /// What its manifest says.
     pub record: Record,
+}
+
+impl Listed {
+    /// The entry for programs: what docs/CACHE.md lists.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let record = &self.record;
+        match &record.summary {
+            Ok(s) => {
+                json!({"key": record.key, "tier": self.tier, "family": s.family, "constants": s.constants,
+                "arch": s.arch, "toolchain": s.toolchain, "jitc": s.jitc, "resources": s.resources,
+                "compile_us": s.compile_us, "cubin_bytes": s.cubin_bytes(), "bytes": record.bytes,
+                "created_unix_ms": s.created_unix_ms, "used_unix_ms": record.used_unix_ms})
+            }
+            Err(fault) => json!({"key": record.key, "tier": self.tier, "bytes": record.bytes,
+                "used_unix_ms": record.used_unix_ms, "bad": fault.to_string()}),
+        }
+    }
 }
 
 /// What an entry must be to be meant; what is empty or `None` admits all. Globs have `*`

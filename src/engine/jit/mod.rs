@@ -12,10 +12,11 @@ mod check;
 mod dispatching;
 mod error;
 mod explain_dispatch;
+mod export;
 mod failure;
-mod gpus;
 #[cfg(feature = "remote")]
 mod fleet;
+mod gpus;
 mod header_sets;
 mod identity;
 mod machine;
@@ -30,9 +31,10 @@ mod stand_in;
 mod trace;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
+use serde_json::json;
 use tracing::info_span;
 
 pub use again::{DisassembleError, Rebuilt};
@@ -42,10 +44,11 @@ pub use builder::JitBuilder;
 pub use check::{CheckError, Finding, check_folder};
 pub use error::{Error, ErrorKind};
 pub use explain_dispatch::{DispatchExplanation, ExplainError, RuleShown};
-pub use gpus::{UsualArchs, newer_driver};
-pub use plan::{Gap, Plan, Planned, too_large};
+pub use export::ExportError;
 #[cfg(feature = "remote")]
 pub use fleet::{FleetError, Pushed};
+pub use gpus::{UsualArchs, newer_driver};
+pub use plan::{Gap, Plan, Planned, too_large};
 use policy::Policy;
 pub use prepare_all::{Jobs, Progress};
 pub use preparing::Preparing;
@@ -81,6 +84,25 @@ pub struct Prepared {
     pub stand_in: Option<KernelSpec>,
     /// Time of everything but NVRTC, microseconds.
     pub own_us: u64,
+}
+
+impl Prepared {
+    /// Time inside NVRTC, milliseconds; of a hit, what it once took.
+    #[must_use]
+    pub fn compile_ms(&self) -> f64 {
+        Duration::from_micros(self.fetched.artifact.compile_us).as_secs_f64() * 1e3
+    }
+
+    /// How the request of a spec was carried out, for programs: what docs/CACHE.md lists.
+    #[must_use]
+    pub fn to_json(&self, spec: &KernelSpec) -> serde_json::Value {
+        let artifact = &self.fetched.artifact;
+        json!({"event": "variant", "family": spec.family().name, "constants": self.request.constants(),
+            "arch": spec.arch(), "code_arch": self.request.arch(), "key": self.request.key(),
+            "provenance": self.fetched.provenance, "compile_ms": self.compile_ms(),
+            "registers": artifact.registers(), "spill_bytes": artifact.spill_bytes(),
+            "cubin_bytes": artifact.cubin.len()})
+    }
 }
 
 /// The walk from a spec to an artifact.

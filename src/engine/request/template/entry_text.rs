@@ -1,10 +1,45 @@
-//! Entry points and their parameters as text and as JSON.
+//! Families, their entry points and parameters as text and as JSON.
 
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::{Axis, Entry, Optional, Parameter, ParameterKind, Size};
+use super::{Axis, Entry, Family, Optional, Parameter, ParameterKind, Size};
+
+impl Family {
+    /// A family for other languages: constants, former names, entry points and what they take.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let constants = self.constants.values().map(|c| {
+            json!({"name": c.name, "type": c.legal.type_of(), "legal": c.legal.to_string(),
+                "default": c.default.to_json(), "variables": c.variables, "help": c.help})
+        });
+        json!({"family": self.name, "summary": self.summary, "constants": constants.collect::<Vec<_>>(),
+            "former_names": self.former_names.iter().map(|f| &f.name).collect::<Vec<_>>(),
+            "entries": self.entries.iter().map(Entry::to_json).collect::<Vec<_>>()})
+    }
+
+    /// Presets, former names and what must hold, a line each.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let presets = self.presets.iter().map(|preset| {
+            let set = preset.constants.iter();
+            let set: Vec<String> = set.map(|(name, value)| format!("{name}={value}")).collect();
+            let when = (preset.when.as_ref()).map_or(String::new(), |when| format!(", where {when}"));
+            format!(
+                "preset {}: {} ({}{when})",
+                preset.name,
+                set.join(" "),
+                preset.help
+            )
+        });
+        let names = self.former_names.iter();
+        let names = names.map(|former| format!("former name {}: {}", former.name, former.meaning));
+        let rules = self.constraints.iter();
+        let rules = rules.map(|c| format!("must hold: {} ({})", c.rule, c.because));
+        presets.chain(names).chain(rules).collect()
+    }
+}
 
 impl Entry {
     /// An entry point for other languages: `parameters` is null where they are not declared.

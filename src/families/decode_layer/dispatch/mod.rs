@@ -6,6 +6,7 @@
 
 mod explain;
 mod policy;
+mod text;
 
 use std::fmt;
 
