@@ -9,6 +9,7 @@ pub mod compare;
 pub mod declared;
 mod error;
 pub mod harness;
+pub mod models;
 pub mod ncu;
 pub mod npy;
 pub mod number;

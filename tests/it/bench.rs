@@ -20,6 +20,11 @@ fn bench_refuses_a_request_that_it_could_not_measure_before_it_looks_for_a_gpu()
         ),
         (["--context", "4096"], "--context: wo_gemv does not take it"),
         (["--tile-s", "64"], "unknown constant `tile_s` (flag --tile-s)"),
+        (
+            ["--models", "--hidden=4096"],
+            "--models: every model has its own hidden, and it is set (flag --hidden)",
+        ),
+        (["--models", "--ncu"], "--models: cannot be used with --ncu"),
     ] {
         jitc(dir.path())
             .args(["bench", "wo_gemv"])

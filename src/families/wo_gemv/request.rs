@@ -17,6 +17,7 @@ use crate::engine::request::template::Family;
 use crate::measure::MeasureError;
 use crate::measure::bench::TOKENS;
 use crate::measure::harness::{Flag, Options};
+use crate::measure::models::Model;
 use crate::measure::tune::{Geometry, Problem, Sizes};
 
 /// Constants that say what is worked out; all others only lay it out.
@@ -110,6 +111,45 @@ impl WoRequest {
         }
         request.variants = variants(&lists)?;
         Ok(request)
+    }
+
+    /// The same of a model's shape.
+    #[must_use]
+    pub fn of_model(&self, model: &Model) -> Self {
+        let mut request = self.clone();
+        for (name, value) in model.attention_constants() {
+            request.shape.insert(name.into(), value.to_string());
+        }
+        request
+    }
+
+    /// Refuses a shape that was set where models have one each, and takes every split
+    /// where none was.
+    ///
+    /// # Errors
+    /// A constant of the shape that is set, with where it was written.
+    pub fn over_models(&mut self, jit: &Jit) -> Result<(), MeasureError> {
+        let family = jit.registry().get(FAMILY)?;
+        let set = |name: &str| {
+            let constant = family.constants.get(name)?;
+            jit.config().constant(name, &constant.variables)
+        };
+        for name in SHAPE {
+            if let Some(set) = set(name) {
+                return Err(MeasureError::Request(format!(
+                    "--models: every model has its own {name}, and it is set ({})",
+                    set.source
+                )));
+            }
+        }
+        if set("wo_split").is_none() {
+            let splits = [1, 2, 4, 8];
+            let one = self.variants.clone().into_iter();
+            self.variants = one
+                .flat_map(|variant| splits.map(|wo_split| WoVariant { wo_split, ..variant }))
+                .collect();
+        }
+        Ok(())
     }
 
     fn number(&self, name: &str) -> usize {

@@ -5,6 +5,7 @@
 mod buffers;
 mod files;
 mod gate;
+mod models;
 mod report;
 mod session;
 mod under_ncu;
@@ -18,6 +19,7 @@ use crate::engine::run::occupancy::known_device;
 use crate::measure::MeasureError;
 use crate::measure::bench::{self, BenchOptions};
 use crate::measure::harness::{Flag, Options, Sink, Verdict};
+use crate::measure::models::MODELS;
 use crate::measure::run_files;
 use crate::measure::tune::{Geometry, Gpu};
 
@@ -37,6 +39,10 @@ pub const FLAGS: &[Flag] = &[
         "ncu",
         "Run again under ncu, a launch a variant, and add what the counters say",
     ),
+    Flag::switch(
+        "models",
+        "Over the shapes of twelve public models, at every split unless --wo-split says which",
+    ),
     Flag::unlisted_switch("under-ncu"),
 ];
 
@@ -51,6 +57,8 @@ pub struct BenchRequest {
     pub ncu: bool,
     /// Whether this is that run: a launch a variant, and nothing else.
     pub under_ncu: bool,
+    /// Whether the shapes of [`MODELS`] are measured, one after the other.
+    pub models: bool,
 }
 
 impl BenchRequest {
@@ -59,15 +67,29 @@ impl BenchRequest {
     /// # Errors
     /// What is not legal or cannot be measured, with where it was written.
     pub fn new(jit: &Jit, options: &Options) -> Result<Self, MeasureError> {
-        let wo = WoRequest::new(jit, options)?;
-        for variant in &wo.variants {
-            legal_somehow(jit, &wo, variant)?;
+        let mut wo = WoRequest::new(jit, options)?;
+        let models = options.is_given("models");
+        let mut shapes = vec![wo.clone()];
+        if models {
+            if options.is_given("ncu") {
+                return Err(MeasureError::Request(
+                    "--models: cannot be used with --ncu".into(),
+                ));
+            }
+            wo.over_models(jit)?;
+            shapes = MODELS.iter().map(|model| wo.of_model(model)).collect();
+        }
+        for shape in &shapes {
+            for variant in &shape.variants {
+                legal_somehow(jit, shape, variant)?;
+            }
         }
         Ok(Self {
             wo,
             options: BenchOptions::read(options)?,
             ncu: options.is_given("ncu"),
             under_ncu: options.is_given("under-ncu"),
+            models,
         })
     }
 }
@@ -101,22 +123,16 @@ fn legal_somehow(jit: &Jit, wo: &WoRequest, variant: &WoVariant) -> Result<(), M
 /// [`MeasureError::Device`] without a GPU; those of making, launching and timing, and of
 /// the files.
 pub fn bench(jit: &Jit, request: &BenchRequest, sink: &mut Sink<'_>) -> Result<Verdict, MeasureError> {
+    if request.models {
+        return models::bench(jit, request, sink);
+    }
     let mut run = WoSession::open(jit, &request.wo, &request.options)?;
     run.ncu = request.ncu;
     if request.under_ncu {
         under_ncu::child(&run)?;
         return Ok(Verdict::Good);
     }
-    let mut all = Vec::new();
-    for gs in &request.wo.global_scales {
-        let mut inputs = run.inputs(&request.wo.variants, *gs)?;
-        for variant in &request.wo.variants {
-            for num_tokens in &request.wo.tokens {
-                let choice = run.choose(variant, *num_tokens);
-                all.push(run.one(variant, *num_tokens, choice, &mut inputs, sink)?);
-            }
-        }
-    }
+    let all = run.every(sink)?;
     let summary = report::tell(&run, &all, sink);
     if let Some(out) = &run.out {
         run_files::write_json(out, "summary.json", &summary)?;

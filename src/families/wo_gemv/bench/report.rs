@@ -19,6 +19,17 @@ fn choice_text(choice: &Choice) -> String {
     format!("{:?}: {set}", choice.origin)
 }
 
+/// A variant, as programs are told of it.
+pub(super) fn object(m: &Measured) -> Value {
+    let timed = &m.timed;
+    json!({"event": "variant", "wo_split": m.case.shape.wo_split, "accumulate": m.case.accumulate.name(),
+        "geometry": m.case.geometry.name(), "tokens": m.case.num_tokens, "global_scale": m.case.global_scale,
+        "passes": timed.passes, "max_abs": m.max_abs.to_string(), "relative_l2_vs_float64": m.drift.relative_l2.to_string(),
+        "origin": m.choice.origin, "constants": m.choice.geometry, "provenance": m.how,
+        "plan": m.plan, "summary": timed.summary, "payload_bytes": timed.bytes, "payload_gbps": timed.gbps(),
+        "stream_us": timed.floor, "over_stream": timed.over_stream(), "ncu": m.counters})
+}
+
 /// Tells the table, and an object a variant, and gives `summary.json`.
 pub(super) fn tell(run: &WoSession<'_>, all: &[Measured], sink: &mut Sink<'_>) -> Value {
     let titles = ["split", "mode", "geometry", "tokens", "scale"].into_iter();
@@ -37,12 +48,7 @@ pub(super) fn tell(run: &WoSession<'_>, all: &[Measured], sink: &mut Sink<'_>) -
         row.extend(timed.cells());
         row.push(choice_text(&m.choice));
         rows.push(row);
-        values.push(json!({"event": "variant", "wo_split": m.case.shape.wo_split, "accumulate": m.case.accumulate.name(),
-            "geometry": m.case.geometry.name(), "tokens": m.case.num_tokens, "global_scale": m.case.global_scale,
-            "passes": timed.passes, "max_abs": m.max_abs.to_string(), "relative_l2_vs_float64": m.drift.relative_l2.to_string(),
-            "origin": m.choice.origin, "constants": m.choice.geometry, "provenance": m.how,
-            "plan": m.plan, "summary": timed.summary, "payload_bytes": timed.bytes, "payload_gbps": timed.gbps(),
-            "stream_us": timed.floor, "over_stream": timed.over_stream(), "ncu": m.counters}));
+        values.push(object(m));
     }
     let device = run.session.context.device();
     for value in &values {

@@ -102,6 +102,31 @@ impl<'a> WoSession<'a> {
             .spec(family, variant, &choice.geometry, self.session.arch())?)
     }
 
+    /// Every variant at every number of tokens and global scale. Kernels are made first,
+    /// side by side.
+    pub(super) fn every(&self, sink: &mut Sink<'_>) -> Result<Vec<Measured>, MeasureError> {
+        let request = self.request;
+        let mut points = Vec::new();
+        for variant in &request.variants {
+            for num_tokens in &request.tokens {
+                points.push((variant, *num_tokens, self.choose(variant, *num_tokens)));
+            }
+        }
+        let specs = points
+            .iter()
+            .map(|(variant, _, choice)| self.spec(variant, choice))
+            .collect::<Result<Vec<_>, _>>()?;
+        self.session.jit.prepare_each(&specs)?;
+        let mut all = Vec::new();
+        for gs in &request.global_scales {
+            let mut inputs = self.inputs(&request.variants, *gs)?;
+            for (variant, num_tokens, choice) in &points {
+                all.push(self.one(variant, *num_tokens, choice.clone(), &mut inputs, sink)?);
+            }
+        }
+        Ok(all)
+    }
+
     /// Draws and uploads inputs, works out references, and times the floor.
     pub(crate) fn inputs(&self, variants: &[WoVariant], gs: f32) -> Result<Inputs, MeasureError> {
         let most_tokens = self.request.tokens.iter().copied().max().unwrap_or(1);
