@@ -8,10 +8,20 @@ use super::{Geometry, Gpu};
 /// Tensor cores: one block a multiprocessor, rows by eight, and up to eight
 /// tokens in one decode, four where the activations and sums of eight do not fit.
 pub(super) fn heuristic(gpu: &Gpu, tokens: u32, hidden: u32, k: u32, slots: u32) -> Geometry {
-    let rows = (hidden.div_ceil(8).div_ceil(gpu.sm_count.max(1)) * 8).clamp(8, 512);
-    let parts = k / part_len(k / slots.max(1));
-    let fits = |tokens: u32| tokens * (2 * k + 32) + parts * tokens * rows * 8 <= gpu.shared_mem_per_block;
-    let tokens = tokens.clamp(1, if fits(8) { 8 } else { 4 }).next_power_of_two();
+    let rows_of = |turns: u32| (hidden.div_ceil(8).div_ceil(gpu.sm_count.max(1) * turns) * 8).clamp(8, 512);
+    let parts = part_len(k / slots.max(1)).map_or(0, |part| k / part);
+    let fits = |tokens: u32, rows: u32| {
+        let sums = if tokens <= 2 { 16 } else { 8 };
+        tokens * (2 * k + 32) + parts * tokens * rows * sums <= gpu.shared_mem_per_block
+    };
+    // Tokens first: a decode for all of them, then rows in as many turns as it takes.
+    let tokens = tokens
+        .clamp(1, if fits(8, rows_of(1)) { 8 } else { 4 })
+        .next_power_of_two();
+    let rows = (1..=hidden)
+        .map(rows_of)
+        .find(|rows| fits(tokens, *rows) || *rows == 8);
+    let rows = rows.unwrap_or(8);
     Geometry::from([
         ("mma_rows".to_owned(), rows.to_string()),
         ("tokens_per_pass".to_owned(), tokens.to_string()),
@@ -20,19 +30,29 @@ pub(super) fn heuristic(gpu: &Gpu, tokens: u32, hidden: u32, k: u32, slots: u32)
 
 /// Whether tensor cores take slots of this shape; the others run exact chains.
 pub(super) fn takes(k: u32, slots: u32) -> bool {
-    let part = part_len(k / slots.max(1));
-    let range = if part.is_multiple_of(128) { part } else { 2 * part };
-    k.is_multiple_of(64 * slots.max(1)) && k.is_multiple_of(range)
+    let slots = slots.max(1);
+    let slot_len = k / slots;
+    let Some(part) = part_len(slot_len) else {
+        return false;
+    };
+    // A warp's range of k is whole parts and whole pieces of 128.
+    let range = part * (128 >> part.trailing_zeros().min(7));
+    k.is_multiple_of(16 * slots) && slot_len.is_multiple_of(part) && k.is_multiple_of(range)
 }
 
-/// The part of a slot that one sum covers, as the family derives it.
-fn part_len(slot_len: u32) -> u32 {
+/// Parts of a slot that is too long for one sum, the longest that divides it: whole runs
+/// of 64 before others.
+const PARTS: [u32; 22] = [
+    384, 320, 256, 192, 128, 64, 352, 336, 304, 288, 272, 240, 224, 208, 176, 160, 144, 112, 96, 80, 48, 32,
+];
+
+/// The part of a slot that one sum covers, as the family derives it; none where slots are
+/// not whole scale groups, or but one.
+fn part_len(slot_len: u32) -> Option<u32> {
     match slot_len {
-        1..=384 if slot_len.is_multiple_of(64) => slot_len,
-        _ => [384, 320, 256, 192, 128]
-            .into_iter()
-            .find(|part| slot_len > 0 && slot_len.is_multiple_of(*part))
-            .unwrap_or(64),
+        _ if !slot_len.is_multiple_of(16) || slot_len < 32 => None,
+        ..=384 => Some(slot_len),
+        _ => PARTS.into_iter().find(|part| slot_len.is_multiple_of(*part)),
     }
 }
 
@@ -71,8 +91,12 @@ mod tests {
 
     #[test]
     fn a_part_divides_its_slot_like_the_familys() {
-        let parts = [192, 384, 768, 640, 1536, 200, 448].map(part_len);
-        assert_eq!(parts, [192, 384, 384, 320, 384, 64, 64]);
+        let parts = [192, 384, 768, 640, 1536, 448].map(part_len);
+        assert_eq!(parts, [192, 384, 384, 320, 384, 64].map(Some));
+        // Slots that are not whole runs of 64: one sum, or the longest that divides them.
+        let parts = [32, 80, 112, 224, 288, 416, 560].map(part_len);
+        assert_eq!(parts, [32, 80, 112, 224, 288, 208, 112].map(Some));
+        assert_eq!([16, 24, 200, 464].map(part_len), [None; 4]);
     }
 
     #[test]

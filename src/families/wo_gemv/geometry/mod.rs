@@ -36,23 +36,28 @@ pub fn heuristic(gpu: &Gpu, problem: &Problem) -> Geometry {
     if is("geometry", "original") || k % 32 != 0 {
         return Geometry::new();
     }
-    let tokens = if problem.tokens > 1 { 2 } else { 1 };
-    let bytes = |rows: u32| {
+    let bytes = |rows: u32, tokens: u32| {
         128 + rows * (k / 2 + 16)
             + k.div_ceil(64) * rows * 4
             + tokens * (k + slots * 4) * 4
             + tokens * slots * rows * 4
     };
-    let fits = |rows: u32| bytes(rows) <= gpu.shared_mem_per_block;
+    let fits = |rows: u32, tokens: u32| bytes(rows, tokens) <= gpu.shared_mem_per_block;
     // Packed rows come by eight.
     let unit = if is("weight_layout", "packed") { 8 } else { 4 };
     let units = hidden.div_ceil(unit);
     let rows_in_turns = |turns: u32| (units.div_ceil(gpu.sm_count.max(1) * turns) * unit).clamp(unit, 128);
-    let Some(mut rows) = (1..=units).map(rows_in_turns).find(|&rows| fits(rows)) else {
+    // Where the fewest rows have no room for the activations of two tokens, one is a pass.
+    let most: u32 = if problem.tokens > 1 { 2 } else { 1 };
+    let chosen = (1..=most).rev().find_map(|tokens| {
+        let rows = (1..=units).map(rows_in_turns).find(|&rows| fits(rows, tokens))?;
+        Some((rows, tokens))
+    });
+    let Some((mut rows, tokens)) = chosen else {
         return Geometry::new();
     };
     // The family makes five groups of rows by ten, four of rows by eight, and less of others.
-    if row_chains(slots, rows) == 2 && rows % 8 != 0 && rows % 10 != 0 && fits(rows + 4) {
+    if row_chains(slots, rows) == 2 && rows % 8 != 0 && rows % 10 != 0 && fits(rows + 4, tokens) {
         rows += 4;
     }
     let mut chosen = vec![("rows_per_cta", rows), ("tokens_per_pass", tokens)];
@@ -101,6 +106,9 @@ pub fn space(accumulate: &str, tokens: usize, given: &[(String, Vec<String>)]) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::request::spec::KernelSpec;
+    use crate::engine::request::template::Registry;
+    use crate::measure::models::MODELS;
     use crate::measure::tune::tests::{gpu, problem};
 
     #[test]
@@ -140,13 +148,62 @@ mod tests {
     }
 
     #[test]
-    fn by_rule_tensor_cores_leave_such_slots_to_the_exact_geometry() {
-        assert!(of_shape([5120, 40, 8, 128], 2, "mma").contains_key("mma_rows"));
-        for split in [4, 8] {
-            let exact = of_shape([5120, 40, 8, 128], split, "fma");
-            assert_eq!(of_shape([5120, 40, 8, 128], split, "mma"), exact, "split {split}");
+    fn by_rule_tensor_cores_take_such_slots_and_leave_those_that_are_not_whole_scale_groups() {
+        for split in [1, 2, 4, 8] {
+            let rows = of_shape([5120, 40, 8, 128], split, "mma")["mma_rows"].clone();
+            assert_eq!(rows, "40", "split {split}");
         }
         assert!(of_shape([4544, 71, 1, 64], 1, "mma").contains_key("rows_per_cta"));
+        let exact = of_shape([2048, 16, 4, 96], 8, "fma");
+        assert_eq!(of_shape([2048, 16, 4, 96], 4, "mma")["mma_rows"], "16");
+        assert_eq!(
+            of_shape([72, 8, 4, 96], 8, "mma"),
+            of_shape([72, 8, 4, 96], 8, "fma")
+        );
+        assert!(exact.contains_key("rows_per_cta"));
+    }
+
+    /// Whatever the rule chooses is legal, for every public model at every split.
+    #[test]
+    fn by_rule_every_public_model_fits_at_every_split_whatever_the_mode_layout_and_tokens() {
+        let registry = Registry::load(None).expect("families");
+        let family = registry.get(FAMILY).expect("family");
+        let arch = "sm_90a".parse().expect("arch");
+        for (model, split) in MODELS.iter().flat_map(|m| [1, 2, 4, 8].map(|split| (m, split))) {
+            for (mode, layout) in [
+                ("fma", "nvfp4"),
+                ("fma", "packed"),
+                ("mma", "nvfp4"),
+                ("mma", "packed"),
+            ] {
+                for (tokens, memory) in [1, 2, 4, 8, 32]
+                    .into_iter()
+                    .flat_map(|t| [(t, 232_448), (t, 101_376)])
+                {
+                    let mut asked = problem(split, tokens);
+                    for (name, value) in model.attention_constants() {
+                        asked.constants.insert(name.into(), value.to_string());
+                    }
+                    asked.constants.insert("accumulate".into(), mode.into());
+                    asked.constants.insert("weight_layout".into(), layout.into());
+                    let device = Gpu {
+                        shared_mem_per_block: memory,
+                        ..gpu(132)
+                    };
+                    let chosen = heuristic(&device, &asked);
+                    let set = asked.constants.iter().chain(&chosen);
+                    let spec = KernelSpec::new(family, set.map(|(n, v)| (n.as_str(), v.as_str())), arch);
+                    let label = format!(
+                        "{} split {split} {mode} {layout} {tokens}: {chosen:?}",
+                        model.name
+                    );
+                    let spec = spec.unwrap_or_else(|error| panic!("{label}: {error}"));
+                    let bytes = spec.number("shared_bytes").expect("bytes");
+                    assert!(bytes <= memory, "{label}: {bytes} bytes");
+                    assert_eq!(spec.number("by_mma"), Some(u32::from(mode == "mma")), "{label}");
+                }
+            }
+        }
     }
 
     #[test]

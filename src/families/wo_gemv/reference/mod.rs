@@ -237,12 +237,26 @@ fn run_chain_plain(weights: &[[f32; LANES]], x: &[f32], fused: bool, chain: &mut
 /// The same product in float64, `[num_tokens, H]`: a yardstick, with no order to keep.
 #[must_use]
 pub fn matmul_f64(shape: &WoShape, inputs: &WoInputs) -> Vec<f64> {
+    let whole = WoShape {
+        num_kv_heads: 1,
+        wo_split: 1,
+        ..*shape
+    };
+    partials_f64(&whole, inputs)
+}
+
+/// The slots' sums in float64, `[num_tokens, slots, H]`.
+#[must_use]
+pub fn partials_f64(shape: &WoShape, inputs: &WoInputs) -> Vec<f64> {
+    let slots = shape.num_slots();
     let attn: Vec<f64> = inputs.attn.iter().map(|x| x.to_f64()).collect();
     let blocks = for_blocks(shape.hidden, |first| {
         let weights = block_of(shape, inputs, first);
-        let mut sums = vec![[0.0_f64; LANES]; inputs.num_tokens];
-        for (sum, x) in sums.iter_mut().zip(attn.chunks(shape.k)) {
-            for (w, x) in weights.iter().zip(x) {
+        let mut sums = vec![[0.0_f64; LANES]; inputs.num_tokens * slots];
+        for (at, sum) in sums.iter_mut().enumerate() {
+            let (token, range) = (at / slots, shape.slot_range(at % slots));
+            let x = &attn[token * shape.k..(token + 1) * shape.k];
+            for (w, x) in weights[range.clone()].iter().zip(&x[range]) {
                 for (sum, w) in sum.iter_mut().zip(w) {
                     *sum += f64::from(*w) * x;
                 }
@@ -251,12 +265,12 @@ pub fn matmul_f64(shape: &WoShape, inputs: &WoInputs) -> Vec<f64> {
         sums
     });
     let global_scale = f64::from(inputs.global_scale);
-    let mut out = vec![0.0; inputs.num_tokens * shape.hidden];
+    let mut out = vec![0.0; inputs.num_tokens * slots * shape.hidden];
     for (block, sums) in blocks.iter().enumerate() {
-        for (token, sum) in sums.iter().enumerate() {
+        for (at, sum) in sums.iter().enumerate() {
             let rows = block * LANES..(block * LANES + LANES).min(shape.hidden);
             for (row, sum) in rows.zip(sum) {
-                out[token * shape.hidden + row] = sum * global_scale;
+                out[at * shape.hidden + row] = sum * global_scale;
             }
         }
     }
@@ -305,6 +319,19 @@ mod tests {
         let scale = largest(&exact);
         for (a, b) in out.iter().zip(&exact) {
             assert!((f64::from(*a) - b).abs() <= scale * 1e-5, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn the_slots_sums_in_float64_add_up_to_the_product() {
+        let shape = WoShape { wo_split: 8, ..SHAPE };
+        let inputs = WoInputs::random(&shape, 2, 0.0123, 3);
+        let (slots, exact) = (partials_f64(&shape, &inputs), matmul_f64(&shape, &inputs));
+        for (at, exact) in exact.iter().enumerate() {
+            let (token, row) = (at / shape.hidden, at % shape.hidden);
+            let of = |slot: usize| slots[(token * shape.num_slots() + slot) * shape.hidden + row];
+            let sum: f64 = (0..shape.num_slots()).map(of).sum();
+            assert!((sum - exact).abs() <= largest(&slots) * 1e-12, "{sum} {exact}");
         }
     }
 

@@ -11,7 +11,7 @@ use super::super::FAMILY;
 use super::super::config::WoConfig;
 use super::super::device_buffers::WoBuffers;
 use super::super::reference::mma::{Accuracy, quantize};
-use super::super::reference::{WoInputs, WoOutput, WoShape, matmul_f64, split_order};
+use super::super::reference::{WoInputs, WoOutput, WoShape, matmul_f64, partials_f64, split_order};
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
@@ -21,8 +21,16 @@ use crate::measure::compare::{largest, same_bits};
 use crate::measure::harness::{Event, Sink};
 use crate::measure::rng::Rng;
 
-/// hidden, query heads, head dim, kv heads: small, with slots of whole 64 weights.
-const SHAPES: [(usize, usize, usize, usize); 2] = [(200, 24, 256, 4), (72, 16, 128, 4)];
+/// hidden, query heads, head dim, kv heads: small, with slots of whole 64 weights at every
+/// split, and with slots of 80 and 160, 96, 32, 144 and 288 weights at some.
+const SHAPES: [(usize, usize, usize, usize); 6] = [
+    (200, 24, 256, 4),
+    (72, 16, 128, 4),
+    (136, 40, 128, 8),
+    (72, 12, 128, 2),
+    (40, 8, 64, 2),
+    (72, 9, 128, 1),
+];
 const SPLITS: [usize; 4] = [1, 2, 4, 8];
 const TOKENS: usize = 8;
 pub(crate) const LAYOUTS: [&str; 2] = ["nvfp4", "packed"];
@@ -98,9 +106,11 @@ impl Sweep<'_> {
         (judged, sink): (&mut Judged, &mut Sink<'_>),
     ) -> Result<(), MeasureError> {
         let shape = self.shape;
-        let exact = split_order(shape, inputs, true).output;
+        let exact = split_order(shape, inputs, true);
         let yardstick = matmul_f64(shape, inputs);
-        let largest = largest(&yardstick);
+        let largest_output = largest(&yardstick);
+        let of_slots = partials_f64(shape, inputs);
+        let largest_partial = largest(&of_slots);
         let mut first: [Option<WoOutput>; 2] = [None, None];
         for layout in LAYOUTS {
             // The shapes above are whole blocks.
@@ -113,10 +123,14 @@ impl Sweep<'_> {
                 let order = WoConfig::try_from(&spec)?.mma_order();
                 let actual = problem.run(&kernel, TOKENS, shape.num_slots())?;
                 let again = problem.run(&kernel, TOKENS, shape.num_slots())?;
-                let accuracy = Accuracy::of(&actual.output, &exact, &yardstick);
+                let accuracy = Accuracy::of(&actual.output, &exact.output, &yardstick);
+                let slots = Accuracy::of(&actual.partials, &exact.partials, &of_slots);
                 let same = same_results(&actual, &again)
                     && first[order].as_ref().is_none_or(|f| same_results(f, &actual));
-                let passes = same && gathered(shape, &actual) && accuracy.passes(largest);
+                let passes = same
+                    && gathered(shape, &actual)
+                    && slots.passes(largest_partial)
+                    && accuracy.passes(largest_output);
                 judged.cases += 1;
                 judged.wrong += usize::from(!passes);
                 let launch = Launch {

@@ -7,7 +7,7 @@
 //
 // The weight is operand A with a row a lane quad, scale included. In B, column 4u + i holds token i of the activations
 // of lanes 2u and 2u + 1, and zeros for the others: so a part may end in the middle of a piece, and four tokens cost
-// one.
+// one. Parts that end elsewhere: mma/cut.cuh.
 //
 // A warp owns a range of k for all rows of its block, 16 rows (a tile) at a time, a last tile perhaps of 8.
 // Weights as checkpoints have them: rows come in units of four (m, m+32, m+64, m+96), which share the 16 scale bytes of
@@ -15,75 +15,12 @@
 // their scales 64 bytes.
 #pragma once
 
-#include <jitc/mma/operands.cuh>
+#include <jitc/mma/cut.cuh>
 #include <jitc/ptx/griddepcontrol.cuh>
 #include <jitc/ptx/ld_st.cuh>
-#include <jitc/ptx/mma.cuh>
 #include <jitc/ptx/opaque.cuh>
 
 namespace jitc {
-
-constexpr u32 piece_len = 128;
-
-// C: rows, k_total, part_len, k_warps, rows_per_cta, tokens, ring (pieces that a lane has in flight), dependent
-// (launched with PDL), packed.
-template <typename C>
-struct MmaRows {
-    static constexpr u32 rows = C::rows;
-    static constexpr u32 k_total = C::k_total;
-    static constexpr u32 row_bytes = k_total / 2;
-    static constexpr u32 scale_tiles = k_total / 64;
-    static constexpr u32 all_pieces = k_total / piece_len;
-    static constexpr u32 tokens = C::tokens;
-    static constexpr bool scale_after_dot = tokens <= 2;     // descale the dot, not the weights
-    static constexpr u32 columns = scale_after_dot ? 2 : 4;  // tokens per multiplication
-    static constexpr u32 sets = ceil_div(tokens, columns);
-    static constexpr u32 part_sums =
-        scale_after_dot ? 4 : 2;  // of a part and token, one for each of a row's lanes or two
-    static constexpr u32 range_len = k_total / C::k_warps;
-    static constexpr u32 pieces = range_len / piece_len;  // of a row, a warp's
-    static constexpr u32 ring = C::ring;
-    static constexpr u32 ring_tiles = ring < pieces ? 1 : ring / pieces;
-    static constexpr u32 parts = k_total / C::part_len;
-    static constexpr u32 parts_of_warp = range_len / C::part_len;
-    static constexpr u32 part_halves = C::part_len / 64;
-    static constexpr u32 cta_rows = C::rows_per_cta;
-    static constexpr u32 units = cta_rows / 4;
-    static constexpr u32 tiles = cta_rows / 16;
-    static constexpr bool half_tile = cta_rows % 16 != 0;
-    static constexpr u32 all_units = ceil_div(rows, 128u) * 32u;
-    static constexpr bool whole = C::packed ? rows % cta_rows == 0 : rows % 128 == 0 && all_units % units == 0;
-    static constexpr u32 threads = C::k_warps * 32;
-    // Pieces in one turn of the inner loop: more than a few without a loop cost registers.
-    static constexpr u32 run = ring >= pieces || pieces <= 6 ? pieces : ring;
-
-    // Four tokens' activations stay in registers, sixteen a piece, where a thread has 128 and three pieces are all.
-    static constexpr bool x_held = run == pieces && pieces <= 3 && tokens == 4 && C::k_warps <= 16;
-
-    static constexpr u32 token_bytes = k_total * 2 + 32;
-    static constexpr u32 sums_at = x_held ? 0 : tokens * token_bytes;  // [part][token][row][part_sums]
-    static constexpr u32 bytes = sums_at + parts * tokens * cta_rows * part_sums * 4;
-
-    static_assert(k_total % (C::k_warps * piece_len) == 0, "a warp's range of k is whole pieces");
-    static_assert(range_len % C::part_len == 0 && C::part_len % 64 == 0, "a warp's range of k is whole parts");
-    static_assert(cta_rows % 8 == 0, "a block's rows come by eight");
-    static_assert(!C::packed || rows % 8 == 0, "packed rows come by eight");
-    static_assert(ring % pieces == 0 || pieces % ring == 0, "the ring turns with the pieces");
-    static_assert(tiles % ring_tiles == 0, "the ring holds a tile or a divisor of the tiles");
-
-    // Row of the whole weight and place among the block's sums of the i-th row in the order of stores.
-    __device__ static void place(u32 block, u32 i, u32& row, u32& local) {
-        if constexpr (C::packed) {
-            row = block * cta_rows + i;
-            local = i;
-        } else {
-            const u32 q = i / units, in = i % units, unit = block * units + in, tile = in / 4u;
-            row = unit >= all_units ? rows : (unit >> 5) * 128u + q * 32u + (unit & 31u);
-            local =
-                tile * 16u + (half_tile && tile == tiles ? in % 4u * 4u + q : (q & 1u) * 8u + in % 4u * 2u + (q >> 1));
-        }
-    }
-};
 
 // What a lane has in flight: two rows' weights of a piece, and scales (plain: four groups of both rows; packed: the
 // lane's own two of either row).
@@ -178,61 +115,6 @@ struct MmaLane {
     }
 };
 
-// Adds one piece to a lane's sums: two rows (one in a half tile) by tokens.
-// \param weight       the lane's 32 codes of rows g and g + 8
-// \param scale_bytes  their four scales, E4M3: two groups of row g, then of row g + 8
-// \param x            x(q, n): activations of eight k from 8q of the lane's, tokens from 4n
-// \param sum          accumulators, [even and odd groups][tokens from 4n]
-template <typename C, bool half, typename X>
-__device__ __forceinline__ void mma_piece(const uint4 (&weight)[2], u32 scale_bytes, X x,
-                                          Mma4 (&sum)[2][MmaRows<C>::sets]) {
-    using L = MmaRows<C>;
-    u32 scale[2];     // groups 2t and 2t + 1; low half row g, high half row g + 8
-    float factor[4];  // the same: row g, then row g + 8
-    if constexpr (L::scale_after_dot) {
-        e4m3x4_to_f32(scale_bytes, factor);
-    } else {
-        e4m3x4_to_bf16(scale_bytes, scale[0], scale[1]);
-    }
-#pragma unroll
-    for (u32 h = 0; h < 2; ++h) {
-        Mma4 dot[L::sets];
-#pragma unroll
-        for (u32 n = 0; n < L::sets; ++n) dot[n] = Mma4{{0.0f, 0.0f, 0.0f, 0.0f}};
-#pragma unroll
-        for (u32 i = 0; i < 2; ++i) {
-            const u32 q = 2u * h + i;
-            auto word = [&](u32 row) {
-                return q == 0 ? weight[row].x : q == 1 ? weight[row].y : q == 2 ? weight[row].z : weight[row].w;
-            };
-            u32 a[4], b[4] = {0u, 0u, 0u, 0u};
-            fp4x8_to_bf16_pairs<C::packed>(word(0), a);
-            if constexpr (!half) fp4x8_to_bf16_pairs<C::packed>(word(1), b);
-            if constexpr (!L::scale_after_dot) {
-#pragma unroll
-                for (u32 p = 0; p < 4; ++p) {
-                    a[p] = mul_bf16x2(a[p], low_twice(scale[h]));
-                    if constexpr (!half) b[p] = mul_bf16x2(b[p], high_twice(scale[h]));
-                }
-            }
-#pragma unroll
-            for (u32 n = 0; n < L::sets; ++n) {
-                const XPairs v = x(q, n);
-                Mma4& to = L::scale_after_dot ? dot[n] : sum[h][n];
-                mma_m16n8k16_bf16(to, a[0], b[0], a[1], b[1], v.first);
-                mma_m16n8k16_bf16(to, a[2], b[2], a[3], b[3], v.second);
-            }
-        }
-        if constexpr (L::scale_after_dot) {
-#pragma unroll
-            for (u32 i = 0; i < L::tokens; ++i) {
-                sum[0][0].v[i] = __fmaf_rn(factor[h], dot[0].v[i], sum[0][0].v[i]);
-                if constexpr (!half) sum[0][0].v[2 + i] = __fmaf_rn(factor[2 + h], dot[0].v[2 + i], sum[0][0].v[2 + i]);
-            }
-        }
-    }
-}
-
 // Activations of a warp's range on their way to shared memory, there in the order of pieces, runs of eight within a
 // lane's 32, lanes. A lane holds `mine` runs of eight.
 template <typename C>
@@ -321,6 +203,7 @@ __device__ __forceinline__ float mma_rows(const u16* x, const u8* weight, const 
 #pragma unroll
         for (u32 j = 0; j < L::pieces && i + j < L::ring; ++j) lane.load(r, i + j, from, j);
     }
+    if constexpr (!L::whole_halves && MmaCut<C>::may_miss) clear_sums<C>(shared + L::sums_at);
     if constexpr (C::dependent) {
         griddepcontrol_wait();
         fetch();
@@ -383,9 +266,10 @@ __device__ __forceinline__ float mma_rows(const u16* x, const u8* weight, const 
     };
     // is_half is a constant wherever this is called.
     auto step = [&](bool is_half, u32 tile, u32 j, u32 slot) {
-        const bool split_here = L::part_halves % 2u == 1u && (2u * j + 1u) % L::part_halves == 0u;
-        const bool ends_here = (2u * j + 2u) % L::part_halves == 0u;
-        const u32 part = (2u * j + 1u) / L::part_halves;  // of the upper lanes
+        constexpr u32 halves = L::whole_halves ? L::part_halves : 1u;
+        const bool split_here = L::whole_halves && halves % 2u == 1u && (2u * j + 1u) % halves == 0u;
+        const bool ends_here = L::whole_halves && (2u * j + 2u) % halves == 0u;
+        const u32 part = (2u * j + 1u) / halves;  // of the upper lanes
         if (split_here) put(is_half, tile, part - 1u, t >= 2u);
         const uint2 s = r.scale[slot];
         const u32 bytes =
@@ -403,7 +287,14 @@ __device__ __forceinline__ float mma_rows(const u16* x, const u8* weight, const 
                 return XPairs{two_registers(v.x, v.y), two_registers(v.z, v.w)};
             }
         };
-        if (is_half) {
+        if constexpr (!L::whole_halves) {
+            auto put_part = [&](u32 of, bool done) { put(is_half, tile, of, done); };
+            if (is_half) {
+                mma_cut_piece<C, true>(r.weight[slot], bytes, activations, sum, j, t, put_part);
+            } else {
+                mma_cut_piece<C, false>(r.weight[slot], bytes, activations, sum, j, t, put_part);
+            }
+        } else if (is_half) {
             mma_piece<C, true>(r.weight[slot], bytes, activations, sum);
         } else {
             mma_piece<C, false>(r.weight[slot], bytes, activations, sum);
