@@ -2,15 +2,19 @@
 //! from its folder, and again in the same process. benches/peers/launchable.py runs
 //! it beside `CuPy` and Triton.
 //!
-//!     launchable FAMILY CACHE_FOLDER [NAME=VALUE..]
+//!     launchable FAMILY CACHE_FOLDER [NAME=VALUE..] [--driver]
 //!
+//! With `--driver` the driver alone is timed, in a process of its own: its loading of the very
+//! machine code, and the functions looked up. That is the floor.
 //! The context exists before the clock starts, as it does in a serving process.
 
 use std::error::Error;
+use std::ffi::CString;
 use std::hint::black_box;
 use std::io::Write;
 use std::time::Instant;
 
+use cudarc::driver::{DriverError, sys};
 use jitc::engine::config::{Config, Environment, Flags};
 use jitc::engine::jit::Jit;
 use jitc::engine::request::spec::KernelSpec;
@@ -24,6 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [family, folder, set @ ..] = words.as_slice() else {
         return Err("launchable FAMILY CACHE_FOLDER [NAME=VALUE..]".into());
     };
+    let driver_alone = set.iter().any(|word| word == "--driver");
     let set: Vec<_> = set.iter().filter_map(|pair| pair.split_once('=')).collect();
     let context = Context::new(0)?;
     context.bind()?;
@@ -40,6 +45,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     let new_us = micros(opening);
     let asking = Instant::now();
     let spec = KernelSpec::new(jit.registry().get(family)?, set.iter().copied(), arch)?;
+    if driver_alone {
+        let artifact = jit.prepare(&spec)?.fetched.artifact;
+        let names: Vec<CString> = (artifact.resources.iter())
+            .map(|r| CString::new(r.entry.as_str()))
+            .collect::<Result<_, _>>()?;
+        let loading = Instant::now();
+        load_raw(&artifact.cubin, &names)?;
+        let line = serde_json::json!({"device": device.name, "family": family, "driver_us": micros(loading)});
+        writeln!(std::io::stdout(), "{line}")?;
+        return Ok(());
+    }
     let kernel = jit.load(&spec, &context)?;
     black_box(kernel.entries()[0].function());
     let first_us = micros(asking);
@@ -62,6 +78,20 @@ fn main() -> Result<(), Box<dyn Error>> {
         "hits": counters.hits, "new_us": new_us, "first_us": first_us, "compile_us": compile_us,
         "repeat_ns": repeat_ns, "repeat_from_texts_ns": repeat_from_texts_ns});
     writeln!(std::io::stdout(), "{line}")?;
+    Ok(())
+}
+
+/// What the driver does, and nothing else. The module stays until the process ends.
+fn load_raw(cubin: &[u8], names: &[CString]) -> Result<(), DriverError> {
+    let mut module = std::ptr::null_mut();
+    // SAFETY: a context is current, and the image is a whole cubin.
+    unsafe { sys::cuModuleLoadData(&raw mut module, cubin.as_ptr().cast()) }.result()?;
+    for name in names {
+        let mut function = std::ptr::null_mut();
+        // SAFETY: the module was loaded just now, and the name ends in zero.
+        unsafe { sys::cuModuleGetFunction(&raw mut function, module, name.as_ptr()) }.result()?;
+        black_box(function);
+    }
     Ok(())
 }
 
