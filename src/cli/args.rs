@@ -133,6 +133,10 @@ fn common(command: Command) -> Command {
         .value_name("WHEN")
         .value_parser(["auto", "always", "never"]),
         switch("offline", "Never fetch anything"),
+        switch(
+            "profile",
+            "Compile with line information, for profilers; keys of their own",
+        ),
         switch("json", "Print JSON"),
         switch("quiet", "Only print errors").short('q'),
         flag("verbose", "Log more (-vv, -vvv)")
@@ -168,6 +172,7 @@ pub(super) fn flags(matches: &ArgMatches, registry: &Registry) -> Result<Flags, 
             .collect(),
         nvrtc: path("nvrtc"),
         offline: matches.get_flag("offline"),
+        profile: matches.get_flag("profile"),
         color: matches.get_one::<String>("color").cloned(),
         preset: matches.try_get_one::<String>("preset").ok().flatten().cloned(),
         templates: path("templates"),

@@ -1,5 +1,6 @@
 //! `jitc render`, `jitc key`, `jitc families`: what would be compiled.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -11,8 +12,13 @@ use crate::engine::jit::Jit;
 use crate::engine::request::template::{Entry, Family, Registry};
 
 pub(super) fn render_command(registry: &Registry) -> Command {
+    let out = args::path(
+        "out",
+        "Write it with its headers below this folder, for profilers",
+    )
+    .value_name("DIR");
     let render = Command::new("render").about("Print the rendered source");
-    args::constants(render.arg(args::family_names()), registry)
+    args::constants(render.args([args::family_names(), out]), registry)
 }
 
 pub(super) fn key_command(registry: &Registry) -> Command {
@@ -28,8 +34,10 @@ pub(super) fn families_command(_: &Registry) -> Command {
 
 pub(super) fn render(jit: &Jit, matches: &ArgMatches, _json: bool) -> Answer {
     for spec in super::specs(jit, &args::families(matches))? {
-        let (_, rendered) = jit.describe(&spec)?;
-        output::text(rendered.source);
+        match matches.get_one::<PathBuf>("out") {
+            Some(folder) => output::line(jit.write_source(&spec, folder)?.display().to_string()),
+            None => output::text(jit.describe(&spec)?.1.source),
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -54,6 +54,7 @@ mod own_tuning;
 mod pack;
 mod parameters;
 mod policy;
+mod profile;
 mod published;
 mod region_code;
 mod regions;

@@ -104,8 +104,29 @@ pub fn refused_of_environment(options: &str) -> Option<(String, String)> {
         .find_map(|option| Some((option.to_owned(), refused(option)?)))
 }
 
+/// Options for code that is linked afterwards, which nobody does here; and why not.
+const LINKED: &[(&str, &str)] = &[
+    ("--relocatable-device-code", RELOCATABLE),
+    ("-rdc", RELOCATABLE),
+    ("--device-c", RELOCATABLE),
+    ("-dc", RELOCATABLE),
+    ("--dlink-time-opt", AT_LINK_TIME),
+    ("-dlto", AT_LINK_TIME),
+    ("--gen-opt-lto", AT_LINK_TIME),
+    ("-gen-opt-lto", AT_LINK_TIME),
+];
+
+const RELOCATABLE: &str = "relocatable code is not supported, as nothing is linked behind the compiler: a kernel \
+                           and all that it calls are one source, with headers for what is shared";
+
+const AT_LINK_TIME: &str = "optimizing at link time is not supported, as nothing is linked behind the compiler, \
+                            which makes no machine code then: leave it out, the whole source is optimized as one";
+
 fn judged(option: &str, listed: &[(&str, Takes)]) -> Option<String> {
     let (name, value) = parts(option);
+    if let Some((_, why)) = LINKED.iter().find(|(linked, _)| *linked == name) {
+        return Some((*why).to_owned());
+    }
     let Some((_, takes)) = listed.iter().find(|(listed, _)| *listed == name) else {
         let hint = did_you_mean(name, listed.iter().map(|(name, _)| *name));
         return Some(format!(
@@ -242,6 +263,22 @@ mod tests {
             "-DX=1\n-I.",
         ] {
             assert!(refused(option).is_some(), "{option}");
+        }
+    }
+
+    #[test]
+    fn what_would_have_to_be_linked_is_refused_with_the_reason() {
+        for (option, says) in [
+            ("-rdc=true", "relocatable code is not supported"),
+            ("--relocatable-device-code=true", "one source, with headers"),
+            ("-dlto", "optimizing at link time is not supported"),
+            ("--dlink-time-opt", "leave it out"),
+        ] {
+            let why = refused(option).expect(option);
+            assert!(
+                why.contains(says) && !why.contains('\n') && !why.contains("  "),
+                "{why}"
+            );
         }
     }
 

@@ -66,6 +66,8 @@ pub struct Flags {
     pub nvrtc: Option<PathBuf>,
     /// `--offline`.
     pub offline: bool,
+    /// `--profile`.
+    pub profile: bool,
     /// `--color`: `auto`, `always` or `never`.
     pub color: Option<String>,
     /// `--preset`.
@@ -288,6 +290,12 @@ impl Config {
         self.switch("offline")
     }
 
+    /// Whether kernels are compiled for profilers: with line information, and so under keys
+    /// of their own.
+    pub fn profile(&self) -> Result<bool, ConfigError> {
+        self.switch("profile")
+    }
+
     /// Refuses any setting whose value it cannot have, whether or not it will be asked for.
     pub fn check_values(&self) -> Result<(), ConfigError> {
         self.arch_match()?;
@@ -302,6 +310,7 @@ impl Config {
         self.miss()?;
         self.offline()?;
         self.check_remote()?;
+        self.profile()?;
         self.require()?;
         self.trace_hits()?;
         self.trusted_keys()?;
@@ -457,6 +466,7 @@ impl Flags {
             "offline" => self.offline.then(|| "true".into()),
             "preset" => text(&self.preset),
             "remote" => (!self.remote.is_empty()).then(|| self.remote.join(",").into()),
+            "profile" => self.profile.then(|| "true".into()),
             "templates" => path(&self.templates),
             _ => None,
         }

@@ -105,6 +105,7 @@ pub const SETTINGS: &[KnownSetting] = &[
     known("offline").in_file().variable().effect(Effect::Policy).default("false"),
     known("path").variable().default("auto"),
     known("preset").in_file().variable().effect(Effect::Harmless),
+    known("profile").in_file().variable().default("false"),
     known("program").variable().path().default("looked for"),
     known("quiet"),
     known("remote").in_file().variable(),

@@ -209,6 +209,7 @@ impl JitBuilder {
                 return Err(RenderError::Option { family, option, why }.into());
             }
         }
+        let profile = config.profile()?;
         let mut cache = self.cache.trust(config.cache_trust()?).signing(signing.clone());
         for folder in config.cache_ro() {
             cache = cache.read_only(folder);
@@ -235,6 +236,7 @@ impl JitBuilder {
             policy,
             signing,
             arch_match,
+            profile,
             registry,
             config,
             identity: OnceLock::new(),

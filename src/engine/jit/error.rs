@@ -120,6 +120,9 @@ pub enum Error {
         /// What is wrong with the file.
         source: MatrixError,
     },
+    /// A rendered source cannot be written; the message names the file.
+    #[error("the rendered source: {0}")]
+    Source(std::io::Error),
     /// A trace cannot be read; the message names the file.
     #[error("trace: {0}")]
     Trace(std::io::Error),
@@ -192,7 +195,7 @@ impl Error {
             | Self::Matrix { .. }
             | Self::Trace(_)
             | Self::TraceLine { .. } => ErrorKind::Spec,
-            Self::Render(_) => ErrorKind::Render,
+            Self::Render(_) | Self::Source(_) => ErrorKind::Render,
             Self::Toolchain(_) | Self::UnknownArch { .. } => ErrorKind::Toolchain,
             Self::Device(_) => ErrorKind::Device,
             Self::Cache(_) => ErrorKind::Cache,

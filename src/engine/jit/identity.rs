@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use super::{Error, Jit, Prepared, micros};
-use crate::engine::build::render::{RenderedSource, preimage, render};
+use crate::engine::build::render::{RenderedSource, preimage};
 use crate::engine::build::request::{CompileRequest, RequestParts};
 use crate::engine::build::toolchain::{self, ToolchainError};
 use crate::engine::cache::{Drift, Fetched, Judged};
@@ -41,7 +41,7 @@ impl Jit {
         {
             return Ok(Some(stands_in));
         }
-        let rendered = render(&self.registry, spec)?;
+        let rendered = self.render(spec)?;
         let asked = self.asked()?;
         let found = asked.found && (look == Look::Everywhere || self.identity.get().is_some());
         let found = self.each(&asked.named, found, &mut |identity| {

@@ -25,6 +25,7 @@ mod plan;
 mod policy;
 mod prepare_all;
 mod preparing;
+mod profile;
 mod serving;
 mod source;
 mod stand_in;
@@ -113,6 +114,8 @@ pub struct Jit {
     policy: Policy,
     signing: Signing,
     arch_match: ArchMatch,
+    /// Whether it compiles for profilers.
+    profile: bool,
     identity: OnceLock<ToolchainIdentity>,
     /// Which identity lookups ask for, and who says so, if anybody does.
     asks_for: Option<(ToolchainChoice, Source)>,
@@ -191,10 +194,19 @@ impl Jit {
         Ok(self.identity.get_or_init(|| identity).clone())
     }
 
+    /// What the compiler is given for a spec.
+    pub(super) fn render(&self, spec: &KernelSpec) -> Result<RenderedSource, Error> {
+        let span = info_span!("render", family = spec.family().name);
+        let mut rendered = span.in_scope(|| render(&self.registry, spec))?;
+        if self.profile {
+            profile::prepare(&mut rendered);
+        }
+        Ok(rendered)
+    }
+
     /// Renders a spec and works out its key, under the identity that a lookup asks for first.
     pub fn describe(&self, spec: &KernelSpec) -> Result<(CompileRequest, RenderedSource), Error> {
-        let rendered =
-            info_span!("render", family = spec.family().name).in_scope(|| render(&self.registry, spec))?;
+        let rendered = self.render(spec)?;
         let toolchain = self.first_identity()?;
         let request = info_span!("key").in_scope(|| self.request_under(spec, &rendered, toolchain));
         Ok((request, rendered))
@@ -215,8 +227,7 @@ impl Jit {
             prepared.own_us = micros(started);
             return Ok(prepared);
         }
-        let rendered =
-            info_span!("render", family = spec.family().name).in_scope(|| render(&self.registry, spec))?;
+        let rendered = self.render(spec)?;
         if let Some((request, fetched)) = self.without_compiling(spec, &rendered)? {
             self.policy.answered(spec, &request, &fetched);
             return Ok(Prepared {
@@ -318,7 +329,7 @@ impl Jit {
     /// What [`prepare`](Self::prepare) would find in the cache, without compiling and under
     /// the receipt that is required; writes nothing.
     pub fn judge(&self, spec: &KernelSpec) -> Result<(CompileRequest, Judged), Error> {
-        let rendered = render(&self.registry, spec)?;
+        let rendered = self.render(spec)?;
         self.judge_all(spec, &rendered)
     }
 

@@ -25,6 +25,7 @@ pub(super) struct Policy {
     /// Its file, and who named it.
     required: Option<(PathBuf, Source)>,
     templates: Option<PathBuf>,
+    profile: bool,
     receipt: Mutex<Option<Arc<Receipt>>>,
     /// What a receipt that is read must be.
     admission: Admission,
@@ -48,6 +49,7 @@ impl Policy {
             },
             required: config.require_receipt().zip(config.source_of("require_receipt")),
             templates: config.templates(),
+            profile: config.profile()?,
             receipt: Mutex::new(receipt.map(Arc::new)),
             admission: signing.of(Place::Receipt),
         })
@@ -176,6 +178,7 @@ impl Policy {
         words.extend(constants);
         let templates = self.templates.iter();
         words.extend(templates.map(|folder| format!("--templates {}", folder.display())));
+        words.extend(self.profile.then(|| "--profile".to_owned()));
         words.join(" ")
     }
 }
