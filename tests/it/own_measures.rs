@@ -93,107 +93,113 @@ fn what_is_right_needs_a_gpu_and_says_so() {
     }
 }
 
+/// What is wrong, and how its line begins.
+const WRONG: &[(&[&str], &str)] = &[
+    (
+        &["verify", "rms_norm"],
+        "rms_norm: what its results are to be compared with is not said: expected --against",
+    ),
+    (
+        &["verify", "rms_norm", "--against", "block"],
+        "--against block: expected NAME=VALUE",
+    ),
+    (
+        &["verify", "rms_norm", "--against", "block=65"],
+        "--against block=65: rms_norm: block",
+    ),
+    (
+        &["verify", "rms_norm", "--against", "z=w.npy"],
+        "rms_norm: --against z: is not an output: expected one of y",
+    ),
+    (
+        &["verify", "rms_norm", "--against", "defaults", "--rtol", "-1"],
+        "--rtol: `-1`: expected a number from 0",
+    ),
+    (
+        &["verify", "rms_norm", "--save", "s", "--size", "rows=1,2"],
+        "rms_norm: --save: 2 launches are requested",
+    ),
+    (
+        &["bench", "rms_norm", "--size", "rwos=1"],
+        "rms_norm: --size rwos: is not a size of its launches or of [dispatch] (did you mean `rows`?)",
+    ),
+    (
+        &["bench", "rms_norm", "--size", "rows=0"],
+        "--size rows=0: expected whole numbers from 1",
+    ),
+    (
+        &["bench", "rms_norm", "--size", "rows"],
+        "--size rows: expected NAME=VALUE",
+    ),
+    (
+        &["bench", "rms_norm", "--value", "cols=3"],
+        "rms_norm: --value cols: is no scalar that it takes",
+    ),
+    (
+        &["bench", "rms_norm", "--value", "epsilon=small"],
+        "rms_norm: parameter `epsilon`: `small` is not a value of f32",
+    ),
+    (
+        &["bench", "rms_norm", "--fill", "y2=ones"],
+        "rms_norm: --fill y2: is no memory that it takes",
+    ),
+    (
+        &["bench", "rms_norm", "--fill", "x=nomral"],
+        "--fill x=nomral: `nomral` is no fill (did you mean `normal`?)",
+    ),
+    (
+        &["bench", "rms_norm", "--fill", "x=gone.npy"],
+        "rms_norm: parameter `x`: ",
+    ),
+    (
+        &["bench", "rms_norm", "--entry", "rms"],
+        "rms_norm: --entry rms: there is no such entry point",
+    ),
+    (
+        &["bench", "rms_norm", "--arch", "sm_90a"],
+        "--arch sm_90a: what is measured is compiled for the GPU",
+    ),
+    (
+        &["bench", "rms_norm", "--elements", "8"],
+        "--elements: rms_norm does not take it",
+    ),
+    (
+        &["tune", "rms_norm", "--block", "64,128"],
+        "rms_norm: 2 variants are requested: values to try are given by --space",
+    ),
+    (
+        &["tune", "rms_norm", "--block", "64", "--space", "block=128"],
+        "rms_norm: --space block: it is set as well",
+    ),
+    (
+        &["tune", "rms_norm", "--block", "64", "--width", "1"],
+        "rms_norm: every constant of its [tune] is set",
+    ),
+    (&["tune", "rms_norm", "--space", "width=3"], "--space width=3: "),
+    (
+        &["tune", "rms_norm", "--margin", "2"],
+        "--margin: `2`: expected a number from 0 to 0.99",
+    ),
+    (
+        &["tune", "stream"],
+        "stream: there is no [tune] in its TOML: expected that",
+    ),
+    (
+        &["bench", "stream"],
+        "stream: parameter `num_bytes`: its value is missing: give --value num_bytes=NUMBER",
+    ),
+    (
+        &["verify", "axpy", "--unroll", "2"],
+        "--unroll: every variant of axpy that its reference knows is verified",
+    ),
+];
+
 #[test]
 fn what_is_wrong_is_one_clear_line_before_a_gpu_is_looked_for() {
-    for (words, expected) in [
-        (
-            &["verify", "rms_norm"][..],
-            "rms_norm: what its results are to be compared with is not said: expected --against",
-        ),
-        (
-            &["verify", "rms_norm", "--against", "block"],
-            "--against block: expected NAME=VALUE",
-        ),
-        (
-            &["verify", "rms_norm", "--against", "block=65"],
-            "--against block=65: rms_norm: block",
-        ),
-        (
-            &["verify", "rms_norm", "--against", "z=w.npy"],
-            "rms_norm: --against z: is not an output: expected one of y",
-        ),
-        (
-            &["verify", "rms_norm", "--against", "defaults", "--rtol", "-1"],
-            "--rtol: `-1`: expected a number from 0",
-        ),
-        (
-            &["verify", "rms_norm", "--save", "s", "--size", "rows=1,2"],
-            "rms_norm: --save: 2 launches are requested",
-        ),
-        (
-            &["bench", "rms_norm", "--size", "rwos=1"],
-            "rms_norm: --size rwos: is not a size of its launches or of [dispatch] (did you mean `rows`?)",
-        ),
-        (
-            &["bench", "rms_norm", "--size", "rows=0"],
-            "--size rows=0: expected whole numbers from 1",
-        ),
-        (
-            &["bench", "rms_norm", "--size", "rows"],
-            "--size rows: expected NAME=VALUE",
-        ),
-        (
-            &["bench", "rms_norm", "--value", "cols=3"],
-            "rms_norm: --value cols: is no scalar that it takes",
-        ),
-        (
-            &["bench", "rms_norm", "--value", "epsilon=small"],
-            "rms_norm: parameter `epsilon`: `small` is not a value of f32",
-        ),
-        (
-            &["bench", "rms_norm", "--fill", "y2=ones"],
-            "rms_norm: --fill y2: is no memory that it takes",
-        ),
-        (
-            &["bench", "rms_norm", "--fill", "x=nomral"],
-            "--fill x=nomral: `nomral` is no fill (did you mean `normal`?)",
-        ),
-        (
-            &["bench", "rms_norm", "--fill", "x=gone.npy"],
-            "rms_norm: parameter `x`: ",
-        ),
-        (
-            &["bench", "rms_norm", "--entry", "rms"],
-            "rms_norm: --entry rms: there is no such entry point",
-        ),
-        (
-            &["bench", "rms_norm", "--arch", "sm_90a"],
-            "--arch sm_90a: what is measured is compiled for the GPU",
-        ),
-        (
-            &["bench", "rms_norm", "--elements", "8"],
-            "--elements: rms_norm does not take it",
-        ),
-        (
-            &["tune", "rms_norm", "--block", "64,128"],
-            "rms_norm: 2 variants are requested: values to try are given by --space",
-        ),
-        (
-            &["tune", "rms_norm", "--block", "64", "--space", "block=128"],
-            "rms_norm: --space block: it is set as well",
-        ),
-        (
-            &["tune", "rms_norm", "--block", "64", "--width", "1"],
-            "rms_norm: every constant of its [tune] is set",
-        ),
-        (&["tune", "rms_norm", "--space", "width=3"], "--space width=3: "),
-        (
-            &["tune", "rms_norm", "--margin", "2"],
-            "--margin: `2`: expected a number from 0 to 0.99",
-        ),
-        (&["tune", "stream"], "stream: there is no [tune] in its TOML"),
-        (
-            &["bench", "stream"],
-            "stream: parameter `num_bytes`: its value is missing: give --value num_bytes=NUMBER",
-        ),
-        (
-            &["verify", "axpy", "--unroll", "2"],
-            "--unroll: every variant of axpy that its reference knows is verified",
-        ),
-    ] {
+    for (words, expected) in WRONG {
         let line = refused(words);
         let line = line.strip_prefix("error: ").unwrap_or(&line);
-        assert!(line.starts_with(expected), "{words:?}:\n{line}\n{expected}");
+        assert!(line.starts_with(*expected), "{words:?}:\n{line}\n{expected}");
     }
 }
 
@@ -282,6 +288,27 @@ fn candidates_are_what_the_toml_says_without_what_its_condition_leaves_out() {
     assert_eq!(run(&[]), 14);
     assert_eq!(run(&["--block", "64"]), 3);
     assert_eq!(run(&["--space", "block=64,1024", "--size", "rows=1,2"]), 10);
+}
+
+#[test]
+fn a_constant_that_the_family_gives_nobody_to_choose_is_not_tried() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let hello = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/hello");
+    jitc(dir.path())
+        .args([
+            "tune",
+            "hello",
+            "--dry-run",
+            "--space",
+            "factor=1,2",
+            "--templates",
+        ])
+        .arg(hello)
+        .assert()
+        .code(2)
+        .stderr(contains(
+            "hello: --space factor: neither [tune] nor [dispatch] chooses it: expected one of block",
+        ));
 }
 
 #[test]

@@ -164,6 +164,20 @@ fn a_winner_that_does_not_hold_any_more_is_told_with_why_and_the_rules_decide() 
         ),
         (
             Winner {
+                geometry: [geometry(256, 4), [("half".to_owned(), "true".to_owned())].into()]
+                    .into_iter()
+                    .flatten()
+                    .collect(),
+                problem: Problem {
+                    constants: Geometry::new(),
+                    ..base.problem.clone()
+                },
+                ..base.clone()
+            },
+            "neither [tune] nor [dispatch] chooses `half`",
+        ),
+        (
+            Winner {
                 policy: None,
                 ..base.clone()
             },

@@ -193,6 +193,9 @@ impl Desk {
                 ("FILE", "--matrix") => path("matrix"),
                 ("FILE", "import") => path("bundle"),
                 ("FILE", _) if words[0] == "regions" => path("buffer.npy"),
+                ("DIR", "--templates") if words.iter().any(|w| w == "rms_norm") => {
+                    concat!(env!("CARGO_MANIFEST_DIR"), "/examples/rms_norm").into()
+                }
                 ("DIR", "--templates" | "check") => {
                     concat!(env!("CARGO_MANIFEST_DIR"), "/examples/family").into()
                 }

@@ -27,9 +27,6 @@ use crate::measure::tune::{
     read_space,
 };
 
-/// By what part the rules' choice has to be beaten where nobody says.
-const MARGIN: f64 = 0.02;
-
 /// What there is to try.
 struct Search<'a> {
     asked: Asked<'a>,
@@ -67,7 +64,7 @@ pub(super) fn tune(session: Session<'_>, sink: &mut Sink<'_>) -> Result<Verdict,
     if session.options.is_given(DRY_RUN.name) {
         for sizes in &asked.problems {
             for candidate in &candidates {
-                tell(sizes, &search.geometry(candidate), None, sink);
+                tell(sizes, &geometry_of(candidate), None, sink);
             }
         }
         return Ok(Verdict::Good);
@@ -96,34 +93,38 @@ impl<'a> Search<'a> {
         let read = BenchOptions::read(options)?;
         let asked = Asked::read(session, read.seed)?;
         let family = asked.named.family();
-        let declared = family.measured.search.as_ref();
-        let mut space: Space = declared.map_or_else(Space::new, |search| {
-            (search.space.iter())
-                .map(|(name, values)| (name.clone(), values.clone()))
-                .collect()
-        });
+        let Some(declared) = &family.measured.search else {
+            let reason =
+                "there is no [tune] in its TOML: expected that, with the constants that may be chosen";
+            return Err(refused(&family.name, reason));
+        };
+        let declared_space = declared.space.iter();
+        let mut space: Space = declared_space
+            .map(|(name, values)| (name.clone(), values.clone()))
+            .collect();
         // A constant that somebody set is not tried with other values.
         let forced = asked.forced();
         space.retain(|(name, _)| !forced.contains(&name.as_str()));
         for (name, values) in read_space(family, options.all(SPACE.name))? {
-            if forced.contains(&name.as_str()) {
-                let reason = format!("--space {name}: it is set as well: expected one of both");
-                return Err(refused(&family.name, &reason));
-            }
-            space.retain(|(known, _)| *known != name);
-            space.push((name, values));
+            let why = if forced.contains(&name.as_str()) {
+                "it is set as well: expected one of both".to_owned()
+            } else if family.geometry().contains(&name.as_str()) {
+                space.retain(|(known, _)| *known != name);
+                space.push((name, values));
+                continue;
+            } else {
+                let all = family.geometry().join(", ");
+                format!("neither [tune] nor [dispatch] chooses it: expected one of {all}")
+            };
+            return Err(refused(&family.name, &format!("--space {name}: {why}")));
         }
         if space.is_empty() {
-            let reason = if declared.is_some() {
-                "every constant of its [tune] is set: there is nothing to try"
-            } else {
-                "there is no [tune] in its TOML that says what to try: expected that, or --space NAME=LIST"
-            };
+            let reason = "every constant of its [tune] is set: there is nothing to try";
             return Err(refused(&family.name, reason));
         }
         let margin = options.number("margin", 0.0..=0.99)?;
         Ok(Self {
-            margin: margin.or(declared.map(|search| search.margin)).unwrap_or(MARGIN),
+            margin: margin.unwrap_or(declared.margin),
             space,
             asked,
             options: read,
@@ -161,26 +162,6 @@ impl<'a> Search<'a> {
         Ok(found)
     }
 
-    /// The constants by which variants of one problem may differ: those to try, and those that
-    /// rules set.
-    fn names(&self) -> Vec<&str> {
-        let dispatch = self.asked.family().dispatch.iter();
-        let rules = dispatch.flat_map(|dispatch| &dispatch.rules);
-        let mut names: Vec<&str> = rules
-            .flat_map(|rule| rule.set.keys())
-            .map(String::as_str)
-            .collect();
-        names.extend(self.space.iter().map(|(name, _)| name.as_str()));
-        names.sort_unstable();
-        names.dedup();
-        names
-    }
-
-    fn geometry(&self, spec: &KernelSpec) -> Geometry {
-        let value = |name: &str| Some((name.to_owned(), spec.constants().get(name)?.to_string()));
-        self.names().into_iter().filter_map(value).collect()
-    }
-
     /// What beats the rules' choice for a problem; the problem as the record knows it.
     fn fastest(
         &self,
@@ -190,7 +171,7 @@ impl<'a> Search<'a> {
         sink: &mut Sink<'_>,
     ) -> Result<(Problem, Option<Winner>), MeasureError> {
         let asked = &self.asked;
-        let problem = Problem::of_sizes(rule, &self.names(), known_by(asked, rule, sizes)?);
+        let problem = Problem::of_sizes(rule, &asked.family().geometry(), known_by(asked, rule, sizes)?);
         let mut candidates = self.candidates(rule)?;
         candidates.retain(|candidate| candidate.id() != rule.id());
         asked.jit.prepare_each(candidates.iter().chain([rule]))?;
@@ -200,7 +181,7 @@ impl<'a> Search<'a> {
         let samples = session.plan.samples;
         let (mut best, mut tried) = (None::<(f64, Plan)>, 1_u32);
         let rule_us = median(&clock.time(&own, samples)?);
-        tell(sizes, &self.geometry(rule), Some(rule_us), sink);
+        tell(sizes, &geometry_of(rule), Some(rule_us), sink);
         for candidate in &candidates {
             let plan = Plan::of(asked, candidate, sizes)?;
             if let Some(reason) = self.differs(&mut clock, &plan, &expected)? {
@@ -208,7 +189,7 @@ impl<'a> Search<'a> {
                 continue;
             }
             let us = median(&clock.time(&plan, samples)?);
-            tell(sizes, &self.geometry(candidate), Some(us), sink);
+            tell(sizes, &geometry_of(candidate), Some(us), sink);
             tried += 1;
             if best.as_ref().is_none_or(|(least, _)| us < *least) {
                 best = Some((us, plan));
@@ -222,8 +203,8 @@ impl<'a> Search<'a> {
             return Ok((problem, None));
         };
         let race = race(&mut clock, &plan, &own, samples, self.margin)?;
-        let geometry = self.geometry(&plan.spec);
-        told_race(sizes, &geometry, &self.geometry(rule), &race, self.margin, sink);
+        let geometry = geometry_of(&plan.spec);
+        told_race(sizes, &geometry, &geometry_of(rule), &race, self.margin, sink);
         if !race.wins {
             return Ok((problem, None));
         }
@@ -240,7 +221,7 @@ impl<'a> Search<'a> {
             seed: self.options.seed,
             driver: driver_version()?.to_string(),
             clocks: clocks(&session.context),
-            rule: self.geometry(rule),
+            rule: geometry_of(rule),
             rule_us: race.rule_us,
             margin: self.margin,
         };
@@ -281,6 +262,13 @@ impl<'a> Search<'a> {
         }
         Ok(None)
     }
+}
+
+/// What may be chosen, as a variant has it.
+fn geometry_of(spec: &KernelSpec) -> Geometry {
+    let value = |name: &str| Some((name.to_owned(), spec.constants().get(name)?.to_string()));
+    let names = spec.family().geometry().into_iter();
+    names.filter_map(value).collect()
 }
 
 fn median(samples: &[f64]) -> f64 {

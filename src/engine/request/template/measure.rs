@@ -171,6 +171,17 @@ impl SearchFile {
 }
 
 impl Family {
+    /// The constants that may be chosen by a measurement: those of the space of its `[tune]`,
+    /// and those that rules of its `[dispatch]` set.
+    #[must_use]
+    pub fn geometry(&self) -> Vec<&str> {
+        let space = self.measured.search.iter().flat_map(|search| search.space.keys());
+        let rules = self.dispatch.iter().flat_map(|dispatch| &dispatch.rules);
+        let names = space.chain(rules.flat_map(|rule| rule.set.keys()));
+        let names: BTreeSet<&str> = names.map(String::as_str).collect();
+        names.into_iter().collect()
+    }
+
     /// Whether a search tries a variant of these constants, by the condition of its `[tune]`.
     ///
     /// # Errors

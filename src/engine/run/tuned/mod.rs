@@ -188,6 +188,14 @@ impl Winner {
         if self.median_us > policy.rule_us * (1.0 - policy.margin) {
             return Err("it did not win by its margin".into());
         }
+        let geometry = asked.family().geometry();
+        if let Some(name) = self
+            .geometry
+            .keys()
+            .find(|name| !geometry.contains(&name.as_str()))
+        {
+            return Err(format!("neither [tune] nor [dispatch] chooses `{name}`"));
+        }
         let set = self.geometry.iter();
         let spec = asked.with(set.map(|(name, value)| (name.as_str(), value.as_str())));
         let spec = spec.map_err(|error| error.to_string())?;
