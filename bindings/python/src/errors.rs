@@ -149,3 +149,12 @@ pub(crate) fn capturing(py: Python<'_>, variant: &str) -> PyErr {
     };
     raise(py, "CaptureError", facts)
 }
+
+/// Trouble of the cache with what is not jitc's own.
+pub(crate) fn cache(py: Python<'_>, message: String) -> PyErr {
+    let facts = Facts {
+        message,
+        ..Facts::default()
+    };
+    raise(py, "CacheError", facts)
+}

@@ -6,6 +6,7 @@
 mod call;
 mod errors;
 mod events;
+mod foreign;
 mod jit;
 mod kernel;
 mod reports;
@@ -20,6 +21,8 @@ use pyo3::prelude::*;
 mod _jitc {
     #[pymodule_export]
     use crate::events::Event;
+    #[pymodule_export]
+    use crate::foreign::ForeignCache;
     #[pymodule_export]
     use crate::jit::PyJit;
     #[pymodule_export]

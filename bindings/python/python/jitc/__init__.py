@@ -33,7 +33,7 @@ from ._errors import (
     TemplateError,
     ToolchainError,
 )
-from ._jitc import BoundKernel, Event, Jit, Kernel, Report, Source, Variant, Why
+from ._jitc import BoundKernel, Event, ForeignCache, Jit, Kernel, Report, Source, Variant, Why
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,6 +52,7 @@ __all__ = [
     "Error",
     "Event",
     "Forbidden",
+    "ForeignCache",
     "ForkedError",
     "Jit",
     "Kernel",

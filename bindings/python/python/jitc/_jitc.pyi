@@ -317,3 +317,32 @@ class Why:
     @property
     def differences(self) -> list[str]: ...
     def __bool__(self) -> bool: ...
+
+@final
+class ForeignCache:
+    """The folders of an engine's cache for the bytes of another cache's client, by name, with
+    the verification, trust and signatures of jitc's own entries, for which they are never
+    taken. See :mod:`jitc.adapters`.
+
+    Args:
+        jit: whose cache.
+        client: whose bytes, of small letters, digits, ``.``, ``_`` and ``-``: ``triton``.
+        key: a file with the secret key that signs what is kept.
+
+    Raises:
+        CacheError: a key that cannot be read.
+    """
+
+    def __new__(cls, jit: Jit, client: str, *, key: _Path | None = None) -> ForeignCache: ...
+    def get(self, name: bytes) -> bytes | None:
+        """The bytes under a name; ``None`` where there are none, or bad ones."""
+    def put(self, name: bytes, data: bytes) -> None:
+        """Keeps bytes under a name, in the place of others.
+
+        Raises:
+            CacheError: there is no folder that can be written to, or it cannot be kept.
+        """
+    def remove(self, name: bytes) -> bool:
+        """Removes what is under a name; says whether there was anything."""
+    def names(self) -> list[bytes]:
+        """The names under which there is something good, sorted. Reads it all."""
