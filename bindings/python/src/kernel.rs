@@ -191,6 +191,17 @@ impl Kernel {
         PyList::new(py, rows.collect::<Vec<_>>())
     }
 
+    /// The parameters that may be left out, in declared order.
+    #[getter]
+    fn optional(&self) -> Vec<String> {
+        let optional = |slot: &&Slot| matches!(slot.resolved, Resolved::Pointer { optional: true, .. });
+        self.slots
+            .iter()
+            .filter(optional)
+            .map(|slot| slot.name.clone())
+            .collect()
+    }
+
     fn __repr__(&self) -> String {
         let (family, entry, arch) = (self.family(), self.entry(), self.arch());
         format!("<jitc.Kernel {family} `{entry}` {arch} on GPU {}>", self.device())

@@ -228,6 +228,9 @@ class Kernel:
         """Name, type with shape (``f32[n]``), and ``in``, ``out``, ``inout``,
         ``workspace`` or ``value``, in declared order."""
     @property
+    def optional(self) -> list[str]:
+        """The parameters that may be left out, and are given by name, in declared order."""
+    @property
     def registers(self) -> int:
         """Registers a thread."""
     @property
