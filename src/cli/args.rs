@@ -74,6 +74,15 @@ pub(super) fn path(name: &'static str, help: &'static str) -> Arg {
         .help(help)
 }
 
+/// A switch to ask stores too, which nothing does by itself.
+#[cfg(feature = "remote")]
+pub(super) fn stores(help: &'static str) -> Arg {
+    Arg::new("stores")
+        .long("stores")
+        .action(ArgAction::SetTrue)
+        .help(help)
+}
+
 /// A flag for a measured time.
 pub(super) fn microseconds(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name)

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Answer, args, output};
 use crate::engine::build::toolchain::pinned_identity;
-use crate::engine::cache::{Why, passed_over};
+use crate::engine::cache::{Why, passed_over, store_answers};
 use crate::engine::jit::Jit;
 use crate::engine::request::target::ToolchainIdentity;
 use crate::engine::request::template::Registry;
@@ -42,6 +42,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             };
             object["answer"] = word.into();
             object["passed_over"] = passed_over.into();
+            object["stores"] = json!(store_answers(jit.cache().tiers(), request.key()));
             for (name, value) in detail.as_object().into_iter().flatten() {
                 object[name] = value.clone();
             }
@@ -100,6 +101,9 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         }
         for sentence in &passed_over {
             output::line(format!("  {sentence}"));
+        }
+        for answer in store_answers(jit.cache().tiers(), request.key()) {
+            output::line(format!("  {answer}"));
         }
     }
     Ok(ExitCode::from(u8::from(!all_hit)))

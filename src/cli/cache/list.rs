@@ -10,7 +10,7 @@ use serde_json::json;
 use super::filter::{as_they_lie, filter_args, query, say_unreadable, sort, sort_args, split};
 use crate::cli::format::NumberFormat;
 use crate::cli::{Answer, output};
-use crate::engine::cache::{CacheError, Listed, Store, Tally, Usage};
+use crate::engine::cache::{CacheError, FarCounters, Listed, Store, Tally, Usage};
 use crate::engine::jit::{Error, Jit};
 
 pub(super) fn ls_command() -> Command {
@@ -225,6 +225,19 @@ fn counted(usage: &Usage, style: NumberFormat) {
         seconds(usage.compile_us),
         seconds(usage.saved_us),
     ));
+    let stores = &usage.stores;
+    if *stores != FarCounters::default() {
+        output::line(format!(
+            "stores: {} found, {} absent, {} refused, {} not reached; {} received; {} sent, {} not",
+            stores.found,
+            stores.absent,
+            stores.refused,
+            stores.unreachable,
+            style.bytes(stores.received_bytes),
+            stores.sent,
+            stores.not_sent,
+        ));
+    }
 }
 
 fn zero(jit: &Jit) -> Answer {

@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::event::Event;
-use super::far_counters::{FarCounters, FarTally, METRICS, store_of};
+use super::far_counters::{FarTally, METRICS, store_of};
+use super::store::usage::FarCounters;
 use super::tier::TierName;
 
 /// How often each thing happened in one [`super::Cache`].

@@ -6,35 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::event::{Asked, Event};
+use super::store::usage::FarCounters;
 use super::tier::TierName;
-
-/// How often each thing happened with one store.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
-#[non_exhaustive]
-pub struct FarCounters {
-    /// Requests for an entry that it answered with one.
-    pub found: u64,
-    /// The same that it answered with none.
-    pub absent: u64,
-    /// The same whose answer was no entry that may be loaded.
-    pub refused: u64,
-    /// The same without an answer, those that were not sent since it is left alone included.
-    pub unreachable: u64,
-    /// Bytes that it sent for entries.
-    pub received_bytes: u64,
-    /// Time that was waited for its answers, microseconds.
-    pub waited_us: u64,
-    /// Entries that were kept in a nearer tier.
-    pub promoted: u64,
-    /// Entries that were sent to it.
-    pub sent: u64,
-    /// Their bytes.
-    pub sent_bytes: u64,
-    /// Entries that were to be sent and were not.
-    pub not_sent: u64,
-    /// How often it was left alone for a while, since it failed.
-    pub left_alone: u64,
-}
 
 /// The live counters behind [`FarCounters`], in its fields' order.
 #[derive(Debug, Default)]

@@ -22,7 +22,7 @@ use super::store::error::{CacheError, Fault, Sort};
 use super::store::lock::{Claim, MARGIN, Wait};
 use super::store::prune::Limits;
 use super::store::read::Load;
-use super::store::usage::Usage;
+use super::store::usage::{FarCounters, Usage};
 use super::tier::{Tier, TierName};
 use super::{Fetched, Provenance};
 use crate::engine::build::artifact::Artifact;
@@ -54,7 +54,7 @@ pub struct Cache {
     tally: Arc<Tally>,
     /// When the counters were last added to the folder's, in milliseconds since 1970.
     flushed: AtomicU64,
-    told: Mutex<Counters>,
+    told: Mutex<(Counters, FarCounters)>,
     /// Of the process that counts: a forked child's are its parent's.
     generation: u64,
     warned: PerProcess<Mutex<HashSet<CacheKey>>>,
@@ -269,6 +269,11 @@ impl Cache {
         }
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let all = self.counters();
+        let stores = self.tier_counters().into_iter().filter_map(|tier| tier.store);
+        let stores = stores.fold(FarCounters::default(), |sum, one| {
+            sum.with(one, u64::saturating_add)
+        });
+        let (told, stores_told) = &mut *told;
         let usage = Usage {
             since_unix_ms: since,
             hits: all.hits - told.hits,
@@ -277,8 +282,9 @@ impl Cache {
             built: all.built - told.built,
             compile_us: all.compile_us - told.compile_us,
             saved_us: all.saved_us - told.saved_us,
+            stores: stores.with(*stores_told, u64::saturating_sub),
         };
-        *told = all;
+        (*told, *stores_told) = (all, stores);
         let mut writable = self.tiers.iter().filter(|tier| tier.is_writable());
         let store = writable.find_map(|tier| tier.store());
         if let Some(Err(error)) = store.map(|store| store.add_usage(&usage)) {

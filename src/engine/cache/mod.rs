@@ -42,11 +42,10 @@ pub use carry::signed::{
 };
 pub use counters::{Counters, TierCounters};
 pub use event::{Asked, Event, Teller};
-pub use far_counters::FarCounters;
 pub use foreign::ForeignCache;
 pub use judge::Judged;
 pub use lookup::Cache;
-pub use passed_over::passed_over;
+pub use passed_over::{StoreAnswer, passed_over, store_answers};
 pub use query::{Listed, Order, Passed, Query, Selected, plain};
 #[cfg(feature = "remote")]
 pub use remote::{Probed, Release, Remote};
@@ -63,13 +62,26 @@ pub use store::prune::{Limits, Pruned};
 pub use store::read::Load;
 pub use store::shutdown::shutdown;
 pub use store::tally::{Group, Tally};
-pub use store::usage::Usage;
+pub use store::usage::{FarCounters, Usage};
 pub use store::{Published, Store};
 pub use tier::{Folder, Lease, Memory, Tier, TierName};
 pub use why::{Component, Difference, LineDifference, Nearest, Why, compare, diff, why};
 
 use crate::engine::build::artifact::Artifact;
 use crate::engine::request::target::Arch;
+
+/// Sends what is still to be sent to stores, for a moment; then waits for every publish of
+/// this process that is under way, lets no new one begin, and removes the process's lock
+/// files.
+///
+/// For a program that is about to exit, on a signal say: its cache is clean then, whatever
+/// its other threads are doing. Compiles that end later are still returned to their callers,
+/// as built but not kept. There is no way back.
+pub fn shutdown() {
+    #[cfg(feature = "remote")]
+    remote::drain_all();
+    store::shutdown::shutdown();
+}
 
 /// An artifact and where it comes from.
 #[derive(Debug, Clone)]

@@ -6,7 +6,12 @@
 mod cache;
 mod gpu;
 mod settings;
+#[cfg(feature = "remote")]
+mod stores;
 mod toolchain;
+
+#[cfg(feature = "remote")]
+pub use stores::try_stores;
 
 use crate::engine::config::Effective;
 use crate::engine::jit::{Error, Jit};
@@ -15,7 +20,7 @@ use crate::engine::jit::{Error, Jit};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Fact {
-    /// What it is about: `nvrtc`, `headers`, `python`, `driver`, `gpu`, `cache`, `config`.
+    /// What it is about: `nvrtc`, `headers`, `python`, `driver`, `gpu`, `cache`, `store`, `config`.
     pub what: &'static str,
     /// Whether a warm could run for all of this.
     pub good: bool,

@@ -17,6 +17,7 @@ mod release;
 mod send;
 
 pub use probe::Probed;
+pub(super) use queue::drain_all;
 pub use release::Release;
 
 use std::collections::HashMap;
@@ -132,6 +133,7 @@ impl Inner {
             Some(Said::Absent) => return Load::Absent,
             None => {}
         }
+        let _span = tracing::info_span!("store", tier = %self.name, key = %key.short()).entered();
         let started = Instant::now();
         let path = object::path_of(key);
         let deadline = self.store.timeout();
@@ -154,6 +156,7 @@ impl Inner {
             Load::Bad(fault) => self.remember(key, Said::Bad(fault.clone())),
             Load::Found(_) | Load::Unavailable(_) => {}
         }
+        tracing::debug!(answer = answer.label(), bytes, elapsed = ?started.elapsed(), "asked");
         self.tell(&Event::Asked {
             key: *key,
             tier: self.name.clone(),

@@ -4,10 +4,11 @@
 //! does not fit is not sent, and what a crash loses costs others a compile.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::engine::cache::store::entry::Whole;
+use crate::engine::per_process::PerProcess;
 
 /// So many entries wait at most,
 const MOST: usize = 256;
@@ -15,6 +16,21 @@ const MOST: usize = 256;
 const MOST_BYTES: u64 = 256 << 20;
 /// A thread without work ends after so long.
 const IDLE: Duration = Duration::from_secs(5);
+
+/// How long a process that is ending by a signal goes on sending.
+const LAST_MOMENT: Duration = Duration::from_secs(2);
+
+/// Those that have had a thread; a forked child has none.
+static QUEUES: PerProcess<Mutex<Vec<Weak<Queue>>>> = PerProcess::new();
+
+/// Waits for a moment until all queues of this process are empty.
+pub(in crate::engine::cache) fn drain_all() {
+    let queues = std::mem::take(&mut *QUEUES.lock().unwrap_or_else(PoisonError::into_inner));
+    let deadline = Instant::now() + LAST_MOMENT;
+    for queue in queues.iter().filter_map(Weak::upgrade) {
+        queue.drain(deadline.saturating_duration_since(Instant::now()));
+    }
+}
 
 /// What waits to be sent, and the thread that sends it while there is anything.
 #[derive(Default)]
@@ -52,6 +68,9 @@ impl Queue {
                 .spawn(move || queue.work(&send));
             thread.map_err(|_| "there is no thread to send it")?;
             waiting.has_thread = true;
+            let mut queues = QUEUES.lock().unwrap_or_else(PoisonError::into_inner);
+            queues.retain(|known| known.upgrade().is_some_and(|known| !Arc::ptr_eq(&known, self)));
+            queues.push(Arc::downgrade(self));
         }
         waiting.bytes += bytes;
         waiting.entries.push_back(entry);

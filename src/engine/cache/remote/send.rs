@@ -46,6 +46,7 @@ impl Inner {
     fn send(&self, entry: &Whole) -> Result<bool, CacheError> {
         let started = Instant::now();
         let key = entry.entry().manifest().key;
+        let _span = tracing::info_span!("send", tier = %self.name, key = %key.short()).entered();
         let sent = match object::pack(entry) {
             Ok(bytes) => {
                 let length = bytes.len() as u64;

@@ -32,7 +32,7 @@ static PUBLISHERS: PerProcess<Publishers> = PerProcess::new();
 /// For a program that is about to exit, on a signal say: its cache is clean then,
 /// whatever its other threads are doing. Compiles that end later are still
 /// returned to their callers, as built but not kept. There is no way back.
-pub fn shutdown() {
+pub(in crate::engine::cache) fn shutdown() {
     let mut state = state();
     state.ending = true;
     while state.publishing > 0 {

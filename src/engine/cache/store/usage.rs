@@ -39,6 +39,57 @@ pub struct Usage {
     pub compile_us: u64,
     /// Time inside the compiler that hits saved, microseconds.
     pub saved_us: u64,
+    /// Of all stores that are asked over a network.
+    pub stores: FarCounters,
+}
+
+/// How often each thing happened with one store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct FarCounters {
+    /// Requests for an entry that it answered with one.
+    pub found: u64,
+    /// The same that it answered with none.
+    pub absent: u64,
+    /// The same whose answer was no entry that may be loaded.
+    pub refused: u64,
+    /// The same without an answer, those that were not sent since it is left alone included.
+    pub unreachable: u64,
+    /// Bytes that it sent for entries.
+    pub received_bytes: u64,
+    /// Time that was waited for its answers, microseconds.
+    pub waited_us: u64,
+    /// Entries that were kept in a nearer tier.
+    pub promoted: u64,
+    /// Entries that were sent to it.
+    pub sent: u64,
+    /// Their bytes.
+    pub sent_bytes: u64,
+    /// Entries that were to be sent and were not.
+    pub not_sent: u64,
+    /// How often it was left alone for a while, since it failed.
+    pub left_alone: u64,
+}
+
+impl FarCounters {
+    /// Each of two stores, or of two times, put together.
+    #[must_use]
+    pub fn with(self, other: Self, each: fn(u64, u64) -> u64) -> Self {
+        Self {
+            found: each(self.found, other.found),
+            absent: each(self.absent, other.absent),
+            refused: each(self.refused, other.refused),
+            unreachable: each(self.unreachable, other.unreachable),
+            received_bytes: each(self.received_bytes, other.received_bytes),
+            waited_us: each(self.waited_us, other.waited_us),
+            promoted: each(self.promoted, other.promoted),
+            sent: each(self.sent, other.sent),
+            sent_bytes: each(self.sent_bytes, other.sent_bytes),
+            not_sent: each(self.not_sent, other.not_sent),
+            left_alone: each(self.left_alone, other.left_alone),
+        }
+    }
 }
 
 impl Usage {
@@ -63,6 +114,7 @@ impl Usage {
             built: self.built.saturating_add(other.built),
             compile_us: self.compile_us.saturating_add(other.compile_us),
             saved_us: self.saved_us.saturating_add(other.saved_us),
+            stores: self.stores.with(other.stores, u64::saturating_add),
         }
     }
 }
@@ -157,6 +209,10 @@ mod tests {
             since_unix_ms: 1000 + hits,
             hits,
             saved_us: 10 * hits,
+            stores: FarCounters {
+                found: hits,
+                ..FarCounters::default()
+            },
             ..Usage::default()
         }
     }
@@ -180,6 +236,7 @@ mod tests {
         store.add_usage(&counted(4)).expect("added");
         let usage = store.usage().expect("read");
         assert_eq!((usage.hits, usage.saved_us, usage.since_unix_ms), (7, 70, 1003));
+        assert_eq!((usage.stores.found, usage.stores.absent), (7, 0));
         store.zero_usage().expect("zero");
         let usage = store.usage().expect("read");
         assert!(usage.is_empty() && usage.since_unix_ms > 1003, "{usage:?}");
