@@ -111,7 +111,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, as_json: bool) -> Answer {
     if let Some(symbol) = symbol {
         output::line(format!("kernel: {symbol}"));
     }
-    super::regions::print_run(&run);
+    super::regions::print(region::account(&run));
     if !headline.of_launch {
         output::note(
             "warning: no shares of the launch with this clock: shares of the ticks that do not wait instead",

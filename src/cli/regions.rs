@@ -3,7 +3,6 @@
 //! Invariant: a flag that would change nothing is refused, never ignored.
 
 mod flags;
-mod print;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,8 +20,6 @@ use crate::measure::region::{self, Run, Ticks, own, reduce};
 
 pub(super) use flags::command;
 use flags::{bare, bare_flags, flag, given, unused};
-use print::print_diff;
-pub(super) use print::print_run;
 
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, as_json: bool) -> Answer {
     let words: Vec<&String> = matches.get_many("files").into_iter().flatten().collect();
@@ -51,7 +48,14 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, as_json: bool) -> Answer {
             return Ok(refused("`jitc regions diff` takes two buffers"));
         };
         let diff = region::diff((&before.ticks, &before.reduced), (&after.ticks, &after.reduced))?;
-        print_diff(before, after, &diff, as_json);
+        if as_json {
+            let mut value = diff.to_json();
+            value["before"] = json!(before.ticks.label);
+            value["after"] = json!(after.ticks.label);
+            output::json(&value);
+        } else {
+            print(region::account_of_diff(before, after, &diff));
+        }
         return Ok(ExitCode::SUCCESS);
     }
     for run in &runs {
@@ -65,10 +69,21 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, as_json: bool) -> Answer {
                 );
             }
         } else {
-            print_run(run);
+            print(region::account(run));
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints an account.
+pub(super) fn print(parts: Vec<region::Part>) {
+    for part in parts {
+        match part {
+            region::Part::Line(line) => output::line(line),
+            region::Part::Table(rows) => output::table(&rows),
+            region::Part::Warning(text) => output::note(text),
+        }
+    }
 }
 
 /// The launches asked for; or one line on why there are none.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Arg, ArgMatches, Command};
 use serde_json::json;
 
-use super::filter::{Filter, filter_args, split};
+use super::filter::{filter_args, query, split};
 use crate::cli::{Answer, output};
 use crate::engine::build::key::CacheKey;
 use crate::engine::cache::{Release, Store};
@@ -39,7 +39,7 @@ pub(super) fn pull_command() -> Command {
 }
 
 pub(super) fn push(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
-    let (meant, _) = split(jit, &Filter::read(matches));
+    let (meant, _) = split(jit, &query(matches));
     let mut keys: Vec<CacheKey> = meant.iter().map(|row| row.record.key).collect();
     keys.sort_unstable();
     keys.dedup();

@@ -60,7 +60,6 @@ pub use store::lock::{Claim, KeyLock, Wait};
 pub use store::manifest::{HeaderText, Manifest, Section};
 pub use store::prune::{Limits, Pruned};
 pub use store::read::Load;
-pub use store::shutdown::shutdown;
 pub use store::tally::{Group, Tally};
 pub use store::usage::{FarCounters, Usage};
 pub use store::{Published, Store};

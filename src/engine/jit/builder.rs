@@ -210,27 +210,7 @@ impl JitBuilder {
             }
         }
         let profile = config.profile()?;
-        let mut cache = self.cache.trust(config.cache_trust()?).signing(signing.clone());
-        for folder in config.cache_ro() {
-            cache = cache.read_only(folder);
-        }
-        if let Some(folder) = config.cache_dir() {
-            cache = cache.user(folder);
-        }
-        if let Some(bytes) = config.cache_max_size()? {
-            cache = cache.max_bytes(bytes);
-        }
-        if let Some(entries) = config.cache_max_entries()? {
-            cache = cache.max_entries(entries);
-        }
-        #[cfg(feature = "remote")]
-        {
-            cache = with_stores(cache, &config)?;
-        }
-        cache = cache.build_timeout(limits.timeout);
-        if let Some(timeout) = config.lock_timeout()? {
-            cache = cache.lock_timeout(timeout);
-        }
+        let cache = configured(self.cache, &config, &signing)?.build_timeout(limits.timeout);
         Ok(Jit {
             cache: cache.build(),
             policy,
@@ -252,6 +232,31 @@ impl JitBuilder {
             behind_jobs: self.behind_jobs.get(),
         })
     }
+}
+
+/// With the folders, bounds and stores of the settings.
+fn configured(cache: CacheBuilder, config: &Config, signing: &Signing) -> Result<CacheBuilder, Error> {
+    let mut cache = cache.trust(config.cache_trust()?).signing(signing.clone());
+    for folder in config.cache_ro() {
+        cache = cache.read_only(folder);
+    }
+    if let Some(folder) = config.cache_dir() {
+        cache = cache.user(folder);
+    }
+    if let Some(bytes) = config.cache_max_size()? {
+        cache = cache.max_bytes(bytes);
+    }
+    if let Some(entries) = config.cache_max_entries()? {
+        cache = cache.max_entries(entries);
+    }
+    #[cfg(feature = "remote")]
+    {
+        cache = with_stores(cache, config)?;
+    }
+    if let Some(timeout) = config.lock_timeout()? {
+        cache = cache.lock_timeout(timeout);
+    }
+    Ok(cache)
 }
 
 /// With the stores of the settings, as far as they may be asked.

@@ -4,6 +4,7 @@
 //! large the buffer is, which rows count and what a report calls them all come
 //! from its [`Table`]; a buffer carries its table's identity, so the two cannot disagree.
 
+mod account;
 #[cfg(feature = "cli")]
 mod along_k;
 mod buffer;
@@ -19,6 +20,7 @@ mod report;
 mod trace;
 
 pub use crate::engine::request::regions::{Active, Mask, Place, Region, Scope, Table, TableError};
+pub use account::{Part, account, account_of_diff};
 #[cfg(feature = "cli")]
 pub use along_k::{AlongK, ProfileError, profiled_kernel};
 pub use buffer::{Bare, RegionBuffer, TickSource, Ticks, argument, masked_constants, sidecar};

@@ -1,17 +1,28 @@
 //! The account of a launch, and of the difference of two, for people.
 
-use serde_json::json;
+use super::{Diff, Run, TickSource, thousands, warnings};
 
-use crate::cli::output;
-use crate::measure::region::{self, Diff, Run, TickSource, thousands};
+/// A part of an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// A line.
+    Line(String),
+    /// Rows in columns; the first row is the heading.
+    Table(Vec<Vec<String>>),
+    /// Beside the account: what is to be minded.
+    Warning(String),
+}
 
-pub(in crate::cli) fn print_run(run: &Run) {
+/// The account of a launch.
+#[must_use]
+pub fn account(run: &Run) -> Vec<Part> {
+    let mut parts = Vec::new();
     let (ticks, reduced) = (&run.ticks, &run.reduced);
     let g = &ticks.geometry;
     let launch = ticks
         .launch_us
         .map_or("not measured".to_owned(), |us| format!("{} us", thousands(us)));
-    output::line(format!(
+    parts.push(Part::Line(format!(
         "{}: {} with {} regions, grid {} x {} x {}, {}, launch {launch}",
         ticks.label,
         ticks.table.family,
@@ -20,7 +31,7 @@ pub(in crate::cli) fn print_run(run: &Run) {
         g.num_k_tiles,
         g.num_seqs,
         ticks.source.name(),
-    ));
+    )));
     let globaltimer = ticks.source == TickSource::GlobalTimer;
     let (unit, scale) = if globaltimer {
         ("us", 1000.0)
@@ -58,7 +69,7 @@ pub(in crate::cli) fn print_run(run: &Run) {
             },
         ]);
     }
-    output::table(&rows);
+    parts.push(Part::Table(rows));
     let busiest = &reduced.busiest;
     let (bx, by, bz) = g.block(busiest.cta);
     #[expect(clippy::cast_precision_loss, reason = "ticks of a launch are far below 2^53")]
@@ -71,18 +82,21 @@ pub(in crate::cli) fn print_run(run: &Run) {
         };
         format!(": {:.1} % {of}", 100.0 * share)
     });
-    output::line(format!(
+    parts.push(Part::Line(format!(
         "busiest CTA {} ({bx}, {by}, {bz}): {} of work and {} of waiting{explained}",
         busiest.cta,
         shown(busiest.work),
         shown(busiest.wait),
-    ));
-    print_rest(run, &shown);
+    )));
+    parts.push(Part::Line(rest(run, &shown)));
     if globaltimer {
-        output::line(format!("the clock moves in steps of {} ns", reduced.step));
+        parts.push(Part::Line(format!(
+            "the clock moves in steps of {} ns",
+            reduced.step
+        )));
     }
     if let Some(cost) = &run.cost {
-        output::line(format!(
+        parts.push(Part::Line(format!(
             "{}: {:.2} us without regions, {:.2} us with them; {:+.2} us ({:+.2} %) from one launch to the next; medians, \
              nothing of its own in L2; {}",
             cost.device,
@@ -91,20 +105,21 @@ pub(in crate::cli) fn print_run(run: &Run) {
             cost.more_us,
             100.0 * cost.more_us / cost.off_us,
             cost.held_to
-        ));
-        output::line(format!(
+        )));
+        parts.push(Part::Line(format!(
             "the events around a launch are {:.2} us apart without one",
             cost.events_us
-        ));
+        )));
     }
-    for warning in region::warnings(reduced) {
-        output::note(format!("warning: {}: {warning}", ticks.label));
+    for warning in warnings(reduced) {
+        parts.push(Part::Warning(format!("warning: {}: {warning}", ticks.label)));
     }
-    output::line("");
+    parts.push(Part::Line(String::new()));
+    parts
 }
 
 /// What no region of the busiest block holds, by place.
-fn print_rest(run: &Run, shown: &dyn Fn(i64) -> String) {
+fn rest(run: &Run, shown: &dyn Fn(i64) -> String) -> String {
     let rest = &run.reduced.rest;
     let parts = [
         (
@@ -119,21 +134,17 @@ fn print_rest(run: &Run, shown: &dyn Fn(i64) -> String) {
         .iter()
         .filter_map(|(ticks, place)| Some(format!("{} {place}", shown((*ticks)?))))
         .collect();
-    output::line(format!("not in its regions: {}", parts.join("; ")));
+    format!("not in its regions: {}", parts.join("; "))
 }
 
-pub(super) fn print_diff(before: &Run, after: &Run, diff: &Diff, as_json: bool) {
-    if as_json {
-        let mut value = diff.to_json();
-        value["before"] = json!(before.ticks.label);
-        value["after"] = json!(after.ticks.label);
-        output::json(&value);
-        return;
-    }
-    output::line(format!(
+/// The account of the difference of two launches.
+#[must_use]
+pub fn account_of_diff(before: &Run, after: &Run, diff: &Diff) -> Vec<Part> {
+    let mut parts = Vec::new();
+    parts.push(Part::Line(format!(
         "{} -> {}, medians in {}",
         before.ticks.label, after.ticks.label, diff.unit
-    ));
+    )));
     let mut rows = vec![
         ["region", "CTAs", "before", "after", "delta", "ratio"]
             .map(str::to_owned)
@@ -150,6 +161,7 @@ pub(super) fn print_diff(before: &Run, after: &Run, diff: &Diff, as_json: bool) 
             row.ratio().map_or("-".to_owned(), |ratio| format!("{ratio:.2}x")),
         ]);
     }
-    output::table(&rows);
-    output::line(format!("\n{}", diff.reading()));
+    parts.push(Part::Table(rows));
+    parts.push(Part::Line(format!("\n{}", diff.reading())));
+    parts
 }
