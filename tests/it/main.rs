@@ -55,6 +55,7 @@ mod pack;
 mod parameters;
 mod policy;
 mod profile;
+mod ptx;
 mod published;
 mod region_code;
 mod regions;

@@ -35,6 +35,7 @@ const WALK: &[&str] = &[
     "engine::build::render",
     "engine::build::request",
     "engine::build::artifact",
+    "engine::build::ptx",
     "engine::build::image",
     "engine::build::parameter_info",
     "engine::build::compile",

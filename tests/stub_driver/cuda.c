@@ -187,11 +187,15 @@ static const char *name_of(void *function) {
     return at < (uintptr_t)function_count ? functions[at].name : "?";
 }
 
-/* FNV-1a over a whole image, whose length is where its table of sections ends. */
+/* FNV-1a over a whole image, whose length is where its table of sections ends; over a text
+ * up to its NUL. */
 static u64 digest(const unsigned char *image) {
     u64 sections, hash = 14695981039346656037ull;
     uint16_t size, count;
-    if (memcmp(image, "\177ELF", 4)) return 0;
+    if (memcmp(image, "\177ELF", 4)) {
+        for (; *image; image++) hash = (hash ^ *image) * 1099511628211ull;
+        return hash;
+    }
     memcpy(&sections, image + 40, 8);
     memcpy(&size, image + 58, 2);
     memcpy(&count, image + 60, 2);

@@ -15,6 +15,7 @@ mod lifetimes;
 mod load;
 mod measured;
 mod program;
+mod ptx;
 mod source;
 mod stub;
 mod variable;

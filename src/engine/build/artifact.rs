@@ -27,7 +27,7 @@ pub struct Resources {
 /// The result of one compile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Artifact {
-    /// The ELF image for one arch, as the driver loads it.
+    /// The ELF image for one arch, as the driver loads it; of a virtual arch its PTX.
     pub cubin: Vec<u8>,
     /// What each entry point uses, in the order of the log.
     pub resources: Vec<Resources>,

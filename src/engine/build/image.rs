@@ -9,6 +9,7 @@ use object::elf::{FileHeader64, SHT_NOTE, STT_FUNC, STT_OBJECT};
 use object::read::elf::{FileHeader as _, ProgramHeader as _, SectionHeader as _, Sym as _};
 
 use crate::engine::build::artifact::Artifact;
+use crate::engine::build::ptx::{self, is_ptx};
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::{Arch, CudaVersion};
 use crate::engine::suggest::did_you_mean;
@@ -74,11 +75,26 @@ pub struct Image {
     pub entries: Vec<String>,
     /// The number of the arch; `None` where this way of writing it is not known.
     pub arch: Option<u32>,
+    /// Whether it is PTX, which the driver compiles.
+    pub is_ptx: bool,
+}
+
+/// Reads what a compile made: a cubin, or PTX. The text says why it is neither.
+pub fn read(code: &[u8]) -> Result<Image, String> {
+    if !is_ptx(code) {
+        return read_cubin(code);
+    }
+    let ptx = ptx::read(code)?;
+    Ok(Image {
+        entries: ptx.entries.into_iter().map(|(name, _)| name).collect(),
+        arch: Some(ptx.arch),
+        is_ptx: true,
+    })
 }
 
 /// Reads a cubin: all of its sections and segments lie inside it, and it is for a GPU. The
 /// text says why it is none.
-pub fn read(cubin: &[u8]) -> Result<Image, String> {
+fn read_cubin(cubin: &[u8]) -> Result<Image, String> {
     let header = FileHeader64::<Endianness>::parse(cubin).map_err(|e| lower(&e.to_string()))?;
     let endian = header.endian().map_err(|e| lower(&e.to_string()))?;
     let machine = header.e_machine(endian).0;
@@ -116,7 +132,11 @@ pub fn read(cubin: &[u8]) -> Result<Image, String> {
         // A later compiler's: the driver knows.
         _ => None,
     };
-    Ok(Image { entries, arch })
+    Ok(Image {
+        entries,
+        arch,
+        is_ptx: false,
+    })
 }
 
 /// Checks the machine code of an artifact before it is published or loaded.
@@ -131,10 +151,15 @@ pub fn check(spec: &KernelSpec, cubin: &[u8]) -> Result<(), ImageError> {
 
 fn check_all(spec: &KernelSpec, cubin: &[u8], symbol: &dyn Fn(&str) -> String) -> Result<(), ImageError> {
     let family = || spec.family().name.clone();
-    let image = read(cubin).map_err(|reason| ImageError::Broken {
+    let broken = |reason| ImageError::Broken {
         family: family(),
         reason,
-    })?;
+    };
+    if is_ptx(cubin) != spec.arch().is_ptx() {
+        let is = if is_ptx(cubin) { "PTX" } else { "no PTX" };
+        return Err(broken(format!("it is {is}, and {} was requested", spec.arch())));
+    }
+    let image = read(cubin).map_err(broken)?;
     if let Some(found) = image.arch
         && found != u32::from(spec.arch().number())
     {
@@ -196,6 +221,9 @@ fn is_mangled(name: &str) -> bool {
 /// is no cubin, none.
 #[must_use]
 pub fn variables(cubin: &[u8]) -> Vec<(String, u64)> {
+    if is_ptx(cubin) {
+        return ptx::read(cubin).map_or_else(|_| Vec::new(), |ptx| ptx.variables);
+    }
     let all = || {
         let header = FileHeader64::<Endianness>::parse(cubin).ok()?;
         let endian = header.endian().ok()?;

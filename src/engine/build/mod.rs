@@ -8,6 +8,7 @@ pub mod image;
 pub mod key;
 pub mod options;
 pub mod parameter_info;
+pub mod ptx;
 pub mod render;
 pub mod request;
 pub mod toolchain;

@@ -9,6 +9,7 @@ use object::elf::FileHeader64;
 use object::read::elf::{FileHeader as _, SectionHeader as _};
 
 use crate::engine::build::artifact::Artifact;
+use crate::engine::build::ptx::{self, is_ptx};
 use crate::engine::request::signature::Signature;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::template::Place;
@@ -84,6 +85,14 @@ pub fn parameters(cubin: &[u8], entry: &str) -> Result<Vec<Place>, String> {
 }
 
 fn taken(cubin: &[u8], entry: &str) -> Result<Taken, String> {
+    if is_ptx(cubin) {
+        let mut entries = ptx::read(cubin)?.entries.into_iter();
+        let found = entries.find(|(name, _)| name == entry);
+        // The offsets are those in a space that begins where every type may lie.
+        return found
+            .map(|(_, places)| Taken { base: 0, places })
+            .ok_or_else(|| format!("it has no entry {entry}"));
+    }
     let file = FileHeader64::<Endianness>::parse(cubin).map_err(|e| e.to_string())?;
     let endian = file.endian().map_err(|e| e.to_string())?;
     let sections = file.sections(endian, cubin).map_err(|e| e.to_string())?;

@@ -43,6 +43,8 @@ pub struct Counters {
     pub late_compiles: u64,
     /// Requests that a policy refused.
     pub refused: u64,
+    /// Times that the driver compiled PTX.
+    pub driver_compiles: u64,
     /// Requests that a more general variant answered while they were compiled.
     pub behind: u64,
     /// Those of them that were done, and took over.
@@ -87,6 +89,7 @@ pub(super) struct Tally {
     pruned: AtomicU64,
     late_compiles: AtomicU64,
     refused: AtomicU64,
+    driver_compiles: AtomicU64,
     behind: AtomicU64,
     took_over: AtomicU64,
     behind_failed: AtomicU64,
@@ -152,6 +155,7 @@ impl Tally {
             Event::Pruned { entries, .. } => (&self.pruned, *entries),
             Event::LateCompile { .. } => (&self.late_compiles, 1),
             Event::Refused { .. } => (&self.refused, 1),
+            Event::DriverCompiled { .. } => (&self.driver_compiles, 1),
             Event::Behind { .. } => (&self.behind, 1),
             Event::TookOver { .. } => (&self.took_over, 1),
             Event::BehindFailed { .. } => (&self.behind_failed, 1),
@@ -186,6 +190,7 @@ impl Tally {
             pruned: get(&self.pruned),
             late_compiles: get(&self.late_compiles),
             refused: get(&self.refused),
+            driver_compiles: get(&self.driver_compiles),
             behind: get(&self.behind),
             took_over: get(&self.took_over),
             behind_failed: get(&self.behind_failed),
@@ -267,6 +272,11 @@ pub(super) fn prometheus(all: &Counters, tiers: &[TierCounters]) -> String {
             all.late_compiles,
         ),
         ("refused_total", "Requests that a policy refused.", all.refused),
+        (
+            "driver_compiles_total",
+            "Times that the driver compiled PTX.",
+            all.driver_compiles,
+        ),
         (
             "behind_total",
             "Requests that a more general variant answered while they were compiled.",

@@ -112,6 +112,13 @@ pub enum Event {
         /// Why, in one line.
         reason: String,
     },
+    /// The driver compiled PTX while it loaded it.
+    DriverCompiled {
+        /// Key of the PTX.
+        key: CacheKey,
+        /// How long loading took.
+        elapsed: Duration,
+    },
     /// No tier has what was asked for: a more general variant is launched at once, and the
     /// asked one waits for its turn to be compiled ([`MissPolicy::Behind`]).
     Behind {

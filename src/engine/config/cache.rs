@@ -36,6 +36,9 @@ pub enum ArchMatch {
     /// Where that is missing, also that of another arch which every such GPU runs, unless
     /// the family says that its bits depend on the arch.
     Compatible,
+    /// The same, and where there is none the PTX of an older virtual arch, such as
+    /// `compute_90`, which the driver compiles: where compiling is allowed.
+    Ptx,
 }
 
 /// Whose files the folders of the cache may hold, beside this user's and root's.
@@ -73,7 +76,8 @@ impl Config {
         let found = self::parsed("arch_match", setting, |text| match text {
             "exact" => Ok(ArchMatch::Exact),
             "compatible" => Ok(ArchMatch::Compatible),
-            _ => Err("expected exact or compatible".to_owned()),
+            "ptx" => Ok(ArchMatch::Ptx),
+            _ => Err("expected exact, compatible or ptx".to_owned()),
         });
         Ok(found?.unwrap_or_default())
     }
@@ -287,7 +291,7 @@ mod tests {
             .expect_err("refused");
         assert_eq!(
             error.to_string(),
-            "arch_match = `any` (environment variable JITC_ARCH_MATCH): expected exact or compatible"
+            "arch_match = `any` (environment variable JITC_ARCH_MATCH): expected exact, compatible or ptx"
         );
     }
 

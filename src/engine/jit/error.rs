@@ -99,6 +99,17 @@ pub enum Error {
         /// `; ` and a sentence for each tier that cannot be read or is not trusted.
         passed_over: Box<str>,
     },
+    /// The code at hand is PTX, and compiling is forbidden: the driver's counts.
+    #[error(
+        "{variant} for {arch} is PTX, which the driver would have to compile, and that is forbidden (miss = forbid, \
+         or a receipt is required): machine code for this GPU has to be warmed beforehand"
+    )]
+    DriverCompile {
+        /// Family and constants that differ from their defaults.
+        variant: String,
+        /// The virtual arch.
+        arch: crate::engine::request::target::Arch,
+    },
     /// A receipt is required, and this is not what it lists.
     #[error("{variant} for {arch} is refused, as a receipt is required: {drift}")]
     Drift {
@@ -203,9 +214,11 @@ impl Error {
             Self::Fleet(_) => ErrorKind::Cache,
             Self::Compile { .. } => ErrorKind::Compile,
             Self::Load(_) => ErrorKind::Load,
-            Self::Forbidden { .. } | Self::Drift { .. } | Self::Receipt { .. } | Self::NoTrustedKey => {
-                ErrorKind::Policy
-            }
+            Self::DriverCompile { .. }
+            | Self::Forbidden { .. }
+            | Self::Drift { .. }
+            | Self::Receipt { .. }
+            | Self::NoTrustedKey => ErrorKind::Policy,
         }
     }
 

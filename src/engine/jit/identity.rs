@@ -36,8 +36,10 @@ impl Jit {
     /// The artifact of a spec, where no compile is needed for it and no receipt required.
     pub(super) fn at_hand(&self, spec: &KernelSpec, look: Look) -> Result<Option<Prepared>, Error> {
         let started = Instant::now();
+        // What the driver has to compile first is not at hand.
         if look == Look::Everywhere
             && let Some(stands_in) = self.prepare_stand_in(spec)?
+            && !stands_in.request.arch().is_ptx()
         {
             return Ok(Some(stands_in));
         }

@@ -71,7 +71,7 @@ use crate::engine::request::spec::{KernelSpec, SpecId};
 use crate::engine::request::target::ToolchainIdentity;
 use crate::engine::request::template::Registry;
 use crate::engine::run::device::Context;
-use crate::engine::run::load::LoadedKernel;
+use crate::engine::run::load::{LoadError, LoadedKernel};
 use crate::engine::sign::Signing;
 
 /// A request that was carried out.
@@ -302,9 +302,14 @@ impl Jit {
         let load = |prepared: &Prepared| {
             info_span!("load", key = prepared.request.key().short()).in_scope(|| {
                 let spec = prepared.stand_in.as_ref().unwrap_or(spec);
-                LoadedKernel::load(context, spec, &prepared.fetched.artifact)
+                let started = Instant::now();
+                let kernel = LoadedKernel::load(context, spec, &prepared.fetched.artifact)?;
+                (self.policy).loaded(&self.cache, spec, &prepared.request, started.elapsed());
+                Ok::<_, LoadError>(kernel)
             })
         };
+        let used = prepared.stand_in.as_ref().unwrap_or(spec);
+        self.policy.may_load(&self.cache, used, &prepared.request)?;
         let kernel = match load(&prepared) {
             Err(rejected) if rejected.blames_the_image() && prepared.fetched.provenance.is_hit() => {
                 self.cache.reject(prepared.request.key(), &rejected.to_string());

@@ -9,6 +9,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::trace::Trace;
 use super::{Error, Jit};
@@ -98,6 +99,51 @@ impl Policy {
         match self.miss.get() {
             MissPolicy::Forbid => Err(self.forbidden(cache, spec, request)),
             MissPolicy::Compile | MissPolicy::Warn | MissPolicy::Behind => Ok(()),
+        }
+    }
+
+    /// Whether the driver may compile PTX.
+    pub(super) fn driver_may_compile(&self) -> Result<bool, Error> {
+        Ok(!self.forbids() && self.receipt()?.is_none())
+    }
+
+    /// Asked right before code is loaded: of PTX that is a compile, which may be forbidden.
+    pub(super) fn may_load(
+        &self,
+        cache: &Cache,
+        used: &KernelSpec,
+        request: &CompileRequest,
+    ) -> Result<(), Error> {
+        if !used.arch().is_ptx() || self.driver_may_compile()? {
+            return Ok(());
+        }
+        let error = Error::DriverCompile {
+            variant: variant(used),
+            arch: used.arch(),
+        };
+        Err(refused(cache, request, error))
+    }
+
+    /// Told of code that was loaded, and how long that took.
+    pub(super) fn loaded(
+        &self,
+        cache: &Cache,
+        used: &KernelSpec,
+        request: &CompileRequest,
+        elapsed: Duration,
+    ) {
+        if !used.arch().is_ptx() {
+            return;
+        }
+        let key = *request.key();
+        cache.tell(&Event::DriverCompiled { key, elapsed });
+        if self.miss.is_late() {
+            let compile_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+            cache.tell(&Event::LateCompile { key, compile_us });
+        }
+        if self.miss.get() == MissPolicy::Warn {
+            tracing::warn!(key = %request.key().short(), arch = %used.arch(),
+                "the driver had to compile PTX; warm machine code for this GPU beforehand");
         }
     }
 

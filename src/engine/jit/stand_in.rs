@@ -1,7 +1,9 @@
 //! Code of another arch that answers where a request's own is missing.
 //!
 //! Invariant: every GPU that runs the requested arch runs the code that stands in and has
-//! the shared memory that it takes, and its family does not say that bits depend on the arch.
+//! the shared memory that it takes, as far as that is known, and its family does not say that
+//! bits depend on the arch. PTX, which the driver compiles, stands in where compiling is
+//! allowed, and nothing else does.
 
 use super::{Error, Jit, Prepared};
 use crate::engine::build::artifact::Resources;
@@ -38,7 +40,11 @@ impl Jit {
         if remembered || judged.is_hit() {
             return Ok(None);
         }
-        for arch in spec.arch().stand_ins() {
+        let mut archs = spec.arch().stand_ins();
+        if self.arch_match == ArchMatch::Ptx && self.policy.driver_may_compile()? {
+            archs.extend(spec.arch().ptx_stand_ins());
+        }
+        for arch in archs {
             if !spec.family().does(arch) {
                 continue;
             }
@@ -90,7 +96,8 @@ impl Jit {
 /// other code takes. Where it is not known how much there is, it has not.
 fn fits(requested: &KernelSpec, other: &KernelSpec, resources: &[Resources]) -> bool {
     let Some(room) = requested.arch().shared_mem_per_block() else {
-        return false;
+        // Of a GPU that nobody knows yet, loading says it.
+        return other.arch().is_ptx();
     };
     other.entries().all(|entry| {
         let fixed = resources.iter().find(|r| r.entry == entry.name);

@@ -8,10 +8,11 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A real architecture such as `sm_90a`: number and variant suffix.
+/// An architecture such as `sm_90a`: number and variant suffix.
 ///
 /// No suffix: code that later minor revisions of the same major version run.
-/// `a`: only exactly this compute capability. `f`: this family.
+/// `a`: only exactly this compute capability. `f`: this family. `compute_90` is PTX, which
+/// the driver of any GPU from 9.0 on compiles when it is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Arch {
@@ -23,6 +24,8 @@ pub struct Arch {
 enum Suffix {
     A,
     F,
+    /// No machine code: PTX.
+    Ptx,
 }
 
 /// The GPUs that are supported, by compute capability, oldest first: A100; A10 and A40; L4
@@ -37,7 +40,10 @@ const ON_CHIP: [u16; 7] = [53, 62, 72, 87, 88, 101, 110];
 
 /// Why a text is no arch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a GPU architecture: expected sm_ and a number, such as sm_80, sm_90a or sm_120a")]
+#[error(
+    "`{0}` is not a GPU architecture: expected sm_ and a number, such as sm_80, sm_90a or sm_120a; or, for PTX, \
+     compute_ and a number alone"
+)]
 pub struct ArchError(String);
 
 impl Arch {
@@ -109,6 +115,9 @@ impl Arch {
     /// first: `sm_86` and `sm_80` for `sm_89`.
     #[must_use]
     pub fn stand_ins(self) -> Vec<Self> {
+        if self.is_ptx() {
+            return Vec::new();
+        }
         // Code for one GPU alone stands in for nothing that others run, too.
         let as_wide = |other: &Self| self.is_specific() || !other.is_specific();
         let mut archs = Self::running_on(self.number / 10, self.number % 10);
@@ -116,11 +125,23 @@ impl Arch {
         archs
     }
 
-    /// Whether a device of this compute capability runs this arch's cubins.
+    /// The virtual archs whose PTX a driver can compile for every GPU that runs this arch's
+    /// machine code, newest first: `compute_90`, `compute_89` and so on for `sm_90a`.
+    #[must_use]
+    pub fn ptx_stand_ins(self) -> Vec<Self> {
+        let older = NUMBERS.into_iter().rev().filter(|number| *number <= self.number);
+        let older = older.filter(|number| !self.is_ptx() && !ON_CHIP.contains(number));
+        let suffix = Some(Suffix::Ptx);
+        older.map(|number| Self { number, suffix }).collect()
+    }
+
+    /// Whether a device of this compute capability runs this arch's cubins, or compiles its
+    /// PTX.
     #[must_use]
     pub fn runs_on(self, major: u16, minor: u16) -> bool {
         let device = major * 10 + minor;
         match self.suffix {
+            Some(Suffix::Ptx) => device >= self.number,
             _ if device == self.number => true,
             Some(Suffix::A) => false,
             // A family (sm_100f) is one major version, from its number upwards; so is
@@ -151,6 +172,12 @@ impl Arch {
         self.number
     }
 
+    /// Whether it is `compute_90` and its like: PTX, which the driver compiles.
+    #[must_use]
+    pub fn is_ptx(self) -> bool {
+        self.suffix == Some(Suffix::Ptx)
+    }
+
     /// Whether it is `sm_90a` and its like: code for that one GPU, with instructions
     /// that the plain architecture lacks.
     #[must_use]
@@ -161,12 +188,13 @@ impl Arch {
 
 impl fmt::Display for Arch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let suffix = match self.suffix {
-            None => "",
-            Some(Suffix::A) => "a",
-            Some(Suffix::F) => "f",
+        let (kind, suffix) = match self.suffix {
+            None => ("sm", ""),
+            Some(Suffix::A) => ("sm", "a"),
+            Some(Suffix::F) => ("sm", "f"),
+            Some(Suffix::Ptx) => ("compute", ""),
         };
-        f.pad(&format!("sm_{}{suffix}", self.number))
+        f.pad(&format!("{kind}_{}{suffix}", self.number))
     }
 }
 
@@ -175,8 +203,11 @@ impl FromStr for Arch {
 
     fn from_str(text: &str) -> Result<Self, ArchError> {
         let error = || ArchError(text.to_owned());
-        let rest = text.trim().strip_prefix("sm_").ok_or_else(error)?;
+        let text = text.trim();
+        let ptx = text.strip_prefix("compute_");
+        let rest = ptx.or_else(|| text.strip_prefix("sm_")).ok_or_else(error)?;
         let (digits, suffix) = match rest.as_bytes().last() {
+            _ if ptx.is_some() => (rest, Some(Suffix::Ptx)),
             Some(b'a') => (&rest[..rest.len() - 1], Some(Suffix::A)),
             Some(b'f') => (&rest[..rest.len() - 1], Some(Suffix::F)),
             _ => (rest, None),
@@ -268,7 +299,7 @@ mod tests {
 
     #[test]
     fn an_arch_reads_back_as_written() {
-        for text in ["sm_80", "sm_90a", "sm_100f", "sm_121a"] {
+        for text in ["sm_80", "sm_90a", "sm_100f", "sm_121a", "compute_90"] {
             assert_eq!(text.parse::<Arch>().expect(text).to_string(), text);
         }
     }
@@ -282,7 +313,9 @@ mod tests {
             "sm_a",
             "sm_090",
             "sm_90b",
-            "compute_90",
+            "compute_90a",
+            "compute_100f",
+            "compute_",
             "sm_+90",
             "sm_9",
         ] {
@@ -300,6 +333,26 @@ mod tests {
         assert!(!sm_80.runs_on(9, 0));
         let sm_89: Arch = "sm_89".parse().expect("arch");
         assert!(!sm_89.runs_on(8, 6));
+    }
+
+    #[test]
+    fn ptx_is_for_every_later_gpu_and_stands_in_where_it_is_older() {
+        let arch = |text: &str| text.parse::<Arch>().expect("arch");
+        let ptx = arch("compute_90");
+        assert!(ptx.is_ptx() && !ptx.is_specific() && !arch("sm_90").is_ptx());
+        let gpus = [(8, 9), (9, 0), (10, 3), (12, 1), (13, 0)];
+        assert_eq!(
+            gpus.map(|(major, minor)| ptx.runs_on(major, minor)),
+            [false, true, true, true, true]
+        );
+        let list = |archs: Vec<Arch>| archs.iter().map(Arch::to_string).collect::<Vec<_>>().join(" ");
+        assert_eq!(
+            list(arch("sm_89").ptx_stand_ins()),
+            "compute_89 compute_86 compute_80"
+        );
+        assert!(list(arch("sm_130a").ptx_stand_ins()).starts_with("compute_121 compute_120 compute_103 "));
+        assert!(ptx.ptx_stand_ins().is_empty() && ptx.stand_ins().is_empty());
+        assert!(!list(Arch::running_on(9, 0)).contains("compute"), "machine code");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! no launch and no graph can need it: see [`LoadedKernel`]. The context that is current
 //! on the caller's thread is as it was after each call.
 
+use std::borrow::Cow;
 use std::ffi::{CString, c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -229,8 +230,14 @@ impl LoadedKernel {
             return Err(capturing());
         }
         let _relaxed = Relaxed::begin();
-        // SAFETY: the bytes are a whole cubin, as was checked, alive during the call.
-        let module = unsafe { result::module::load_data(artifact.cubin.as_ptr().cast::<c_void>()) };
+        let mut code = Cow::Borrowed(artifact.cubin.as_slice());
+        if spec.arch().is_ptx() {
+            // The driver reads a text up to its NUL; none is in it, as was checked.
+            code.to_mut().push(0);
+        }
+        // SAFETY: a whole cubin, or PTX that ends with a NUL, as was checked; alive during the
+        // call.
+        let module = unsafe { result::module::load_data(code.as_ptr().cast::<c_void>()) };
         let module = module.map_err(|reason| {
             if capture::is_meant_by(reason) {
                 return capturing();

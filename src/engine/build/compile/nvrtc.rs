@@ -14,7 +14,7 @@ use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW, Symbol};
 
 use super::diagnostics::first_error;
 use super::{CompileError, clock};
-use crate::engine::build::artifact::{Artifact, name_entries, parse_ptxas_report};
+use crate::engine::build::artifact::{Artifact, Resources, name_entries, parse_ptxas_report};
 use crate::engine::build::image;
 use crate::engine::build::render::RenderedSource;
 use crate::engine::build::toolchain::Toolchain;
@@ -239,6 +239,11 @@ impl Nvrtc {
     pub(super) fn compile(&self, rendered: &RenderedSource) -> Result<Artifact, CompileError> {
         let started = Instant::now();
         let (program, log) = self.run(rendered)?;
+        if rendered.options.iter().any(|option| option.starts_with(VIRTUAL)) {
+            let mut ptx = self.read(&program, &self.ptx_size, &self.ptx)?;
+            ptx.retain(|b| *b != 0);
+            return of_ptx(ptx, log, started, &self.lowered(&program, rendered)?);
+        }
         let cubin = self.read(&program, &self.cubin_size, &self.cubin)?;
         let mut resources = parse_ptxas_report(&log);
         name_entries(&mut resources, &self.lowered(&program, rendered)?);
@@ -263,6 +268,31 @@ impl Nvrtc {
         Ok(String::from_utf8_lossy(&ptx).into_owned())
     }
 }
+
+/// What a virtual arch comes to: no register is given out before the driver compiles it.
+fn of_ptx(
+    ptx: Vec<u8>,
+    compile_log: String,
+    started: Instant,
+    named: &[(String, String)],
+) -> Result<Artifact, CompileError> {
+    let image = image::read(&ptx).map_err(CompileError::Library)?;
+    let unknown = |entry: String| Resources {
+        entry,
+        ..Resources::default()
+    };
+    let mut resources = image.entries.into_iter().map(unknown).collect();
+    name_entries(&mut resources, named);
+    Ok(Artifact {
+        cubin: ptx,
+        resources,
+        compile_log,
+        compile_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+    })
+}
+
+/// The option of a virtual arch begins like this.
+const VIRTUAL: &str = "--gpu-architecture=compute_";
 
 /// A program handle that is destroyed whatever happens.
 struct Program<'a> {
