@@ -3,11 +3,15 @@
 //! Invariant: a formula that was read has nothing but what a launch can work out without
 //! allocating; with its constants put in, working it out looks nothing up by name.
 
+mod steps;
+
 use std::collections::BTreeSet;
 
 use tera::ast::{Expr, ExprVal, LogicOperator, MathOperator};
 
 use crate::engine::request::constant::Value;
+
+pub(crate) use steps::Quick;
 
 /// An expression, as the TOML has it and as it is worked out.
 #[derive(Debug, Clone, PartialEq, Eq)]

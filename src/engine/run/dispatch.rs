@@ -9,7 +9,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::device::Device;
-use crate::engine::request::formula::{Formula, Named, Term};
+use crate::engine::request::formula::{Formula, Named, Quick, Term};
 use crate::engine::request::spec::{KernelSpec, SpecError};
 use crate::engine::request::template::DEVICE_FACTS;
 
@@ -26,7 +26,9 @@ pub struct Dispatcher {
 /// A rule with the GPU and the constants put in.
 #[derive(Debug)]
 struct Rule {
-    when: Option<Term>,
+    when: Option<Quick>,
+    /// Whether it holds for no problem on this GPU.
+    never: bool,
     buckets: Vec<Buckets>,
     /// The variant for each combination of buckets, the last one's places running fastest.
     places: Vec<usize>,
@@ -36,7 +38,7 @@ struct Rule {
 
 #[derive(Debug)]
 struct Buckets {
-    of: Term,
+    of: Quick,
     up_to: Vec<u32>,
     count: usize,
 }
@@ -144,20 +146,21 @@ impl Dispatcher {
                 let mut values = choosing.values.as_slice();
                 if let Some(of) = &choosing.of {
                     let own = Buckets {
-                        of: put_in(of)?,
+                        of: Quick::new(put_in(of)?),
                         up_to: choosing.up_to.clone(),
                         count: values.len(),
                     };
-                    if let Term::Number(number) = own.of {
+                    if let Term::Number(number) = own.of.term() {
                         // No problem changes it on this GPU.
-                        values = std::slice::from_ref(&values[own.of_number(number)]);
+                        values = std::slice::from_ref(&values[own.of_number(*number)]);
                     } else {
                         buckets.push(own);
                     }
                 }
                 set.push((name, values));
             }
-            let reached = !decided && !when.as_ref().is_some_and(Term::never_holds);
+            let never = when.as_ref().is_some_and(Term::never_holds);
+            let reached = !decided && !never;
             decided |= match &when {
                 None => true,
                 Some(Term::Number(number)) => *number != 0,
@@ -176,7 +179,8 @@ impl Dispatcher {
                 }
             }
             rules.push(Rule {
-                when,
+                when: when.map(Quick::new),
+                never,
                 buckets,
                 places,
                 forced: declared.set.keys().any(|name| is_forced(name)),
@@ -228,14 +232,11 @@ impl Dispatcher {
                 rule: None,
             });
         }
-        for (index, rule) in self.rules.iter().enumerate() {
-            let no_number = DispatchError::NoNumber { rule: index + 1 };
-            let Some(holds) = rule.holds(sizes) else {
-                return Err(no_number);
-            };
-            if holds {
+        for (index, rule) in self.rules.iter().enumerate().filter(|(_, rule)| !rule.never) {
+            let no_number = || DispatchError::NoNumber { rule: index + 1 };
+            if rule.holds(sizes).ok_or_else(no_number)? {
                 return Ok(Selected {
-                    variant: rule.place(sizes).ok_or(no_number)?,
+                    variant: rule.place(sizes).ok_or_else(no_number)?,
                     chosen: if rule.forced { Chosen::Forced } else { Chosen::Rule },
                     rule: Some(index + 1),
                 });
