@@ -137,12 +137,9 @@ impl<'a> BenchSession<'a> {
     /// # Errors
     /// [`MeasureError::Device`] where there is no GPU.
     pub fn open(jit: &'a Jit, options: &BenchOptions) -> Result<Self, MeasureError> {
-        let cache_dir = jit.config().cache_dir();
         Ok(Self {
             context: Context::new(0)?,
-            record: cache_dir.map_or_else(Record::default, |dir| {
-                Record::load(&Record::path(&dir), jit.registry())
-            }),
+            record: jit.tuned(),
             plan: options.plan,
             seed: options.seed,
             jit,

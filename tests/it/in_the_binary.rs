@@ -164,6 +164,11 @@ fn what_a_build_lacks_is_said_in_one_line() {
         (Kernels::of("kernels/include"), "there is no family in it"),
         (kernels().variant("twice", [("block", "96")]), "96"),
         (kernels().variant("twize", []), "did you mean `twice`"),
+        (
+            kernels().tuned("kernels/twice.toml"),
+            "twice.toml: expected value",
+        ),
+        (kernels().tuned("tuned.json"), "tuned.json"),
     ] {
         let line = refused(kernels);
         assert!(line.contains(says) && !line.contains('\n'), "{line}");

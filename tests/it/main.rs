@@ -69,6 +69,7 @@ mod signatures_cli;
 mod source;
 mod toolchain;
 mod toolchain_fetch;
+mod tuned_bundles;
 mod vocabulary;
 mod walk;
 mod warm_for_gpus;

@@ -10,10 +10,9 @@ use super::filter::{filter_args, query};
 use crate::cli::format::NumberFormat;
 use crate::cli::output;
 use crate::engine::cache::Store;
-use crate::engine::cache::bundle::{BundleError, Exported, import_signed};
+use crate::engine::cache::bundle::{BundleError, Exported};
 use crate::engine::jit::{ExportError, Jit};
 use crate::engine::regular_file;
-use crate::engine::sign::Place;
 
 fn out_arg() -> Arg {
     Arg::new("out")
@@ -122,11 +121,13 @@ fn write(jit: &Jit, matches: &ArgMatches, path: &Path) -> Result<Exported, ExitC
 
 pub(super) fn import(jit: &Jit, store: &Store, matches: &ArgMatches, json: bool) -> ExitCode {
     let path = matches.get_one::<PathBuf>("file").cloned().unwrap_or_default();
-    let admission = jit.signing().of(Place::Bundle);
     let imported = regular_file::open(&path)
         .map_err(BundleError::from)
-        .and_then(|mut file| import_signed(store, &admission, &mut file));
-    match imported {
+        .and_then(|mut file| jit.import(store, &mut file));
+    if let Ok((_, tuned @ 1..)) = &imported {
+        output::note(format!("tuned variants taken in: {tuned}"));
+    }
+    match imported.map(|(imported, _)| imported) {
         Ok(imported) if json => output::json(&json!(imported)),
         Ok(imported) => output::line(format!(
             "{} entries added, {} were there already: {}",

@@ -70,6 +70,11 @@ impl Tier for Guarded {
         self.tier.toolchains()
     }
 
+    /// None: nobody signed them.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     fn is_writable(&self) -> bool {
         self.tier.is_writable()
     }

@@ -81,6 +81,11 @@ pub trait Tier: Send + Sync {
         Vec::new()
     }
 
+    /// What it carries beside entries, where it is a bundle with notes. They are not signed.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Whether entries can be written to it.
     fn is_writable(&self) -> bool {
         false

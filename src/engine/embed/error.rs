@@ -57,6 +57,14 @@ pub enum EmbedError {
         /// Where it should be.
         out: PathBuf,
     },
+    /// A record of what was measured that is none.
+    #[error("{}: {reason}: expected what `jitc tune` keeps, tuned.json of a cache", file.display())]
+    Tuned {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// Writing the bundle.
     #[error("writing the bundle: {0}")]
     Bundle(#[from] BundleError),

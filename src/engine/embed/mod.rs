@@ -14,13 +14,16 @@ pub use error::EmbedError;
 use crate::engine::atomic_file::write_atomically;
 use crate::engine::build::compile::WorkerChoice;
 use crate::engine::cache::Provenance;
-use crate::engine::cache::bundle::{BundleError, export_with};
+use crate::engine::cache::bundle::{BundleError, export_noting};
 use crate::engine::config::settings::SETTINGS;
 use crate::engine::config::{ArchMatch, Config, Environment, Flags, ToolchainChoice};
+use crate::engine::jit::tuned::note_of;
 use crate::engine::jit::{Jit, Jobs, Progress};
+use crate::engine::regular_file::{MAX_RECORDS, read_text};
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
 use crate::engine::request::template::{Registry, rust_of, texts_of};
+use crate::engine::run::tuned::Record;
 
 /// The texts of the families of a folder, from the file that
 /// [`embed_templates`](embed_templates) or
@@ -104,6 +107,7 @@ pub struct Kernels {
     folder: String,
     archs: Vec<String>,
     variants: Vec<Variant>,
+    tuned: Option<PathBuf>,
     may_fetch: bool,
     worker: WorkerChoice,
 }
@@ -142,6 +146,7 @@ impl Kernels {
             folder: folder.into(),
             archs: Vec::new(),
             variants: Vec::new(),
+            tuned: None,
             may_fetch: false,
             worker: WorkerChoice::default(),
         }
@@ -168,6 +173,13 @@ impl Kernels {
             family: family.into(),
             constants: constants.collect(),
         });
+        self
+    }
+
+    /// What was measured of these kernels: a record of `jitc tune`, `tuned.json` of a cache, by
+    /// its path below the package. Winners whose kernel is not among the variants are left out.
+    pub fn tuned(mut self, file: impl Into<PathBuf>) -> Self {
+        self.tuned = Some(file.into());
         self
     }
 
@@ -203,6 +215,7 @@ impl Kernels {
         let written = self.write_templates(build)?;
         let jit = self.jit(build, &written)?;
         let specs = self.specs(jit.registry(), &written.families)?;
+        let tuned = self.record(build, &jit)?;
         let asked: Vec<&KernelSpec> = specs.iter().collect();
         let (mut keys, mut compiled) = (vec![None; specs.len()], 0);
         let mut failed: Option<(usize, crate::engine::jit::Error)> = None;
@@ -227,8 +240,9 @@ impl Kernels {
         }
         let keys: Vec<_> = keys.into_iter().flatten().collect();
         let path = written.out.join("kernels.jitc");
+        let notes = note_of(tuned, &keys);
         let exported = write_atomically(&path, 0o644, |mut file| -> Result<_, BundleError> {
-            export_with(|key| jit.cache().whole(key), &keys, &mut file)
+            export_noting(|key| jit.cache().whole(key), &keys, &notes, &mut file)
         })?;
         if let Some(key) = exported.skipped.first() {
             return Err(EmbedError::NotKept {
@@ -256,6 +270,16 @@ impl Kernels {
         })
     }
 
+    /// What was measured.
+    fn record(&self, build: &Build, jit: &Jit) -> Result<Record, EmbedError> {
+        let Some(file) = &self.tuned else {
+            return Ok(Record::default());
+        };
+        let path = build.package.join(file);
+        let record = Record::parse(&read_text(&path, MAX_RECORDS)?, jit.registry());
+        record.map_err(|reason| EmbedError::Tuned { file: path, reason })
+    }
+
     /// Checks the families and writes their texts.
     fn write_templates(&self, build: &Build) -> Result<Written, EmbedError> {
         let refused = |reason| EmbedError::Folder {
@@ -278,12 +302,14 @@ impl Kernels {
         write_atomically(&out.join("templates.rs"), 0o644, |file| {
             file.write_all(rust_of(&texts).as_bytes())
         })?;
-        let lines = vec![format!("cargo:rerun-if-changed={}", folder.display())];
+        let tuned = self.tuned.iter().map(|file| build.package.join(file));
+        let watched = std::iter::once(folder.clone()).chain(tuned);
+        let lines = watched.map(|path| format!("cargo:rerun-if-changed={}", path.display()));
         Ok(Written {
             folder,
             out,
             families,
-            lines: lines.into_iter().chain(variables()).collect(),
+            lines: lines.chain(variables()).collect(),
         })
     }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::Jit;
 use crate::engine::atomic_file::write_atomically;
 use crate::engine::build::key::CacheKey;
-use crate::engine::cache::bundle::{BundleError, Exported, export_with};
+use crate::engine::cache::bundle::{BundleError, Exported, export_noting};
 use crate::engine::cache::{CacheError, Query, TierName};
 
 /// Why no bundle was written.
@@ -22,7 +22,7 @@ pub enum ExportError {
 }
 
 impl Jit {
-    /// Writes the entries that are meant into a bundle. Where none is, what is at the path is
+    /// Writes the entries that are meant into a bundle, with what was tuned for them. Where none is, what is at the path is
     /// left alone: it may be a slip in a name. `unreadable` is told of folders that cannot be
     /// read.
     ///
@@ -53,7 +53,8 @@ impl Jit {
         }
         let written = write_atomically(path, 0o644, |file| -> Result<Exported, BundleError> {
             let mut out = BufWriter::new(file);
-            let exported = export_with(|key| self.cache().whole(key), &keys, &mut out)?;
+            let notes = self.tuned_notes(&keys);
+            let exported = export_noting(|key| self.cache().whole(key), &keys, &notes, &mut out)?;
             out.flush()?;
             Ok(exported)
         });

@@ -30,6 +30,7 @@ mod serving;
 mod source;
 mod stand_in;
 mod trace;
+pub(crate) mod tuned;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};

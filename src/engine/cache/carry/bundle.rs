@@ -41,6 +41,10 @@ const SIGNATURES_LIMIT: usize = 8 << 10;
 /// Part of the format: another level would give other bytes.
 const ZSTD_LEVEL: i32 = 9;
 
+/// What a text that is no header begins with: a note that a bundle carries beside its
+/// entries, for whoever knows it.
+pub(in crate::engine::cache) const NOTE: &str = "jitc note: ";
+
 /// Why a bundle was refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -116,6 +120,16 @@ pub fn export_with(
     keys: &[CacheKey],
     out: &mut impl Write,
 ) -> Result<Exported, BundleError> {
+    export_noting(entry, keys, &[], out)
+}
+
+/// The same with notes beside the entries; [`notes`] reads them.
+pub fn export_noting(
+    entry: impl Fn(&CacheKey) -> Option<Whole>,
+    keys: &[CacheKey],
+    notes: &[String],
+    out: &mut impl Write,
+) -> Result<Exported, BundleError> {
     let mut keys = keys.to_vec();
     keys.sort_unstable();
     keys.dedup();
@@ -129,6 +143,10 @@ pub fn export_with(
             let digest = Sha256::digest(text.as_bytes()).into();
             texts.entry(digest).or_insert_with(|| Arc::clone(text));
         }
+    }
+    for note in notes {
+        let text: Arc<str> = format!("{NOTE}{note}").into();
+        texts.insert(Sha256::digest(text.as_bytes()).into(), text);
     }
     let mut index = Vec::new();
     for (digest, text) in texts {
@@ -225,6 +243,24 @@ pub fn import_signed(
         Ok(())
     })?;
     Ok(imported)
+}
+
+/// The notes of a bundle, each verified by its own digest. Reads the texts, which come first,
+/// and no entry.
+pub fn notes(input: &mut impl Read) -> Result<Vec<String>, BundleError> {
+    let mut input = Hashed::new(io::BufReader::new(input));
+    if input.array::<16>()? != MAGIC {
+        return Err(BundleError::Magic);
+    }
+    let mut notes = Vec::new();
+    while input.array()? == [TAG_TEXT] {
+        let digest = input.array()?;
+        let [raw_length, packed_length] = [input.array()?, input.array()?].map(u64::from_le_bytes);
+        check_lengths(raw_length, packed_length)?;
+        let text = unpack_text(&digest, &input.bytes(packed_length)?, raw_length)?;
+        notes.extend(text.strip_prefix(NOTE).map(str::to_owned));
+    }
+    Ok(notes)
 }
 
 /// Reads a whole bundle, entry by entry, each verified; and then its end.

@@ -4,12 +4,13 @@
 //! none; no offset or length in it is taken on trust.
 
 use std::borrow::Cow;
+use std::io::Read;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use super::bundle::{
-    BundleError, END, FOOTER_LENGTH, HEAD_LENGTH, INDEX_LENGTH, MAGIC, TAG_ENTRY, TAG_TEXT, check_lengths,
-    digest_of, unpack, unpack_text,
+    BundleError, END, FOOTER_LENGTH, HEAD_LENGTH, INDEX_LENGTH, MAGIC, NOTE, TAG_ENTRY, TAG_TEXT,
+    check_lengths, digest_of, unpack, unpack_text,
 };
 use crate::engine::build::key::CacheKey;
 use crate::engine::cache::store::entry::{Entry, Whole};
@@ -171,6 +172,24 @@ impl Tier for Embedded {
             named
         };
         self.toolchains.get_or_init(named).clone()
+    }
+
+    /// Unpacks the beginning of every text.
+    fn notes(&self) -> Vec<String> {
+        let (texts, _) = self.index().unwrap_or_default();
+        let note = |line: &[u8; INDEX_LENGTH]| {
+            let digest = line.first_chunk()?;
+            let (packed, raw) = self.record(texts, TAG_TEXT, digest).ok().flatten()?;
+            let mut begin = [0; NOTE.len()];
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(packed).ok()?;
+            decoder.read_exact(&mut begin).ok()?;
+            if begin != NOTE.as_bytes() {
+                return None;
+            }
+            let text = unpack_text(digest, packed, raw).ok()?;
+            text.strip_prefix(NOTE).map(str::to_owned)
+        };
+        texts.iter().filter_map(note).collect()
     }
 
     fn visit(&self, each: &mut dyn FnMut(Manifest)) {

@@ -7,7 +7,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use super::Embedded;
-use super::bundle::{BundleError, Exported, export_with, is_bundle, read};
+use super::bundle::{BundleError, Exported, export_noting, is_bundle, notes, read};
 use super::receipt::{Receipt, ReceiptError};
 use crate::engine::atomic_file::write_atomically;
 use crate::engine::build::key::CacheKey;
@@ -40,6 +40,7 @@ pub fn sign_bundle(
     if let Some(error) = full {
         return Err(error);
     }
+    let notes = notes(&mut bytes.as_slice())?;
     let bundle = Embedded::new(bytes);
     let entry = |key: &CacheKey| -> Option<Whole> {
         match bundle.whole(key) {
@@ -47,7 +48,7 @@ pub fn sign_bundle(
             _ => None,
         }
     };
-    export_with(entry, &keys, out)
+    export_noting(entry, &keys, &notes, out)
 }
 
 /// The name of the trusted key that signed something, or why none did.

@@ -98,6 +98,11 @@ impl Record {
         }
     }
 
+    /// Keeps only winners for which this holds.
+    pub fn retain(&mut self, holds: impl Fn(&Winner) -> bool) {
+        self.winners.retain(holds);
+    }
+
     fn whole(&self) -> Self {
         Self {
             format: FORMAT,

@@ -19,7 +19,7 @@ use crate::engine::run::occupancy::{KNOWN_DEVICES, capacity, known_device};
 use crate::families::decode_layer::tune::{lay_out, set_geometry};
 use crate::families::decode_layer::{FAMILY, asked_launches};
 use crate::measure::MeasureError;
-use crate::measure::tune::{Origin, Record};
+use crate::measure::tune::Origin;
 
 /// A GPU, and a hold on it if it is here.
 pub struct Target {
@@ -222,10 +222,7 @@ fn candidates(
 ) -> Result<Vec<Candidate>, MeasureError> {
     let device = &target.device;
     let arch = Arch::of_device(device.major, device.minor);
-    let record = jit.config().cache_dir();
-    let record = record.map_or_else(Record::default, |dir| {
-        Record::load(&Record::path(&dir), jit.registry())
-    });
+    let record = jit.tuned();
     let set = set_geometry(jit.config(), jit.registry().get(FAMILY)?);
     let mut all = Vec::new();
     for asked in asked_launches(jit, arch)? {
