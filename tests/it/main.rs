@@ -47,6 +47,7 @@ mod machine;
 mod outputs;
 mod own_constants;
 mod own_dispatch;
+mod own_inputs;
 mod own_launches;
 mod own_measures;
 mod own_regions;

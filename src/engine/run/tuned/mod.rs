@@ -238,7 +238,8 @@ impl Record {
                 |(name, value): (&String, &String)| !forced.contains(&name.as_str()) || same((name, value));
             winner.gpu == *gpu
                 && problem.family == asked.family().name
-                && !problem.sizes.is_empty()
+                // Other searches know their problems by constants and tokens.
+                && (winner.policy.is_some() || !problem.sizes.is_empty())
                 && all
                 && problem.constants.iter().all(same)
                 && winner.geometry.iter().all(free)
