@@ -4,6 +4,7 @@
 mod layer;
 mod library;
 mod own_launches;
+mod own_measures;
 mod pack;
 mod quantize;
 

@@ -190,8 +190,10 @@ impl<'a> Making<'a> {
         for parameter in making.signature.parameters().to_vec() {
             if let Ok(Resolved::Scalar { dtype, value: None }) = making.signature.resolve(&parameter)
                 && dtype.is_integer()
-                && let Some(Ok(number)) = making.text(&parameter).map(|text| text.parse())
+                && let Some(Ok(number)) = making.text(&parameter).map(|text| text.parse::<i128>())
             {
+                // A negative one is no length, as where it is bound.
+                let number = u64::try_from(number).unwrap_or(0);
                 making.numbers.insert(parameter.name.clone(), number);
             }
         }
