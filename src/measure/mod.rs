@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::float_cmp, reason = "results are compared to the bit"))]
 
 pub mod bench;
+pub mod clocks;
 pub mod compare;
 pub mod declared;
 mod error;

@@ -212,6 +212,11 @@ fn a_benchmark_says_what_ran_and_by_whose_choice() {
         (Some(48), Some(256))
     );
     assert_eq!(by_rule["launches_per_graph"].as_u64(), Some(256));
+    // A stub has no clocks, or another GPU's.
+    assert_eq!(
+        (&by_rule["driver"], by_rule.get("clocks").is_some()),
+        (&"13.0".into(), true)
+    );
     let warm = bench(&[
         "--warm", "--method", "events", "--block", "32,128", "--size", "n=4,8",
     ]);

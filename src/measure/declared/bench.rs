@@ -10,9 +10,11 @@ use super::choose::{choose, known_by};
 use super::memory::Memory;
 use super::plan::Plan;
 use super::verify::{Against, check, each, hold};
+use crate::engine::run::device::driver_version;
 use crate::engine::run::tensor::{Dtype, Tensor};
 use crate::measure::MeasureError;
 use crate::measure::bench::{BenchOptions, BenchSession, Timed};
+use crate::measure::clocks::clocks;
 use crate::measure::harness::{Event, Session, Sink, Verdict};
 use crate::measure::timing::{self, Summary, cold_sets, sample};
 
@@ -72,6 +74,7 @@ pub(super) fn bench(session: Session<'_>, sink: &mut Sink<'_>) -> Result<Verdict
             "variant": variant, "compared": compared, "passes": timed.passes, "summary": timed.summary,
             "method": clock.plan.method, "cold": read.cold, "sets": clock.sets(),
             "launches_per_graph": clock.plan.launches_per_graph,
+            "driver": driver_version()?.to_string(), "clocks": clocks(&session.context),
             "bytes": timed.bytes, "gbps": timed.gbps(), "stream_us": timed.floor}),
         ));
         let mut row = vec![sizes_text(sizes), origin.to_owned(), variant];

@@ -4,8 +4,6 @@
 //! Invariant: a candidate whose results differ from those of the rules' choice is never
 //! timed; a winner beat that choice by a margin, in turn with it, and says how it was timed.
 
-use std::process::Command;
-
 use serde_json::json;
 
 use super::asked::{Asked, refused, sizes_text};
@@ -16,10 +14,11 @@ use super::plan::Plan;
 use super::race::{Finish, ROUNDS, finish, samples_of_a_turn};
 use super::verify::{Outputs, check};
 use crate::engine::request::spec::KernelSpec;
-use crate::engine::run::device::{Context, driver_version};
-use crate::engine::run::tuned::{Clocks, Policy};
+use crate::engine::run::device::driver_version;
+use crate::engine::run::tuned::Policy;
 use crate::measure::MeasureError;
 use crate::measure::bench::{BenchOptions, BenchSession, DRY_RUN, SPACE};
+use crate::measure::clocks::clocks;
 use crate::measure::harness::{Event, Session, Sink, Verdict};
 use crate::measure::timing::{Method, Summary};
 use crate::measure::tune::{
@@ -290,28 +289,6 @@ fn race(
         candidates.push(clock.time(candidate, turn)?);
     }
     Ok(finish(&candidates, &rules, margin))
-}
-
-/// The clocks of a GPU now, as its driver's own program says them.
-fn clocks(context: &Context) -> Option<Clocks> {
-    use cudarc::driver::sys::CUdevice_attribute_enum as Attribute;
-    let part = |which| context.cuda().attribute(which).ok();
-    let domain = part(Attribute::CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID)?;
-    let bus = part(Attribute::CU_DEVICE_ATTRIBUTE_PCI_BUS_ID)?;
-    let device = part(Attribute::CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID)?;
-    let id = format!("{domain:08x}:{bus:02x}:{device:02x}.0");
-    let query = "--query-gpu=clocks.sm,clocks.mem";
-    let output = Command::new("nvidia-smi")
-        .args([query, "--format=csv,noheader,nounits", "--id"])
-        .arg(id)
-        .output()
-        .ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    let (sm, memory) = text.trim().split_once(',')?;
-    Some(Clocks {
-        sm_mhz: sm.trim().parse().ok()?,
-        memory_mhz: memory.trim().parse().ok()?,
-    })
 }
 
 fn tell(sizes: &Sizes, geometry: &Geometry, median_us: Option<f64>, sink: &mut Sink<'_>) {
