@@ -7,6 +7,8 @@
     /tmp/v/bin/python benches/peers/python_call.py drops --count 10000
     /tmp/v/bin/python benches/peers/python_call.py gpus
     /tmp/v/bin/python benches/peers/python_call.py fork
+    /tmp/v/bin/python benches/peers/python_call.py source
+    /tmp/v/bin/python benches/peers/python_call.py ops
 
 `time` takes turns: in each round every path makes a batch of calls with the queue of the
 GPU empty at its start, and the least and the median of all rounds are told. Peers that
@@ -300,6 +302,69 @@ def fork(_options: argparse.Namespace) -> int:
     return verdict(f"the child ended with {code} after {took:.1f} s", code == 0 and took < 30)
 
 
+STRUCT = """struct Config { float by; int from; };
+extern "C" __global__ void add(const float* x, float* y, Config c, float scale, unsigned n) {
+    unsigned i = blockIdx.x * BLOCK + threadIdx.x;
+    if (i < n && (int)i >= c.from) y[i] = x[i] * scale + c.by;
+}"""
+
+
+def added() -> jitc.Kernel:
+    source = jitc.source(
+        STRUCT,
+        entry="add",
+        define={"BLOCK": 128},
+        block=128,
+        sizes=["n"],
+        grid="ceil_div(a=n, b=128)",
+        parameters=[
+            ("x", "f32[n], aligned to 4"),
+            ("y", "f32[n], aligned to 4", "inout"),
+            ("c", "struct of 8 bytes, aligned to 4"),
+            ("scale", "f32"),
+            ("n", "u32 = n"),
+        ],
+    )
+    return source.load()
+
+
+def source(_options: argparse.Namespace) -> int:
+    """A kernel of a string with a struct by value gives the numbers of torch."""
+    import struct
+
+    kernel, failed = added(), 0
+    for n, by, first, scale in ((1000, 1.5, 0, 2.0), (1000, -3.0, 7, 0.25), (33, 0.0, 1, 1.0)):
+        x, y = torch.randn(n + 1, device="cuda")[1:], torch.zeros(n, device="cuda")
+        kernel(x, y, struct.pack("fi", by, first), scale, n)
+        wanted = torch.where(torch.arange(n, device="cuda") >= first, torch.addcmul(torch.full_like(x, by), x, torch.full_like(x, scale)), 0.0)
+        failed |= verdict(f"n = {n}, by {by}, from {first}: the numbers of torch", torch.allclose(y, wanted))
+    return failed
+
+
+def ops(_options: argparse.Namespace) -> int:
+    """Operators of torch made of kernels pass opcheck, and torch.compile calls them."""
+    import jitc.torch
+
+    kernel = jitc.Jit(files=family(2, ADD)).load("nop")
+    made = jitc.torch.op_of("jitc_gpu::nop", kernel)
+    x, y = torch.randn(256, device="cuda"), torch.randn(256, device="cuda")
+    torch.library.opcheck(made.default, (x, y, 256))
+    failed = verdict("opcheck passes", True)
+
+    def twice(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        y = y.clone()
+        torch.ops.jitc_gpu.nop(x, y, 256)
+        torch.ops.jitc_gpu.nop(x, y, 256)
+        return y + 1
+
+    eager = twice(x, y)
+    compiled = torch.compile(twice, backend="aot_eager", fullgraph=True)(x, y)
+    failed |= verdict("torch.compile gives the bits of eager", torch.equal(eager, compiled))
+    for name, call in (("kernel", lambda: kernel(x, y, 256)), ("operator", lambda: made(x, y, 256))):
+        print(f"{name}: {min(one_time(call, 100) for _ in range(50)):.2f} us a call")
+    return failed
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -308,7 +373,7 @@ def main() -> int:
     timing.add_argument("--batch", type=int, default=100)
     timing.add_argument("--out")
     timing.set_defaults(run=times)
-    for run, count in ((replays, 1000), (drops, 10_000), (gpus, 0), (fork, 0)):
+    for run, count in ((replays, 1000), (drops, 10_000), (gpus, 0), (fork, 0), (source, 0), (ops, 0)):
         verb = verbs.add_parser(run.__name__)
         verb.add_argument("--count", type=int, default=count)
         verb.set_defaults(run=run)

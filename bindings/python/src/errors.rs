@@ -158,3 +158,12 @@ pub(crate) fn cache(py: Python<'_>, message: String) -> PyErr {
     };
     raise(py, "CacheError", facts)
 }
+
+/// A decode layer that cannot be.
+pub(crate) fn layer(py: Python<'_>, message: String) -> PyErr {
+    let facts = Facts {
+        message,
+        ..Facts::default()
+    };
+    raise(py, "LoadError", facts)
+}

@@ -2,6 +2,7 @@
 //!
 //! Invariant: what a launch passes was checked against the declaration, by the engine.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use arrayvec::ArrayVec;
@@ -189,6 +190,26 @@ impl Kernel {
                 (slot.name.clone(), parameter.type_text(sizes), access)
             });
         PyList::new(py, rows.collect::<Vec<_>>())
+    }
+
+    /// Type and shape of a pointer's memory for these launch sizes and whole numbers;
+    /// `None` for a dimension of any length.
+    #[pyo3(signature = (parameter, **numbers))]
+    fn shape(
+        &self,
+        py: Python<'_>,
+        parameter: &str,
+        numbers: Option<BTreeMap<String, u64>>,
+    ) -> PyResult<(&'static str, Vec<Option<u64>>)> {
+        let wrong = |why: &str| self.wrong(py, parameter, why);
+        let at = self.slots.iter().position(|slot| slot.name == parameter);
+        let at = at.ok_or_else(|| wrong("there is no such parameter"))?;
+        let Resolved::Pointer { dtype, .. } = self.slots[at].resolved else {
+            return Err(wrong("it is no pointer, and has no shape"));
+        };
+        let declared = &self.signature.parameters()[at];
+        let shape = self.signature.shape(declared, &numbers.unwrap_or_default());
+        Ok((dtype.name(), shape.map_err(|why| wrong(&why))?))
     }
 
     /// The parameters that may be left out, in declared order.

@@ -4,6 +4,7 @@
 //! thread. Unsafe is what reads others' structs and what launches.
 
 mod call;
+mod decode;
 mod errors;
 mod events;
 mod foreign;
@@ -19,6 +20,8 @@ use pyo3::prelude::*;
 
 #[pymodule(gil_used = false)]
 mod _jitc {
+    #[pymodule_export]
+    use crate::decode::{choose, layer_facts, pack_weight, run_sample, sample};
     #[pymodule_export]
     use crate::events::Event;
     #[pymodule_export]

@@ -14,8 +14,6 @@ opened by the first of them; a program with settings of its own makes a :class:`
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from ._errors import (
     ArgumentError,
     CacheError,
@@ -35,8 +33,11 @@ from ._errors import (
 )
 from ._jitc import BoundKernel, Event, ForeignCache, Jit, Kernel, Report, Source, Variant, Why
 
+# The module typing takes longer to import than all of this; checkers know the name.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
     Constant = bool | int | float | str
     Constants = Constant | Sequence[Constant] | range

@@ -227,6 +227,14 @@ class Kernel:
     def params(self) -> list[tuple[str, str, str]]:
         """Name, type with shape (``f32[n]``), and ``in``, ``out``, ``inout``,
         ``workspace`` or ``value``, in declared order."""
+    def shape(self, parameter: str, **numbers: int) -> tuple[str, list[int | None]]:
+        """Type and shape of a pointer's memory for these launch sizes and whole numbers, for
+        whoever allocates; ``None`` for a dimension of any length.
+
+        Raises:
+            ArgumentError: there is no such parameter, or a number that its shape names is
+                not given.
+        """
     @property
     def optional(self) -> list[str]:
         """The parameters that may be left out, and are given by name, in declared order."""
@@ -349,3 +357,18 @@ class ForeignCache:
         """Removes what is under a name; says whether there was anything."""
     def names(self) -> list[bytes]:
         """The names under which there is something good, sorted. Reads it all."""
+
+def layer_facts(kernel: Kernel) -> dict[str, int]:
+    """Sizes of a decode layer, and which of its matrices are packed."""
+
+def choose(kernels: list[Kernel], num_tokens: int, max_tokens: int, path: str) -> tuple[int | None, str]:
+    """The kernel that runs a step of so many tokens, by its place, or none; and why."""
+
+def pack_weight(codes: bytes, scales: bytes, rows: int, k: int, linear: bool) -> tuple[bytes, bytes]:
+    """NVFP4 weights as checkpoints have them, packed for the decode layer."""
+
+def sample(kernel: Kernel, lengths: list[int], seed: int) -> dict[str, Any]:
+    """Random inputs of jitc's own for a layer, as bytes by parameter."""
+
+def run_sample(kernel: Kernel, lengths: list[int], seed: int) -> dict[str, bytes]:
+    """What jitc's own Rust makes of those inputs on the GPU."""
