@@ -1,7 +1,7 @@
 //! Calls: what is given, sorted by parameter, checked and launched.
 //!
 //! Invariant: a call whose values are of the very types, shapes and device of one before is
-//! held against that one, and only its addresses and floating-point numbers are new; any
+//! held against that one, and only its addresses and the numbers that no shape names are new; any
 //! other is checked in full, by the engine. A launch keeps the GIL: it waits for nothing.
 
 use std::sync::{Arc, TryLockError};
@@ -43,9 +43,10 @@ enum Seen {
     },
     /// Nothing, or `None`.
     Null,
-    /// A number that no shape names.
-    Real(Dtype),
-    Whole(Dtype, u64),
+    /// A number that no shape names: any will do.
+    Number(Dtype),
+    /// A number that shapes name.
+    Length(Dtype, u64),
     Bytes(Box<[u8]>),
     /// A launch size, which is compared with the other ones.
     Size,
@@ -84,11 +85,11 @@ impl Plan {
                 }
                 (Seen::Size, _) | (Seen::Null, None) => {}
                 (Seen::Null, Some(object)) if object.is_none() => {}
-                (Seen::Real(dtype), Some(object)) => match scalars::of(object, *dtype) {
+                (Seen::Number(dtype), Some(object)) => match scalars::of(object, *dtype) {
                     Ok(Argument::Scalar(_, bits)) => *word = bits,
                     _ => return false,
                 },
-                (Seen::Whole(dtype, before), Some(object)) => match scalars::of(object, *dtype) {
+                (Seen::Length(dtype, before), Some(object)) => match scalars::of(object, *dtype) {
                     Ok(Argument::Scalar(_, bits)) if bits == *before => {}
                     _ => return false,
                 },
@@ -245,8 +246,8 @@ impl Kernel {
                 Resolved::Scalar { dtype, .. } => {
                     let scalar = scalars::of(object, dtype).map_err(wrong)?;
                     let kind = match scalar {
-                        Argument::Scalar(_, _) if scalars::is_real(dtype) => Seen::Real(dtype),
-                        Argument::Scalar(_, bits) => Seen::Whole(dtype, bits),
+                        Argument::Scalar(_, _) if !slot.in_shapes => Seen::Number(dtype),
+                        Argument::Scalar(_, bits) => Seen::Length(dtype, bits),
                         _ => Seen::Unknown,
                     };
                     (scalar, kind)

@@ -137,15 +137,9 @@ pub(crate) fn to_dict(py: Python<'_>, counters: Vec<(String, u64)>) -> PyResult<
     Ok(dict)
 }
 
-/// Counters in Prometheus' text format, with `jitc_build_info`.
-pub(crate) fn prometheus(counters: Vec<(String, u64)>) -> String {
-    let mut text = format!(
-        "# TYPE jitc_build_info gauge\njitc_build_info{{version=\"{}\"}} 1\n",
-        env!("CARGO_PKG_VERSION")
-    );
-    for (name, count) in counters {
-        let line = format!("# TYPE jitc_{name}_total counter\njitc_{name}_total {count}\n");
-        text.push_str(&line);
-    }
-    text
+/// Counters in Prometheus' text format, those of the engine, with `jitc_build_info`.
+pub(crate) fn prometheus(jit: &jitc::engine::jit::Jit) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    let counters = jit.cache().prometheus();
+    format!("# TYPE jitc_build_info gauge\njitc_build_info{{version=\"{version}\"}} 1\n{counters}")
 }

@@ -272,7 +272,7 @@ impl PyJit {
 
     /// The counters in Prometheus' text format.
     fn prometheus(&self) -> String {
-        events::prometheus(events::counters(&self.jit))
+        events::prometheus(&self.jit)
     }
 
     /// The names of the families at hand.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use arrayvec::ArrayVec;
 use jitc::engine::request::signature::{Resolved, Signature};
+use jitc::engine::request::template::ParameterKind;
 use jitc::engine::run::bind::BoundKernel;
 use jitc::engine::run::load::LoadedKernel;
 use pyo3::prelude::*;
@@ -42,6 +43,8 @@ pub(crate) struct Kernel {
 pub(crate) struct Slot {
     pub(crate) name: String,
     pub(crate) resolved: Resolved,
+    /// Whether a shape names it.
+    pub(crate) in_shapes: bool,
 }
 
 impl Kernel {
@@ -73,6 +76,7 @@ impl Kernel {
             Ok(Slot {
                 name: parameter.name.clone(),
                 resolved: signature.resolve(parameter).map_err(wrong)?,
+                in_shapes: is_in_shapes(&signature, &parameter.name),
             })
         });
         let slots: Vec<Slot> = slots.collect::<PyResult<_>>()?;
@@ -233,6 +237,19 @@ impl Kernel {
     fn first(&self) -> Option<&jitc::engine::run::load::EntryPoint> {
         self.entries.first().map(|at| &self.loaded.entries()[*at])
     }
+}
+
+/// Whether the shape of any parameter names a number.
+fn is_in_shapes(signature: &Signature, name: &str) -> bool {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let names = |text: &str| text.split(|c| !is_name(c)).any(|word| word == name);
+    signature
+        .parameters()
+        .iter()
+        .any(|parameter| match &parameter.kind {
+            ParameterKind::Pointer { shape, .. } => shape.iter().any(|dim| names(&dim.text)),
+            _ => false,
+        })
 }
 
 /// A kernel with its values: called with launch sizes only.

@@ -42,11 +42,6 @@ pub(crate) fn of(object: &Bound<'_, PyAny>, dtype: Dtype) -> Result<Argument, St
     }
 }
 
-/// Whether a type is of numbers that no shape can name.
-pub(crate) fn is_real(dtype: Dtype) -> bool {
-    matches!(dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::Bf16)
-}
-
 /// The bytes of what is passed by value: of anything with a buffer (`bytes`, a structure of
 /// ctypes, a structured value of numpy), or a tensor map with its words, as cuda-bindings has
 /// it. The text says what is wrong.

@@ -133,7 +133,9 @@ def test_events_are_told_and_a_listener_that_fails_changes_nothing(
     engine.on_event(None)
     assert written == [ZeroDivisionError] * 5
     assert engine.counters()["built"] == 2
-    assert "jitc_built_total 2" in engine.prometheus()
+    exported = engine.prometheus().splitlines()
+    assert "jitc_compiles_total 2" in exported and 'jitc_cache_published_total{tier="user"} 2' in exported
+    assert exported[1].startswith("jitc_build_info{version=")
 
 
 @pytest.mark.usefixtures("compiler")

@@ -329,6 +329,34 @@ def test_calls_of_several_sizes_are_each_checked_once(kernel: jitc.Kernel) -> No
         kernel(Exchange(X, (64,)), Exchange(Y, (128,)), 128)
 
 
+def test_numbers_that_no_shape_names_change_freely_and_those_of_shapes_are_checked(engine: jitc.Jit) -> None:
+    text = 'extern "C" __global__ void f(float* y, int step, unsigned rows, bool last) {}'
+    declared: list[tuple[str, str, str]] = [
+        ("y", "f32[rows, 4]", "out"),
+        ("step", "i32", "value"),
+        ("rows", "u32", "value"),
+        ("last", "bool", "value"),
+    ]
+    say(**{"params.f": "8,4,4,1"})
+    kernel = engine.source(text, entry="f", parameters=declared).load(device=0)
+    assert kernel.params == declared
+    calls("")
+    for step in (1, -2, 3):
+        kernel(Exchange(Y, (2, 4)), step, 2, step == 3)
+    recorded = calls("")
+    assert len([line for line in recorded if line.startswith("cuPointerGetAttribute")]) == 1
+    passed = [line.rsplit("params ", 1)[1].split(",")[1:] for line in recorded if line.startswith("cuLaunch")]
+    assert passed == [
+        ["01000000", "02000000", "00"],
+        ["feffffff", "02000000", "00"],
+        ["03000000", "02000000", "01"],
+    ]
+    with pytest.raises(jitc.ArgumentError, match=r"expected f32 \[3, 4\], got f32 \[2, 4\]"):
+        kernel(Exchange(Y, (2, 4)), 1, 3, False)
+    with pytest.raises(jitc.ArgumentError, match="`step`: expected a value of type i32, got 0.5"):
+        kernel(Exchange(Y, (2, 4)), 0.5, 2, False)
+
+
 def test_what_is_no_longer_as_before_is_checked_again(kernel: jitc.Kernel) -> None:
     kernel(**GOOD)
     for x, said in [
@@ -343,3 +371,14 @@ def test_what_is_no_longer_as_before_is_checked_again(kernel: jitc.Kernel) -> No
         with pytest.raises(jitc.ArgumentError, match=said):
             kernel(**{**GOOD, "x": x})
     assert len(launched()) == 1
+
+
+def test_tensors_of_tvm_ffi_are_read_and_its_global_functions_may_be_kernels(kernel: jitc.Kernel) -> None:
+    tvm_ffi = pytest.importorskip("tvm_ffi", reason="tvm-ffi is not here: pip install apache-tvm-ffi")
+    numpy = pytest.importorskip("numpy", reason="numpy is not here")
+    on_cpu = tvm_ffi.from_dlpack(numpy.zeros(64, dtype="f4"))
+    with pytest.raises(jitc.ArgumentError, match="`x`: expected memory of a GPU, got memory of the CPU"):
+        kernel(on_cpu, on_cpu, 64)
+    tvm_ffi.register_global_func("jitc_tests.scale", kernel)
+    with pytest.raises(Exception, match="`x`: expected memory of a GPU, got memory of the CPU"):
+        tvm_ffi.get_global_func("jitc_tests.scale")(on_cpu, on_cpu, 64)
