@@ -44,6 +44,7 @@ mod layer;
 mod limits;
 mod lookups;
 mod machine;
+mod mma_cut;
 mod outputs;
 mod own_constants;
 mod own_dispatch;

@@ -72,7 +72,7 @@ __device__ __forceinline__ void mma_cut_piece(const uint4 (&weight)[2], u32 scal
 #pragma unroll
         for (u32 h = 0; h < 2; ++h) {
             if (h == 1u && inside) put(cut.part, cut.before == 1u);
-            mma_group<C, half>(weight, h, scales, x, sum);
+            add_group<C, half>(weight, h, scales, x, sum);
         }
     } else {
         Mma4 later[2][L::sets];
@@ -84,11 +84,9 @@ __device__ __forceinline__ void mma_cut_piece(const uint4 (&weight)[2], u32 scal
                 // Of the half's groups the lane's activations are of number 2 (t mod 2) + h.
                 const u32 now = 2u * (t & 1u) + h < cut.before ? ~0u : 0u;
                 const u64 kept = two_registers(now, now);
-                mma_group<C, half>(weight, h, scales, x, sum, [&](XPairs v) {
-                    return XPairs{v.first & kept, v.second & kept};
-                });
-                mma_group<C, half>(weight, h, scales, x, later, [&](XPairs v) {
-                    return XPairs{v.first & ~kept, v.second & ~kept};
+                mma_group<C, half>(weight, h, scales, x, [&](u32 n, const u32(&a)[4], const u32(&b)[4], XPairs v) {
+                    mma_eight(sum[h][n], a, b, XPairs{v.first & kept, v.second & kept});
+                    mma_eight(later[h][n], a, b, XPairs{v.first & ~kept, v.second & ~kept});
                 });
             }
             const bool done = cut.before < MmaCut<C>::groups;
@@ -104,7 +102,7 @@ __device__ __forceinline__ void mma_cut_piece(const uint4 (&weight)[2], u32 scal
             }
         } else {
 #pragma unroll
-            for (u32 h = 0; h < 2; ++h) mma_group<C, half>(weight, h, scales, x, sum);
+            for (u32 h = 0; h < 2; ++h) add_group<C, half>(weight, h, scales, x, sum);
         }
     }
     put(cut.last, cut.ends);

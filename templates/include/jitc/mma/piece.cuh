@@ -87,24 +87,23 @@ struct PieceScales {
     }
 };
 
-struct AsTheyAre {
-    __device__ __forceinline__ XPairs operator()(XPairs v) const { return v; }
-};
+// Adds 16 rows by eight k's of each of a quad's lanes, times up to four tokens, to `to`.
+// \param a, b  codes of rows g and g + 8, in pairs
+__device__ __forceinline__ void mma_eight(Mma4& to, const u32 (&a)[4], const u32 (&b)[4], XPairs x) {
+    mma_m16n8k16_bf16(to, a[0], b[0], a[1], b[1], x.first);
+    mma_m16n8k16_bf16(to, a[2], b[2], a[3], b[3], x.second);
+}
 
-// Adds one of a lane's two groups of a piece to its sums.
-// \param weight  the lane's 32 codes of rows g and g + 8
-// \param h       which group
-// \param scales  its scales of the piece
-// \param x       x(q, n): activations of eight k from 8q of the lane's, tokens from 4n
-// \param sum     accumulators, [even and odd groups][tokens from 4n]
-// \param of      what of the activations is multiplied
-template <typename C, bool half, typename X, typename Of = AsTheyAre>
+// Multiplies one of a lane's two groups of a piece.
+// \param weight    the lane's 32 codes of rows g and g + 8
+// \param h         which group
+// \param scales    its scales of the piece
+// \param x         x(q, n): activations of eight k from 8q of the lane's, tokens from 4n
+// \param multiply  multiply(n, a, b, x): what becomes of eight k
+template <typename C, bool half, typename X, typename Multiply>
 __device__ __forceinline__ void mma_group(const uint4 (&weight)[2], u32 h, const PieceScales<C>& scales, X x,
-                                          Mma4 (&sum)[2][MmaRows<C>::sets], Of of = Of{}) {
+                                          Multiply multiply) {
     using L = MmaRows<C>;
-    Mma4 dot[L::sets];
-#pragma unroll
-    for (u32 n = 0; n < L::sets; ++n) dot[n] = Mma4{{0.0f, 0.0f, 0.0f, 0.0f}};
 #pragma unroll
     for (u32 i = 0; i < 2; ++i) {
         const u32 q = 2u * h + i;
@@ -122,13 +121,22 @@ __device__ __forceinline__ void mma_group(const uint4 (&weight)[2], u32 h, const
             }
         }
 #pragma unroll
-        for (u32 n = 0; n < L::sets; ++n) {
-            const XPairs v = of(x(q, n));
-            Mma4& to = L::scale_after_dot ? dot[n] : sum[h][n];
-            mma_m16n8k16_bf16(to, a[0], b[0], a[1], b[1], v.first);
-            mma_m16n8k16_bf16(to, a[2], b[2], a[3], b[3], v.second);
-        }
+        for (u32 n = 0; n < L::sets; ++n) multiply(n, a, b, x(q, n));
     }
+}
+
+// Adds one group to a lane's sums: two rows (one in a half tile) by tokens. Arguments as of mma_group.
+// \param sum  accumulators, [even and odd groups][tokens from 4n]
+template <typename C, bool half, typename X>
+__device__ __forceinline__ void add_group(const uint4 (&weight)[2], u32 h, const PieceScales<C>& scales, X x,
+                                          Mma4 (&sum)[2][MmaRows<C>::sets]) {
+    using L = MmaRows<C>;
+    Mma4 dot[L::sets];
+#pragma unroll
+    for (u32 n = 0; n < L::sets; ++n) dot[n] = Mma4{{0.0f, 0.0f, 0.0f, 0.0f}};
+    mma_group<C, half>(weight, h, scales, x, [&](u32 n, const u32(&a)[4], const u32(&b)[4], XPairs v) {
+        mma_eight(L::scale_after_dot ? dot[n] : sum[h][n], a, b, v);
+    });
     if constexpr (L::scale_after_dot) {
 #pragma unroll
         for (u32 i = 0; i < L::tokens; ++i) {
@@ -139,14 +147,14 @@ __device__ __forceinline__ void mma_group(const uint4 (&weight)[2], u32 h, const
     }
 }
 
-// Adds one piece to a lane's sums: two rows (one in a half tile) by tokens. Arguments as of mma_group.
+// Adds one piece. Arguments as of add_group.
 // \param scale_bytes  as PieceScales takes them
 template <typename C, bool half, typename X>
 __device__ __forceinline__ void mma_piece(const uint4 (&weight)[2], u32 scale_bytes, X x,
                                           Mma4 (&sum)[2][MmaRows<C>::sets]) {
     const PieceScales<C> scales(scale_bytes);
 #pragma unroll
-    for (u32 h = 0; h < 2; ++h) mma_group<C, half>(weight, h, scales, x, sum);
+    for (u32 h = 0; h < 2; ++h) add_group<C, half>(weight, h, scales, x, sum);
 }
 
 }  // namespace jitc

@@ -284,6 +284,17 @@ __device__ __forceinline__ void tiled_gather(const float* sums, float* output, u
     }
 }
 
+// Waits for the weights of a lane's group. Where a warp has items of two groups, its lanes leave the wait one group after
+// the other and would stay apart, each part with chains of its own to run: they meet again here.
+template <typename C>
+__device__ __forceinline__ void wait_for_group(u64* barrier) {
+    using L = TiledLayout<C>;
+    if constexpr (has_bulk_copy) {
+        mbarrier_wait_parity(barrier, 0u);
+        if constexpr (L::group_lanes * Shape<C>::slots % 32u != 0u) __syncwarp();
+    }
+}
+
 // Producer and consumers of one tile of rows: the last warp issues copies, all others run chains.
 // \param attn          activations, bf16 [num_tokens, k_total]
 // \param weight        codes, plain or packed
@@ -371,7 +382,7 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
                     const typename L::Walk walk(shared, it);
                     const float* x =
                         reinterpret_cast<const float*>(shared + L::attn_at) + L::x_place(slot) * L::slot_floats;
-                    if constexpr (has_bulk_copy) mbarrier_wait_parity(bars + group, 0u);
+                    wait_for_group<C>(bars + group);
                     if (folds) {
                         tiled_slot<C, true>(walk, x, rest, acc);
                     } else {
@@ -380,7 +391,7 @@ __device__ __forceinline__ void wo_tiled(const u16* attn, const u8* weight, cons
                 } else {
                     const typename L::GroupWalk walk(shared, it);
                     const float* x = reinterpret_cast<const float*>(shared + L::attn_at) + A::of_slot(slot);
-                    if constexpr (has_bulk_copy) mbarrier_wait_parity(bars + group, 0u);
+                    wait_for_group<C>(bars + group);
                     if (folds) {
                         tiled_slot_by_groups<C, true>(walk, slot, x, rest, acc);
                     } else {
