@@ -280,13 +280,17 @@ fn model_cases(all: &mut Cases) {
         Kv::Random,
         0.0123,
     );
-    all.add(
-        [5120, 17408, 40, 8, 128, 32],
-        &[("wo_split", "2")],
-        &[900],
-        Kv::Random,
-        0.0123,
-    );
+    // At splits 4 and 8 their slots are 160 and 80 weights.
+    let splits = [
+        ("2", "1", &[900][..]),
+        ("4", "1", &[900]),
+        ("8", "1", &[900]),
+        ("8", "2", &[900, 17, 300]),
+    ];
+    for (split, tokens, lengths) in splits {
+        let set = [("wo_split", split), ("tokens_per_pass", tokens)];
+        all.add([5120, 17408, 40, 8, 128, 32], &set, lengths, Kv::Random, 0.0123);
+    }
 }
 
 #[cfg(test)]

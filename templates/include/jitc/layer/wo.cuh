@@ -16,7 +16,8 @@ struct Chains {
     using N = Dims<C>;
     using L = Layout<C>;
     using S = typename N::S;
-    static constexpr bool staged = L::slot_len % 64u == 0;
+    static constexpr bool whole_runs = L::slot_len % 64u == 0;
+    static constexpr bool staged = N::K % 64u == 0 && N::K == L::slots * L::slot_len && L::slot_len % group_len == 0;
     static constexpr u32 rows_each = ceil_div(L::rows, N::warps);
     static constexpr u32 pitch = S::row_bytes + 16u;  // an odd number of 16-byte pieces
     static constexpr u32 scale_pitch = N::K / 16u + 4u;
@@ -62,72 +63,117 @@ struct Chains {
     }
 };
 
+// The chains of one lane over eight weights of each of its rows.
+// \param words   a row's codes
+// \param scales  a row's scale, in both halves
+// \param x       the activations of the first token
+// \param rest    the global scale times pair_rest
+// \param acc     the chains, [row][token]
+template <typename C, u32 tokens>
+__device__ __forceinline__ void chain_eight(const u32 (&words)[Chains<C>::lane_rows],
+                                            const u32 (&scales)[Chains<C>::lane_rows], const float* x, float rest,
+                                            float (&acc)[Chains<C>::lane_rows][tokens]) {
+    using L = Layout<C>;
+    constexpr u32 token_floats = L::slots * L::slot_floats;
+    float v[tokens][8];
+#pragma unroll
+    for (u32 t = 0; t < tokens; ++t) {
+        const float4* from = reinterpret_cast<const float4*>(x + t * token_floats);
+        const float4 a = from[0], b = from[1];
+        v[t][0] = a.x;
+        v[t][1] = a.y;
+        v[t][2] = a.z;
+        v[t][3] = a.w;
+        v[t][4] = b.x;
+        v[t][5] = b.y;
+        v[t][6] = b.z;
+        v[t][7] = b.w;
+    }
+#pragma unroll
+    for (u32 j = 0; j < Chains<C>::lane_rows; ++j) {
+        const Fp4x8 d = fp4x8_to_f16(words[j]);
+#pragma unroll
+        for (u32 q = 0; q < 2; ++q) {
+            const float2 e = cvt_f32x2_f16x2(mul_f16x2(d.even[q], scales[j])),
+                         o = cvt_f32x2_f16x2(mul_f16x2(d.odd[q], scales[j]));
+            const float w[4] = {__fmul_rn(e.x, rest), __fmul_rn(o.x, rest), __fmul_rn(e.y, rest),
+                                __fmul_rn(o.y, rest)};
+#pragma unroll
+            for (u32 t = 0; t < tokens; ++t) {
+#pragma unroll
+                for (u32 n = 0; n < 4; ++n) acc[j][t] = chain_step<C::accumulate>(w[n], v[t][4u * q + n], acc[j][t]);
+            }
+        }
+    }
+}
+
 // The chains of one lane over one run of 64 weights.
 // \param ring     the warp's ring
 // \param weights  offsets into it, one a row
 // \param scales   likewise
 // \param chunk    number of the run in the slot
 // \param x        the run's activations of the first token
-// \param rest     the global scale times pair_rest
-// \param acc      the chains, [row][token]
+// \param rest, acc  as of chain_eight
 template <typename C, u32 tokens>
 __device__ __forceinline__ void chain_run(const u8* ring, const u32 (&weights)[Chains<C>::lane_rows],
                                           const u32 (&scales)[Chains<C>::lane_rows], u32 chunk, const float* x,
                                           float rest, float (&acc)[Chains<C>::lane_rows][tokens]) {
-    using Ch = Chains<C>;
-    using L = Layout<C>;
-    constexpr u32 rows = Ch::lane_rows;
-    constexpr u32 token_floats = L::slots * L::slot_floats;
+    constexpr u32 rows = Chains<C>::lane_rows;
     E4m3x4 scale[rows];
 #pragma unroll
     for (u32 j = 0; j < rows; ++j)
         scale[j] = e4m3x4_to_f16(*reinterpret_cast<const u32*>(ring + scales[j] + chunk * 4u));
 #pragma unroll
     for (u32 half = 0; half < 2; ++half) {
-        u32 words[rows][4];
+        u32 words[4][rows];
 #pragma unroll
         for (u32 j = 0; j < rows; ++j) {
             const uint4 w = *reinterpret_cast<const uint4*>(ring + weights[j] + chunk * 32u + half * 16u);
-            words[j][0] = w.x;
-            words[j][1] = w.y;
-            words[j][2] = w.z;
-            words[j][3] = w.w;
+            words[0][j] = w.x;
+            words[1][j] = w.y;
+            words[2][j] = w.z;
+            words[3][j] = w.w;
         }
 #pragma unroll
         for (u32 i = 0; i < 4; ++i) {
-            float v[tokens][8];
+            u32 pairs[rows];
 #pragma unroll
-            for (u32 t = 0; t < tokens; ++t) {
-                const float4* from = reinterpret_cast<const float4*>(x + t * token_floats + half * 32u + i * 8u);
-                const float4 a = from[0], b = from[1];
-                v[t][0] = a.x;
-                v[t][1] = a.y;
-                v[t][2] = a.z;
-                v[t][3] = a.w;
-                v[t][4] = b.x;
-                v[t][5] = b.y;
-                v[t][6] = b.z;
-                v[t][7] = b.w;
-            }
-#pragma unroll
-            for (u32 j = 0; j < rows; ++j) {
-                const Fp4x8 d = fp4x8_to_f16(words[j][i]);
-                const u32 s = scale[j].pair[half * 2u + i / 2u];
-#pragma unroll
-                for (u32 q = 0; q < 2; ++q) {
-                    const float2 e = cvt_f32x2_f16x2(mul_f16x2(d.even[q], s)),
-                                 o = cvt_f32x2_f16x2(mul_f16x2(d.odd[q], s));
-                    const float w[4] = {__fmul_rn(e.x, rest), __fmul_rn(o.x, rest), __fmul_rn(e.y, rest),
-                                        __fmul_rn(o.y, rest)};
-#pragma unroll
-                    for (u32 t = 0; t < tokens; ++t) {
-#pragma unroll
-                        for (u32 n = 0; n < 4; ++n)
-                            acc[j][t] = chain_step<C::accumulate>(w[n], v[t][4u * q + n], acc[j][t]);
-                    }
-                }
-            }
+            for (u32 j = 0; j < rows; ++j) pairs[j] = scale[j].pair[half * 2u + i / 2u];
+            chain_eight<C, tokens>(words[i], pairs, x + half * 32u + i * 8u, rest, acc);
         }
+    }
+}
+
+// The chains of one lane over `count` scale groups, at most four, of a slot that is not whole runs: its weights begin at
+// any eight bytes, and the scales of four groups lie in one word or in two.
+// \param group  the first of them, counted in the slot
+// \param x      its activations of the first token
+// Others as of chain_run.
+template <typename C, u32 tokens, u32 count>
+__device__ __forceinline__ void chain_groups(const u8* ring, const u32 (&weights)[Chains<C>::lane_rows],
+                                             const u32 (&scales)[Chains<C>::lane_rows], u32 group, const float* x,
+                                             float rest, float (&acc)[Chains<C>::lane_rows][tokens]) {
+    constexpr u32 rows = Chains<C>::lane_rows;
+    E4m3x4 scale[rows];
+#pragma unroll
+    for (u32 j = 0; j < rows; ++j) {
+        const u32 at = scales[j] + group;
+        // A row's scales have four bytes of padding behind them.
+        const u32* from = reinterpret_cast<const u32*>(ring + at / 4u * 4u);
+        scale[j] = e4m3x4_to_f16(__funnelshift_r(from[0], from[1], at % 4u * 8u));
+    }
+#pragma unroll
+    for (u32 of = 0; of < count; ++of) {
+        u32 words[2][rows], pairs[rows];
+#pragma unroll
+        for (u32 j = 0; j < rows; ++j) {
+            const uint2 w = *reinterpret_cast<const uint2*>(ring + weights[j] + (group + of) * 8u);
+            words[0][j] = w.x;
+            words[1][j] = w.y;
+            pairs[j] = scale[j].pair[of];
+        }
+#pragma unroll
+        for (u32 i = 0; i < 2; ++i) chain_eight<C, tokens>(words[i], pairs, x + of * 16u + i * 8u, rest, acc);
     }
 }
 
@@ -170,8 +216,16 @@ __device__ __forceinline__ void chains_of_pass(const Params& p, const u8* ring, 
                 sc[j] = Ch::pass_rows * Ch::pitch + r * Ch::scale_pitch + slot * (L::slot_len / 16u);
             }
             const float* v = x + slot * L::slot_floats;
+            constexpr u32 runs = L::slot_len / 64u, left = L::slot_len % 64u / group_len;
 #pragma unroll 1
-            for (u32 c = 0; c < L::slot_len / 64u; ++c) chain_run<C, tokens>(ring, w, sc, c, v + c * 64u, rest, acc);
+            for (u32 c = 0; c < runs; ++c) {
+                if constexpr (Ch::whole_runs) {
+                    chain_run<C, tokens>(ring, w, sc, c, v + c * 64u, rest, acc);
+                } else {
+                    chain_groups<C, tokens, 4u>(ring, w, sc, c * 4u, v + c * 64u, rest, acc);
+                }
+            }
+            if constexpr (left != 0u) chain_groups<C, tokens, left>(ring, w, sc, runs * 4u, v + runs * 64u, rest, acc);
         } else {
 #pragma unroll
             for (u32 j = 0; j < Ch::lane_rows; ++j) {
