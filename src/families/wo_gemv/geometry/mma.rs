@@ -3,17 +3,28 @@
 //! Invariant: of a launch, whatever is chosen sums in one order: up to two tokens a
 //! decode, or more (`docs/TENSOR_CORES.md`).
 
-use super::{Geometry, Gpu};
+use super::{Geometry, Gpu, alone};
 
 /// Tensor cores: one block a multiprocessor, rows by eight, and up to eight
 /// tokens in one decode, four where the activations and sums of eight do not fit.
 pub(super) fn heuristic(gpu: &Gpu, tokens: u32, hidden: u32, k: u32, slots: u32) -> Geometry {
-    let rows_of = |turns: u32| (hidden.div_ceil(8).div_ceil(gpu.sm_count.max(1) * turns) * 8).clamp(8, 512);
-    let parts = part_len(k / slots.max(1)).map_or(0, |part| k / part);
-    let fits = |tokens: u32, rows: u32| {
-        let sums = if tokens <= 2 { 16 } else { 8 };
-        tokens * (2 * k + 32) + parts * tokens * rows * sums <= gpu.shared_mem_per_block
+    let part = part_len(k / slots.max(1));
+    let parts = part.map_or(0, |part| k / part);
+    // Four warps keep too little in flight for a multiprocessor: it gets two blocks.
+    let blocks_each = if part.is_some_and(|part| warps(k, part) <= 4) {
+        2
+    } else {
+        1
     };
+    let rows_of = |turns: u32| {
+        let blocks = gpu.sm_count.max(1) * blocks_each * turns;
+        (hidden.div_ceil(8).div_ceil(blocks) * 8).clamp(8, 512)
+    };
+    let bytes = |tokens: u32, rows: u32| {
+        let sums = if tokens <= 2 { 16 } else { 8 };
+        tokens * (2 * k + 32) + parts * tokens * rows * sums
+    };
+    let fits = |tokens: u32, rows: u32| bytes(tokens, rows) <= gpu.shared_mem_per_block;
     // Tokens first: a decode for all of them, then rows in as many turns as it takes.
     let tokens = tokens
         .clamp(1, if fits(8, rows_of(1)) { 8 } else { 4 })
@@ -22,10 +33,13 @@ pub(super) fn heuristic(gpu: &Gpu, tokens: u32, hidden: u32, k: u32, slots: u32)
         .map(rows_of)
         .find(|rows| fits(tokens, *rows) || *rows == 8);
     let rows = rows.unwrap_or(8);
-    Geometry::from([
-        ("mma_rows".to_owned(), rows.to_string()),
-        ("tokens_per_pass".to_owned(), tokens.to_string()),
-    ])
+    let blocks = hidden.next_multiple_of(128).div_ceil(rows);
+    let mut chosen = vec![("mma_rows", rows), ("tokens_per_pass", tokens)];
+    chosen.extend(alone(gpu, blocks, bytes(tokens, rows)));
+    chosen
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_string()))
+        .collect()
 }
 
 /// Whether tensor cores take slots of this shape; the others run exact chains.
@@ -35,9 +49,21 @@ pub(super) fn takes(k: u32, slots: u32) -> bool {
     let Some(part) = part_len(slot_len) else {
         return false;
     };
-    // A warp's range of k is whole parts and whole pieces of 128.
-    let range = part * (128 >> part.trailing_zeros().min(7));
-    k.is_multiple_of(16 * slots) && slot_len.is_multiple_of(part) && k.is_multiple_of(range)
+    k.is_multiple_of(16 * slots) && slot_len.is_multiple_of(part) && k.is_multiple_of(range_unit(part))
+}
+
+/// What a warp's range of k is a multiple of: whole parts, and whole pieces of 128.
+fn range_unit(part: u32) -> u32 {
+    part * (128 >> part.trailing_zeros().min(7))
+}
+
+/// Warps that share K, as the family derives them.
+fn warps(k: u32, part: u32) -> u32 {
+    let units = k / range_unit(part);
+    (1..=16)
+        .rev()
+        .find(|warps| units.is_multiple_of(*warps))
+        .unwrap_or(1)
 }
 
 /// Parts of a slot that is too long for one sum, the longest that divides it: whole runs
@@ -97,6 +123,15 @@ mod tests {
         let parts = [32, 80, 112, 224, 288, 416, 560].map(part_len);
         assert_eq!(parts, [32, 80, 112, 224, 288, 208, 112].map(Some));
         assert_eq!([16, 24, 200, 464].map(part_len), [None; 4]);
+    }
+
+    #[test]
+    fn by_rule_a_multiprocessor_has_two_blocks_where_one_has_four_warps() {
+        assert_eq!([warps(3584, 112), warps(7168, 112), warps(6144, 192)], [4, 8, 16]);
+        let chosen = |slots| heuristic(&gpu(132), 1, 3584, 3584, slots);
+        assert_eq!(chosen(32)["mma_rows"], "16");
+        assert!(!chosen(32).contains_key("min_shared_bytes"));
+        assert_eq!(chosen(4)["mma_rows"], "32");
     }
 
     #[test]

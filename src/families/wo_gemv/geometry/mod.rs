@@ -61,13 +61,27 @@ pub fn heuristic(gpu: &Gpu, problem: &Problem) -> Geometry {
         rows += 4;
     }
     let mut chosen = vec![("rows_per_cta", rows), ("tokens_per_pass", tokens)];
-    if let Some(threads) = threads_of_like_passes(slots * rows / row_chains(slots, rows)) {
+    let blocks = if is("weight_layout", "packed") {
+        hidden.div_ceil(rows)
+    } else {
+        hidden.next_multiple_of(128).div_ceil(rows)
+    };
+    chosen.extend(alone(gpu, blocks, bytes(rows, tokens)));
+    let items = slots * rows / row_chains(slots, rows);
+    if let Some(threads) = threads_of_like_passes(items).or(threads_that_fetch(items, tokens * k)) {
         chosen.push(("num_threads", threads));
     }
     chosen
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.to_string()))
         .collect()
+}
+
+/// Of no more blocks than multiprocessors, each gets one of its own only where a second has
+/// no room beside it: otherwise some get two, and others none. What to set for that.
+fn alone(gpu: &Gpu, blocks: u32, bytes: u32) -> Option<(&'static str, u32)> {
+    let more_than_half = gpu.shared_mem_per_block / 2 + 1024;
+    (blocks <= gpu.sm_count && bytes < more_than_half).then_some(("min_shared_bytes", more_than_half))
 }
 
 /// Chains that a thread runs side by side, as the family derives them.
@@ -79,6 +93,15 @@ fn row_chains(slots: u32, rows: u32) -> u32 {
 /// passes over them alike. The family's own choice would leave a short last pass.
 fn threads_of_like_passes(items: u32) -> Option<u32> {
     (items > MOST_THREADS).then(|| items.div_ceil(items.div_ceil(MOST_THREADS)).next_multiple_of(32))
+}
+
+/// Threads of a block with few chains: as many as fetch its activations early, twelve
+/// pieces of four each, and no fewer than two warps a scheduler. Those without a chain
+/// fetch all the same.
+fn threads_that_fetch(items: u32, activations: u32) -> Option<u32> {
+    let least = (activations / 4).div_ceil(12).next_multiple_of(32);
+    let least = least.clamp(256, MOST_THREADS);
+    (items.next_multiple_of(32) < least).then_some(least)
 }
 
 /// What `jitc tune` tries: the product of these lists, or of `given` where it names
@@ -155,7 +178,7 @@ mod tests {
         }
         assert!(of_shape([4544, 71, 1, 64], 1, "mma").contains_key("rows_per_cta"));
         let exact = of_shape([2048, 16, 4, 96], 8, "fma");
-        assert_eq!(of_shape([2048, 16, 4, 96], 4, "mma")["mma_rows"], "16");
+        assert_eq!(of_shape([2048, 16, 4, 96], 4, "mma")["mma_rows"], "8");
         assert_eq!(
             of_shape([72, 8, 4, 96], 8, "mma"),
             of_shape([72, 8, 4, 96], 8, "fma")
@@ -207,12 +230,30 @@ mod tests {
     }
 
     #[test]
+    fn by_rule_a_block_that_has_a_multiprocessor_to_itself_takes_more_than_half_of_its_memory() {
+        let least = |shape, split, mode| {
+            let chosen = of_shape(shape, split, mode);
+            chosen.get("min_shared_bytes").map(|bytes| bytes.parse::<u32>())
+        };
+        let more_than_half = Some(Ok(232_448 / 2 + 1024));
+        // 128 blocks of 32 rows, of which two would fit.
+        assert_eq!(least([4096, 32, 8, 128], 1, "fma"), more_than_half);
+        assert_eq!(least([4096, 32, 8, 128], 1, "mma"), more_than_half);
+        // Tiles of 40 rows have no room beside them; 366 blocks go in turns, two at a time.
+        assert_eq!(least([5120, 24, 4, 256], 8, "fma"), None);
+        assert_eq!(least([128_000, 32, 8, 128], 1, "fma"), None);
+    }
+
+    #[test]
     fn by_rule_a_tile_that_does_not_fit_is_halved_and_passes_over_items_are_alike() {
         assert_eq!(of_shape([8192, 64, 8, 128], 1, "fma")["rows_per_cta"], "32");
         let threads = |shape, split| of_shape(shape, split, "fma").get("num_threads").cloned();
         assert_eq!(threads([8192, 64, 8, 128], 8).as_deref(), Some("512"));
         assert_eq!(threads([5120, 40, 8, 128], 8).as_deref(), Some("640"));
         assert_eq!(threads([5120, 40, 8, 128], 4), None);
+        // Fewer chains than it takes threads to fetch the activations.
+        assert_eq!(threads([4096, 32, 2, 128], 1).as_deref(), Some("256"));
+        assert_eq!(threads_that_fetch(160, 2 * 8192), Some(352));
     }
 
     #[test]
