@@ -49,6 +49,25 @@ pub(super) struct Buffers {
     counters: CudaSlice<u32>,
 }
 
+/// A set of weights as a launch reads it: codes, then scales.
+struct SetBytes {
+    bytes: Vec<u8>,
+    codes: usize,
+}
+
+fn bytes_of(shape: &WoShape, inputs: &WoInputs, layout: Layout) -> Result<SetBytes, MeasureError> {
+    let mut weight = inputs.plain();
+    if layout.packed {
+        weight = PACKED.pack(&weight, shape.hidden, shape.k)?;
+    }
+    let codes = weight.codes.len();
+    weight.codes.extend_from_slice(&weight.scales);
+    Ok(SetBytes {
+        bytes: weight.codes,
+        codes,
+    })
+}
+
 /// Where a slice lies. Everything here runs on one stream or after it was waited
 /// for, so nothing has to be recorded.
 fn address<T>(slice: &CudaSlice<T>, stream: &CudaStream) -> sys::CUdeviceptr {
@@ -67,32 +86,21 @@ impl Buffers {
         most_slots: usize,
     ) -> Result<Self, MeasureError> {
         let stream = context.cuda().default_stream();
-        let set_len = inputs.weight.len() + inputs.scales.len();
+        let first = bytes_of(shape, inputs, layout)?;
         let count = if layout.cold {
-            cold_sets(context.device().l2_bytes, set_len)
+            cold_sets(context.device().l2_bytes, first.bytes.len())
         } else {
             1
         };
-        let mut sets = Vec::with_capacity(count);
-        for i in 0..count {
-            if i >= DISTINCT {
-                let again = stream.clone_dtod(&sets[i % DISTINCT])?;
-                sets.push(again);
-                continue;
-            }
-            let other;
-            let from = if i == 0 {
-                inputs
+        let mut sets = vec![stream.clone_htod(&first.bytes)?];
+        for i in 1..count {
+            let set = if i < DISTINCT {
+                let other = WoInputs::random(shape, 1, 1.0, seed.wrapping_add(i as u64));
+                stream.clone_htod(&bytes_of(shape, &other, layout)?.bytes)?
             } else {
-                other = WoInputs::random(shape, 1, 1.0, seed.wrapping_add(i as u64));
-                &other
+                stream.clone_dtod(&sets[i % DISTINCT])?
             };
-            let mut weight = from.plain();
-            if layout.packed {
-                weight = PACKED.pack(&weight, shape.hidden, shape.k)?;
-            }
-            weight.codes.extend_from_slice(&weight.scales);
-            sets.push(stream.clone_htod(&weight.codes)?);
+            sets.push(set);
         }
         let attn_bits: Vec<u16> = inputs.attn.iter().map(|x| x.to_bits()).collect();
         let attn = stream.clone_htod(&attn_bits)?;
@@ -104,8 +112,8 @@ impl Buffers {
         Ok(Self {
             set_addresses: sets.iter().map(|s| address(s, &stream)).collect(),
             sets,
-            weight_len: inputs.weight.len() as u64,
-            set_len: set_len as u64,
+            weight_len: first.codes as u64,
+            set_len: first.bytes.len() as u64,
             attn,
             global_scale,
             partials,
@@ -207,5 +215,29 @@ impl Buffers {
         partials.truncate(tokens * shape.num_slots() * self.shape.hidden);
         output.truncate(tokens * self.shape.hidden);
         Ok(WoOutput { partials, output })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_is_as_long_as_its_layout_makes_it() {
+        let shape = WoShape {
+            hidden: 72,
+            k: 256,
+            num_kv_heads: 1,
+            wo_split: 1,
+        };
+        let inputs = WoInputs::random(&shape, 1, 1.0, 7);
+        let len = |packed| {
+            let layout = Layout { cold: false, packed };
+            let set = bytes_of(&shape, &inputs, layout).expect("whole blocks");
+            (set.codes, set.bytes.len() - set.codes)
+        };
+        // Rows are padded to 128 under swizzled scales, and not under packed ones.
+        assert_eq!(len(false), (72 * 128, 128 * 16));
+        assert_eq!(len(true), (72 * 128, 72 * 16));
     }
 }
