@@ -74,15 +74,6 @@ pub(super) fn path(name: &'static str, help: &'static str) -> Arg {
         .help(help)
 }
 
-/// A switch to ask stores too, which nothing does by itself.
-#[cfg(feature = "remote")]
-pub(super) fn stores(help: &'static str) -> Arg {
-    Arg::new("stores")
-        .long("stores")
-        .action(ArgAction::SetTrue)
-        .help(help)
-}
-
 /// A flag for a measured time.
 pub(super) fn microseconds(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name)
@@ -119,12 +110,9 @@ fn common(command: Command) -> Command {
             "Read-only cache directory (repeatable; searched in order)",
         )
         .action(ArgAction::Append),
-        flag(
-            "remote",
-            "Store that the fleet shares, asked after all folders (repeatable)",
-        )
-        .value_name("URL")
-        .action(ArgAction::Append),
+        flag("remote", "Store that the fleet shares (repeatable)")
+            .value_name("URL")
+            .action(ArgAction::Append),
         path("nvrtc", "NVRTC: a file or a folder"),
         path(
             "templates",
@@ -173,12 +161,7 @@ pub(super) fn flags(matches: &ArgMatches, registry: &Registry) -> Result<Flags, 
             .flatten()
             .cloned()
             .collect(),
-        remote: matches
-            .get_many::<String>("remote")
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect(),
+        remote: (matches.get_many("remote").into_iter().flatten().cloned()).collect(),
         nvrtc: path("nvrtc"),
         offline: matches.get_flag("offline"),
         profile: matches.get_flag("profile"),

@@ -6,22 +6,24 @@ use clap::ArgMatches;
 use serde_json::json;
 
 use super::{Answer, output};
-use crate::engine::doctor::{Diagnosis, diagnose};
+use crate::engine::doctor::{diagnose, try_stores};
 use crate::engine::jit::Jit;
 use crate::engine::request::template::Registry;
 
 pub(super) fn command(_: &Registry) -> clap::Command {
-    let doctor = clap::Command::new("doctor").about("Check the installation and suggest fixes");
-    #[cfg(feature = "remote")]
-    let doctor = doctor.arg(super::args::stores(
-        "Try a round trip with each store of --remote, too",
-    ));
-    doctor
+    let about = "Check the installation and suggest fixes";
+    let stores = clap::Arg::new("stores")
+        .long("stores")
+        .action(clap::ArgAction::SetTrue);
+    let stores = stores.help("Try a round trip with each store that the fleet shares, too");
+    clap::Command::new("doctor").about(about).arg(stores)
 }
 
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     let mut found = diagnose(jit)?;
-    ask_stores(jit, matches, &mut found);
+    if matches.get_flag("stores") {
+        found.facts.extend(try_stores(jit));
+    }
     let good = found.is_good();
     if json {
         let facts: Vec<_> = (found.facts.iter())
@@ -49,14 +51,3 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     }
     Ok(ExitCode::from(u8::from(!good)))
 }
-
-/// Adds what a round trip with each store gave, where that was asked for.
-#[cfg(feature = "remote")]
-fn ask_stores(jit: &Jit, matches: &ArgMatches, found: &mut Diagnosis) {
-    if matches.get_flag("stores") {
-        found.facts.extend(crate::engine::doctor::try_stores(jit));
-    }
-}
-
-#[cfg(not(feature = "remote"))]
-fn ask_stores(_: &Jit, _: &ArgMatches, _: &mut Diagnosis) {}

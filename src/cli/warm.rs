@@ -174,7 +174,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             .flatten()
             .map(|warmed| *warmed.request.key())
             .collect();
-        failed += usize::from(!super::cache::push(jit, &keys, json)?);
+        failed += usize::from(!super::cache::fleet::push_keys(jit, &keys, json)?);
     }
     if let Some((count, reason)) = not_kept {
         // The kernels are right, but there is nothing that a later run would find.

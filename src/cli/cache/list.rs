@@ -225,18 +225,8 @@ fn counted(usage: &Usage, style: NumberFormat) {
         seconds(usage.compile_us),
         seconds(usage.saved_us),
     ));
-    let stores = &usage.stores;
-    if *stores != FarCounters::default() {
-        output::line(format!(
-            "stores: {} found, {} absent, {} refused, {} not reached; {} received; {} sent, {} not",
-            stores.found,
-            stores.absent,
-            stores.refused,
-            stores.unreachable,
-            style.bytes(stores.received_bytes),
-            stores.sent,
-            stores.not_sent,
-        ));
+    if usage.stores != FarCounters::default() {
+        output::line(format!("stores: {}", usage.stores));
     }
 }
 

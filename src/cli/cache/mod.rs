@@ -3,7 +3,7 @@
 mod diff;
 pub(in crate::cli) mod filter;
 #[cfg(feature = "remote")]
-mod fleet;
+pub(super) mod fleet;
 mod list;
 mod maintain;
 mod show;
@@ -21,7 +21,7 @@ use crate::engine::request::template::Registry;
 use crate::engine::sign::Place;
 
 pub(super) fn command(_: &Registry) -> Command {
-    Command::new("cache")
+    let cache = Command::new("cache")
         .about("Inspect, transfer and prune the cache")
         .subcommand_required(true)
         .arg_required_else_help(true)
@@ -37,8 +37,10 @@ pub(super) fn command(_: &Registry) -> Command {
             transfer::export_command(),
             transfer::import_command(),
             transfer::embed_command(),
-        ])
-        .subcommands(fleet_commands())
+        ]);
+    #[cfg(feature = "remote")]
+    let cache = cache.subcommands([fleet::push_command(), fleet::pull_command()]);
+    cache
 }
 
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
@@ -69,19 +71,6 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         },
         None => Ok(ExitCode::from(2)),
     }
-}
-
-#[cfg(feature = "remote")]
-pub(in crate::cli) use fleet::push_keys as push;
-
-#[cfg(feature = "remote")]
-fn fleet_commands() -> [Command; 2] {
-    [fleet::push_command(), fleet::pull_command()]
-}
-
-#[cfg(not(feature = "remote"))]
-fn fleet_commands() -> [Command; 0] {
-    []
 }
 
 /// The folder that is written to.

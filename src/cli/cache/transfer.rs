@@ -10,7 +10,7 @@ use super::filter::{filter_args, query};
 use crate::cli::format::NumberFormat;
 use crate::cli::output;
 use crate::engine::cache::Store;
-use crate::engine::cache::bundle::{BundleError, Exported};
+use crate::engine::cache::bundle::{BundleError, Exported, Imported};
 use crate::engine::jit::{ExportError, Jit};
 use crate::engine::regular_file;
 
@@ -119,6 +119,18 @@ fn write(jit: &Jit, matches: &ArgMatches, path: &Path) -> Result<Exported, ExitC
     }
 }
 
+pub(super) fn say_imported(imported: &Imported, store: &Store, json: bool) {
+    if json {
+        output::json(&json!(imported));
+    } else {
+        let Imported { added, present } = imported;
+        let folder = store.root().display();
+        output::line(format!(
+            "{added} entries added, {present} were there already: {folder}"
+        ));
+    }
+}
+
 pub(super) fn import(jit: &Jit, store: &Store, matches: &ArgMatches, json: bool) -> ExitCode {
     let path = matches.get_one::<PathBuf>("file").cloned().unwrap_or_default();
     let imported = regular_file::open(&path)
@@ -127,14 +139,8 @@ pub(super) fn import(jit: &Jit, store: &Store, matches: &ArgMatches, json: bool)
     if let Ok((_, tuned @ 1..)) = &imported {
         output::note(format!("tuned variants taken in: {tuned}"));
     }
-    match imported.map(|(imported, _)| imported) {
-        Ok(imported) if json => output::json(&json!(imported)),
-        Ok(imported) => output::line(format!(
-            "{} entries added, {} were there already: {}",
-            imported.added,
-            imported.present,
-            store.root().display()
-        )),
+    match imported {
+        Ok((imported, _)) => say_imported(&imported, store, json),
         // Refused before anything was written, unless the folder itself failed.
         Err(BundleError::Cache(error)) => {
             output::error(format!("{}: {error}", path.display()));

@@ -6,11 +6,9 @@
 mod cache;
 mod gpu;
 mod settings;
-#[cfg(feature = "remote")]
 mod stores;
 mod toolchain;
 
-#[cfg(feature = "remote")]
 pub use stores::try_stores;
 
 use crate::engine::config::Effective;

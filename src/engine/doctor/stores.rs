@@ -1,13 +1,24 @@
 //! The stores that the fleet shares, tried because somebody asks.
 
+#[cfg(feature = "remote")]
 use std::time::Duration;
 
 use super::Fact;
+#[cfg(feature = "remote")]
 use crate::engine::cache::{Probed, Remote};
+#[cfg(feature = "remote")]
 use crate::engine::config::remote::Role;
 use crate::engine::jit::Jit;
 
+/// None: this build knows of no stores.
+#[cfg(not(feature = "remote"))]
+#[must_use]
+pub fn try_stores(_: &Jit) -> Vec<Fact> {
+    Vec::new()
+}
+
 /// Tries a round trip with each store; what is written there is removed again.
+#[cfg(feature = "remote")]
 #[must_use]
 pub fn try_stores(jit: &Jit) -> Vec<Fact> {
     jit.cache()
@@ -17,6 +28,7 @@ pub fn try_stores(jit: &Jit) -> Vec<Fact> {
         .collect()
 }
 
+#[cfg(feature = "remote")]
 fn fact(remote: &Remote, probed: Probed) -> Fact {
     let store = remote.remote_store();
     let role = match store.role() {
@@ -49,6 +61,7 @@ fn fact(remote: &Remote, probed: Probed) -> Fact {
     Fact::good("store", format!("{store} ({role}): {get}{put}{herd}"))
 }
 
+#[cfg(feature = "remote")]
 fn millis(took: Duration) -> String {
     format!("{:.1} ms", took.as_secs_f64() * 1e3)
 }

@@ -2,6 +2,8 @@
 //!
 //! Invariant: where a key is trusted, nothing that is not signed by one leaves or enters.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::io::Cursor;
 
 use super::{Error, Jit};
@@ -58,6 +60,52 @@ pub struct Pushed {
     pub failed: Vec<(CacheKey, String, String)>,
 }
 
+impl Pushed {
+    /// Whether all that was asked for is there.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.skipped.is_empty() && self.failed.is_empty()
+    }
+
+    /// A line for each that is not.
+    pub fn complaints(&self) -> impl Iterator<Item = String> {
+        let skipped = self.skipped.iter();
+        let skipped = skipped.map(|key| format!("left out, since it is missing or bad: {key}"));
+        skipped.chain(self.failed.iter().map(|(key, store, reason)| {
+            let key = key.short();
+            format!("{key} was not sent to {store}: {reason}")
+        }))
+    }
+}
+
+impl fmt::Display for Pushed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} entries sent, {} were there already",
+            self.sent, self.present
+        )
+    }
+}
+
+/// A release that was sent.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct PushedRelease {
+    /// What it is called.
+    pub name: String,
+    /// `sha256:` and the digest of its bundle.
+    pub digest: String,
+    /// How many entries it has.
+    pub entries: u64,
+}
+
+impl fmt::Display for PushedRelease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} entries under {}: {}", self.entries, self.name, self.digest)
+    }
+}
+
 impl Jit {
     fn writers(&self) -> Result<Vec<&Remote>, FleetError> {
         let writers: Vec<&Remote> = self
@@ -88,7 +136,8 @@ impl Jit {
     pub fn push(&self, keys: &[CacheKey]) -> Result<Pushed, FleetError> {
         let writers = self.writers()?;
         let mut pushed = Pushed::default();
-        for key in keys {
+        // Tiers may have the same.
+        for key in keys.iter().collect::<BTreeSet<_>>() {
             let Some(whole) = self.to_send(key)? else {
                 pushed.skipped.push(*key);
                 continue;
@@ -107,13 +156,12 @@ impl Jit {
         Ok(pushed)
     }
 
-    /// Sends these entries of this machine as one bundle under a name; gives its digest and
-    /// how many they are.
+    /// Sends these entries of this machine as one bundle under a name.
     ///
     /// # Errors
     /// No store is written to, one did not take it, or an entry is not signed where that is
     /// demanded.
-    pub fn push_release(&self, name: &str, keys: &[CacheKey]) -> Result<(String, u64), FleetError> {
+    pub fn push_release(&self, name: &str, keys: &[CacheKey]) -> Result<PushedRelease, FleetError> {
         let writers = self.writers()?;
         for key in keys {
             self.to_send(key)?;
@@ -133,7 +181,11 @@ impl Jit {
                     source,
                 })?;
         }
-        Ok((digest, entries))
+        Ok(PushedRelease {
+            name: name.to_owned(),
+            digest: format!("sha256:{digest}"),
+            entries,
+        })
     }
 
     /// Takes the entries of a release into a folder, from the first store that has it.

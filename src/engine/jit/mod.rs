@@ -48,7 +48,7 @@ pub use error::{Error, ErrorKind};
 pub use explain_dispatch::{DispatchExplanation, ExplainError, RuleShown};
 pub use export::ExportError;
 #[cfg(feature = "remote")]
-pub use fleet::{FleetError, Pushed};
+pub use fleet::{FleetError, Pushed, PushedRelease};
 pub use gpus::{UsualArchs, newer_driver};
 pub use plan::{Gap, Plan, Planned, too_large};
 use policy::Policy;

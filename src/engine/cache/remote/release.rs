@@ -29,6 +29,19 @@ pub enum Release {
     Digest(String),
 }
 
+impl Release {
+    /// Reads a name, which a digest is not.
+    ///
+    /// # Errors
+    /// What would be right, in one line.
+    pub fn name(text: &str) -> Result<String, String> {
+        match text.parse()? {
+            Self::Name(name) => Ok(name),
+            Self::Digest(_) => Err("a digest is what comes out: expected a name".to_owned()),
+        }
+    }
+}
+
 impl FromStr for Release {
     type Err = String;
 

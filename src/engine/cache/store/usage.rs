@@ -4,6 +4,8 @@
 //! the way of a request; a killed one adds none, so the numbers may be low and are never
 //! high. Nothing else reads it, and a broken line costs itself alone.
 
+use std::fmt;
+
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +72,22 @@ pub struct FarCounters {
     pub not_sent: u64,
     /// How often it was left alone for a while, since it failed.
     pub left_alone: u64,
+}
+
+impl fmt::Display for FarCounters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} found, {} absent, {} refused, {} not reached; {} bytes received; {} sent, {} not",
+            self.found,
+            self.absent,
+            self.refused,
+            self.unreachable,
+            self.received_bytes,
+            self.sent,
+            self.not_sent
+        )
+    }
 }
 
 impl FarCounters {
