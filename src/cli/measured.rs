@@ -10,6 +10,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{Answer, args, output};
+use crate::engine::config::{Config, Source};
 use crate::engine::jit::Jit;
 use crate::engine::request::template::{Family, Registry};
 use crate::families::{harness, harness_of, harnesses, usual_harness};
@@ -90,11 +91,10 @@ pub(super) fn run(verb: Verb, jit: &Jit, matches: &ArgMatches, json: bool) -> An
     // A reference compares every variant that it knows; constants would change nothing.
     if verb == Verb::Verify
         && !harness.names().is_empty()
-        && let Some(set) = jit.config().flag_constants().first()
+        && let Some(set) = set_by_flag(jit.config())
     {
         return Err(MeasureError::Request(format!(
-            "{}: every variant of {name} that its reference knows is verified: expected --against with it",
-            set.flag
+            "{set}: every variant of {name} that its reference knows is verified: expected --against with it"
         )));
     }
     let options = options(harness, name, verb, matches)?;
@@ -111,6 +111,15 @@ pub(super) fn run(verb: Verb, jit: &Jit, matches: &ArgMatches, json: bool) -> An
         Verb::Regions => Err(harness.not_offered(session, verb)),
     }?;
     Ok(ExitCode::from(u8::from(verdict == Verdict::Wrong)))
+}
+
+/// A flag that chooses variants, if one was given.
+fn set_by_flag(config: &Config) -> Option<String> {
+    let constant = config.flag_constants().first().map(|set| set.flag.clone());
+    constant.or_else(|| match config.flag_preset().or(config.arch())?.source {
+        Source::Flag(flag) => Some(flag),
+        _ => None,
+    })
 }
 
 /// Prints an event: objects for programs, lines and tables for people.

@@ -75,7 +75,8 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     if !json {
         let folder = folder.display();
         output::note(format!(
-            "next: jitc check {folder}; jitc warm {name} --templates {folder}"
+            "next: jitc check {folder}; jitc warm {name} --templates {folder}; \
+             on a GPU jitc bench {name} --templates {folder}"
         ));
     }
     Ok(ExitCode::SUCCESS)

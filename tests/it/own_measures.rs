@@ -192,6 +192,14 @@ const WRONG: &[(&[&str], &str)] = &[
         &["verify", "axpy", "--unroll", "2"],
         "--unroll: every variant of axpy that its reference knows is verified",
     ),
+    (
+        &["verify", "axpy", "--arch", "sm_80"],
+        "--arch: every variant of axpy that its reference knows is verified",
+    ),
+    (
+        &["verify", "--preset", "none"],
+        "--preset: every variant of wo_gemv that its reference knows is verified",
+    ),
 ];
 
 #[test]

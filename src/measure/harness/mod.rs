@@ -66,7 +66,7 @@ pub type Sink<'a> = dyn FnMut(Event) + 'a;
 /// looks for a GPU, so that a wrong option is told as such everywhere.
 pub trait Harness: Sync {
     /// Names that it answers to, the family's first; former names of the family are known
-    /// from its declaration.
+    /// from its declaration. None of what measures any family.
     fn names(&self) -> &'static [&'static str];
 
     /// One line for people: what is measured, and against what.
