@@ -324,3 +324,65 @@ fn a_candidate_whose_results_differ_is_not_timed() {
         "the rules' choice and one more"
     );
 }
+
+/// Two kernels that take one struct.
+const PAIR: &str = r#"
+summary = "s"
+parameter_struct = "k::Params"
+sizes = ["n"]
+[constants.block]
+type = "u32"
+values = [32, 64]
+default = 32
+help = "threads"
+[[parameters]]
+name = "y"
+type = "u32"
+shape = ["n"]
+access = "out"
+[[parameters]]
+name = "n"
+type = "u32"
+value = "n"
+[[entries]]
+name = "first"
+grid = [1]
+block = ["block"]
+[[entries]]
+name = "second"
+grid = ["n"]
+block = ["block"]
+"#;
+
+#[test]
+fn entry_points_of_one_list_are_launched_in_order_and_one_alone_by_its_name() {
+    let machine = machine("", 7);
+    let write = |name: &str, text: &str| {
+        fs_err::write(machine.folder.path().join("t").join(name), text).expect("written");
+    };
+    write("pair.toml", PAIR);
+    write(
+        "pair.cu.tera",
+        "#include <jitc/params.cuh>\nconstexpr unsigned block = {{ block }};\n\
+         extern \"C\" __global__ void first(k::Params p) { p.y[0] = p.n + block; }\n\
+         extern \"C\" __global__ void second(k::Params p) { p.y[1] = p.n; }\n",
+    );
+    // The first word of the struct is `y`, of 3 numbers.
+    machine.stub.say("store.second", 0).say("store.bytes", 12);
+    let launched = |more: &[&str]| {
+        let words = ["verify", "pair", "--size", "n=3", "--against", "block=64"];
+        let said = run(&machine, &[&words, more].concat());
+        assert_eq!((said.code, said.errors.as_str()), (Some(0), ""));
+        let calls = machine.stub.calls_of("cuLaunchKernel");
+        let of = |call: &String| call.split(" shared").next().map(str::to_owned);
+        calls.iter().filter_map(of).collect::<Vec<_>>()
+    };
+    machine.stub.calls();
+    let of = |name: &str, grid: u32, block: u32| {
+        format!("cuLaunchKernel {name} grid {grid},1,1 block {block},1,1")
+    };
+    let both = |block| [of("first", 1, block), of("second", 3, block)];
+    assert_eq!(launched(&[]), [both(32), both(64)].concat());
+    let alone = [of("second", 3, 32), of("second", 3, 64)];
+    assert_eq!(launched(&["--entry", "second"]), alone);
+}
