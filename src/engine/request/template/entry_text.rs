@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use crate::engine::request::constant;
 use super::{Axis, Entry, Family, Optional, Parameter, ParameterKind, Size};
 
 impl Family {
@@ -12,7 +13,9 @@ impl Family {
     pub fn to_json(&self) -> Value {
         let constants = self.constants.values().map(|c| {
             json!({"name": c.name, "type": c.legal.type_of(), "legal": c.legal.to_string(),
-                "default": c.default.to_json(), "variables": c.variables, "help": c.help})
+                "default": c.default.to_json(), "neutral": c.neutral,
+                "general": c.general.iter().map(constant::Value::to_json).collect::<Vec<_>>(),
+                "variables": c.variables, "help": c.help})
         });
         json!({"family": self.name, "summary": self.summary, "constants": constants.collect::<Vec<_>>(),
             "former_names": self.former_names.iter().map(|f| &f.name).collect::<Vec<_>>(),
