@@ -52,7 +52,7 @@ def upload(data: bytes, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
 class Problem:
     """Tensors of one layer with room for `max_tokens`, and what is bound to them."""
 
-    def __init__(self, layer: DecodeLayer, lengths: list[int], seed: int) -> None:
+    def __init__(self, layer: DecodeLayer, lengths: list[int], seed: int, before: BoundLayer | None = None) -> None:
         self.layer, self.lengths, self.seed = layer, lengths, seed
         given: dict[str, Any] = _jitc.sample(layer.kernels[0], lengths, seed)
         self.max_pages = given.pop("max_pages")
@@ -63,7 +63,7 @@ class Problem:
         for name in OUTPUTS + (("attn_input",) if "hidden_in" in given else ()):
             dtype, shape = declared[name]
             self.tensors[name] = torch.full(shape, torch.nan, dtype=DTYPES[dtype], device="cuda")
-        self.bound: BoundLayer = layer.bind(**self.tensors)
+        self.bound: BoundLayer = layer.bind(share=before, **self.tensors)
 
 
 def make(options: argparse.Namespace, max_tokens: int, **more: Any) -> DecodeLayer:
@@ -112,7 +112,9 @@ def serve(options: argparse.Namespace) -> int:
     sizes = [int(n) for n in options.batches.split(",")]
     layer = make(options, max(sizes))
     lengths = [options.context + 13 * at for at in range(max(sizes))]
-    problems = [Problem(layer, lengths, seed) for seed in range(options.layers)]
+    problems = [Problem(layer, lengths, 0)]
+    # Layers run one after another: one workspace serves them all.
+    problems += [Problem(layer, lengths, seed, problems[0].bound) for seed in range(1, options.layers)]
     layer._jit.forbid()
     for n in sizes:
         for problem in problems:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     Allocate = Callable[[tuple[int, ...], str], Any]
+    # Memory by name, type and shape.
+    Workspace = dict[tuple[str, str, tuple[int, ...]], Any]
 
 __all__ = ["BoundLayer", "DecodeLayer"]
 
@@ -150,12 +152,15 @@ class DecodeLayer:
         packed_codes, packed_scales = (torch.frombuffer(bytearray(part), dtype=torch.uint8) for part in made)
         return packed_codes.reshape(rows, k // 2), packed_scales.view(torch.float8_e4m3fn)
 
-    def bind(self, *, allocate: Allocate | None = None, **tensors: Any) -> BoundLayer:
+    def bind(
+        self, *, allocate: Allocate | None = None, share: BoundLayer | None = None, **tensors: Any
+    ) -> BoundLayer:
         """Checks all tensors once, for steps of up to ``max_tokens`` tokens.
 
         Args:
             allocate: makes zeroed memory of a shape and a type (``bf16``, ``f32``, ``u8``,
                 ``u32``, ``e4m3``) on the GPU, for the workspace; torch unless it is given.
+            share: works in that one's workspace, as layers do that run one after another.
             tensors: the declared parameters of ``decode_layer`` but the workspace, each with
                 room for ``max_tokens``; ``max_pages`` and the strides of the cache are those
                 of ``page_table`` and ``kv_cache`` unless they are given.
@@ -173,7 +178,7 @@ class DecodeLayer:
             tensors.setdefault("max_pages", tensors["page_table"].shape[1])
         if allocate is None:
             allocate = _by_torch(self.kernels[0].device)
-        made: dict[tuple[str, str, tuple[int, ...]], Any] = {}
+        made: Workspace = dict(share._workspace) if share else {}
         bound: list[_jitc.BoundKernel] = []
         for kernel in self.kernels:
             own = dict(tensors)
@@ -187,13 +192,13 @@ class DecodeLayer:
                 own[name] = made[key]
             bound.append(kernel.bind(num_tokens=self.max_tokens, **own))
         chosen = [self.kernels.index(self.choose(n)[0]) for n in range(1, self.max_tokens + 1)]
-        return BoundLayer([bound[at] for at in chosen], list(made.values()))
+        return BoundLayer([bound[at] for at in chosen], made)
 
 
 class BoundLayer:
     """A layer with its tensors and its workspace, which it holds."""
 
-    def __init__(self, by_tokens: list[_jitc.BoundKernel], workspace: list[Any]) -> None:
+    def __init__(self, by_tokens: list[_jitc.BoundKernel], workspace: Workspace) -> None:
         self._by_tokens = by_tokens
         self._workspace = workspace
 

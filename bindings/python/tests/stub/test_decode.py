@@ -73,6 +73,9 @@ def test_a_step_is_one_launch_of_the_kernel_for_its_tokens(layer: DecodeLayer) -
     bound = layer.bind(allocate=memory, **tensors)
     # attn_rows, summed, counters .. are shared by both kernels: none is made twice.
     assert len(memory.asked) == len(set(memory.asked)) and ("u32", (96 + 2 * 64,)) in memory.asked
+    asked = len(memory.asked)
+    layer.bind(allocate=memory, share=bound, **tensors)
+    assert len(memory.asked) == asked, "a layer that shares makes no workspace"
     names = [name for name, _, _ in layer.kernels[0].params]
     calls("")
     functions = []
