@@ -123,6 +123,11 @@ def one_time(call: Call, batch: int) -> float:
 
 
 def times(options: argparse.Namespace) -> int:
+    from jitc import _jitc
+
+    if not _jitc.OPTIMIZED:
+        print("not measured: this wheel is of the dev profile, and ten times slower: maturin build --release")
+        return 1
     results: list[dict[str, Any]] = []
     n = 256
     for count in (1, 8, 22):

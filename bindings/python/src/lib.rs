@@ -20,6 +20,10 @@ use pyo3::prelude::*;
 
 #[pymodule(gil_used = false)]
 mod _jitc {
+    /// Whether the compiler optimized it: a wheel of the dev profile is ten times slower.
+    #[pymodule_export]
+    const OPTIMIZED: bool = !cfg!(debug_assertions);
+
     #[pymodule_export]
     use crate::decode::{choose, layer_facts, pack_weight, run_sample, sample};
     #[pymodule_export]

@@ -10,6 +10,9 @@ _Constant = bool | int | float | str
 _Constants = _Constant | Sequence[_Constant] | range
 _Path = str | PathLike[str]
 
+OPTIMIZED: bool
+"""Whether the compiler optimized it: a wheel of the dev profile is ten times slower."""
+
 @final
 class Jit:
     """The engine, opened with settings. Those that are not given are those of the
