@@ -70,7 +70,8 @@ class DecodeLayer:
         path: ``cooperative`` (one launch), ``separate`` (five, same bits), or ``auto``, which
             has both and takes the cooperative one where its grid is resident at once.
         device: the GPU, by default the current one.
-        constants: of the family ``decode_layer``: ``jitc families decode_layer``.
+        constants: of the family ``decode_layer``: ``jitc families decode_layer``. With
+            ``dependent`` the bits are the same, and launches still follow one another.
 
     Raises:
         SpecError: a constant that cannot be.
