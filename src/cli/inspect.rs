@@ -9,7 +9,6 @@ use serde_json::json;
 
 use super::{Answer, args, output};
 use crate::engine::jit::Jit;
-use crate::engine::request::constant::Value;
 use crate::engine::request::template::{Entry, Family, Registry};
 
 pub(super) fn render_command(registry: &Registry) -> Command {

@@ -220,6 +220,18 @@ fn get(counter: &AtomicU64) -> u64 {
 
 type OfTier = fn(&TierCounters) -> u64;
 
+/// What is counted of each tier.
+const BY_TIER: [(&str, &str, OfTier); 4] = [
+    ("cache_hits_total", "Verified hits.", |of| of.hits),
+    ("cache_published_total", "Entries written.", |of| of.published),
+    ("cache_bad_entries_total", "Bad entries found.", |of| of.healed),
+    (
+        "cache_unavailable_total",
+        "Looks into a tier that could not be read.",
+        |of| of.unavailable,
+    ),
+];
+
 /// The counters in Prometheus' text format, version 0.0.4.
 pub(super) fn prometheus(all: &Counters, tiers: &[TierCounters]) -> String {
     let mut text = String::new();
@@ -230,17 +242,7 @@ pub(super) fn prometheus(all: &Counters, tiers: &[TierCounters]) -> String {
             let _ = writeln!(text, "jitc_{name}{labels} {value}");
         }
     };
-    let by_tier: [(&str, &str, OfTier); 4] = [
-        ("cache_hits_total", "Verified hits.", |of| of.hits),
-        ("cache_published_total", "Entries written.", |of| of.published),
-        ("cache_bad_entries_total", "Bad entries found.", |of| of.healed),
-        (
-            "cache_unavailable_total",
-            "Looks into a tier that could not be read.",
-            |of| of.unavailable,
-        ),
-    ];
-    for (name, help, of) in by_tier {
+    for (name, help, of) in BY_TIER {
         let sample = |tier: &TierCounters| {
             let label = escaped(tier.tier.as_str());
             (format!("{{tier=\"{label}\"}}"), of(tier).to_string())

@@ -9,7 +9,7 @@ use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::template::{Constant, NamedFamily};
 use crate::engine::run::device::Device;
 use crate::engine::run::dispatch::Dispatcher;
-use crate::engine::run::tuned::{Gpu, Record};
+use crate::engine::run::tuned::Gpu;
 
 impl Jit {
     /// The dispatchers of a family on a GPU, here or not: one for each variant that the
@@ -21,8 +21,7 @@ impl Jit {
     pub fn dispatchers(&self, named: &NamedFamily, device: &Device) -> Result<Vec<Dispatcher>, Error> {
         let forced = forced(&self.config, named);
         let asked = KernelSpec::expand(named.clone(), &self.config, &[device.arch()])?;
-        let record = self.config.cache_dir().map(|dir| Record::path(&dir));
-        let record = record.map_or_else(Record::default, |path| Record::load(&path, &self.registry));
+        let record = self.tuned();
         let gpu = Gpu::from(device);
         let mut key = |spec: &KernelSpec| Some(self.describe(spec).ok()?.0.key().hex());
         let mut dispatcher = |asked: &KernelSpec| {

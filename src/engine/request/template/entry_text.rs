@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::engine::request::constant;
 use super::{Axis, Entry, Family, Optional, Parameter, ParameterKind, Size};
+use crate::engine::request::constant;
 
 impl Family {
     /// A family for other languages: constants, former names, entry points and what they take.

@@ -172,10 +172,7 @@ pub fn lay_out(
 /// # Errors
 /// Settings that come to no legal variant.
 pub fn dispatched(jit: &Jit, named: &NamedFamily, device: &Device) -> Result<Vec<KernelSpec>, MeasureError> {
-    let record = jit.config().cache_dir();
-    let record = record.map_or_else(Record::default, |dir| {
-        Record::load(&Record::path(&dir), jit.registry())
-    });
+    let record = jit.tuned();
     let set = set_geometry(jit.config(), named.family());
     let former = named.former_name();
     let mut specs: Vec<KernelSpec> = Vec::new();
