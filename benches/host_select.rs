@@ -18,12 +18,12 @@ use jitc::families::decode_layer::dispatch::Problem;
 use jitc::families::decode_layer::dispatch::Variant;
 use jitc::families::decode_layer::dispatch::select;
 
-/// A cooperative and a lite variant for each of 1, 2, 4 and 8 tokens a pass.
+/// A cooperative and a separate variant for each of 1, 2, 4 and 8 tokens a pass.
 fn variants() -> Vec<Variant> {
     [1, 2, 4, 8]
         .into_iter()
         .flat_map(|tokens| {
-            [Kind::Coop, Kind::Lite].map(|kind| Variant {
+            [Kind::Cooperative, Kind::Separate].map(|kind| Variant {
                 kind,
                 tokens_per_pass: tokens,
                 blocks: 132,
@@ -38,7 +38,7 @@ fn selecting(c: &mut Criterion) {
     let variants = variants();
     let every_fourth = (3..64).step_by(4).map(|n: u32| n.to_string());
     let layers = Layers::parse(&every_fourth.collect::<Vec<_>>().join(",")).expect("layers");
-    for (name, path) in [("auto", Path::Auto), ("lite", Path::Lite)] {
+    for (name, path) in [("auto", Path::Auto), ("separate", Path::Separate)] {
         let policy = Policy {
             path,
             layers: layers.clone(),

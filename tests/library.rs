@@ -159,13 +159,13 @@ fn requests_of_the_layer_are_validated_before_a_gpu_is_looked_for() {
     let request =
         |name, options| LayerBenchRequest::new(never.registry(), name, options).map_err(|e| e.to_string());
     let named = |name| request(name, &options).expect("request").paths;
-    assert_eq!(named("beta_coop"), [BenchPath::Coop]);
-    assert_eq!(named("beta_lite"), [BenchPath::Lite]);
-    let other = options.clone().set("path", "coop");
+    assert_eq!(named("beta_coop"), [BenchPath::Cooperative]);
+    assert_eq!(named("beta_lite"), [BenchPath::Separate]);
+    let other = options.clone().set("path", "cooperative");
     let refused = request("beta_lite", &other).expect_err("refused");
     assert_eq!(
         refused,
-        "--path contradicts `beta_lite`, which stands for `lite`: name the family `decode_layer`"
+        "--path contradicts `beta_lite`, which stands for `separate`: name the family `decode_layer`"
     );
     let request = request(decode_layer::FAMILY, &options).expect("request");
     assert_eq!(request.paths.len(), 3);
@@ -241,8 +241,8 @@ fn dispatch_names_a_gpu_that_need_not_be_here_or_says_that_there_is_none() {
         assert!(matches!(absent, MeasureError::Device(_)), "{absent}");
     }
     let policy = Policy::of(jit.config(), Some("lite"), Some("3,7"), 8).expect("policy");
-    assert_eq!(policy.path, dispatch::Path::Lite);
-    let variants = [Kind::Coop, Kind::Lite].map(|kind| dispatch::Variant {
+    assert_eq!(policy.path, dispatch::Path::Separate);
+    let variants = [Kind::Cooperative, Kind::Separate].map(|kind| dispatch::Variant {
         kind,
         tokens_per_pass: 1,
         blocks: 132,

@@ -151,7 +151,7 @@ fn a_layer_is_tuned_and_benchmarked_through_the_library() {
     let options = Options::of(decode_layer::bench::FLAGS)
         .set("context", "40")
         .set("tokens", "2")
-        .set("path", "coop,lite")
+        .set("path", "cooperative,separate")
         .set("launches", "3")
         .set("out", out.display().to_string());
     let request = decode_layer::bench::LayerBenchRequest::new(jit.registry(), family, &options);
@@ -165,7 +165,10 @@ fn a_layer_is_tuned_and_benchmarked_through_the_library() {
     assert_eq!(verdict.expect("benchmarked"), Verdict::Good);
     assert_eq!(
         paths,
-        [("coop".into(), true.into()), ("lite".into(), true.into())]
+        [
+            ("cooperative".into(), true.into()),
+            ("separate".into(), true.into())
+        ]
     );
     for name in ["summary.json", "points.csv", "plot.svg"] {
         assert!(out.join(name).is_file(), "{name}");

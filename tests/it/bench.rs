@@ -59,8 +59,12 @@ fn bench_of_the_layer_names_the_flag_that_is_wrong() {
         (["--rows", "8"], "unknown constant `rows` (flag --rows)"),
         (["--launches", "0"], "expected a whole number from 1"),
         (
-            ["--path", "coop,fast"],
-            "`fast`: expected one of coop, lite, separate",
+            ["--path", "cooperative,fast"],
+            "`fast`: expected one of cooperative, separate, kernels",
+        ),
+        (
+            ["--path", "coop,lite,separate"],
+            "what `separate` was is called `kernels`",
         ),
         (
             ["--intermediate", "17408,8704"],
@@ -88,6 +92,7 @@ fn bench_without_a_gpu_says_so() {
         "bench layer --wo-split 1,8",
         "bench decode_layer --wo-split 1,8",
         "bench beta_coop",
+        "bench layer --path cooperative,separate,kernels",
         "bench beta_lite --path lite",
         "bench layer --weight-layout packed64 --accumulate mma --wo-split 1 --tokens 1,2 --path coop,lite",
         "bench layer --preset h200-packed-batch8 --tokens 8",

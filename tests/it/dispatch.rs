@@ -92,7 +92,7 @@ fn dispatch_says_what_it_chose_and_why_without_a_gpu() {
     let split = ("wo_split", "8");
     let all = step(dir.path(), &[split], None, None, 4);
     let chosen = all.chosen().expect("chosen");
-    assert_eq!(chosen.variant.kind, Kind::Coop);
+    assert_eq!(chosen.variant.kind, Kind::Cooperative);
     assert_eq!(all.choice.reason.to_string(), "its grid is resident at once");
     assert_eq!(chosen.variant.capacity, 132);
     assert_eq!(
@@ -105,7 +105,7 @@ fn dispatch_says_what_it_chose_and_why_without_a_gpu() {
     let reason = refused.choice.reason.to_string();
     assert!(reason.contains("264 blocks is over the 132"), "{reason}");
     let separate = step(dir.path(), &wide, None, None, 4);
-    assert_eq!(separate.chosen().expect("chosen").variant.kind, Kind::Lite);
+    assert_eq!(separate.chosen().expect("chosen").variant.kind, Kind::Separate);
     let other_layers = step(dir.path(), &[split], None, Some("3,7"), 4);
     assert!(other_layers.chosen().is_none());
 }
@@ -154,10 +154,10 @@ fn a_question_compiles_nothing_and_says_which_capacity_is_unknown() {
             .iter()
             .all(|c| c.registers.is_none() && c.resident.is_none())
     );
-    assert!(cold.lacking().count() > 0 && cold.lacking().all(|c| c.variant.kind == Kind::Coop));
+    assert!(cold.lacking().count() > 0 && cold.lacking().all(|c| c.variant.kind == Kind::Cooperative));
     // Separate launches need no capacity: they are chosen, and their kernel is missing.
     let separate = asked(&root, &set, Some("lite"), None, 4, Missing::Report);
-    assert_eq!(separate.chosen().expect("chosen").variant.kind, Kind::Lite);
+    assert_eq!(separate.chosen().expect("chosen").variant.kind, Kind::Separate);
     assert_eq!(separate.lacking().count(), 1);
     // A layer that takes no part is nothing, whatever is in the cache.
     let no_part = asked(&root, &set, None, Some("3,7"), 4, Missing::Report);

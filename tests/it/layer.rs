@@ -68,7 +68,7 @@ fn every_preset_is_a_kernel_whose_shared_memory_fits_its_gpus() {
 }
 
 #[test]
-fn the_originals_presets_are_its_grids() {
+fn nvllms_presets_are_its_grids() {
     let registry = Registry::load(None).expect("registry");
     let family = registry.get(FAMILY).expect("family");
     let arch: Arch = "sm_121a".parse().expect("arch");
@@ -123,7 +123,7 @@ fn a_preset_yields_to_a_flag_and_an_unknown_one_is_one_clear_line() {
 }
 
 #[test]
-fn the_originals_variable_names_a_preset_for_both_launches() {
+fn nvllms_variable_names_a_preset_for_both_launches() {
     let dir = tempfile::tempdir().expect("tempdir");
     for (launch, words) in [
         ("cooperative", "LayerGeometry::original"),

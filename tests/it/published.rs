@@ -165,7 +165,7 @@ impl Desk {
         run("warm stream --arch sm_90a --receipt receipt");
         run("cache export --out bundle");
         run("regions --synthetic 1 --save buffers");
-        // Without the file beside it that says what it is, as the original's are.
+        // Without the file beside it that says what it is, as nvllm's are.
         let is_buffer = |path: &PathBuf| path.extension().is_some_and(|e| e == "npy");
         let mut saved = fs_err::read_dir(desk.at("buffers")).expect("folder");
         let saved = saved.find_map(|entry| entry.ok().map(|e| e.path()).filter(is_buffer));

@@ -220,7 +220,7 @@ fn roles(regions: &[Region], geometry: &Geometry) -> String {
 }
 
 #[test]
-fn masks_are_the_roles_that_the_kernel_of_the_originals_geometry_gives_its_blocks() {
+fn masks_are_the_roles_that_the_kernel_of_nvllms_geometry_gives_its_blocks() {
     let registry = Registry::load(None).expect("families");
     let table = registry
         .regions("decode_layer")

@@ -18,7 +18,7 @@ fn out(output: &Output) -> String {
     text
 }
 
-/// A bare buffer as the original's tools write it: nothing beside it.
+/// A bare buffer as nvllm's tools write it: nothing beside it.
 fn bare(dir: &Path, name: &str, wo_split: u32, count: u32) -> String {
     let registry = Registry::load(None).expect("families");
     let ticks = synthetic(&registry, &Geometry::default(), wo_split, count).expect("ticks");
@@ -217,7 +217,7 @@ fn a_file_that_is_no_buffer_is_one_line_and_exit_code_2() {
 }
 
 #[test]
-fn buffers_of_the_originals_earlier_sets_reduce_like_those_of_its_later_ones() {
+fn buffers_of_nvllms_earlier_sets_reduce_like_those_of_its_later_ones() {
     let dir = tempfile::tempdir().expect("tempdir");
     let rows = |count: u32| -> Vec<String> {
         let file = bare(dir.path(), "b.npy", 8, count);
@@ -275,7 +275,7 @@ const PROFILE: &str = "kernel_symbol,mean_us,total_ms\n\
     PhaseE_Beta_Kernel_small,10.0,1.0\n";
 
 #[test]
-fn extract_takes_the_originals_options_with_their_meaning() {
+fn extract_takes_nvllms_options_with_their_meaning() {
     let dir = tempfile::tempdir().expect("tempdir");
     let buffer = bare(dir.path(), "b.npy", 8, 20);
     fs_err::write(dir.path().join("k.csv"), PROFILE).expect("written");

@@ -157,7 +157,7 @@ fn traces_of_the_launches_that_were_measured_are_strict_too() {
     }
     assert!(
         found.len() >= 8 && slots >= 4,
-        "{} buffers, {slots} of the original's geometry",
+        "{} buffers, {slots} of nvllm's geometry",
         found.len()
     );
 }

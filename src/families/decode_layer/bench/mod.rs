@@ -3,12 +3,12 @@
 //!
 //! Invariant: every variant that is timed is held to the references first, and every
 //! point to the bits of a second launch and of the other path; what is refused is not
-//! timed. Of `separate` that is attention: its GEMVs have their gates elsewhere.
+//! timed. Of `kernels` that is attention: its GEMVs have their gates elsewhere.
 
+mod own_kernels;
 mod record;
 mod report;
 mod request;
-mod separate;
 mod sets;
 
 use std::collections::HashMap;
@@ -25,10 +25,10 @@ use crate::measure::harness::{Event, Flag, Sink, Verdict};
 use crate::measure::run_files;
 use crate::measure::timing::{Plan, Summary, sample};
 
+use own_kernels::{Kernels, OwnKernels};
 use record::{At, Bits};
 pub use request::{BenchPath, LayerBenchRequest};
 use request::{Variant, variants};
-use separate::Separate;
 use sets::Sets;
 
 /// What benchmarking the layer takes.
@@ -79,7 +79,7 @@ pub fn bench(jit: &Jit, request: &LayerBenchRequest, sink: &mut Sink<'_>) -> Res
     variants(jit, &request.token_counts, None)?;
     let session = BenchSession::open(jit, &request.options)?;
     let (variants, dims) = variants(jit, &request.token_counts, Some(session.arch()))?;
-    jit.prepare_each(variants.iter().flat_map(|v| [&v.coop, &v.lite]))?;
+    jit.prepare_each(variants.iter().flat_map(|v| [&v.cooperative, &v.separate]))?;
     let mut run = Run {
         session: &session,
         request,
@@ -87,14 +87,14 @@ pub fn bench(jit: &Jit, request: &LayerBenchRequest, sink: &mut Sink<'_>) -> Res
         points: Vec::new(),
     };
     for variant in &variants {
-        run.judge(&variant.coop, sink)?;
+        run.judge(&variant.cooperative, sink)?;
     }
     let most = request.token_counts.iter().copied().max().unwrap_or(1);
     for context in request.contexts.iter().copied() {
         let inputs = dims.inputs(&vec![context; most], Kv::Random, session.seed);
         let mut sets = Sets::new(&session, &dims, &inputs)?;
-        let separate = if request.paths.contains(&BenchPath::Separate) {
-            Some(Separate::new(&session, &dims, &inputs, sets.count())?)
+        let own = if request.paths.contains(&BenchPath::Kernels) {
+            Some(OwnKernels::new(&session, &dims, &inputs, sets.count())?)
         } else {
             None
         };
@@ -113,7 +113,7 @@ pub fn bench(jit: &Jit, request: &LayerBenchRequest, sink: &mut Sink<'_>) -> Res
                 floor: sets.floor(&session, &plan, bytes)?,
             };
             for variant in variants.iter().filter(|v| v.num_tokens == num_tokens) {
-                run.points_of(variant, at, &mut sets, separate.as_ref(), sink)?;
+                run.points_of(variant, at, &mut sets, own.as_ref(), sink)?;
             }
         }
     }
@@ -147,7 +147,7 @@ impl Run<'_> {
         variant: &Variant,
         at: At,
         sets: &mut Sets,
-        separate: Option<&Separate>,
+        own: Option<&OwnKernels>,
         sink: &mut Sink<'_>,
     ) -> Result<(), MeasureError> {
         let (session, plan) = (self.session, at.plan);
@@ -156,16 +156,23 @@ impl Run<'_> {
             let kernel = session.jit.load(spec, &session.context)?;
             Ok(Layer::new(spec, kernel)?)
         };
-        let (coop_layer, lite_layer) = (layer(&variant.coop)?, layer(&variant.lite)?);
-        let (coop, lite) = (sets.bind(&coop_layer)?, sets.bind(&lite_layer)?);
-        let slots = coop_layer.dims().slots;
-        let expected = sets.written(&lite, num_tokens, slots)?;
+        let (one_launch, five_launches) = (layer(&variant.cooperative)?, layer(&variant.separate)?);
+        let (cooperative, separate) = (sets.bind(&one_launch)?, sets.bind(&five_launches)?);
+        let slots = one_launch.dims().slots;
+        let expected = sets.written(&separate, num_tokens, slots)?;
         // nvllm's geometry divides FC2's sums otherwise, so it is held to itself
         // and to the references alone.
-        let spread = variant.coop.constants()["geometry"].to_string() == "spread";
-        let gated = self.gates.get(&variant.coop.id()).is_some_and(Gate::passes);
+        let spread = variant.cooperative.constants()["geometry"].to_string() == "spread";
+        let gated = self
+            .gates
+            .get(&variant.cooperative.id())
+            .is_some_and(Gate::passes);
         for path in self.request.paths.iter().copied() {
-            let bound = if path == BenchPath::Coop { &coop } else { &lite };
+            let bound = if path == BenchPath::Cooperative {
+                &cooperative
+            } else {
+                &separate
+            };
             let mut bits = Bits::default();
             if gated {
                 let (one, two) = (
@@ -174,37 +181,37 @@ impl Run<'_> {
                 );
                 bits = Bits {
                     repeat: Some(one == two),
-                    as_lite: spread.then_some(one == expected),
+                    as_separate: spread.then_some(one == expected),
                 };
             }
             let passes = gated && bits.are_good();
-            let kernels = match separate {
-                Some(separate) if path == BenchPath::Separate => {
-                    Some(separate.kernels(session, &variant.coop, num_tokens)?)
+            let kernels = match own {
+                Some(own) if path == BenchPath::Kernels => {
+                    Some(own.kernels(session, &variant.cooperative, num_tokens)?)
                 }
                 _ => None,
             };
             let specs: Vec<&KernelSpec> = match (&kernels, path) {
-                (Some(kernels), _) => [&variant.lite].into_iter().chain(kernels.specs()).collect(),
-                (None, BenchPath::Coop) => vec![&variant.coop],
-                (None, _) => vec![&variant.lite],
+                (Some(kernels), _) => [&variant.separate].into_iter().chain(kernels.specs()).collect(),
+                (None, BenchPath::Cooperative) => vec![&variant.cooperative],
+                (None, _) => vec![&variant.separate],
             };
             let dir = (self.request.options.out.as_ref())
-                .map(|out| out.join(record::folder(path, &variant.coop, &at)));
+                .map(|out| out.join(record::folder(path, &variant.cooperative, &at)));
             if let Some(dir) = &dir {
                 let known = specs.iter().map(|spec| record::known(session.jit, spec));
                 let known = known.collect::<Result<Vec<_>, _>>()?;
                 let config = record::config(path, &at, session.seed, &known);
                 run_files::write_json(dir, "config.json", &config)?;
-                let gate = &self.gates[&variant.coop.id()];
-                let gate = record::gate(passes, gate, bits, &variant.coop, path);
+                let gate = &self.gates[&variant.cooperative.id()];
+                let gate = record::gate(passes, gate, bits, &variant.cooperative, path);
                 run_files::write_json(dir, "correctness_gate_layer.json", &gate)?;
             }
             let mut summary = None;
             if passes {
-                let samples = match (&kernels, separate) {
-                    (Some(kernels), Some(separate)) => {
-                        separate.sample(session, &plan, &lite, kernels, num_tokens)?
+                let samples = match (&kernels, own) {
+                    (Some(kernels), Some(own)) => {
+                        own.sample(session, &plan, &separate, kernels, num_tokens)?
                     }
                     _ => sample(&session.context, &plan, &mut |i, stream| {
                         Ok::<_, MeasureError>(copies::launch(bound, i, num_tokens, stream)?)
@@ -219,7 +226,7 @@ impl Run<'_> {
                 sink(Event::Failure(format!(
                     "{} {} at context {}, {} tokens: {why}; not timed",
                     path.name(),
-                    variant.coop.variant(),
+                    variant.cooperative.variant(),
                     at.context,
                     at.num_tokens
                 )));
@@ -227,14 +234,14 @@ impl Run<'_> {
             self.points.push(Point {
                 at,
                 path,
-                spec: variant.coop.clone(),
+                spec: variant.cooperative.clone(),
                 timed: Timed {
                     passes,
                     summary,
                     bytes: at.bytes,
                     floor: at.floor,
                 },
-                decodes: kernels.as_ref().map(separate::Kernels::decodes),
+                decodes: kernels.as_ref().map(Kernels::decodes),
             });
         }
         Ok(())

@@ -36,18 +36,18 @@ pub(super) struct Bits {
     /// Of two launches.
     pub(super) repeat: Option<bool>,
     /// With separate launches.
-    pub(super) as_lite: Option<bool>,
+    pub(super) as_separate: Option<bool>,
 }
 
 impl Bits {
     pub(super) fn are_good(self) -> bool {
-        self.repeat == Some(true) && self.as_lite != Some(false)
+        self.repeat == Some(true) && self.as_separate != Some(false)
     }
 
     pub(super) fn wrong(self) -> Option<&'static str> {
         if self.repeat == Some(false) {
             Some("a second launch wrote other bits")
-        } else if self.as_lite == Some(false) {
+        } else if self.as_separate == Some(false) {
             Some("other bits than separate launches'")
         } else {
             None
@@ -78,7 +78,7 @@ pub(super) fn known(jit: &Jit, spec: &KernelSpec) -> Result<Value, MeasureError>
 pub(super) fn config(path: Path, at: &At, seed: u64, kernels: &[Value]) -> Value {
     let plan = &at.plan;
     json!({
-        "git_sha": run_files::git_sha(), "path": path.name(), "cooperative": path == Path::Coop,
+        "git_sha": run_files::git_sha(), "path": path.name(), "cooperative": path == Path::Cooperative,
         "context": at.context, "copies": at.copies, "num_active_tokens": at.num_tokens, "seed": seed,
         "launches": plan.samples, "warmup_launches": plan.warmups, "method": plan.method,
         "launches_per_sample": plan.launches_per_graph, "kernels": kernels,
@@ -88,11 +88,11 @@ pub(super) fn config(path: Path, at: &At, seed: u64, kernels: &[Value]) -> Value
 
 /// `correctness_gate_layer.json`.
 pub(super) fn gate(passes: bool, gate: &Gate, bits: Bits, judged: &KernelSpec, path: Path) -> Value {
-    let skipped = (path == Path::Separate).then_some("wo_gemv and gemv: `jitc verify` checks them");
+    let skipped = (path == Path::Kernels).then_some("wo_gemv and gemv: `jitc verify` checks them");
     json!({"passes": passes, "kind": "AUTHORITATIVE", "ref_function": "verify decode_layer",
         "judged": judged.variant(), "positions": GATE_LENGTH, "tokens": judged.number("tokens_per_pass"),
         "stages": gate.stages(), "same_bits_in_a_second_launch": bits.repeat,
-        "same_bits_as_separate_launches": bits.as_lite,
+        "same_bits_as_separate_launches": bits.as_separate,
         "skipped": skipped,
         // Its former name, for one release.
         "left_out": skipped})
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn bits_that_were_not_compared_are_no_pass() {
-        let bits = |repeat, as_lite| Bits { repeat, as_lite };
+        let bits = |repeat, as_separate| Bits { repeat, as_separate };
         assert!(!Bits::default().are_good() && Bits::default().wrong().is_none());
         assert!(bits(Some(true), Some(true)).are_good());
         assert!(bits(Some(true), None).are_good(), "nvllm's geometry");

@@ -43,9 +43,9 @@ pub(super) fn tell(run: &Run, sink: &mut Sink<'_>) -> Value {
     }
     sink(Event::Table(rows));
     sink(Event::Line(String::new()));
-    if run.request.paths.contains(&Path::Separate) {
+    if run.request.paths.contains(&Path::Kernels) {
         sink(Event::Line(
-            "separate: attention, W_O, gate_up and down as kernels of their own, without norm, activation and \
+            "kernels: attention, W_O, gate_up and down as kernels of their own, without norm, activation and \
              requantization; its gate is that of separate launches"
                 .into(),
         ));
@@ -89,7 +89,7 @@ fn decodes(points: &[Point]) -> Vec<String> {
         };
         if (gate_up.min(down) as usize) < p.at.num_tokens {
             let line = format!(
-                "separate with {} tokens: {gate_up} a decode of gate_up, {down} of down: \
+                "kernels with {} tokens: {gate_up} a decode of gate_up, {down} of down: \
                  what shared memory has room for",
                 p.at.num_tokens
             );
@@ -191,7 +191,7 @@ mod tests {
                 bytes: 1000,
                 floor: 1.0,
             },
-            path: Path::Coop,
+            path: Path::Cooperative,
             spec: KernelSpec::new(family, [("wo_split", split)], arch).expect("legal"),
             timed: Timed {
                 passes: us.is_some(),
@@ -209,9 +209,9 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
             lines[1],
-            "4096,1,coop,wo_split=8,true,1000,2.000,2.000,2.000,1.000"
+            "4096,1,cooperative,wo_split=8,true,1000,2.000,2.000,2.000,1.000"
         );
-        assert_eq!(lines[2], "4096,1,coop,wo_split=8,false,1000,,,,1.000");
+        assert_eq!(lines[2], "4096,1,cooperative,wo_split=8,false,1000,,,,1.000");
     }
 
     #[test]
@@ -246,6 +246,6 @@ mod tests {
     fn fewer_tokens_a_decode_than_a_launch_has_are_said_once() {
         let lines = decodes(&[point(4, "1", None), point(8, "1", None), point(8, "8", None)]);
         assert_eq!(lines.len(), 1, "{lines:?}");
-        assert!(lines[0].starts_with("separate with 8 tokens: 8 a decode of gate_up, 4 of down"));
+        assert!(lines[0].starts_with("kernels with 8 tokens: 8 a decode of gate_up, 4 of down"));
     }
 }

@@ -6,7 +6,7 @@ use super::super::{FAMILY, Launch, LayerDims, Packed, launches, tune, with_launc
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
-use crate::engine::request::template::Registry;
+use crate::engine::request::template::{NOTICE, Registry};
 use crate::measure::MeasureError;
 use crate::measure::bench::{BenchOptions, TOKENS};
 use crate::measure::harness::{Flag, Options};
@@ -28,19 +28,19 @@ const USUAL_TOKENS: &str = "1,2,4,8";
 pub(super) const PATH: Flag = Flag::new(
     "path",
     "LIST",
-    Some("coop,lite,separate"),
-    "Of the layer: one cooperative launch, separate launches, and attention, W_O, gate_up and down as kernels of their own",
+    Some("cooperative,separate,kernels"),
+    "Of the layer: one cooperative launch, its five separate launches, and attention, W_O, gate_up and down as kernels of their own",
 );
 
 /// One way to run the layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BenchPath {
     /// One cooperative launch.
-    Coop,
-    /// Ordinary launches.
-    Lite,
-    /// Attention, `W_O`, gate and up, and down as kernels of their own.
+    Cooperative,
+    /// Five ordinary launches with the same bits.
     Separate,
+    /// Attention, `W_O`, gate and up, and down as kernels of their own.
+    Kernels,
 }
 
 impl BenchPath {
@@ -48,9 +48,9 @@ impl BenchPath {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Coop => "coop",
-            Self::Lite => "lite",
+            Self::Cooperative => "cooperative",
             Self::Separate => "separate",
+            Self::Kernels => "kernels",
         }
     }
 }
@@ -91,18 +91,14 @@ impl LayerBenchRequest {
                 })
                 .collect()
         };
-        let path = |part: &str| match part.trim() {
-            "coop" => Ok(BenchPath::Coop),
-            "lite" => Ok(BenchPath::Lite),
-            "separate" => Ok(BenchPath::Separate),
-            other => Err(format!("--path: `{other}`: expected one of coop, lite, separate")),
-        };
-        let paths: Result<Vec<_>, String> = text(PATH.name).split(',').map(path).collect();
-        let mut paths = paths.map_err(MeasureError::Request)?;
+        let mut paths = paths(text(PATH.name)).map_err(MeasureError::Request)?;
+        if options.is_given(PATH.name) {
+            notes(text(PATH.name)).for_each(|note| tracing::warn!(target: NOTICE, "{note}"));
+        }
         if let [launch] = launches(registry, name, None)?.as_slice() {
             let meant = match launch {
-                Launch::Cooperative => BenchPath::Coop,
-                Launch::Separate => BenchPath::Lite,
+                Launch::Cooperative => BenchPath::Cooperative,
+                Launch::Separate => BenchPath::Separate,
             };
             if options.is_given(PATH.name) && paths != [meant] {
                 return Err(MeasureError::Request(format!(
@@ -121,12 +117,55 @@ impl LayerBenchRequest {
     }
 }
 
-/// A variant on both paths.
+/// The paths of a list; the words that two of them had are accepted for one release.
+fn paths(list: &str) -> Result<Vec<BenchPath>, String> {
+    let words = || list.split(',').map(str::trim);
+    if ["lite", "separate"]
+        .iter()
+        .all(|word| words().any(|w| w == *word))
+    {
+        return Err(
+            "--path: `lite` is called `separate`, and what `separate` was is called `kernels`: name `separate` once, \
+             or `kernels`"
+                .into(),
+        );
+    }
+    let path = |word: &str| match word {
+        "cooperative" | "coop" => Ok(BenchPath::Cooperative),
+        "separate" | "lite" => Ok(BenchPath::Separate),
+        "kernels" => Ok(BenchPath::Kernels),
+        other => Err(format!(
+            "--path: `{other}`: expected one of cooperative, separate, kernels"
+        )),
+    };
+    words().map(path).collect()
+}
+
+/// What to say of a list whose words had other names, or one of them another meaning.
+fn notes(list: &str) -> impl Iterator<Item = String> {
+    let knows = list.split(',').any(|word| word.trim() == "kernels");
+    list.split(',').filter_map(move |word| match word.trim() {
+        former @ ("coop" | "lite") => {
+            let present = if former == "coop" { "cooperative" } else { "separate" };
+            Some(format!(
+                "--path {former} is called {present}; the former spelling will go"
+            ))
+        }
+        "separate" if !knows => Some(
+            "--path separate is the layer's five launches, which were called lite; kernels of their own, which it \
+             meant before, are --path kernels"
+                .to_owned(),
+        ),
+        _ => None,
+    })
+}
+
+/// A variant launched both ways.
 pub(super) struct Variant {
     /// Tokens of a launch.
     pub(super) num_tokens: usize,
-    pub(super) coop: KernelSpec,
-    pub(super) lite: KernelSpec,
+    pub(super) cooperative: KernelSpec,
+    pub(super) separate: KernelSpec,
 }
 
 /// Every variant that the settings ask for, and sizes that all fit in. Without a GPU
@@ -155,8 +194,8 @@ pub(super) fn variants(
         for spec in &specs {
             variants.push(Variant {
                 num_tokens: *num_tokens,
-                coop: with_tokens(spec, *num_tokens, chosen)?,
-                lite: with_tokens(&with_launch(spec, Launch::Separate)?, *num_tokens, chosen)?,
+                cooperative: with_tokens(spec, *num_tokens, chosen)?,
+                separate: with_tokens(&with_launch(spec, Launch::Separate)?, *num_tokens, chosen)?,
             });
         }
     }
@@ -227,6 +266,27 @@ fn max_dims(specs: &[KernelSpec]) -> Result<LayerDims, MeasureError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn former_words_of_a_path_are_understood_and_noted() {
+        use BenchPath::{Cooperative, Kernels, Separate};
+        let noted = |list: &str| notes(list).count();
+        assert_eq!(paths("coop, lite"), Ok(vec![Cooperative, Separate]));
+        assert_eq!(noted("coop, lite"), 2);
+        assert_eq!(
+            paths("cooperative,separate,kernels"),
+            Ok(vec![Cooperative, Separate, Kernels])
+        );
+        assert_eq!(noted("cooperative,separate,kernels"), 0);
+    }
+
+    #[test]
+    fn separate_changed_its_meaning_and_that_is_said() {
+        let said: Vec<String> = notes("separate").collect();
+        assert!(said[0].contains("five launches") && said[0].contains("--path kernels"));
+        let both = paths("coop,lite,separate").expect_err("its words meant three paths");
+        assert!(both.contains("is called `kernels`"), "{both}");
+    }
 
     #[test]
     fn packed_weights_on_tensor_cores_have_eight_tokens_a_pass_where_they_fit() {

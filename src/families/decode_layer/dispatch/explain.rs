@@ -188,7 +188,7 @@ pub fn explain(
 
 impl Candidate {
     fn is_undecided(&self) -> bool {
-        self.variant.kind == Kind::Coop && self.resident.is_none()
+        self.variant.kind == Kind::Cooperative && self.resident.is_none()
     }
 }
 

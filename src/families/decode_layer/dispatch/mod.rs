@@ -34,9 +34,9 @@ pub struct Problem {
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// One cooperative launch.
-    Coop,
+    Cooperative,
     /// Ordinary launches.
-    Lite,
+    Separate,
 }
 
 /// A variant that is ready to be launched.
@@ -63,8 +63,8 @@ impl Variant {
         let config = LayerConfig::try_from(spec).ok()?;
         Some(Self {
             kind: match config.launch {
-                Launch::Cooperative => Kind::Coop,
-                Launch::Separate => Kind::Lite,
+                Launch::Cooperative => Kind::Cooperative,
+                Launch::Separate => Kind::Separate,
             },
             tokens_per_pass: config.tokens_per_pass,
             blocks: config.blocks,
@@ -82,7 +82,7 @@ impl Variant {
     /// Whether it may be launched: waiting blocks have to be resident together.
     #[must_use]
     pub fn fits(&self, num_tokens: u32) -> bool {
-        self.kind == Kind::Lite || self.grid_blocks(num_tokens) <= u64::from(self.capacity)
+        self.kind == Kind::Separate || self.grid_blocks(num_tokens) <= u64::from(self.capacity)
     }
 }
 
@@ -188,35 +188,35 @@ pub fn select(variants: &[Variant], policy: &Policy, problem: &Problem) -> Choic
             room: policy.max_tokens,
         });
     }
-    let lite = best(variants, Kind::Lite, num_tokens);
-    if policy.path == Path::Lite {
+    let separate = best(variants, Kind::Separate, num_tokens);
+    if policy.path == Path::Separate {
         return Choice {
-            variant: lite,
-            reason: if lite.is_some() {
+            variant: separate,
+            reason: if separate.is_some() {
                 Reason::Asked
             } else {
                 Reason::NotPrepared
             },
         };
     }
-    if let Some(coop) = best(variants, Kind::Coop, num_tokens) {
+    if let Some(cooperative) = best(variants, Kind::Cooperative, num_tokens) {
         return Choice {
-            variant: Some(coop),
+            variant: Some(cooperative),
             reason: Reason::Fits,
         };
     }
     let smallest = variants
         .iter()
-        .filter(|v| v.kind == Kind::Coop)
+        .filter(|v| v.kind == Kind::Cooperative)
         .map(|v| (v.grid_blocks(num_tokens), v.capacity))
         .min();
     match (policy.path, smallest) {
-        (Path::Coop, Some((blocks, capacity))) => {
+        (Path::Cooperative, Some((blocks, capacity))) => {
             Choice::none(Reason::ForcedOverCapacity { blocks, capacity })
         }
-        (Path::Coop, None) => Choice::none(Reason::NotPrepared),
-        (_, smallest) if lite.is_some() => Choice {
-            variant: lite,
+        (Path::Cooperative, None) => Choice::none(Reason::NotPrepared),
+        (_, smallest) if separate.is_some() => Choice {
+            variant: separate,
             reason: smallest.map_or(Reason::NoneCooperative, |(blocks, capacity)| {
                 Reason::OverCapacity { blocks, capacity }
             }),
@@ -258,11 +258,11 @@ mod tests {
         }
     }
 
-    /// nvllm's grid, 64 blocks a token, where 96 are resident; and lite.
-    fn original() -> [Variant; 2] {
+    /// nvllm's grid, 64 blocks a token, where 96 are resident; and separate launches.
+    fn nvllms() -> [Variant; 2] {
         [
-            variant(Kind::Coop, 1, true, 64, 96),
-            variant(Kind::Lite, 1, true, 64, 96),
+            variant(Kind::Cooperative, 1, true, 64, 96),
+            variant(Kind::Separate, 1, true, 64, 96),
         ]
     }
 
@@ -277,18 +277,18 @@ mod tests {
     }
 
     #[test]
-    fn the_selection_table_is_the_originals() {
+    fn the_selection_table_is_nvllms() {
         let over = |blocks| Reason::OverCapacity { blocks, capacity: 96 };
-        assert_eq!(choose(&original(), Path::Auto, 1), (Some(0), Reason::Fits));
-        assert_eq!(choose(&original(), Path::Auto, 2), (Some(1), over(128)));
-        assert_eq!(choose(&original(), Path::Coop, 1), (Some(0), Reason::Fits));
-        assert_eq!(choose(&original(), Path::Lite, 1), (Some(1), Reason::Asked));
-        assert_eq!(choose(&original(), Path::Lite, 2), (Some(1), Reason::Asked));
+        assert_eq!(choose(&nvllms(), Path::Auto, 1), (Some(0), Reason::Fits));
+        assert_eq!(choose(&nvllms(), Path::Auto, 2), (Some(1), over(128)));
+        assert_eq!(choose(&nvllms(), Path::Cooperative, 1), (Some(0), Reason::Fits));
+        assert_eq!(choose(&nvllms(), Path::Separate, 1), (Some(1), Reason::Asked));
+        assert_eq!(choose(&nvllms(), Path::Separate, 2), (Some(1), Reason::Asked));
     }
 
     #[test]
-    fn forced_coop_over_capacity_is_nothing_and_says_by_how_much() {
-        let (variant, reason) = choose(&original(), Path::Coop, 2);
+    fn forced_cooperative_over_capacity_is_nothing_and_says_by_how_much() {
+        let (variant, reason) = choose(&nvllms(), Path::Cooperative, 2);
         assert_eq!(variant, None);
         assert_eq!(
             reason.to_string(),
@@ -298,11 +298,20 @@ mod tests {
 
     #[test]
     fn what_was_not_prepared_is_not_chosen() {
-        let [coop, lite] = original();
-        assert_eq!(choose(&[coop], Path::Auto, 2), (None, Reason::NotPrepared));
-        assert_eq!(choose(&[coop], Path::Lite, 1), (None, Reason::NotPrepared));
-        assert_eq!(choose(&[lite], Path::Coop, 1), (None, Reason::NotPrepared));
-        assert_eq!(choose(&[lite], Path::Auto, 1), (Some(0), Reason::NoneCooperative));
+        let [cooperative, separate] = nvllms();
+        assert_eq!(choose(&[cooperative], Path::Auto, 2), (None, Reason::NotPrepared));
+        assert_eq!(
+            choose(&[cooperative], Path::Separate, 1),
+            (None, Reason::NotPrepared)
+        );
+        assert_eq!(
+            choose(&[separate], Path::Cooperative, 1),
+            (None, Reason::NotPrepared)
+        );
+        assert_eq!(
+            choose(&[separate], Path::Auto, 1),
+            (Some(0), Reason::NoneCooperative)
+        );
         assert_eq!(choose(&[], Path::Auto, 1), (None, Reason::NotPrepared));
     }
 
@@ -313,7 +322,7 @@ mod tests {
             layers: Layers::parse("7, 3").expect("list"),
             max_tokens: 4,
         };
-        let reason = |problem| select(&original(), &policy, &problem).reason;
+        let reason = |problem| select(&nvllms(), &policy, &problem).reason;
         assert_eq!(reason(STEP), Reason::Fits);
         assert_eq!(reason(Problem { layer: 4, ..STEP }), Reason::Layer);
         let tokens = Reason::Tokens { room: 4 };
@@ -342,7 +351,7 @@ mod tests {
     fn the_fewest_passes_win_and_then_the_smallest_variant() {
         let spread: Vec<Variant> = [1, 2, 4]
             .into_iter()
-            .map(|tokens| variant(Kind::Coop, tokens, false, 132, 132))
+            .map(|tokens| variant(Kind::Cooperative, tokens, false, 132, 132))
             .collect();
         let chosen: Vec<_> = (1..=8)
             .map(|num_tokens| {

@@ -12,9 +12,9 @@ pub enum Path {
     #[default]
     Auto,
     /// Cooperative or nothing.
-    Coop,
+    Cooperative,
     /// Always separate launches.
-    Lite,
+    Separate,
 }
 
 /// `coop` and `lite` are nvllm's words, and were jitc's.
@@ -24,8 +24,8 @@ impl FromStr for Path {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.to_ascii_lowercase().as_str() {
             "auto" => Ok(Self::Auto),
-            "cooperative" | "coop" => Ok(Self::Coop),
-            "separate" | "lite" => Ok(Self::Lite),
+            "cooperative" | "coop" => Ok(Self::Cooperative),
+            "separate" | "lite" => Ok(Self::Separate),
             _ => Err(format!("path `{text}`: expected auto, cooperative or separate")),
         }
     }
@@ -82,10 +82,10 @@ mod tests {
         assert_eq!(Layers::parse(" ").expect("empty"), Layers::all());
         assert!(Layers::parse("3,x").expect_err("bad").contains("`x`"));
         for (text, path) in [
-            ("COOP", Path::Coop),
-            ("cooperative", Path::Coop),
-            ("lite", Path::Lite),
-            ("separate", Path::Lite),
+            ("COOP", Path::Cooperative),
+            ("cooperative", Path::Cooperative),
+            ("lite", Path::Separate),
+            ("separate", Path::Separate),
         ] {
             assert_eq!(text.parse(), Ok(path));
         }

@@ -68,8 +68,8 @@ impl Candidate {
             self.split(),
             self.variant.grid_blocks(num_tokens).to_string(),
             match self.variant.kind {
-                Kind::Lite => "need not be".to_owned(),
-                Kind::Coop => or_unknown(self.resident),
+                Kind::Separate => "need not be".to_owned(),
+                Kind::Cooperative => or_unknown(self.resident),
             },
             or_unknown(self.registers),
             self.shared_bytes().to_string(),
@@ -80,7 +80,7 @@ impl Candidate {
 
     /// Whether its grid fits the GPU; `None` where its capacity is unknown.
     fn fits(&self, num_tokens: u32) -> Option<bool> {
-        let known = self.variant.kind == Kind::Lite || self.resident.is_some();
+        let known = self.variant.kind == Kind::Separate || self.resident.is_some();
         known.then(|| self.variant.fits(num_tokens))
     }
 

@@ -76,7 +76,7 @@ fn ids_are_rows_and_sums_and_what_they_sum_name_each_other() {
 }
 
 #[test]
-fn the_originals_earlier_sets_have_the_ids_and_names_of_its_later_ones() {
+fn nvllms_earlier_sets_have_the_ids_and_names_of_its_later_ones() {
     let names = |count| -> Vec<String> {
         let table = table_of("decode_layer", count);
         table.regions.iter().map(|r| r.name.to_string()).collect()

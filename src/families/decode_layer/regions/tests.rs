@@ -465,7 +465,7 @@ fn a_full_set_explains_the_made_up_launch() {
 }
 
 #[test]
-fn the_csv_is_the_originals() {
+fn the_csv_is_nvllms() {
     let mut ticks = everywhere(13, geometry(8, 1), 64);
     ticks.launch_us = Some(40_000.0);
     let text = csv(&ticks, &reduce(&ticks), None);

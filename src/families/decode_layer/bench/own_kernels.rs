@@ -30,7 +30,7 @@ const ATTENTION: std::ops::Range<usize> = 0..2;
 /// Codes and scales of `W_O`, of gate and up, of down.
 type Copy = [(CudaSlice<u8>, CudaSlice<u8>); 3];
 
-pub(super) struct Separate {
+pub(super) struct OwnKernels {
     stream: Arc<CudaStream>,
     dims: LayerDims,
     copies: Vec<Copy>,
@@ -59,7 +59,7 @@ impl Kernels {
     }
 }
 
-impl Separate {
+impl OwnKernels {
     pub(super) fn new(
         session: &BenchSession<'_>,
         dims: &LayerDims,
