@@ -110,9 +110,12 @@ fn common(command: Command) -> Command {
             "Read-only cache directory (repeatable; searched in order)",
         )
         .action(ArgAction::Append),
-        flag("remote", "Store that the fleet shares (repeatable)")
-            .value_name("URL")
-            .action(ArgAction::Append),
+        flag(
+            "remote",
+            "Store that the fleet shares, searched after all folders (repeatable)",
+        )
+        .value_name("URL")
+        .action(ArgAction::Append),
         path("nvrtc", "NVRTC: a file or a folder"),
         path(
             "templates",

@@ -27,7 +27,7 @@ pub(super) fn command(_: &Registry) -> Command {
         Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
     };
     Command::new("pack")
-        .about("An NVFP4 weight's files into a layout for tensor cores, or back; needs no GPU")
+        .about("Repack an NVFP4 weight for tensor cores, or unpack it; needs no GPU")
         .arg(number("rows", "Rows of the weight, a multiple of 8"))
         .arg(number("k", "Elements of a row, a multiple of 64, or 128"))
         .arg(

@@ -4,7 +4,10 @@
 //! that they share; [`decode_layer`] holds its `W_O` to the reference of [`wo_gemv`], and
 //! times that family's kernels beside its own. No family uses [`decode_layer`].
 
-#![cfg_attr(test, allow(clippy::float_cmp, reason = "references are held to the bit"))]
+#![cfg_attr(
+    test,
+    allow(clippy::float_cmp, reason = "references are compared bit for bit")
+)]
 
 pub mod axpy;
 mod config;

@@ -235,7 +235,7 @@ fn products_are_counted_before_they_are_made() {
     assert_eq!(
         line,
         format!(
-            "error: k: asks for 2000000 variants: at most {MAX_VARIANTS} are made at once; name fewer values"
+            "error: k: 2000000 variants are requested: at most {MAX_VARIANTS} are made at once; name fewer values"
         )
     );
 
@@ -249,7 +249,7 @@ fn products_are_counted_before_they_are_made() {
     assert_eq!(
         reason.to_string(),
         format!(
-            "line 1: k: asks for 1000000 variants: at most {MAX_VARIANTS} are made at once; name fewer values"
+            "line 1: k: 1000000 variants are requested: at most {MAX_VARIANTS} are made at once; name fewer values"
         )
     );
 }

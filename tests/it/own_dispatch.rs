@@ -259,7 +259,7 @@ fn rules_that_cannot_be_are_refused_when_the_family_is_read() {
         ),
         (
             "[dispatch]\nsizes = ['n n']\nrules = []\n".to_owned(),
-            "is no name",
+            "is not a name",
         ),
         (rule("rules = []\n"), "there is no rule"),
         (when("n % 4 =="), "rule 1: when: "),
@@ -388,7 +388,7 @@ fn what_cannot_be_dispatched_is_said_in_one_line() {
     let folder = folder();
     for (words, says) in [
         ("k --size n=8", "the size `m` is missing: expected n, m"),
-        ("k --size n=8 --size q=1", "`q` is no size of the problem"),
+        ("k --size n=8 --size q=1", "`q` is not a size of the problem"),
         ("k --size n=x", "expected NAME=COUNT"),
         ("k --size n=1 --size n=2", "`n` was given already"),
         (

@@ -133,7 +133,7 @@ const WRONG: &[(&[&str], &str)] = &[
     ),
     (
         &["bench", "rms_norm", "--value", "cols=3"],
-        "rms_norm: --value cols: is no scalar that it takes",
+        "rms_norm: --value cols: is not a scalar that it takes",
     ),
     (
         &["bench", "rms_norm", "--value", "epsilon=small"],
@@ -141,11 +141,11 @@ const WRONG: &[(&[&str], &str)] = &[
     ),
     (
         &["bench", "rms_norm", "--fill", "y2=ones"],
-        "rms_norm: --fill y2: is no memory that it takes",
+        "rms_norm: --fill y2: is not memory that it takes",
     ),
     (
         &["bench", "rms_norm", "--fill", "x=nomral"],
-        "--fill x=nomral: `nomral` is no fill (did you mean `normal`?)",
+        "--fill x=nomral: `nomral` is not a fill (did you mean `normal`?)",
     ),
     (
         &["bench", "rms_norm", "--fill", "x=gone.npy"],
@@ -344,7 +344,7 @@ fn a_declaration_that_cannot_be_is_refused_when_the_family_is_read() {
         (
             "sizes = { rows = 4096",
             "sizes = { rwos = 4096",
-            "measure: sizes: `rwos` is no size of a launch or of [dispatch]",
+            "measure: sizes: `rwos` is not a size of a launch or of [dispatch]",
         ),
         (
             "rtol = 1e-5",

@@ -128,7 +128,7 @@ fn what_is_wrong_with_a_string_is_one_line_that_names_it() {
             jit.source("").name("n"),
             "n: no entry point: expected `.entry(..)`",
         ),
-        (scale(&jit).name("a b"), "a b: is no name of a source"),
+        (scale(&jit).name("a b"), "a b: is not a name of a source"),
         (
             scale(&jit).use_set("cude"),
             "there is no set `cude` (did you mean `cuda`?)",

@@ -246,7 +246,7 @@ fn what_cannot_be_warmed_for_gpus_is_said_in_one_line() {
     for (words, says) in [
         (
             "warm k --gpu h300",
-            "--gpu: `h300` is no GPU that is known: expected names of a100",
+            "--gpu: `h300` is not a known GPU: expected names of a100",
         ),
         ("warm k --gpu h200 --arch sm_90a", "--arch beside --gpu"),
         (

@@ -58,7 +58,7 @@ def test_what_the_compiler_does_not_see_is_not_in_the_key(engine: jitc.Jit) -> N
         ({"block": "many"}, "block 'many': expected up to three numbers"),
         ({"grid": "n +"}, "grid"),
         ({"use": ["cutlas"]}, "cutlas"),
-        ({"name": "a b"}, "is no name of a source"),
+        ({"name": "a b"}, "is not a name of a source"),
     ],
 )
 def test_a_declaration_that_cannot_be_is_refused_when_it_is_made(

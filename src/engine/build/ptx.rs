@@ -54,7 +54,7 @@ pub fn read(code: &[u8]) -> Result<Ptx, String> {
             open = (!rest.contains(')')).then_some(0);
         } else if let Some(end) = open {
             if line.contains(".param") {
-                let (place, _) = declared(line, end).ok_or_else(|| format!("`{line}` is no parameter"))?;
+                let (place, _) = declared(line, end).ok_or_else(|| format!("`{line}` is not a parameter"))?;
                 let end = place.offset.checked_add(place.size);
                 open = Some(end.ok_or("its parameters are too large")?);
                 ptx.entries

@@ -122,7 +122,7 @@ impl RemoteStore {
     pub fn parse(text: &str) -> Result<Self, String> {
         let url = Url::parse(text.trim()).map_err(|error| match error {
             url::ParseError::RelativeUrlWithoutBase => format!("expected a URL: {SCHEMES}"),
-            error => format!("is no URL ({error}): expected {SCHEMES}"),
+            error => format!("is not a URL ({error}): expected {SCHEMES}"),
         })?;
         let is_redis = matches!(url.scheme(), "redis" | "rediss");
         if url.password().is_some() || !url.username().is_empty() && !is_redis {
@@ -135,7 +135,7 @@ impl RemoteStore {
         let place = place(&url, &mut options)?;
         if let Some((name, _)) = options.0.first() {
             return Err(format!(
-                "`{name}` is no option of such a store: known are role, timeout, cool_down, and of buckets \
+                "`{name}` is not an option of such a store: known are role, timeout, cool_down, and of buckets \
                  endpoint, region, anonymous"
             ));
         }
@@ -463,7 +463,7 @@ mod tests {
             ("ftp://host/x", "expected s3://"),
             ("file://host/x", "file:///FOLDER"),
             ("file:///", "file:///FOLDER"),
-            ("s3://b/x?rôle=read", "is no option"),
+            ("s3://b/x?rôle=read", "is not an option"),
             ("s3://b/x?role=admin", "read, write or read-write"),
             ("s3://b/x?role=read&role=write", "said twice"),
             ("s3://b/x?timeout=0s", "from 10ms to 10m"),

@@ -259,7 +259,7 @@ impl Kernels {
             self.archs.join(", "),
             jit.identity()?,
             build.cross.as_ref().map_or(String::new(), |(target, host)| format!(
-                " of this machine ({host}), for a program of {target}, which asks for them by that compiler"
+                " of this machine ({host}), for a program of {target}, which requests them by that compiler"
             ))
         ));
         Ok(Embedded {

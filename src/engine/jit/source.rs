@@ -220,7 +220,7 @@ impl SourceKernel<'_> {
         let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         if self.name.is_empty() || !self.name.chars().all(is_name) {
             return Err(refused(
-                "is no name of a source: expected letters, digits, `_` and `-`".into(),
+                "is not a name of a source: expected letters, digits, `_` and `-`".into(),
             ));
         }
         if self.entries.is_empty() {

@@ -55,7 +55,7 @@ pub fn known_devices(list: &str) -> Result<Vec<Device>, String> {
     let named = |name: &str| {
         known_device(name.trim()).ok_or_else(|| {
             format!(
-                "`{name}` is no GPU that is known: expected names of {}",
+                "`{name}` is not a known GPU: expected names of {}",
                 KNOWN_DEVICES.join(", ")
             )
         })

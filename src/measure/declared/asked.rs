@@ -167,9 +167,9 @@ fn is_parameter(family: &Family, option: &str, name: &str) -> Result<(), Measure
     let names = all.iter().filter(|p| wanted(&p.kind)).map(|p| p.name.as_str());
     let hint = did_you_mean(name, names);
     let what = if option == "value" {
-        "is no scalar that it takes"
+        "is not a scalar that it takes"
     } else {
-        "is no memory that it takes"
+        "is not memory that it takes"
     };
     Err(refused(&family.name, &format!("--{option} {name}: {what}{hint}")))
 }

@@ -55,7 +55,7 @@ pub(super) fn tune(session: Session<'_>, sink: &mut Sink<'_>) -> Result<Verdict,
         known_by(asked, spec, sizes)?;
         let plan = check(asked, &[], spec, sizes)?;
         if plan.outputs().next().is_none() {
-            let reason = "nothing that it takes is declared with access = \"out\" or \"inout\": candidates could not be held to anything";
+            let reason = "nothing that it takes is declared with access = \"out\" or \"inout\": candidates could not be checked against anything";
             return Err(refused(&asked.family().name, reason));
         }
     }

@@ -169,7 +169,7 @@ pub(super) fn hold(
             let label = format!("{}: `{name}` against {}", plan.label(sizes), against.text());
             let Some((_, actual)) = outputs.iter().find(|(own, _)| own == name) else {
                 return Err(MeasureError::Refused(format!(
-                    "{label}: it is no output of this variant"
+                    "{label}: it is not an output of this variant"
                 )));
             };
             let judged = judge(expected, actual, asked.tolerance);

@@ -97,7 +97,7 @@ impl Dal {
                 }
             }
             RemotePlace::Folder(_) => {
-                return Err(Error::new(ErrorKind::Unsupported, "a folder is no server"));
+                return Err(Error::new(ErrorKind::Unsupported, "a folder is not a server"));
             }
         })
     }

@@ -131,7 +131,7 @@ impl Inner {
                     Ok(Release::Digest(digest)) => digest,
                     _ => {
                         return Err(CacheError::Tier(format!(
-                            "what lies under the name {name} is no digest"
+                            "what lies under the name {name} is not a digest"
                         )));
                     }
                 }

@@ -86,7 +86,7 @@ pub enum Fault {
     #[error("{0}, and a trusted key's signature is required of it: {SIGN}")]
     Signature(SignatureFault),
     /// What a store sent is no entry.
-    #[error("what was sent is no entry: {0}")]
+    #[error("what was sent is not an entry: {0}")]
     Object(String),
     /// The driver would not load it.
     #[error("the driver rejected it: {0}")]
@@ -182,7 +182,7 @@ pub enum CacheError {
         why: String,
     },
     /// A folder of other things, which is not made a cache.
-    #[error("{} is no cache of jitc's and holds {holds}: name an empty or new folder in JITC_CACHE_DIR or --cache-dir", path.display())]
+    #[error("{} is not a cache of jitc's, and holds {holds}: name an empty or new folder in JITC_CACHE_DIR or --cache-dir", path.display())]
     NotACache {
         /// The folder.
         path: PathBuf,

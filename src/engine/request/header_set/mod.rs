@@ -70,7 +70,7 @@ impl Eq for SetUse {}
 #[non_exhaustive]
 pub enum HeaderSetError {
     /// A file that no compiler could be given.
-    #[error("`{0}` has a NUL byte, so it is no header: expected a folder of headers alone")]
+    #[error("`{0}` has a NUL byte, so it is not a header: expected a folder of headers alone")]
     Nul(String),
     /// Not what was written.
     #[error("it is cut off, or no header set")]

@@ -34,7 +34,9 @@ pub enum SpecError {
     #[error("{0}")]
     NoFamily(String),
     /// More variants than are made at once.
-    #[error("{what}: asks for {count} variants: at most {MAX_VARIANTS} are made at once; name fewer values")]
+    #[error(
+        "{what}: {count} variants are requested: at most {MAX_VARIANTS} are made at once; name fewer values"
+    )]
     TooMany {
         /// The family, or the part of a matrix.
         what: String,

@@ -174,7 +174,7 @@ fn check_sizes(sizes: &[String], known: &BTreeSet<String>) -> Result<(), String>
         let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
         if !starts || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
             return Err(format!(
-                "sizes: `{name}` is no name: expected letters, digits and `_`"
+                "sizes: `{name}` is not a name: expected letters, digits and `_`"
             ));
         }
         if known.contains(name) || DEVICE_FACTS.contains(&name.as_str()) || !seen.insert(name) {
@@ -281,7 +281,7 @@ impl Dispatch {
         if let Some(stray) = given.keys().find(|name| !self.sizes.contains(name)) {
             let hint = did_you_mean(stray, self.sizes.iter().map(String::as_str));
             return Err(format!(
-                "`{stray}` is no size of the problem{hint}: expected {}",
+                "`{stray}` is not a size of the problem{hint}: expected {}",
                 all()
             ));
         }

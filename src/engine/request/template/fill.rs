@@ -148,7 +148,7 @@ impl TableFile {
             other => {
                 let hint = did_you_mean(other, WORDS);
                 return Err(format!(
-                    "`{other}` is no fill{hint}: expected a number, {}, or a FILE.npy",
+                    "`{other}` is not a fill{hint}: expected a number, {}, or a FILE.npy",
                     WORDS.join(", ")
                 ));
             }
@@ -265,7 +265,7 @@ mod tests {
         for (text, words) in [
             (
                 "nomral",
-                "`nomral` is no fill (did you mean `normal`?): expected a number, uniform",
+                "`nomral` is not a fill (did you mean `normal`?): expected a number, uniform",
             ),
             ("nan", "`value` is NaN: expected a finite number"),
             ("{ kind = 'zeros', seed = 1 }", "`seed` is of random numbers"),

@@ -37,7 +37,7 @@ impl HeadersFile {
             let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
             if name.is_empty() || !name.chars().all(is_name) {
                 return Err(format!(
-                    "`{name}` is no name of a set: expected letters, digits, `_` and `-`"
+                    "`{name}` is not a name of a set: expected letters, digits, `_` and `-`"
                 ));
             }
             let folder = inside(&folder).ok_or_else(|| {

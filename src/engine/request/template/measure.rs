@@ -109,7 +109,7 @@ impl MeasureFile {
             if !known.contains(name.as_str()) {
                 let hint = did_you_mean(&name, known.iter().copied());
                 return Err(format!(
-                    "sizes: `{name}` is no size of a launch or of [dispatch]{hint}"
+                    "sizes: `{name}` is not a size of a launch or of [dispatch]{hint}"
                 ));
             }
             let values = match file {

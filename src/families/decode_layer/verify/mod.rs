@@ -156,7 +156,7 @@ fn all_cases(
     ));
     sink(Event::Table(rows));
     sink(Event::Line(format!(
-        "\nErrors are parts of the tolerance. Partials, sums, residual, codes and scales are held to the bit.\n\
+        "\nErrors are parts of the tolerance. Partials, sums, residual, codes and scales are compared bit for bit.\n\
          {device}: {FAMILY}, {way}: {count} cases, {wrong} wrong, in {seconds:.1} s"
     )));
     Ok(wrong)
