@@ -11,6 +11,7 @@ use super::cache::user_store;
 use super::{Answer, output};
 use crate::engine::cache::{SignedFile, Signer, sign_file, signers_of_file};
 use crate::engine::jit::{Error, Jit};
+use crate::engine::regular_file::named;
 use crate::engine::request::template::Registry;
 use crate::engine::sign::{KeyError, SecretKey, SignatureFault, read_secret, read_secret_from, write_secret};
 
@@ -129,7 +130,7 @@ fn sign(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         let signed = match sign_file(path, &secret) {
             Ok(SignedFile::Bundle { entries }) => format!("{entries} entries"),
             Ok(_) => "receipt".to_owned(),
-            Err(reason) => return Ok(failed(&format!("{}: {reason}", path.display()))),
+            Err(reason) => return Ok(failed(&named(path, reason))),
         };
         if json {
             output::json(
@@ -217,7 +218,7 @@ fn verify(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
                 let what = key.map_or("receipt".to_owned(), |key| key.to_string());
                 say(&format!("{}: {what}", path.display()), signer);
             }),
-            Err(reason) => return Ok(failed(&format!("{}: {reason}", path.display()))),
+            Err(reason) => return Ok(failed(&named(path, reason))),
         }
     }
     if files.is_empty() {

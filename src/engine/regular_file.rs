@@ -4,6 +4,7 @@
 //! a device may never end, and a file of ten gigabytes is no family: each is refused in one
 //! line that names it.
 
+use std::fmt::Display;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -22,13 +23,16 @@ pub const MAX_DATA: u64 = 16 << 30;
 /// Opens a regular file for reading, without waiting for anybody.
 ///
 /// # Errors
-/// One that names the file: it is of another kind, or cannot be opened.
+/// `PATH: no such file`, or the system's reason in its place; `PATH is a folder` where it is
+/// of another kind.
 pub fn open(path: &Path) -> io::Result<fs_err::File> {
     // Before it is opened, since that alone may do something to a device.
-    check_kind(path, &fs_err::metadata(path)?)?;
+    let metadata = fs_err::metadata(path).map_err(|e| unreadable(path, &e))?;
+    check_kind(path, &metadata)?;
     let nonblocking = i32::try_from((OFlags::NONBLOCK | OFlags::NOCTTY).bits()).unwrap_or(0);
     let mut options = fs_err::OpenOptions::new();
-    let file = options.read(true).custom_flags(nonblocking).open(path)?;
+    let opened = options.read(true).custom_flags(nonblocking).open(path);
+    let file = opened.map_err(|e| unreadable(path, &e))?;
     check_kind(path, &file.metadata()?)?;
     Ok(file)
 }
@@ -91,9 +95,58 @@ fn check_kind(path: &Path, metadata: &std::fs::Metadata) -> io::Result<()> {
     Err(refused(path, &format!("{kind}: expected a regular file")))
 }
 
+/// A reason with the file's name in front, unless it begins with that.
+#[must_use]
+pub fn named(path: &Path, reason: impl Display) -> String {
+    let (path, reason) = (path.display().to_string(), reason.to_string());
+    if reason.starts_with(&path) {
+        return reason;
+    }
+    format!("{path}: {reason}")
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> io::Error {
+    let reason = match error.kind() {
+        io::ErrorKind::NotFound => "no such file".to_owned(),
+        kind @ (io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory) => kind.to_string(),
+        _ => error.to_string(),
+    };
+    io::Error::new(error.kind(), named(path, reason))
+}
+
 fn refused(path: &Path, what: &str) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,
         format!("{} is {what}", path.display()),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_named_once() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let missing = dir.path().join("missing");
+        let error = open(&missing).expect_err("missing");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert_eq!(error.to_string(), format!("{}: no such file", missing.display()));
+        assert_eq!(named(&missing, &error), error.to_string());
+
+        let file = dir.path().join("file");
+        fs_err::write(&file, "").expect("written");
+        let below = file.join("x");
+        let error = open(&below).expect_err("no folder");
+        assert!(
+            error
+                .to_string()
+                .starts_with(&format!("{}: not a directory", below.display())),
+            "{error}"
+        );
+        assert_eq!(
+            named(&file, "line 1: bad"),
+            format!("{}: line 1: bad", file.display())
+        );
+    }
 }

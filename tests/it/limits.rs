@@ -169,6 +169,34 @@ fn what_is_no_regular_file_or_too_large_is_refused_and_never_waited_for() {
 }
 
 #[test]
+fn an_input_that_is_missing_is_named_once_in_one_line() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let weight = "--rows 128 --k 128 --layout packed --scales gone --out-codes c --out-scales s";
+    for args in [
+        "warm --matrix gone",
+        "warm --from-trace gone",
+        "warm stream --env-file gone",
+        "warm stream --config gone",
+        "cache import gone",
+        "cache verify --against gone",
+        "regions gone",
+        "regions diff gone a",
+        &format!("pack --codes gone {weight}"),
+    ] {
+        let output = jitc(dir.path())
+            .args(args.split(' '))
+            .current_dir(dir.path())
+            .output()
+            .expect("ran");
+        assert_eq!(output.status.code(), Some(2), "{args}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(said.trim_end().lines().count(), 1, "{args}: {said}");
+        assert!(said.contains("gone: no such file"), "{args}: {said}");
+        assert_eq!(said.matches("gone").count(), 1, "{args}: {said}");
+    }
+}
+
+#[test]
 fn folders_are_walked_once_and_links_that_go_round_are_refused() {
     let dir = family("");
     fs_err::create_dir_all(dir.path().join("include/a")).expect("folder");

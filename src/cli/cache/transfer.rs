@@ -141,13 +141,11 @@ pub(super) fn import(jit: &Jit, store: &Store, matches: &ArgMatches, json: bool)
     }
     match imported {
         Ok((imported, _)) => say_imported(&imported, store, json),
-        // Refused before anything was written, unless the folder itself failed.
-        Err(BundleError::Cache(error)) => {
-            output::error(format!("{}: {error}", path.display()));
-            return ExitCode::from(2);
-        }
         Err(error) => {
-            output::error(format!("{}: {error}; nothing was changed", path.display()));
+            // Refused before anything was written, unless the folder itself failed.
+            let failed = matches!(error, BundleError::Cache(_));
+            let rest = if failed { "" } else { "; nothing was changed" };
+            output::error(regular_file::named(&path, format!("{error}{rest}")));
             return ExitCode::from(2);
         }
     }

@@ -10,6 +10,7 @@ use crate::engine::build::render::RenderError;
 use crate::engine::build::toolchain::ToolchainError;
 use crate::engine::cache::{CacheError, Drift, ReceiptError};
 use crate::engine::config::{ConfigError, Source};
+use crate::engine::regular_file::named;
 use crate::engine::request::matrix::MatrixError;
 use crate::engine::request::select::SelectError;
 use crate::engine::request::spec::SpecError;
@@ -124,7 +125,7 @@ pub enum Error {
     #[error("require = signed, and no key is trusted: name public keys in trusted_keys (JITC_TRUSTED_KEYS)")]
     NoTrustedKey,
     /// What to warm cannot be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", named(path, source))]
     Matrix {
         /// The file.
         path: PathBuf,
@@ -148,7 +149,7 @@ pub enum Error {
         source: Box<SelectError>,
     },
     /// A receipt that is required, or to be checked, cannot be used.
-    #[error("the receipt {} ({origin}) cannot be used: {source}", path.display())]
+    #[error("receipt ({origin}): {}", named(path, source))]
     Receipt {
         /// File of the receipt.
         path: PathBuf,

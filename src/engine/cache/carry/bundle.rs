@@ -50,7 +50,7 @@ pub(in crate::engine::cache) const NOTE: &str = "jitc note: ";
 #[non_exhaustive]
 pub enum BundleError {
     /// The file could not be read or written.
-    #[error("cannot read or write the bundle: {0}")]
+    #[error("{0}")]
     Io(#[from] io::Error),
     /// The file does not begin as a bundle does.
     #[error("not a bundle of format 2")]
