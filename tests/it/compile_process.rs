@@ -159,20 +159,20 @@ fn limits_below_what_a_compile_takes_are_refused() {
 }
 
 #[test]
-fn a_cancelled_compile_ends_and_the_key_can_be_asked_for_again() {
+fn a_canceled_compile_ends_and_the_key_can_be_asked_for_again() {
     let bench = Bench::new(ENDLESS);
     bench.family("good", GOOD);
     let jit = bench.jit(program(), &[]);
     let cancel = Cancel::new();
     std::thread::scope(|scope| {
         let compiling = scope.spawn(|| jit.prepare_unless(&spec(&jit, "k", 1), &cancel));
-        // Another waits for it, and is cancelled with it.
+        // Another waits for it, and is canceled with it.
         let waiting = scope.spawn(|| jit.prepare_unless(&spec(&jit, "k", 1), &cancel));
         std::thread::sleep(Duration::from_millis(300));
         cancel.cancel();
         for thread in [compiling, waiting] {
             let error = compile_error(thread.join().expect("no panic"));
-            assert!(matches!(error, CompileError::Cancelled), "{error:?}");
+            assert!(matches!(error, CompileError::Canceled), "{error:?}");
         }
     });
     prepare(&jit, "good", 1).expect("compiled");
@@ -385,7 +385,7 @@ fn the_hosts_signal_handlers_and_limits_are_its_own_during_and_after_a_compile_i
 }
 
 #[test]
-fn a_request_in_the_background_is_waited_for_awaited_and_cancelled() {
+fn a_request_in_the_background_is_waited_for_awaited_and_canceled() {
     let bench = Bench::new(ENDLESS);
     bench.family("good", GOOD);
     let jit = std::sync::Arc::new(bench.jit(program(), &[]));
@@ -397,7 +397,7 @@ fn a_request_in_the_background_is_waited_for_awaited_and_cancelled() {
     );
     assert!(!endless.wait_for(Duration::from_millis(1)) && !endless.is_done());
     endless.cancel();
-    assert!(matches!(compile_error(endless.wait()), CompileError::Cancelled));
+    assert!(matches!(compile_error(endless.wait()), CompileError::Canceled));
     // Awaited, by the smallest executor there is: one that parks its thread.
     let mut awaited = std::pin::pin!(jit.start(&spec(&jit, "good", 2)));
     let waker = std::task::Waker::from(std::sync::Arc::new(Unpark(std::thread::current())));

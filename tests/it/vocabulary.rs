@@ -70,6 +70,9 @@ const BRITISH: &[(&str, &str)] = &[
     ("ummaris", "summarize"),
     ("eighbour", "neighbor"),
     ("ehaviour", "behavior"),
+    ("ancelled", "canceled"),
+    ("nitialis", "initialize"),
+    ("icence", "license"),
     // `aria-labelledby` is HTML's.
     (" labelled", "labeled"),
 ];

@@ -41,13 +41,13 @@ enum End {
     Panic,
 }
 
-/// Says which compile has begun, and ends it as it is told to; a cancelled one at once.
+/// Says which compile has begun, and ends it as it is told to; a canceled one at once.
 struct Told {
     begun: Mutex<Sender<String>>,
     ends: Mutex<Receiver<End>>,
     at_once: AtomicUsize,
     most: Arc<AtomicUsize>,
-    cancelled: Mutex<Sender<()>>,
+    canceled: Mutex<Sender<()>>,
 }
 
 impl Compiler for Told {
@@ -65,9 +65,9 @@ impl Compiler for Told {
             .send(threads.expect("a number").to_owned())
             .expect("heard");
         let end = loop {
-            if cancel.is_cancelled() {
-                self.cancelled.lock().expect("unlocked").send(()).expect("heard");
-                break Err(CompileError::Cancelled);
+            if cancel.is_canceled() {
+                self.canceled.lock().expect("unlocked").send(()).expect("heard");
+                break Err(CompileError::Canceled);
             }
             if let Ok(end) = self
                 .ends
@@ -96,7 +96,7 @@ struct Bench {
     context: Context,
     begun: Receiver<String>,
     ends: Sender<End>,
-    cancelled: Receiver<()>,
+    canceled: Receiver<()>,
     most: Arc<AtomicUsize>,
     events: Arc<Mutex<Vec<String>>>,
 }
@@ -124,14 +124,14 @@ impl Bench {
         let events: Arc<Mutex<Vec<String>>> = Arc::default();
         let heard = Arc::clone(&events);
         let listener = move |event: &Event| heard.lock().expect("unlocked").push(name_of(event));
-        let ((says, begun), (ends, told), (gone, cancelled)) = (channel(), channel(), channel());
+        let ((says, begun), (ends, told), (gone, canceled)) = (channel(), channel(), channel());
         let most = Arc::new(AtomicUsize::new(0));
         let told = Told {
             begun: Mutex::new(says),
             ends: Mutex::new(told),
             at_once: AtomicUsize::new(0),
             most: Arc::clone(&most),
-            cancelled: Mutex::new(gone),
+            canceled: Mutex::new(gone),
         };
         let jit = builder.listener(Arc::new(listener)).build().expect("families");
         Self {
@@ -139,7 +139,7 @@ impl Bench {
             context: Context::new(0).expect("a GPU"),
             begun,
             ends,
-            cancelled,
+            canceled,
             most,
             events,
         }
@@ -423,7 +423,7 @@ fn what_nobody_holds_any_more_is_given_up_without_a_word() {
     assert_eq!(clone.standing(), Standing::Behind, "one still holds it");
     drop(clone);
     bench
-        .cancelled
+        .canceled
         .recv_timeout(LONG)
         .expect("its compile is given up");
     // Asked for again it is a request of its own, and what was dropped before its turn

@@ -133,7 +133,7 @@ impl Cache {
             }
             // Two holders that died one after the other, or one that lost its lease.
             let enough = wait.patience.unwrap_or(LONGEST_PAUSE + longest.max(theirs) * 3);
-            if wait.cancel.is_cancelled() || started.elapsed() > enough {
+            if wait.cancel.is_canceled() || started.elapsed() > enough {
                 let waited = started.elapsed();
                 self.tell(&Event::LockTimedOut { key: *key, waited });
                 return Herd::Build(None);

@@ -120,7 +120,7 @@ impl Cache {
         self.get_or_build_unless(request, &Cancel::new(), build)
     }
 
-    /// As [`Cache::get_or_build`], and stops waiting for others once it is cancelled: it
+    /// As [`Cache::get_or_build`], and stops waiting for others once it is canceled: it
     /// then calls `build`, which is to say so.
     pub fn get_or_build_unless<E>(
         &self,
@@ -152,7 +152,7 @@ impl Cache {
                 Ok(fetched)
             }
             Joined::TimedOut => {
-                if !cancel.is_cancelled() {
+                if !cancel.is_canceled() {
                     self.gave_up_waiting(key, patience);
                 }
                 self.fetch(request, &Wait::none(), build)

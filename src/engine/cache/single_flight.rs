@@ -13,7 +13,7 @@ use crate::engine::build::compile::Cancel;
 use crate::engine::build::key::CacheKey;
 use crate::engine::per_process::generation;
 
-/// How often one who waits looks whether it was cancelled.
+/// How often one who waits looks whether it was canceled.
 const LOOK: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Default)]
@@ -38,7 +38,7 @@ pub(super) enum Joined<'a> {
     Leader(Leader<'a>),
     /// Another caller built.
     Landed(Arc<Artifact>),
-    /// Another caller still builds, or this one was cancelled.
+    /// Another caller still builds, or this one was canceled.
     TimedOut,
 }
 
@@ -83,7 +83,7 @@ impl Flight {
         let mut state = lock(&self.state);
         while matches!(*state, State::Flying) {
             let left = deadline.map_or(Duration::MAX, |d| d.saturating_duration_since(Instant::now()));
-            if left.is_zero() || cancel.is_cancelled() {
+            if left.is_zero() || cancel.is_canceled() {
                 break;
             }
             let nap = left.min(LOOK);

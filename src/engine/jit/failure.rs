@@ -52,7 +52,7 @@ impl Jit {
             other => other,
         };
         // There is nothing wrong with a source that nobody looked at.
-        let looked_at = !matches!(source, CompileError::Cancelled | CompileError::NoWorker(_));
+        let looked_at = !matches!(source, CompileError::Canceled | CompileError::NoWorker(_));
         let kept = looked_at.then(|| self.keep_failure(&source, request)).flatten();
         Error::Compile {
             variant: format!("{} {}", spec.family().name, spec.variant()).into(),

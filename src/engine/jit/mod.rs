@@ -220,8 +220,8 @@ impl Jit {
     }
 
     /// As [`Jit::prepare`], and ends with
-    /// [`CompileError::Cancelled`] soon after it was
-    /// cancelled: a compile in a worker is ended; one in this process is waited for.
+    /// [`CompileError::Canceled`] soon after it was
+    /// canceled: a compile in a worker is ended; one in this process is waited for.
     pub fn prepare_unless(&self, spec: &KernelSpec, cancel: &Cancel) -> Result<Prepared, Error> {
         let started = Instant::now();
         if let Some(mut prepared) = self.prepare_stand_in(spec)? {
@@ -242,8 +242,8 @@ impl Jit {
         let mut outside_us = 0;
         let fetched = info_span!("lookup", key = request.key().short()).in_scope(|| {
             self.cache.get_or_build_unless(&request, cancel, || {
-                if cancel.is_cancelled() {
-                    return Err(self.compile_error(CompileError::Cancelled, spec, &request));
+                if cancel.is_canceled() {
+                    return Err(self.compile_error(CompileError::Canceled, spec, &request));
                 }
                 self.policy.may_compile(&self.cache, spec, &request)?;
                 self.trace_miss(&request);

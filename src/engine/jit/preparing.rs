@@ -1,6 +1,6 @@
-//! A request that is carried out in the background: watched, awaited, cancelled.
+//! A request that is carried out in the background: watched, awaited, canceled.
 //!
-//! Invariant: dropped, it is cancelled; so nobody's compile goes on for nobody.
+//! Invariant: dropped, it is canceled; so nobody's compile goes on for nobody.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,7 +16,7 @@ use crate::engine::request::spec::KernelSpec;
 /// A request under way, from [`Jit::start`]. Await it, or [`wait`](Self::wait) for it.
 /// What happens meanwhile is told to the facade's listener
 /// ([`JitBuilder::listener`](super::JitBuilder::listener)).
-#[must_use = "dropped, it is cancelled"]
+#[must_use = "dropped, it is canceled"]
 pub struct Preparing {
     cancel: Cancel,
     outcome: Arc<Outcome>,
@@ -86,7 +86,7 @@ pub(super) fn panicked(spec: &KernelSpec) -> Error {
 }
 
 impl Preparing {
-    /// Gives it up: it ends soon, as cancelled if it was not done.
+    /// Gives it up: it ends soon, as canceled if it was not done.
     pub fn cancel(&self) {
         self.cancel.cancel();
     }

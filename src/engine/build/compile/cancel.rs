@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct Cancel(Arc<AtomicBool>);
 
 impl Cancel {
-    /// One that nobody has cancelled.
+    /// One that nobody has canceled.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -19,9 +19,9 @@ impl Cancel {
         self.0.store(true, Ordering::Release);
     }
 
-    /// Whether it was cancelled.
+    /// Whether it was canceled.
     #[must_use]
-    pub fn is_cancelled(&self) -> bool {
+    pub fn is_canceled(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
 }

@@ -54,8 +54,8 @@ impl InProcess {
 
 impl Compiler for InProcess {
     fn compile(&self, rendered: &RenderedSource, cancel: &Cancel) -> Result<Artifact, CompileError> {
-        if cancel.is_cancelled() {
-            return Err(CompileError::Cancelled);
+        if cancel.is_canceled() {
+            return Err(CompileError::Canceled);
         }
         self.apart(rendered, |nvrtc| nvrtc.compile(rendered))
     }

@@ -76,8 +76,8 @@ pub enum CompileError {
     #[error("{0}")]
     NoWorker(Box<StartError>),
     /// Whoever requested it gave up.
-    #[error("the compile was cancelled")]
-    Cancelled,
+    #[error("the compile was canceled")]
+    Canceled,
     /// The compiler could not be used.
     #[error("NVRTC: {0}")]
     Library(String),
@@ -114,7 +114,7 @@ impl Default for Limits {
 
 /// What turns rendered sources into artifacts.
 pub trait Compiler: Send + Sync {
-    /// Compiles one source; ends early, where it can, once it is cancelled.
+    /// Compiles one source; ends early, where it can, once it is canceled.
     fn compile(&self, rendered: &RenderedSource, cancel: &Cancel) -> Result<Artifact, CompileError>;
 
     /// The PTX of one source, where the compiler can say it.

@@ -334,7 +334,7 @@ fn alone(builtins: &Path) -> Result<(), CompileError> {
 }
 
 fn open(path: &Path) -> Result<Library, CompileError> {
-    // SAFETY: NVRTC's libraries have no initialisers that rely on the caller.
+    // SAFETY: NVRTC's libraries have no initializers that rely on the caller.
     unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) }.map_err(|e| {
         // The loader's own words are the error's source; they begin with the path.
         let words = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);

@@ -7,7 +7,7 @@ use fs_err::os::unix::fs::OpenOptionsExt;
 use super::ToolchainError;
 use super::pin::{BUILTINS_FILE, NVRTC_FILE};
 
-/// Takes the two libraries and the licence out of a wheel, to disk for good.
+/// Takes the two libraries and the license out of a wheel, to disk for good.
 pub(super) fn unpack(wheel: &Path, into: &Path) -> Result<(), ToolchainError> {
     let bad = |reason: String| ToolchainError::Unpack {
         path: wheel.to_path_buf(),

@@ -102,7 +102,7 @@ impl KeyLock {
                 Ok(None) => {}
                 Err(e) => return Claim::Unsupported(e.to_string()),
             }
-            if wait.cancel.is_cancelled() || wait.patience == Some(Duration::ZERO) {
+            if wait.cancel.is_canceled() || wait.patience == Some(Duration::ZERO) {
                 return Claim::TimedOut;
             }
             let mut left = LONGEST_PAUSE;

@@ -150,7 +150,7 @@ impl<K> Takeover<K> {
         self.arrive(Err(reason.into()));
     }
 
-    /// Cancelled once nobody holds a handover any more.
+    /// Canceled once nobody holds a handover any more.
     #[must_use]
     pub fn cancel(&self) -> &Cancel {
         &self.0.cancel
@@ -209,9 +209,9 @@ mod tests {
         let (handover, takeover) = Handover::until(Arc::new(1));
         let clone = handover.clone();
         drop(handover);
-        assert!(!takeover.cancel().is_cancelled());
+        assert!(!takeover.cancel().is_canceled());
         drop(clone);
-        assert!(takeover.cancel().is_cancelled());
+        assert!(takeover.cancel().is_canceled());
     }
 
     #[test]

@@ -163,7 +163,7 @@ impl Jit {
     fn work_behind(&self, job: &Job) {
         let work = AssertUnwindSafe(|| self.make_behind(job));
         let made = catch_unwind(work).unwrap_or_else(|_| Err(panicked(&job.spec)));
-        if job.takeover.cancel().is_cancelled() {
+        if job.takeover.cancel().is_canceled() {
             // Nobody waits for it, or for news of it.
             return self.behind.done(job.place(), None);
         }
@@ -192,7 +192,7 @@ impl Jit {
         let prepared = self.prepare_unless(&job.spec, cancel)?;
         loop {
             match self.load_prepared(&job.spec, &job.context, prepared.clone()) {
-                Err(Error::Load(LoadError::Capturing { .. })) if !cancel.is_cancelled() => {
+                Err(Error::Load(LoadError::Capturing { .. })) if !cancel.is_canceled() => {
                     std::thread::sleep(CAPTURE_PAUSE);
                 }
                 loaded => return loaded.map(|kernel| (kernel, *prepared.request.key())),

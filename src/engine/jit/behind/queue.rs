@@ -90,7 +90,7 @@ impl Queue {
         {
             return Joined::Not(failure.reason.clone(), true);
         }
-        state.waiting.retain(|job| !job.takeover.cancel().is_cancelled());
+        state.waiting.retain(|job| !job.takeover.cancel().is_canceled());
         if state.waiting.len() >= MAX_WAITING {
             return Joined::Not(format!("{MAX_WAITING} others wait already").into(), false);
         }
@@ -108,7 +108,7 @@ impl Queue {
     pub(super) fn next(&self) -> Option<Job> {
         let mut state = self.lock();
         while let Some(job) = state.waiting.pop_front() {
-            if !job.takeover.cancel().is_cancelled() {
+            if !job.takeover.cancel().is_canceled() {
                 return Some(job);
             }
         }

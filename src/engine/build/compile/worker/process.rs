@@ -19,7 +19,7 @@ use super::{ROLE, WorkerSetup};
 use crate::engine::build::compile::{Cancel, CompileError, Limits};
 use crate::engine::request::header_set::SetUse;
 
-/// How often a wait looks whether it was cancelled.
+/// How often a wait looks whether it was canceled.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// How long a worker may take to open the compiler.
@@ -194,7 +194,7 @@ impl Process {
         let (given_up, heard) = (patient.given_up, patient.heard);
         match (answer, given_up) {
             (Ok(Some(answer)), _) => Ok(answer),
-            (_, Some(GivenUp::Cancelled)) => Err(Ended::Failed(CompileError::Cancelled)),
+            (_, Some(GivenUp::Canceled)) => Err(Ended::Failed(CompileError::Canceled)),
             (_, Some(GivenUp::Late)) => Err(Ended::Failed(CompileError::TimedOut {
                 after: limits.timeout,
             })),
@@ -299,11 +299,11 @@ fn words() -> rustix::io::Result<OwnedFd> {
 }
 
 enum GivenUp {
-    Cancelled,
+    Canceled,
     Late,
 }
 
-/// Reads with a deadline, and looks meanwhile whether it was cancelled.
+/// Reads with a deadline, and looks meanwhile whether it was canceled.
 struct Patient<'a> {
     socket: &'a UnixStream,
     deadline: Option<Instant>,
@@ -328,9 +328,9 @@ impl<'a> Patient<'a> {
 impl Read for Patient<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         loop {
-            if self.cancel.is_cancelled() {
-                self.given_up = Some(GivenUp::Cancelled);
-                return Err(io::Error::other("cancelled"));
+            if self.cancel.is_canceled() {
+                self.given_up = Some(GivenUp::Canceled);
+                return Err(io::Error::other("canceled"));
             }
             let left = self
                 .deadline
