@@ -230,6 +230,6 @@ fn usual_archs<'f>(jit: &Jit, families: impl Iterator<Item = &'f Family>) -> Res
         return Ok(Vec::new());
     };
     usual.note().iter().for_each(output::note);
-    usual.left_out(families)?.iter().for_each(output::note);
+    usual.skipped(families)?.iter().for_each(output::note);
     Ok(usual.archs())
 }

@@ -62,11 +62,11 @@ pub fn for_gpus(
         .families
         .iter()
         .map(|selected| &**selected.named.family());
-    let left_out = usual.left_out(families)?;
+    let skipped = usual.skipped(families)?;
     let specs = selection.specs_to_warm_for(jit.config(), &usual.archs());
     Ok(Dispatched {
         specs: specs.map_err(Error::from)?,
-        notes: selection.notes().chain(left_out).collect(),
+        notes: selection.notes().chain(skipped).collect(),
     })
 }
 

@@ -55,22 +55,19 @@ fn count(text: &str) -> Result<Count, String> {
     }
 }
 
-/// Compiles entries again and says which differ; those of other compilers are left out.
+/// Compiles entries again and says which differ; those of other compilers are skipped.
 fn rebuild(jit: &Jit, count: Count, json: bool) -> Answer {
-    let (mut alike, mut differ, mut left_out) = (0, 0, 0);
+    let (mut alike, mut differ, mut skipped) = (0, 0, 0);
     let count = match count {
         Count::All => None,
         Count::Some(count) => Some(count),
     };
     jit.rebuild_entries(count, &mut |tier, key, rebuilt| {
-        let (word, reason, counter) = match rebuilt {
-            Rebuilt::Alike => ("alike", None, &mut alike),
-            Rebuilt::Differs => ("differs", None, &mut differ),
-            Rebuilt::LeftOut(error) => ("left_out", Some(error.to_string()), &mut left_out),
-            _ => {
-                let reason = "not an entry that can be read; `jitc cache verify` says why";
-                ("left_out", Some(reason.to_owned()), &mut left_out)
-            }
+        let reason = rebuilt.why_skipped();
+        let (word, counter) = match rebuilt {
+            Rebuilt::Alike => ("alike", &mut alike),
+            Rebuilt::Differs => ("differs", &mut differ),
+            _ => ("skipped", &mut skipped),
         };
         *counter += 1;
         if json {
@@ -80,18 +77,21 @@ fn rebuild(jit: &Jit, count: Count, json: bool) -> Answer {
         } else if word == "differs" {
             output::line(format!("differs: {key} ({tier})"));
         } else if let Some(reason) = reason {
-            output::note(format!("{key} is left out: {reason}"));
+            output::note(format!("{key} is skipped: {reason}"));
         }
     })?;
     if json {
-        output::json(&json!({"event": "summary", "alike": alike, "differ": differ, "left_out": left_out}));
+        // `left_out` is the former name of `skipped`, for one release.
+        output::json(
+            &json!({"event": "summary", "alike": alike, "differ": differ, "skipped": skipped, "left_out": skipped}),
+        );
     } else {
         output::line(format!(
-            "{} compiled again: {alike} alike, {differ} differ; {left_out} left out",
+            "{} compiled again: {alike} alike, {differ} differ; {skipped} skipped",
             alike + differ
         ));
     }
-    Ok(ExitCode::from(u8::from(differ + left_out > 0)))
+    Ok(ExitCode::from(u8::from(differ + skipped > 0)))
 }
 
 pub(super) fn prune_command() -> Command {

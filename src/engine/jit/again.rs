@@ -61,7 +61,7 @@ impl Jit {
                     Load::Found(whole) => match self.rebuilds_alike(&whole) {
                         Ok(true) => Rebuilt::Alike,
                         Ok(false) => Rebuilt::Differs,
-                        Err(error) => Rebuilt::LeftOut(error),
+                        Err(error) => Rebuilt::Skipped(error),
                     },
                     _ => Rebuilt::Unreadable,
                 };
@@ -130,9 +130,23 @@ pub enum Rebuilt {
     /// It is another.
     Differs,
     /// It could not be compiled as it was: another compiler, or a header set that is not here.
-    LeftOut(Error),
-    /// It is no entry that can be read.
+    Skipped(Error),
+    /// It is not an entry that can be read.
     Unreadable,
+}
+
+impl Rebuilt {
+    /// Why it was not compiled again; `None` where it was.
+    #[must_use]
+    pub fn why_skipped(&self) -> Option<String> {
+        match self {
+            Self::Alike | Self::Differs => None,
+            Self::Skipped(error) => Some(error.to_string()),
+            Self::Unreadable => {
+                Some("not an entry that can be read; `jitc cache verify` says why".to_owned())
+            }
+        }
+    }
 }
 
 /// Why machine code could not be shown as text.

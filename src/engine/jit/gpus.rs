@@ -64,16 +64,16 @@ impl UsualArchs {
     ///
     /// # Errors
     /// None of the families can do any of the GPUs.
-    pub fn left_out<'f>(&self, families: impl IntoIterator<Item = &'f Family>) -> Result<Vec<String>, Error> {
+    pub fn skipped<'f>(&self, families: impl IntoIterator<Item = &'f Family>) -> Result<Vec<String>, Error> {
         let families: Vec<&Family> = families.into_iter().collect();
         let unable = |arch: Arch| families.iter().filter(move |f| !f.does(arch));
         let all_unable = |arch: &Arch| unable(*arch).count() == families.len();
         if families.is_empty() || !self.archs.iter().all(all_unable) {
-            let left_out = |device: &Device| {
+            let skipped = |device: &Device| {
                 let needs = needs(unable(device.arch()))?;
                 Some(format!("left out: {}: {needs}", device.label()))
             };
-            return Ok(self.devices.iter().filter_map(left_out).collect());
+            return Ok(self.devices.iter().filter_map(skipped).collect());
         }
         let gpus: Vec<String> = self.devices.iter().map(Device::label).collect();
         Err(

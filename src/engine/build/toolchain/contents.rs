@@ -235,7 +235,7 @@ mod tests {
         files.write();
         assert!(files.read().is_some());
         let text = fs_err::read_to_string(&files.stamp).expect("stamp");
-        // Another digest under the old seal; and half of it.
+        // Another digest under the old checksum; and half of it.
         for other in [
             text.replacen("told", "tolt", 1),
             text[..text.len() / 2].to_owned(),

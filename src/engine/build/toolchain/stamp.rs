@@ -4,7 +4,7 @@
 //! other files, of other places, or that others could have written says nothing.
 //!
 //! Three lines of text: a file each, `<sha256> <size> <mtime> <ctime> <inode>`, and
-//! the seal: the SHA-256 of the two lines, of where the files are, and of the pins.
+//! the checksum: the SHA-256 of the two lines, of where the files are, and of the pins.
 
 use std::fmt::Write as _;
 use std::io::Read;
@@ -79,7 +79,7 @@ fn written(nvrtc: &Path, builtins: &Path, facts: &Contents<Facts>, held: &Conten
         );
     }
     let pins = pin().map_or(["", ""], |pin| [pin.contents.nvrtc, pin.contents.builtins]);
-    let mut seal = Sha256::new();
+    let mut checksum = Sha256::new();
     let parts: [&[u8]; 6] = [
         b"jitc toolchain stamp 1",
         text.as_bytes(),
@@ -89,9 +89,9 @@ fn written(nvrtc: &Path, builtins: &Path, facts: &Contents<Facts>, held: &Conten
         pins[1].as_bytes(),
     ];
     for part in parts {
-        seal.update((part.len() as u64).to_le_bytes());
-        seal.update(part);
+        checksum.update((part.len() as u64).to_le_bytes());
+        checksum.update(part);
     }
-    let _ = writeln!(text, "{}", hex::encode(seal.finalize()));
+    let _ = writeln!(text, "{}", hex::encode(checksum.finalize()));
     text
 }

@@ -25,8 +25,8 @@ pub(in crate::engine::cache) const ENTRY_LIMIT: u64 = 256 << 20;
 pub(super) const MANIFEST_LIMIT: u64 = 4 << 20;
 /// No honest notes are longer.
 const NOTES_LIMIT: u64 = 64 << 10;
-/// What the seal covers of the header.
-const SEALED: usize = 128;
+/// What the checksum covers of the header.
+const CHECKED: usize = 128;
 
 /// What an entry's code is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,8 +101,8 @@ impl Header {
         self.source_at() + self.source + self.log
     }
 
-    fn sealed_bytes(&self) -> [u8; SEALED] {
-        let mut bytes = [0; SEALED];
+    fn checked_bytes(&self) -> [u8; CHECKED] {
+        let mut bytes = [0; CHECKED];
         bytes[..8].copy_from_slice(&MAGIC);
         bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.kind.number().to_le_bytes());
@@ -122,17 +122,17 @@ impl Header {
         bytes
     }
 
-    /// The header's bytes; its seal covers the notes too.
+    /// The header's bytes; its checksum covers the notes too.
     #[must_use]
     pub fn to_bytes(&self, notes: &[u8]) -> [u8; HEADER_LENGTH] {
-        let sealed = self.sealed_bytes();
+        let checked = self.checked_bytes();
         let mut bytes = [0; HEADER_LENGTH];
-        bytes[..SEALED].copy_from_slice(&sealed);
-        bytes[SEALED..].copy_from_slice(&seal(&sealed, notes));
+        bytes[..CHECKED].copy_from_slice(&checked);
+        bytes[CHECKED..].copy_from_slice(&checksum(&checked, notes));
         bytes
     }
 
-    /// Reads a header of a file that has `length` bytes. The seal is not looked at yet.
+    /// Reads a header of a file that has `length` bytes. The checksum is not looked at yet.
     pub fn from_bytes(bytes: &[u8], length: u64) -> Result<Self, Fault> {
         let number = |at: usize| {
             let word = bytes.get(at..).and_then(<[u8]>::first_chunk);
@@ -208,9 +208,9 @@ impl<'a> Head<'a> {
         let manifest = part(start, header.manifest).ok_or(Fault::Checksum)?;
         let notes = part(notes_at, header.notes).ok_or(Fault::Checksum)?;
         let padding = part(end, header.code_at() - end).ok_or(Fault::Checksum)?;
-        let found = bytes.get(SEALED..HEADER_LENGTH);
-        let sealed = found == Some(&seal(&header.sealed_bytes(), notes)[..]);
-        if !sealed || padding.iter().any(|byte| *byte != 0) {
+        let found = bytes.get(CHECKED..HEADER_LENGTH);
+        let matches = found == Some(&checksum(&header.checked_bytes(), notes)[..]);
+        if !matches || padding.iter().any(|byte| *byte != 0) {
             return Err(Fault::Checksum);
         }
         if Sha256::digest(manifest)[..] != header.digest {
@@ -222,7 +222,7 @@ impl<'a> Head<'a> {
     }
 }
 
-fn seal(header: &[u8], notes: &[u8]) -> [u8; 32] {
+fn checksum(header: &[u8], notes: &[u8]) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(header);
     hash.update(notes);
