@@ -98,7 +98,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, as_json: bool) -> Answer {
     let run = Run::new(ticks);
     write_text(&path("out"), &region::csv(&run.ticks, &run.reduced, None))
         .map_err(region::RegionError::from)?;
-    let headline = AlongK::of(&run.reduced.rows);
+    let headline = AlongK::of(&run.ticks.table, &run.reduced.rows);
     if as_json {
         output::json(
             &json!({"schema": "jitc.extract.v1", "kernel_symbol": symbol, "launch_us": launch_us,
@@ -118,7 +118,8 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, as_json: bool) -> Answer {
         );
     }
     output::line(format!(
-        "regions that reduce along k (R2 + R7 + R9): {:.1} %, largest {}",
+        "regions that reduce along k ({}): {:.1} %, largest {}",
+        headline.regions,
         100.0 * headline.share,
         headline.site
     ));

@@ -257,6 +257,11 @@ fn a_table_that_cannot_be_is_refused_when_the_family_is_read() {
         ),
         (
             "classes =",
+            "along_k = { frist = \"FIRST\" }\nclasses =",
+            "along_k: there is no region `frist` (did you mean `first`?)",
+        ),
+        (
+            "classes =",
             "clock = \"heads\"\nclasses =",
             "clock = `heads`: expected an enum constant",
         ),

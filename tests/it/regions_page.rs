@@ -189,12 +189,16 @@ fn timeline_matches(browser: &Browser, ticks: &Ticks) {
         );
         browser.script(&script)
     };
-    let orange = serde_json::json!([238, 127, 33, 255]);
+    // As in the bars above, whatever it is.
+    let own = browser.script(
+        "const b = document.querySelector('.segments button[data-region=phase1_wo_gemv]');
+         return [...getComputedStyle(b).backgroundColor.matchAll(/\\d+/g)].map((n) => Number(n[0])).concat(255)",
+    );
     let slack = 3.0 / 1100.0;
-    assert_eq!(color(entry / whole + slack), orange);
-    assert_eq!(color(exit / whole - slack), orange);
-    assert_ne!(color(entry / whole - slack), orange);
-    assert_ne!(color(exit / whole + slack), orange);
+    assert_eq!(color(entry / whole + slack), own);
+    assert_eq!(color(exit / whole - slack), own);
+    assert_ne!(color(entry / whole - slack), own);
+    assert_ne!(color(exit / whole + slack), own);
 }
 
 fn tip(browser: &Browser) -> String {

@@ -262,6 +262,27 @@ fn no_literal_of_the_engine_names_a_built_in_family_or_one_of_its_constants() {
     assert!(checked > 500, "only {checked} literals were seen");
 }
 
+/// Regions are declared by their families: nothing that serves any family names one.
+#[test]
+fn no_region_of_a_built_in_family_is_named_outside_of_it() {
+    let registry = Registry::load(None).expect("families");
+    let declared = registry.families().filter_map(|family| family.regions.as_ref());
+    let regions: BTreeSet<&str> = declared.flat_map(|regions| regions.compiled_names()).collect();
+    assert!(regions.contains("phase1_wo_gemv"), "{regions:?}");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let page = "measure/region/page/page.js";
+    let page_text = fs_err::read_to_string(root.join(page)).expect("the page");
+    let general = sources()
+        .into_iter()
+        .filter(|(file, _)| !file.starts_with("families/") && !is_test(file));
+    for (file, text) in general.chain([(page.to_owned(), page_text)]) {
+        let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        let mut words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+        let named = words.find(|word| regions.contains(word) && word.contains('_'));
+        assert_eq!(named, None, "src/{file} names a region of a built-in family");
+    }
+}
+
 /// Whatever the program reads from a variable of its own is a setting by that name, so
 /// that no constant's variable can be the same.
 #[test]

@@ -5,43 +5,37 @@ use std::path::{Path, PathBuf};
 
 use regex::RegexBuilder;
 
-use super::RegionRow;
+use super::{RegionRow, Table};
 use crate::engine::regular_file::{MAX_RECORDS, read_text};
 
-/// Regions whose reduction runs along k, and what a person calls them.
-const ALONG_K: [(&str, &str); 4] = [
-    ("phase1_wo_gemv", "W_O GEMV"),
-    ("phase3_3a_fc1_silu", "FC1 + SiLU"),
-    ("phase3_3c_fc2_atomic", "FC2"),
-    ("phase3_3c_fc2_last_iter", "FC2"),
-];
-
 /// The share along k and what it says.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AlongK {
     /// From 0 to 1.
     pub share: f64,
     /// Whether it is a share of the launch, or of the ticks that do not wait.
     pub of_launch: bool,
-    /// The largest of the regions.
-    pub site: &'static str,
+    /// What people call the largest of the regions.
+    pub site: String,
+    /// The regions, as `R2 + R7 + R9`.
+    pub regions: String,
 }
 
 impl AlongK {
-    /// That of the rows of an account.
+    /// That of the rows of an account, of the regions that the family declares as such.
     #[must_use]
-    pub fn of(rows: &[RegionRow]) -> Self {
-        let along_k: Vec<(&RegionRow, &'static str)> = rows
-            .iter()
-            .filter_map(|row| {
-                let found = ALONG_K.iter().find(|(name, _)| *name == &*row.region.name)?;
-                Some((row, found.1))
-            })
-            .collect();
+    pub fn of(table: &Table, rows: &[RegionRow]) -> Self {
+        let declared = &table.shared.along_k;
+        let called = |row: &RegionRow| declared.iter().find(|(name, _)| **name == *row.region.name);
+        let found = rows.iter().filter_map(|row| Some((row, called(row)?.1.as_str())));
+        let along_k: Vec<(&RegionRow, &str)> = found.collect();
         let site = along_k
             .iter()
             .max_by(|a, b| a.0.median.total_cmp(&b.0.median))
             .map_or("none", |found| found.1);
+        let ids: Vec<String> = (along_k.iter())
+            .map(|(row, _)| format!("R{}", row.region.id))
+            .collect();
         let of_launch = along_k.iter().all(|(row, _)| row.frac_of_kernel.is_finite());
         let share = if of_launch {
             along_k.iter().map(|(row, _)| row.frac_of_kernel).sum()
@@ -54,14 +48,15 @@ impl AlongK {
         Self {
             share,
             of_launch,
-            site,
+            site: site.to_owned(),
+            regions: ids.join(" + "),
         }
     }
 
     /// What nvllm's tool concludes from it.
     #[must_use]
     pub fn verdict(&self) -> String {
-        let site = self.site;
+        let site = &self.site;
         if self.share >= 0.50 {
             format!("strong go: cut {site} along k first")
         } else if self.share >= 0.40 {

@@ -37,6 +37,8 @@ pub(crate) struct RegionsFile {
     together: Option<Together>,
     #[serde(default)]
     parts: IndexMap<String, String>,
+    #[serde(default)]
+    along_k: IndexMap<String, String>,
     rows: Vec<RowFile>,
 }
 
@@ -158,6 +160,11 @@ impl RegionsFile {
         if let Some(row) = self.rows.iter().find(|row| !used(row)) {
             return Err(format!("region `{}` is in no set", row.name));
         }
+        let names = || self.rows.iter().map(|row| row.name.as_str());
+        if let Some(stray) = self.along_k.keys().find(|name| !names().any(|n| n == *name)) {
+            let hint = did_you_mean(stray, names());
+            return Err(format!("along_k: there is no region `{stray}`{hint}"));
+        }
         if let Some(twice) = sets
             .windows(2)
             .find(|two| two[0].regions.len() == two[1].regions.len())
@@ -176,6 +183,7 @@ impl RegionsFile {
                 rules,
                 together: self.together,
                 parts: self.parts.into_iter().collect(),
+                along_k: self.along_k.into_iter().collect(),
             }),
         })
     }

@@ -202,6 +202,8 @@ pub struct Shared {
     /// Parts of the kernel by what their regions' names begin with, and what people
     /// call them: `phase3`, `MLP`.
     pub parts: Vec<(String, String)>,
+    /// Regions whose reduction runs along k, by name, and what people call them.
+    pub along_k: Vec<(String, String)>,
 }
 
 /// A family's regions at one count. Cheap to clone.

@@ -14,23 +14,26 @@
     return node;
   };
 
-  // ---- regions and their colors: one for a name, whatever the table ----
-  const COLORS = {
-    phase0_pre_attn: "#8e7cc3", phase1_attn_pre_wo: "#4a7bea", phase1_wo_stage: "#3d9bd6",
-    phase1_wo_gemv: "#ee7f21", phase1_wo_post: "#b5610f", phase1_gather_reduce: "#d6407f", phase1_gather: "#d6407f",
-    grid_barrier_wait: "#8995a5", phase1_pre_wo_wait: "#c7a93c",
-    phase3_load_x: "#58b5a8", phase3_partial_reset: "#3f9186", phase3_3a_fc1_silu: "#2b9c69",
-    phase3_3b_quant: "#9cbf3b", phase3_3c_fc2: "#1f7fa6", phase3_post_loop_atomic: "#6a55a3",
-    phase3_3d_arrival: "#96604a", phase3_3d_last_cta_gather: "#c08a70",
-    prologue_pre_r0: "#66707f", epilogue_post_r10: "#47505e",
-  };
-  const SPARE = ["#5b8ff9", "#e8684a", "#6dc8ec", "#9270ca", "#269a99", "#ff9d4d"];
-  const colorOf = (region) => {
-    const plain = region.region.replace(/_(per_call|last_iter|atomic)$/, "");
-    return COLORS[region.region] || COLORS[plain] || SPARE[region.region_id % SPARE.length];
-  };
+  // ---- regions and their colors: a hue for a class, a shade for a name, whatever the table ----
   const waits = new Set(runs.flatMap((run) => run.waits.map((id) => run.account.regions[id].cta_class)));
   const isWait = (region) => waits.has(region.cta_class);
+  const HUES = [265, 218, 158, 335, 28, 190, 95, 300];
+  const namesOf = new Map(); // of a class, in the order in which they appear
+  const shared = new Map(); // a sum has the shade of what it sums
+  for (const { account: { regions } } of runs) for (const region of regions) {
+    const names = namesOf.get(region.cta_class) || [];
+    const name = region.scope.sum ? regions[region.scope.sum.of].region : region.region;
+    if (!names.includes(name)) names.push(name);
+    namesOf.set(region.cta_class, names);
+    shared.set(region.region, name);
+  }
+  const colorOf = (region) => {
+    const names = namesOf.get(region.cta_class) || [region.region];
+    const at = names.indexOf(shared.get(region.region)), hue = HUES[[...namesOf.keys()].indexOf(region.cta_class) % HUES.length];
+    const lightness = 34 + Math.round((34 * at) / Math.max(1, names.length - 1));
+    const turned = hue + [0, -22, 22][at % 3];
+    return isWait(region) ? `hsl(${turned} 12% ${lightness / 2 + 36}%)` : `hsl(${turned} 52% ${lightness}%)`;
+  };
 
   // ---- numbers ----
   const nanoseconds = (run) => run.account.tick_source === "globaltimer";
