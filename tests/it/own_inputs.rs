@@ -238,7 +238,7 @@ fn what_a_parameter_cannot_be_is_said_by_its_name() {
         ),
         (
             with(&["--value", "n=3"]),
-            "k: --value n: is no scalar that it takes",
+            "k: --value n: is not a scalar that it takes",
         ),
         (
             vec!["--entry", "second"],

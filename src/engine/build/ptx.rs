@@ -25,7 +25,7 @@ pub fn is_ptx(code: &[u8]) -> bool {
 
 /// Reads PTX as NVRTC writes it. The text says why it is none.
 pub fn read(code: &[u8]) -> Result<Ptx, String> {
-    let text = std::str::from_utf8(code).map_err(|e| format!("it is no text: {e}"))?;
+    let text = std::str::from_utf8(code).map_err(|e| format!("it is not text: {e}"))?;
     if text.contains('\0') {
         return Err("it has a NUL byte".into());
     }
@@ -40,7 +40,7 @@ pub fn read(code: &[u8]) -> Result<Ptx, String> {
     let target = after(".target").and_then(|target| target.split(',').next());
     let arch = target
         .and_then(|target| target.trim().strip_prefix("sm_")?.parse().ok())
-        .ok_or("its .target is no plain architecture")?;
+        .ok_or("its .target is not a plain architecture")?;
     let mut ptx = Ptx {
         arch,
         entries: Vec::new(),

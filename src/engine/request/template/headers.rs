@@ -111,7 +111,7 @@ mod tests {
             ("a = '/usr/include'", "below that of the templates"),
             ("a = 'x/../../y'", "below that of the templates"),
             ("a = '.'", "below that of the templates"),
-            ("'a b' = 'x'", "no name of a set"),
+            ("'a b' = 'x'", "not a name of a set"),
         ] {
             let refused = check(toml).expect_err(toml);
             assert!(refused.contains(says) && !refused.contains('\n'), "{refused}");
