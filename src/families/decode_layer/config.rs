@@ -39,13 +39,24 @@ impl Launch {
     }
 }
 
-/// How the phases are dealt to blocks.
+/// How the phases are divided among blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LayerGeometry {
     /// Every phase over one grid of `num_ctas` blocks.
     Spread,
     /// `slice_ctas` x `num_k_tiles` blocks per token.
     Original,
+}
+
+impl LayerGeometry {
+    /// Its name, as the constant `geometry` spells it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Spread => "spread",
+            Self::Original => "original",
+        }
+    }
 }
 
 /// The layout of the weights that tensor cores read.
@@ -62,7 +73,7 @@ pub enum WeightLayout {
 pub struct LayerConfig {
     /// How it is launched.
     pub launch: Launch,
-    /// How the phases are dealt to blocks.
+    /// How the phases are divided among blocks.
     pub geometry: LayerGeometry,
     /// How `W_O` is summed.
     pub accumulate: Accumulate,
@@ -107,10 +118,7 @@ impl TryFrom<&KernelSpec> for LayerConfig {
             launch,
             geometry: constants.one_of(
                 "geometry",
-                [
-                    ("spread", LayerGeometry::Spread),
-                    ("original", LayerGeometry::Original),
-                ],
+                [LayerGeometry::Spread, LayerGeometry::Original].map(|g| (g.name(), g)),
             )?,
             accumulate: constants.one_of(
                 "accumulate",

@@ -16,7 +16,7 @@ use std::collections::hash_map::Entry;
 
 use super::reference::Kv;
 use super::verify::{self, Gate};
-use super::{Layer, copies};
+use super::{Layer, LayerConfig, LayerGeometry, copies};
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::{KernelSpec, SpecId};
 use crate::measure::MeasureError;
@@ -56,7 +56,7 @@ struct Point {
     spec: KernelSpec,
     timed: Timed,
     /// Tokens that share a decode of gate and up, and of down, in separate kernels.
-    decodes: Option<[u32; 2]>,
+    decodes: Option<[usize; 2]>,
 }
 
 /// What stays the same over a run.
@@ -131,7 +131,8 @@ impl Run<'_> {
     /// Holds every stage of a variant to its reference, with as many tokens as share a pass.
     fn judge(&mut self, spec: &KernelSpec, sink: &mut Sink<'_>) -> Result<(), MeasureError> {
         if let Entry::Vacant(place) = self.gates.entry(spec.id()) {
-            let lengths = vec![GATE_LENGTH; spec.number("tokens_per_pass").unwrap_or(1) as usize];
+            let tokens = LayerConfig::try_from(spec)?.tokens_per_pass;
+            let lengths = vec![GATE_LENGTH; tokens as usize];
             let gate = verify::gate(self.session.jit, &self.session.context, spec, lengths)?;
             if let Some(reason) = gate.wrong() {
                 sink(Event::Failure(format!("{}: WRONG {reason}", spec.variant())));
@@ -162,7 +163,8 @@ impl Run<'_> {
         let expected = sets.written(&separate, num_tokens, slots)?;
         // nvllm's geometry divides FC2's sums otherwise, so it is held to itself
         // and to the references alone.
-        let spread = variant.cooperative.constants()["geometry"].to_string() == "spread";
+        let geometry = LayerConfig::try_from(&variant.cooperative)?.geometry;
+        let spread = geometry == LayerGeometry::Spread;
         let gated = self
             .gates
             .get(&variant.cooperative.id())

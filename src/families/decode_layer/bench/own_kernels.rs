@@ -17,7 +17,7 @@ use crate::engine::run::bind::BoundKernel;
 use crate::engine::run::bind_error::BindError;
 use crate::engine::run::load::LoadedKernel;
 use crate::engine::run::tensor::{Dtype, Tensor};
-use crate::families::gemv;
+use crate::families::gemv::{self, GemvConfig};
 use crate::families::wo_gemv::{self, geometry::heuristic};
 use crate::measure::MeasureError;
 use crate::measure::bench::BenchSession;
@@ -46,6 +46,8 @@ pub(super) struct Kernels {
     wo: (KernelSpec, Arc<LoadedKernel>),
     gate_up: (KernelSpec, Arc<LoadedKernel>),
     down: (KernelSpec, Arc<LoadedKernel>),
+    /// Tokens that share a decode of gate and up, and of down.
+    decodes: [usize; 2],
 }
 
 impl Kernels {
@@ -53,9 +55,8 @@ impl Kernels {
         [&self.wo.0, &self.gate_up.0, &self.down.0].into_iter()
     }
 
-    /// Tokens that share a decode of gate and up, and of down.
-    pub(super) fn decodes(&self) -> [u32; 2] {
-        [&self.gate_up.0, &self.down.0].map(|spec| spec.number("tokens_per_pass").unwrap_or(1))
+    pub(super) fn decodes(&self) -> [usize; 2] {
+        self.decodes
     }
 }
 
@@ -118,10 +119,14 @@ impl OwnKernels {
             let kernel = session.jit.load(&spec, &session.context)?;
             Ok((spec, kernel))
         };
+        let gate_up = gemv_spec(session, 2 * d.intermediate, d.hidden, num_tokens)?;
+        let down = gemv_spec(session, d.hidden, d.intermediate, num_tokens)?;
+        let tokens = |spec| GemvConfig::try_from(spec).map(|config| config.tokens_per_pass);
         Ok(Kernels {
+            decodes: [tokens(&gate_up)?, tokens(&down)?],
             wo: loaded(Self::wo(session, spec, num_tokens)?)?,
-            gate_up: loaded(gemv_spec(session, 2 * d.intermediate, d.hidden, num_tokens)?)?,
-            down: loaded(gemv_spec(session, d.hidden, d.intermediate, num_tokens)?)?,
+            gate_up: loaded(gate_up)?,
+            down: loaded(down)?,
         })
     }
 

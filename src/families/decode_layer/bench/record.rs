@@ -5,6 +5,7 @@
 
 use serde_json::{Value, json};
 
+use super::super::LayerConfig;
 use super::super::verify::Gate;
 use super::GATE_LENGTH;
 use super::request::BenchPath as Path;
@@ -90,7 +91,7 @@ pub(super) fn config(path: Path, at: &At, seed: u64, kernels: &[Value]) -> Value
 pub(super) fn gate(passes: bool, gate: &Gate, bits: Bits, judged: &KernelSpec, path: Path) -> Value {
     let skipped = (path == Path::Kernels).then_some("wo_gemv and gemv: `jitc verify` checks them");
     json!({"passes": passes, "kind": "AUTHORITATIVE", "ref_function": "verify decode_layer",
-        "judged": judged.variant(), "positions": GATE_LENGTH, "tokens": judged.number("tokens_per_pass"),
+        "judged": judged.variant(), "positions": GATE_LENGTH, "tokens": LayerConfig::try_from(judged).ok().map(|c| c.tokens_per_pass),
         "stages": gate.stages(), "same_bits_in_a_second_launch": bits.repeat,
         "same_bits_as_separate_launches": bits.as_separate,
         "skipped": skipped,

@@ -6,6 +6,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
+use super::super::{LayerConfig, LayerGeometry};
 use super::record::At;
 use super::request::BenchPath as Path;
 use super::{Point, Run};
@@ -87,7 +88,7 @@ fn decodes(points: &[Point]) -> Vec<String> {
         let Some([gate_up, down]) = p.decodes else {
             continue;
         };
-        if (gate_up.min(down) as usize) < p.at.num_tokens {
+        if gate_up.min(down) < p.at.num_tokens {
             let line = format!(
                 "kernels with {} tokens: {gate_up} a decode of gate_up, {down} of down: \
                  what shared memory has room for",
@@ -156,12 +157,15 @@ pub(super) fn picture(device: &str, points: &[Point]) -> String {
 
 /// What a line of the plot is of.
 fn line(point: &Point) -> String {
-    let constant = |name: &str| point.spec.constants()[name].to_string();
-    let geometry = match constant("geometry").as_str() {
-        "spread" => String::new(),
-        other => format!(", {other} geometry"),
+    let path = point.path.name();
+    let Ok(config) = LayerConfig::try_from(&point.spec) else {
+        return path.to_owned();
     };
-    format!("{}, {}{geometry}", point.path.name(), constant("accumulate"))
+    let geometry = match config.geometry {
+        LayerGeometry::Spread => String::new(),
+        other @ LayerGeometry::Original => format!(", {} geometry", other.name()),
+    };
+    format!("{path}, {}{geometry}", config.accumulate.name())
 }
 
 #[cfg(test)]

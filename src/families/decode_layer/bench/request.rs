@@ -2,7 +2,7 @@
 //!
 //! Invariant: all variants of a run are of one shape.
 
-use super::super::{FAMILY, Launch, LayerDims, Packed, launches, tune, with_launch};
+use super::super::{FAMILY, Launch, LayerConfig, LayerDims, Packed, launches, tune, with_launch};
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
@@ -236,7 +236,10 @@ fn with_tokens(spec: &KernelSpec, num_tokens: usize, chosen: bool) -> Result<Ker
 
 /// Sizes that every variant fits in.
 fn max_dims(specs: &[KernelSpec]) -> Result<LayerDims, MeasureError> {
-    if specs.iter().any(|spec| spec.number("num_regions") > Some(0)) {
+    let configs: Vec<LayerConfig> = (specs.iter())
+        .map(LayerConfig::try_from)
+        .collect::<Result<_, _>>()?;
+    if configs.iter().any(|config| config.num_regions > 0) {
         return Err(MeasureError::Request(
             "num_regions: a layer is timed without regions; `jitc regions --live decode_layer` is for them"
                 .into(),

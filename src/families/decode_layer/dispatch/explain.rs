@@ -17,7 +17,7 @@ use crate::engine::run::device::{Context, Device};
 use crate::engine::run::load::LoadedKernel;
 use crate::engine::run::occupancy::{KNOWN_DEVICES, capacity, known_device};
 use crate::families::decode_layer::tune::{lay_out, set_geometry};
-use crate::families::decode_layer::{FAMILY, asked_launches};
+use crate::families::decode_layer::{FAMILY, LayerConfig, asked_launches};
 use crate::measure::MeasureError;
 use crate::measure::tune::Origin;
 
@@ -119,6 +119,8 @@ pub enum Missing {
 pub struct Candidate {
     /// Spec of the variant.
     pub spec: KernelSpec,
+    /// Its constants.
+    pub config: LayerConfig,
     /// Where its `wo_split` comes from.
     pub origin: Origin,
     /// What dispatch chooses by; its capacity is 0 where `resident` is unknown.
@@ -239,6 +241,7 @@ fn candidates(
         let resident = target.resident(&spec, kernel.as_deref())?;
         if let Some(variant) = Variant::of(&spec, resident.unwrap_or(0)) {
             all.push(Candidate {
+                config: LayerConfig::try_from(&spec)?,
                 spec,
                 origin,
                 variant,

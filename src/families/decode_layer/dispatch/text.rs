@@ -3,7 +3,6 @@
 use serde_json::json;
 
 use super::{Candidate, Explanation, Kind, Policy};
-use crate::engine::request::constant::Value;
 use crate::measure::tune::Origin;
 
 impl Explanation {
@@ -16,7 +15,7 @@ impl Explanation {
             "nat": self.problem.num_tokens,
             "layer": self.problem.layer, "path": policy.path, "kind": chosen.map(|c| c.variant.kind),
             "family": chosen.map(|c| &c.spec.family().name), "variant": chosen.map(|c| c.spec.variant()),
-            "wo_split": chosen.map(|c| &c.spec.constants()["wo_split"]).map(Value::to_json),
+            "wo_split": chosen.map(|c| c.config.wo_split),
             "origin": chosen.map(|c| c.origin), "cached": chosen.map(|c| c.registers.is_some()),
             "reason": self.choice.reason.to_string()})
     }
@@ -43,7 +42,7 @@ impl Candidate {
             Origin::Tuned => "tuned",
             Origin::Heuristic => "by rule",
         };
-        format!("{}, {origin}", self.spec.constants()["wo_split"])
+        format!("{}, {origin}", self.config.wo_split)
     }
 
     /// A candidate for a step of this many tokens, for programs.
@@ -51,7 +50,7 @@ impl Candidate {
     pub fn to_json(&self, num_tokens: u32) -> serde_json::Value {
         json!({"event": "candidate", "family": self.spec.family().name,
             "variant": self.spec.variant(), "origin": self.origin, "blocks": self.variant.grid_blocks(num_tokens),
-            "resident": self.resident, "registers": self.registers, "shared_bytes": self.shared_bytes(),
+            "resident": self.resident, "registers": self.registers, "shared_bytes": self.config.shared_bytes,
             "tokens_per_pass": self.variant.tokens_per_pass,
             // Its former name, for one release.
             "tokens": self.variant.tokens_per_pass, "fits": self.fits(num_tokens)})
@@ -72,7 +71,7 @@ impl Candidate {
                 Kind::Cooperative => or_unknown(self.resident),
             },
             or_unknown(self.registers),
-            self.shared_bytes().to_string(),
+            self.config.shared_bytes.to_string(),
             fits.map_or("unknown", |fits| if fits { "yes" } else { "no" })
                 .to_owned(),
         ]
@@ -82,9 +81,5 @@ impl Candidate {
     fn fits(&self, num_tokens: u32) -> Option<bool> {
         let known = self.variant.kind == Kind::Separate || self.resident.is_some();
         known.then(|| self.variant.fits(num_tokens))
-    }
-
-    fn shared_bytes(&self) -> u32 {
-        self.spec.derived().get("shared_bytes").copied().unwrap_or(0)
     }
 }

@@ -6,10 +6,10 @@
 
 use serde_json::json;
 
-use super::super::Layer;
 use super::super::copies::{self, Copies};
 use super::super::reference::Kv;
 use super::super::verify::gate;
+use super::super::{Layer, LayerConfig};
 use super::{layer_space, set_geometry};
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
@@ -183,7 +183,8 @@ fn candidates(
             geometry.retain(|name, _| name == "tokens_per_pass" || !set.contains(&name.as_str()));
             let spec = base.with(geometry.iter().map(|(n, v)| (n.as_str(), v.as_str())));
             let Ok(spec) = spec else { continue };
-            let fits = spec.number("shared_bytes") <= Some(device.shared_mem_per_block);
+            let fits = LayerConfig::try_from(&spec)
+                .is_ok_and(|config| config.shared_bytes <= device.shared_mem_per_block);
             if fits && all.iter().all(|(_, other)| *other != geometry) {
                 all.push((spec, geometry));
             }
