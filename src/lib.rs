@@ -9,7 +9,9 @@
 //! * [`measure`] works for any kernel: timing, comparing, tuning, regions;
 //! * [`families`] are the kernels that come with jitc, each with all of its host side.
 
+// For `main.rs` alone: it parses and prints, and what it does is in the three wings.
 #[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod cli;
 pub mod engine;
 pub mod families;
