@@ -6,6 +6,7 @@ use jitc::engine::request::target::Arch;
 use jitc::engine::request::template::Registry;
 use jitc::engine::run::occupancy::known_device;
 use jitc::families::decode_layer::{FAMILY, LayerDims};
+use jitc::measure::models::MODELS;
 
 use crate::cli::{events, jitc};
 
@@ -280,5 +281,44 @@ fn variants_that_no_gpu_of_their_arch_can_load_are_said_a_line_an_arch() {
         )),
         "{}",
         lines[0]
+    );
+}
+
+#[test]
+fn every_public_model_fits_at_one_token_at_each_split_or_its_refusal_names_the_splits() {
+    let registry = Registry::load(None).expect("registry");
+    let family = registry.get(FAMILY).expect("family");
+    let arch: Arch = "sm_90a".parse().expect("arch");
+    let kinds = [("fma", "nvfp4"), ("mma", "nvfp4"), ("mma", "packed64")];
+    for (model, split) in MODELS.iter().flat_map(|m| [1, 2, 4, 8].map(|split| (m, split))) {
+        for (accumulate, layout) in kinds {
+            let mut set: Vec<(&str, String)> = (model.attention_constants().into_iter())
+                .map(|(name, number)| (name, number.to_string()))
+                .collect();
+            set.push(("intermediate", model.intermediate.to_string()));
+            set.push(("wo_split", split.to_string()));
+            set.push(("accumulate", accumulate.to_owned()));
+            set.push(("weight_layout", layout.to_owned()));
+            let spec = KernelSpec::new(family, set.iter().map(|(n, v)| (*n, v.as_str())), arch);
+            let whole_runs = model.slot_len(split).is_some_and(|len| len % 64 == 0);
+            let label = format!("{} split {split} {accumulate} {layout}", model.name);
+            match spec {
+                Ok(spec) => assert!(
+                    (accumulate == "fma" || whole_runs) && spec.number("ring_stages") >= Some(2),
+                    "{label}"
+                ),
+                Err(error) => {
+                    let told = error.to_string();
+                    assert!(accumulate == "mma" && !whole_runs, "{label}: {told}");
+                    assert!(told.contains("mma_splits = "), "{label}: {told}");
+                }
+            }
+        }
+    }
+    let usual = KernelSpec::new(family, [], arch).expect("the defaults");
+    assert_eq!(
+        usual.number("ring_stages"),
+        Some(4),
+        "where four stages fit there are four"
     );
 }
