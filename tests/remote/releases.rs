@@ -165,7 +165,7 @@ fn a_release_that_was_altered_cut_short_or_is_none_changes_nothing() {
         pull(&name)
             .expect_err("no digest")
             .to_string()
-            .contains("no digest")
+            .contains("is not a digest")
     );
 }
 
