@@ -113,7 +113,7 @@ impl Jit {
         context: &Context,
         first: Arc<LoadedKernel>,
     ) -> Handover {
-        let joined = self.behind.join(&first, self.behind_jobs, |takeover| Job {
+        let joined = self.behind.join(&first, |takeover| Job {
             spec: spec.clone(),
             context: context.clone(),
             general: named(first.spec()),
@@ -122,12 +122,13 @@ impl Jit {
         });
         match joined {
             Joined::Shared(handover) => handover,
-            Joined::Waits(handover, starts) => {
+            Joined::New(handover, job) => {
+                // Before it can take over.
                 self.cache.tell(&Event::Behind {
                     asked: named(spec),
                     general: named(first.spec()),
                 });
-                if starts {
+                if self.behind.push(job, self.behind_jobs) {
                     self.start_behind();
                 }
                 handover
@@ -201,8 +202,9 @@ impl Jit {
     }
 
     fn end_behind(&self, job: &Job, reason: &str, leave_alone: bool) {
-        job.takeover.fail(reason);
+        // First, so that who sees the failure and asks again does not start it anew.
         self.behind.done(job.place(), leave_alone.then_some(reason));
+        job.takeover.fail(reason);
         self.behind_failed(&job.spec, job.general.clone(), reason);
     }
 

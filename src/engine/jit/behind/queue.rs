@@ -63,20 +63,15 @@ struct Failure {
 pub(super) enum Joined {
     /// There is one already.
     Shared(Handover),
-    /// It waits for its turn. Whether a thread is to be started, which is counted already.
-    Waits(Handover, bool),
+    /// A new one, which is to be [pushed](Queue::push).
+    New(Handover, Job),
     /// None was made: it failed not long ago, or too many wait.
     Not(Box<str>, bool),
 }
 
 impl Queue {
-    /// A job of this spec, a new one unless there is one; at most `threads` at once.
-    pub(super) fn join(
-        &self,
-        first: &Arc<LoadedKernel>,
-        threads: usize,
-        make: impl FnOnce(Takeover) -> Job,
-    ) -> Joined {
+    /// A job of this spec: a new one unless there is one.
+    pub(super) fn join(&self, first: &Arc<LoadedKernel>, make: impl FnOnce(Takeover) -> Job) -> Joined {
         let (handover, takeover) = Handover::until(Arc::clone(first));
         let job = make(takeover);
         let place = job.place();
@@ -97,10 +92,17 @@ impl Queue {
         if let Some(wanted) = handover.wanted() {
             state.under_way.insert(place, Arc::downgrade(wanted));
         }
+        Joined::New(handover, job)
+    }
+
+    /// Lets a job wait for its turn. Whether a thread is to be started for it, of at most so
+    /// many; it is counted already.
+    pub(super) fn push(&self, job: Job, threads: usize) -> bool {
+        let mut state = self.lock();
         state.waiting.push_back(job);
         let starts = state.threads < threads;
         state.threads += usize::from(starts);
-        Joined::Waits(handover, starts)
+        starts
     }
 
     /// The next job that somebody waits for; where there is none, the thread that asks is
