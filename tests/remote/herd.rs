@@ -132,7 +132,7 @@ fn node() {
 }
 
 /// How often each key was compiled.
-fn compiles(log: &Path) -> BTreeMap<u32, usize> {
+pub(crate) fn compiles(log: &Path) -> BTreeMap<u32, usize> {
     let text = fs_err::read_to_string(log).unwrap_or_default();
     let mut counted = BTreeMap::new();
     for line in text.lines() {
@@ -142,7 +142,7 @@ fn compiles(log: &Path) -> BTreeMap<u32, usize> {
 }
 
 /// Starts processes on machines of their own, all at once; what each said at its end.
-fn fleet(folder: &Path, machines: usize, processes: usize, keys: u32, url: &str) -> Vec<String> {
+pub(crate) fn fleet(folder: &Path, machines: usize, processes: usize, keys: u32, url: &str) -> Vec<String> {
     let log = folder.join("compiles");
     let mut nodes: Vec<Node> = (0..machines * processes)
         .map(|n| Node::start(&folder.join(format!("machine-{}", n % machines)), url, &log, keys))

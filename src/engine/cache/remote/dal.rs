@@ -1,15 +1,12 @@
-//! Object stores, Redis and web servers, through `OpenDAL`: the one file that knows it, and
-//! that owns its runtime.
+//! Object stores and web servers, through `OpenDAL`: the one file that knows it.
 //!
-//! Invariant: who asks waits on a channel and never inside the runtime, so that a program
-//! with a runtime of its own may ask too, and waits no longer than the deadline. Nothing
-//! that a server says in words is passed on.
+//! Invariant: nothing that a server says in words is passed on, and none leads from TLS to
+//! where there is none.
 
 use std::error::Error as _;
 use std::io;
 use std::pin::Pin;
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,24 +14,17 @@ use futures_util::{Stream, TryStreamExt};
 use http::header::{CONTENT_LENGTH, HeaderValue, IF_NONE_MATCH};
 use http::{Method, Request, Response, StatusCode};
 use opendal::raw::Operation;
-use opendal::services::{Azblob, Gcs, Http, Redis, S3, Webdav};
+use opendal::services::{Azblob, Gcs, Http, S3, Webdav};
 use opendal::{Buffer, Error, ErrorKind, HttpBody, HttpTransport, HttpTransporter, Operator};
 use opendal_http_transport_reqwest::ReqwestTransport;
 use rustls_platform_verifier::BuilderVerifierExt;
-use tokio::runtime::{Builder, Runtime};
 
 use super::blobs::{Blobs, Done, Put, Trouble};
+use super::runtime::{Failed, within};
 use crate::engine::config::remote::{Login, RemotePlace, RemoteStore, Service};
-use crate::engine::per_process::PerProcess;
 
 /// What an error may say in words that nobody reads.
 const ERROR_LIMIT: u64 = 1 << 20;
-/// What the runtime may need to notice that the time is up.
-const SLACK: Duration = Duration::from_millis(100);
-
-/// The threads on which requests are carried out; a forked child has its own.
-static RUNTIME: PerProcess<OnceLock<io::Result<Runtime>>> = PerProcess::new();
-
 /// A store that `OpenDAL` reaches.
 pub(super) struct Dal {
     operator: Operator,
@@ -69,15 +59,6 @@ impl Dal {
         };
         Ok(match store.place() {
             RemotePlace::Bucket { .. } => alone(bucket(store.place())?),
-            RemotePlace::Redis {
-                endpoint, database, ..
-            } => {
-                // A server with TLS is told of by no transport of ours.
-                let _ = rustls::crypto::ring::default_provider().install_default();
-                let (user, password) = words(store.login());
-                let redis = Redis::default().endpoint(endpoint).db(*database).root("/jitc");
-                alone(Operator::new(redis.username(user).password(password))?)
-            }
             RemotePlace::Web { endpoint, path, .. } if !store.role().writes() => {
                 let (user, password) = words(store.login());
                 let web = Http::default().endpoint(endpoint).root(&rooted(path));
@@ -96,8 +77,8 @@ impl Dal {
                     with_folders: Some(with(webdav(true)?, false)),
                 }
             }
-            RemotePlace::Folder(_) => {
-                return Err(Error::new(ErrorKind::Unsupported, "a folder is not a server"));
+            RemotePlace::Folder(_) | RemotePlace::Redis { .. } => {
+                return Err(Error::new(ErrorKind::Unsupported, "another file's"));
             }
         })
     }
@@ -276,49 +257,8 @@ impl Stream for Capped {
     }
 }
 
-/// Carries work out on the runtime, and waits for it no longer than this.
-fn within<T: Send + 'static>(
-    deadline: Duration,
-    work: impl Future<Output = Result<T, Error>> + Send + 'static,
-) -> Result<T, Failed> {
-    let runtime = RUNTIME.get_or_init(|| {
-        let mut builder = Builder::new_multi_thread();
-        builder
-            .worker_threads(2)
-            .thread_name("jitc store")
-            .enable_all()
-            .build()
-    });
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => return Err(Failed::Trouble(Trouble::Failed(error.kind().to_string()))),
-    };
-    let (send, receive) = sync_channel(1);
-    let task = runtime.spawn(async move {
-        // Nobody listens any more where it took too long.
-        let _ = send.send(tokio::time::timeout(deadline, work).await);
-    });
-    match receive.recv_timeout(deadline + SLACK) {
-        Ok(Ok(done)) => done.map_err(Failed::Error),
-        Ok(Err(_)) => Err(Failed::Trouble(Trouble::Deadline(deadline))),
-        Err(RecvTimeoutError::Timeout) => {
-            task.abort();
-            Err(Failed::Trouble(Trouble::Deadline(deadline)))
-        }
-        Err(RecvTimeoutError::Disconnected) => Err(Failed::Trouble(Trouble::Failed(
-            "the request panicked".to_owned(),
-        ))),
-    }
-}
-
-/// Why work was not done.
-enum Failed {
-    Error(Error),
-    Trouble(Trouble),
-}
-
-impl From<Failed> for Trouble {
-    fn from(failed: Failed) -> Self {
+impl From<Failed<Error>> for Trouble {
+    fn from(failed: Failed<Error>) -> Self {
         match failed {
             Failed::Error(error) => trouble(&error),
             Failed::Trouble(trouble) => trouble,
@@ -329,22 +269,11 @@ impl From<Failed> for Trouble {
 /// In words of our own: those of a server may hold anything.
 fn trouble(error: &Error) -> Trouble {
     let signing = error.kind() == ErrorKind::Unexpected && error.message() == "signing http request";
-    if error.kind() == ErrorKind::PermissionDenied || signing || error.message().contains("uthentication") {
+    if error.kind() == ErrorKind::PermissionDenied || signing {
         return Trouble::Denied;
     }
     let mut cause = error.source();
     while let Some(inner) = cause {
-        // Redis says by a word what is wrong.
-        let words = inner.to_string().to_uppercase();
-        if ["NOAUTH", "WRONGPASS", "NOPERM", "AUTHENTICATION"]
-            .iter()
-            .any(|word| words.contains(word))
-        {
-            return Trouble::Denied;
-        }
-        if words.contains("OOM") {
-            return Trouble::Failed("it is full".to_owned());
-        }
         if let Some(error) = inner.downcast_ref::<io::Error>()
             && error.get_ref().is_none_or(|own| own.source().is_none())
         {
@@ -377,7 +306,7 @@ impl Blobs for Dal {
     fn get(&self, path: &str, limit: u64, deadline: Duration) -> Result<Option<Vec<u8>>, Trouble> {
         let (operator, path) = (self.operator.clone(), path.to_owned());
         // One request, of which no more is read than is allowed.
-        let got = within(deadline, async move {
+        let got: Result<_, Failed<Error>> = within(deadline, async move {
             let mut stream = operator.reader(&path).await?.into_stream(..).await?;
             let mut bytes = Vec::new();
             while let Some(chunk) = stream.try_next().await? {
@@ -405,7 +334,7 @@ impl Blobs for Dal {
         let only_new = how == Put::IfAbsent && can_tell;
         let (path, folders) = (path.to_owned(), self.with_folders.clone());
         let bytes = Buffer::from(bytes);
-        let put = within(deadline, async move {
+        let put: Result<_, Failed<Error>> = within(deadline, async move {
             let write = |operator: &Operator, bytes: Buffer| {
                 let operator = operator.clone();
                 let path = path.clone();

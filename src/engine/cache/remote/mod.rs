@@ -13,7 +13,9 @@ mod lease;
 mod object;
 mod probe;
 mod queue;
+mod redis;
 mod release;
+mod runtime;
 mod send;
 
 pub use probe::Probed;
@@ -32,6 +34,7 @@ use dal::Dal;
 use folder::SharedFolder;
 use lease::Held;
 use queue::Queue;
+use redis::Redis;
 
 use super::event::{Asked, Event, Teller};
 use super::store::entry::Whole;
@@ -86,7 +89,13 @@ impl Inner {
     fn blobs(&self) -> Result<&dyn Blobs, Trouble> {
         let opened = self.state.blobs.get_or_init(|| match self.store.place() {
             RemotePlace::Folder(folder) => Ok(Box::new(SharedFolder::new(folder))),
-            _ => Ok(Box::new(Dal::new(&self.store)?)),
+            RemotePlace::Redis {
+                endpoint, database, ..
+            } => {
+                let redis = Redis::new(endpoint, *database, self.store.login())?;
+                Ok(Box::new(redis))
+            }
+            RemotePlace::Bucket { .. } | RemotePlace::Web { .. } => Ok(Box::new(Dal::new(&self.store)?)),
         });
         match opened {
             Ok(blobs) => Ok(&**blobs),
