@@ -284,7 +284,30 @@ fn a_holder_that_died_costs_its_time_once_and_one_that_failed_nothing() {
 }
 
 #[test]
-fn no_lease_is_longer_than_ten_minutes_whoever_says_so_and_lock_timeout_shortens_it() {
+fn after_three_waits_for_nothing_a_process_waits_for_no_machine_any_more() {
+    let share = Share::new();
+    let folder = share.path().join("v2/leases");
+    fs_err::create_dir_all(&folder).expect("made");
+    for n in 0..8 {
+        let lease = folder.join(subject(n).key().hex());
+        let for_ms = if n < 3 { 100 } else { 600_000 };
+        let note = format!(r#"{{"holder":"one that died","for_ms":{for_ms}}}"#);
+        fs_err::write(lease, note).expect("written");
+    }
+    let (root, told) = (Root::new(), Told::default());
+    let remote = share.store("role=read-write");
+    let cache = told.by(Cache::builder().user(root.path()).remote(remote));
+    for n in 0..8 {
+        let built = cache.get_or_build(&subject(n), || build(n)).expect("built");
+        assert_eq!(built.provenance.label(), "built");
+    }
+    drop(cache);
+    let left = fs_err::read_dir(&folder).expect("a folder").count();
+    assert_eq!(left, 5, "those of the first three were broken, and let go");
+}
+
+#[test]
+fn a_lease_without_end_is_waited_for_as_long_as_lock_timeout_says() {
     let share = Share::new();
     let lease = share.path().join("v2/leases").join(subject(1).key().hex());
     fs_err::create_dir_all(lease.parent().expect("a folder")).expect("made");

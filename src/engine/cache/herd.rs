@@ -4,6 +4,7 @@
 //! holder's time is over; and then it is built here, which costs a duplicate of equal bytes.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,20 +24,29 @@ const SHORTEST: Duration = Duration::from_secs(2);
 /// Between two looks at the store, at first and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// So many looks for the entry come on one at the lease.
+const LOOKS: u32 = 4;
+/// After so many waits that led to nothing, this process waits for no machine any more: the
+/// store lies, or whoever fills it dies again and again.
+const FUTILE: u32 = 3;
 
 /// How long each family took to compile, the last time.
 #[derive(Debug, Default)]
-pub(super) struct CompileTimes(Mutex<HashMap<String, Duration>>);
+pub(super) struct CompileTimes {
+    last: Mutex<HashMap<String, Duration>>,
+    /// Waits in a row for other machines that led to nothing.
+    futile: AtomicU32,
+}
 
 impl CompileTimes {
     pub(super) fn note(&self, family: &str, took: Duration) {
-        let mut times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut times = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         times.insert(family.to_owned(), took);
     }
 
     /// Twice as long as the last took.
     fn lease(&self, family: &str) -> Duration {
-        let times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let took = times.get(family).copied().unwrap_or(UNKNOWN);
         (took * 2).max(SHORTEST)
     }
@@ -75,6 +85,9 @@ pub(super) enum Herd<'a> {
 impl Cache {
     /// Waits until this process may build, or another machine did.
     pub(super) fn turn(&self, request: &CompileRequest, wait: &Wait) -> Herd<'_> {
+        if self.compile_times.futile.load(Ordering::Relaxed) >= FUTILE {
+            return Herd::Build(None);
+        }
         let key = request.key();
         let longest = self.compile_times.lease(request.family());
         for tier in self.far() {
@@ -117,26 +130,36 @@ impl Cache {
                 Some((same, since)) if *same == holder => *since,
                 _ => Instant::now(),
             };
-            let patience = wait.patience.map_or(theirs, |most| most.min(theirs));
-            let over = since.elapsed() >= patience;
             seen = Some((holder.clone(), since));
-            if over {
-                tier.break_lease(key, &holder);
-            } else {
-                std::thread::sleep(jittered(pause).min(patience.saturating_sub(since.elapsed())));
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
-            if let Some((entry, name)) = self.found_again(key, tier) {
-                let waited = started.elapsed();
-                tracing::debug!(key = %key.short(), store = %name, ?waited, "built by another machine");
-                return Herd::Found(Box::new(entry), name);
-            }
+            // A holder that says more than can be is not believed.
+            let most = longest.max(UNKNOWN * 2);
+            let patience = wait.patience.map_or(theirs.min(most), |own| own.min(theirs));
             // Two holders that died one after the other, or one that lost its lease.
-            let enough = wait.patience.unwrap_or(LONGEST_PAUSE + longest.max(theirs) * 3);
-            if wait.cancel.is_canceled() || started.elapsed() > enough {
-                let waited = started.elapsed();
-                self.tell(&Event::LockTimedOut { key: *key, waited });
-                return Herd::Build(None);
+            let enough = wait.patience.unwrap_or(most * 2);
+            for _ in 0..LOOKS {
+                let over = since.elapsed() >= patience;
+                if over {
+                    tier.break_lease(key, &holder);
+                } else {
+                    std::thread::sleep(jittered(pause).min(patience.saturating_sub(since.elapsed())));
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                if let Some((entry, name)) = self.found_again(key, tier) {
+                    let waited = started.elapsed();
+                    tracing::debug!(key = %key.short(), store = %name, ?waited, "built by another machine");
+                    self.compile_times.futile.store(0, Ordering::Relaxed);
+                    return Herd::Found(Box::new(entry), name);
+                }
+                if wait.cancel.is_canceled() || started.elapsed() > enough {
+                    let waited = started.elapsed();
+                    self.tell(&Event::LockTimedOut { key: *key, waited });
+                    self.compile_times.futile.fetch_add(1, Ordering::Relaxed);
+                    return Herd::Build(None);
+                }
+                if over {
+                    self.compile_times.futile.fetch_add(1, Ordering::Relaxed);
+                    break;
+                }
             }
         }
     }

@@ -55,6 +55,36 @@ fn trouble(error: &io::Error) -> Trouble {
     }
 }
 
+/// Whether the folders of a file below the root are there, and are folders: who may write
+/// to the share leads nobody out of it by a link. Made, where that is said.
+fn folders(root: &Path, file: &Path, may_make: bool) -> io::Result<bool> {
+    let below = file.parent().and_then(|folder| folder.strip_prefix(root).ok());
+    let mut folder = root.to_owned();
+    for name in below.into_iter().flat_map(Path::components) {
+        folder.push(name);
+        let found = match fs_err::symlink_metadata(&folder) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !may_make => return Ok(false),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                // Another machine may do so meanwhile.
+                let made = fs_err::create_dir(&folder);
+                made.or_else(|e| {
+                    if e.kind() == io::ErrorKind::AlreadyExists {
+                        Ok(())
+                    } else {
+                        Err(e)
+                    }
+                })?;
+                fs_err::symlink_metadata(&folder)?
+            }
+            found => found?,
+        };
+        if !found.is_dir() {
+            return Err(io::Error::from(io::ErrorKind::NotADirectory));
+        }
+    }
+    Ok(true)
+}
+
 /// Opens a regular file; `None`: there is none.
 fn open(file: &Path) -> io::Result<Option<fs_err::File>> {
     let mut options = fs_err::OpenOptions::new();
@@ -77,9 +107,12 @@ fn open(file: &Path) -> io::Result<Option<fs_err::File>> {
 impl Blobs for SharedFolder {
     fn get(&self, path: &str, limit: u64, deadline: Duration) -> Result<Option<Vec<u8>>, Trouble> {
         let read = self.within(path, deadline, move |root, file| {
+            // A share that is not mounted is no empty store.
+            fs_err::metadata(root)?;
+            if !folders(root, file, false)? {
+                return Ok(None);
+            }
             let Some(opened) = open(file)? else {
-                // A share that is not mounted is no empty store.
-                fs_err::metadata(root)?;
                 return Ok(None);
             };
             let mut bytes = Vec::new();
@@ -97,7 +130,7 @@ impl Blobs for SharedFolder {
             // The folder itself is whoever mounts it's to make.
             fs_err::metadata(root)?;
             let folder = file.parent().unwrap_or(root);
-            fs_err::create_dir_all(folder)?;
+            folders(root, file, true)?;
             let mut staged = tempfile::NamedTempFile::new_in(folder)?;
             staged.write_all(&bytes)?;
             let readable = std::fs::Permissions::from_mode(0o644);
@@ -117,9 +150,14 @@ impl Blobs for SharedFolder {
     }
 
     fn delete(&self, path: &str, deadline: Duration) -> Result<(), Trouble> {
-        self.within(path, deadline, |_, file| match fs_err::remove_file(file) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => Ok(()),
+        self.within(path, deadline, |root, file| {
+            if !folders(root, file, false)? {
+                return Ok(());
+            }
+            match fs_err::remove_file(file) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+                _ => Ok(()),
+            }
         })
     }
 
@@ -169,6 +207,16 @@ mod tests {
                 "{name}"
             );
         }
+        let elsewhere = tempfile::tempdir().expect("a folder");
+        fs_err::write(elsewhere.path().join("x"), "theirs").expect("written");
+        fs_err::os::unix::fs::symlink(elsewhere.path(), root.path().join("v2")).expect("made");
+        assert!(matches!(store.get("v2/x", 9, DEADLINE), Err(Trouble::Failed(_))));
+        assert!(matches!(
+            store.put("v2/y", vec![1], Put::Replace, DEADLINE),
+            Err(Trouble::Failed(_))
+        ));
+        assert!(matches!(store.delete("v2/x", DEADLINE), Err(Trouble::Failed(_))));
+        assert_eq!(fs_err::read_dir(elsewhere.path()).expect("a folder").count(), 1);
         let gone = SharedFolder::new(&root.path().join("gone"));
         assert!(matches!(gone.get("x", 9, DEADLINE), Err(Trouble::Failed(_))));
         assert!(matches!(
