@@ -100,6 +100,7 @@ impl Server {
     }
 
     fn serve(&self, stream: TcpStream) {
+        let _ = stream.set_nodelay(true);
         let Ok(mut out) = stream.try_clone() else { return };
         let mut reader = BufReader::new(stream);
         while let Some(request) = read_request(&mut reader) {
