@@ -222,6 +222,20 @@ fn a_store_without_a_folder_near_it_is_read_as_it_is() {
 }
 
 #[test]
+fn a_hit_that_cannot_be_kept_is_a_hit_all_the_same() {
+    let share = Share::new().filled([1]);
+    let (folder, told) = (tempfile::tempdir().expect("a folder"), Told::default());
+    // A file stands where the folder should.
+    let taken = folder.path().join("taken");
+    fs_err::write(&taken, "").expect("written");
+    let cache = told.by(Cache::builder().user(&taken).remote(share.store("")));
+    let hit = cache.get_or_build(&subject(1), never).expect("a hit");
+    assert_eq!(hit.artifact.cubin, artifact(1).cubin);
+    let unkept = |e: &Event| matches!(e, Event::NotPublished { .. });
+    assert_eq!(told.count(unkept), 1);
+}
+
+#[test]
 fn once_a_key_is_trusted_a_store_gives_out_and_takes_what_is_signed_alone() {
     let share = Share::new().filled([1, 2]);
     let key = SecretKey::generate("fleet-1").expect("a key");

@@ -145,7 +145,11 @@ impl Cache {
                 self.tidy(to.as_ref(), bytes);
             }
             Err(error) => {
-                self.not_kept(key, &error);
+                let reason = error.to_string();
+                if self.is_news(&reason) {
+                    tracing::warn!("what {from} has is not kept here: {reason}; said once");
+                }
+                self.tell(&Event::NotPublished { key: *key, reason });
             }
         }
     }

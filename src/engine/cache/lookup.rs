@@ -427,7 +427,7 @@ impl Cache {
         }
     }
 
-    pub(super) fn not_kept(&self, key: &CacheKey, error: &CacheError) -> Provenance {
+    fn not_kept(&self, key: &CacheKey, error: &CacheError) -> Provenance {
         let reason = error.to_string();
         // A full disk fails every publish alike.
         let first = {
