@@ -477,7 +477,7 @@ mod tests {
             ("redis://host/first", "DB being a number"),
             ("redis://host/-1", "DB being a number"),
             ("https://host?role=write", "needs a path"),
-            ("https:///", "no URL"),
+            ("https:///", "not a URL"),
         ] {
             let error = RemoteStore::parse(text).expect_err(text);
             assert!(error.contains(words), "{text}: {error}");
