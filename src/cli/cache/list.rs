@@ -204,8 +204,7 @@ pub(super) fn stats(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
 
 /// What was counted in the folder that is written to.
 fn usage(jit: &Jit) -> Result<Option<Usage>, Error> {
-    let mut writable = jit.cache().tiers().iter().filter(|tier| tier.is_writable());
-    let store = writable.find_map(|tier| tier.store());
+    let store = jit.cache().written_store();
     store.map(Store::usage).transpose().map_err(Error::Cache)
 }
 
@@ -231,8 +230,7 @@ fn counted(usage: &Usage, style: NumberFormat) {
 }
 
 fn zero(jit: &Jit) -> Answer {
-    let mut writable = jit.cache().tiers().iter().filter(|tier| tier.is_writable());
-    match writable.find_map(|tier| tier.store()) {
+    match jit.cache().written_store() {
         Some(store) => {
             store.zero_usage().map_err(Error::Cache)?;
             output::note("counted from now on");

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use super::event::Event;
 use super::lookup::Cache;
-use super::store::Published;
 use super::store::entry::{Entry, Whole};
 use super::store::lock::{Claim, Wait};
 use super::store::read::Load;
+use super::store::{Published, Store};
 use super::tier::{Tier, TierName};
 use crate::engine::build::key::CacheKey;
 
@@ -34,6 +34,12 @@ impl Cache {
     /// The tier that is written to.
     pub(super) fn writable(&self) -> Option<&Arc<dyn Tier>> {
         self.near().iter().find(|tier| tier.is_writable())
+    }
+
+    /// The folder that is written to.
+    #[must_use]
+    pub fn written_store(&self) -> Option<&Store> {
+        self.writable().and_then(|tier| tier.store())
     }
 
     /// As [`Cache::whole`], of the tiers of this machine.

@@ -285,9 +285,7 @@ impl Cache {
             stores: stores.with(*stores_told, u64::saturating_sub),
         };
         (*told, *stores_told) = (all, stores);
-        let mut writable = self.tiers.iter().filter(|tier| tier.is_writable());
-        let store = writable.find_map(|tier| tier.store());
-        if let Some(Err(error)) = store.map(|store| store.add_usage(&usage)) {
+        if let Some(Err(error)) = self.written_store().map(|store| store.add_usage(&usage)) {
             // Numbers for people: they are low then.
             tracing::debug!(%error, "counters are not kept");
         }

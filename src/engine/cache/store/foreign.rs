@@ -7,14 +7,13 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::crash_points::{Step, reach};
+use super::Store;
 use super::entry::Notes;
 use super::error::{CacheError, Fault};
 use super::layout::{ENTRY_LIMIT, FORMAT, Kind, assemble};
 use super::manifest::Section;
 use super::read::{Load, read_at};
 use super::shutdown::Permit;
-use super::{STAGING, Store, file_name};
 use crate::engine::build::key::CacheKey;
 use crate::engine::sign::{Require, SecretKey, SignatureFault, Statement, add_signature};
 
@@ -193,31 +192,19 @@ impl Store {
     /// give one name to other bytes. Staged, forced to disk, renamed. Of the folder for what
     /// is foreign.
     pub fn keep_foreign(&self, foreign: &Foreign) -> Result<(), CacheError> {
-        if !self.writable {
-            return Err(CacheError::ReadOnly(self.root.display().to_string()));
-        }
+        self.check_writable()?;
         let _permit = Permit::take().ok_or(CacheError::Quiesced)?;
         if self.admission.in_force() == Require::Signed {
             let signed = (self.admission).admit(&foreign.statement(), &foreign.notes.signatures);
             signed.map_err(|fault| CacheError::Refused(Fault::Signature(fault)))?;
         }
         let key = &foreign.manifest.key;
-        let version = self.create_version()?;
-        let staging = self.ensure(&version, STAGING)?;
-        let shard = self.ensure(&version, &key.hex()[..2])?;
-        let staged = self.stage(&staging, key, &foreign.to_bytes())?;
-        let replaced = staging.replace(&staged.name, &shard, &file_name(key));
-        replaced.map_err(|errno| self.io("publish", key, errno))?;
-        reach(Step::Renamed);
-        staged.keep();
-        shard.sync().map_err(|errno| self.io("sync", key, errno))
+        self.replace_file(key, &foreign.to_bytes(), "publish")
     }
 
     /// Removes what a client has under a name; says whether there was anything.
     pub fn remove_foreign(&self, client: &str, name: &[u8]) -> Result<bool, CacheError> {
-        if !self.writable {
-            return Err(CacheError::ReadOnly(self.root.display().to_string()));
-        }
+        self.check_writable()?;
         let key = key_of(client, name);
         let was = !matches!(self.look_foreign(&key, false), Load::Absent);
         self.remove(&key)?;

@@ -155,9 +155,7 @@ impl Store {
     /// the rename, and the other finds a good entry there. Something bad there is moved
     /// away, or replaced where it cannot be moved.
     pub fn publish(&self, whole: &Whole) -> Result<Published, CacheError> {
-        if !self.writable {
-            return Err(CacheError::ReadOnly(self.root.display().to_string()));
-        }
+        self.check_writable()?;
         let _permit = Permit::take().ok_or(CacheError::Quiesced)?;
         whole.check_size().map_err(CacheError::Refused)?;
         self.check_signed(whole)?;
@@ -194,6 +192,27 @@ impl Store {
             }
         }
         Err(self.io("publish", key, Errno::EXIST))
+    }
+
+    /// Puts a file in the place of a key's: staged, forced to disk, renamed over what is there.
+    fn replace_file(&self, key: &CacheKey, bytes: &[u8], action: &'static str) -> Result<(), CacheError> {
+        let version = self.create_version()?;
+        let staging = self.ensure(&version, STAGING)?;
+        let shard = self.ensure(&version, &key.hex()[..2])?;
+        let staged = self.stage(&staging, key, bytes)?;
+        let replaced = staging.replace(&staged.name, &shard, &file_name(key));
+        replaced.map_err(|errno| self.io(action, key, errno))?;
+        reach(Step::Renamed);
+        staged.keep();
+        shard.sync().map_err(|errno| self.io("sync", key, errno))
+    }
+
+    /// Refuses what would be written where nothing is.
+    fn check_writable(&self) -> Result<(), CacheError> {
+        if self.writable {
+            return Ok(());
+        }
+        Err(CacheError::ReadOnly(self.root.display().to_string()))
     }
 
     /// Moves a bad entry out of the way; says whether it did.
@@ -284,9 +303,7 @@ impl Store {
 
     /// Removes what the format before left in this root; says how many entries.
     pub fn clean_old(&self) -> Result<u64, CacheError> {
-        if !self.writable {
-            return Err(CacheError::ReadOnly(self.root.display().to_string()));
-        }
+        self.check_writable()?;
         let root = match self.root_dir() {
             Ok(root) => root,
             Err(Errno::NOENT) => return Ok(0),

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::age;
 use super::dir::Dir;
 use super::error::CacheError;
-use super::inspect::names;
+use super::inspect::{keys_in, names};
 use super::lock;
 use super::{LOCKS, QUARANTINE, STAGING, Store, file_name};
 use crate::engine::build::key::CacheKey;
@@ -153,9 +153,12 @@ impl Store {
         left: &BTreeSet<CacheKey>,
     ) -> Result<(Vec<Usage>, u64, u64), CacheError> {
         let shards = self.shards()?;
-        let each = |shard: &String| {
-            let keys = self.keys_of(shard);
-            self.in_shards(&keys, usage)
+        let each = |shard: &String| -> Vec<Usage> {
+            let Ok(Some(dir)) = self.open_shard(shard) else {
+                return Vec::new();
+            };
+            let keys = keys_in(&dir, shard).into_iter();
+            keys.filter_map(|key| usage(&dir, &key)).collect()
         };
         let (mut entries, mut bytes, mut any_old) = (0_u64, 0_u64, false);
         let is_old = |one: &Usage| {

@@ -30,9 +30,7 @@ impl Store {
     /// Opens the root for writing, made if it is missing.
     pub(super) fn open_root(&self) -> Result<Dir, CacheError> {
         let io = |errno| io_error("create", self.root.clone(), errno);
-        if !self.writable {
-            return Err(CacheError::ReadOnly(self.root.display().to_string()));
-        }
+        self.check_writable()?;
         let root = Dir::create_root(&self.root, Modes::of(self.trust)).map_err(io)?;
         self.admit(&root, || self.root.clone())?;
         if !has_tag(&root).map_err(io)? {

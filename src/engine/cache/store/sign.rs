@@ -4,22 +4,19 @@
 //! a signature never makes somebody else's bytes ours. The signed file replaces the other by
 //! one rename, so a reader finds one of the two.
 
-use super::crash_points::{Step, reach};
+use super::Store;
 use super::entry::Whole;
 use super::error::{CacheError, Fault, FindError};
 use super::lock::{Claim, Wait};
 use super::read::Load;
 use super::shutdown::Permit;
-use super::{STAGING, Store, file_name};
 use crate::engine::build::key::CacheKey;
 use crate::engine::sign::SecretKey;
 
 impl Store {
     /// Signs the entry of a key; `false` where a builder has it in use.
     pub fn sign(&self, key: &CacheKey, secret: &SecretKey) -> Result<bool, FindError> {
-        if !self.is_writable() {
-            return Err(CacheError::ReadOnly(self.root.display().to_string()).into());
-        }
+        self.check_writable()?;
         let _permit = Permit::take().ok_or(CacheError::Quiesced)?;
         let claim = self.claim(key, &Wait::none());
         if matches!(claim, Claim::TimedOut) {
@@ -29,15 +26,7 @@ impl Store {
             key: *key,
             fault: Fault::Signature(fault),
         })?;
-        let version = self.create_version()?;
-        let staging = self.ensure(&version, STAGING)?;
-        let shard = self.ensure(&version, &key.hex()[..2])?;
-        let staged = self.stage(&staging, key, &whole.to_bytes())?;
-        let replaced = staging.replace(&staged.name, &shard, &file_name(key));
-        replaced.map_err(|errno| self.io("sign", key, errno))?;
-        reach(Step::Renamed);
-        staged.keep();
-        shard.sync().map_err(|errno| self.io("sync", key, errno))?;
+        self.replace_file(key, &whole.to_bytes(), "sign")?;
         Ok(true)
     }
 
