@@ -1,5 +1,8 @@
 //! Selecting among prepared variants: what a serving loop pays at every step.
 
+#[path = "../tests/it/own_family.rs"]
+mod own_family;
+
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -7,7 +10,6 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use jitc::engine::jit::{Handover, Serving};
 use jitc::engine::request::spec::KernelSpec;
 use jitc::engine::request::target::Arch;
-use jitc::engine::request::template::{Family, TemplateFile};
 use jitc::engine::run::dispatch::Dispatcher;
 use jitc::engine::run::occupancy::known_device;
 use jitc::families::decode_layer::dispatch::Kind;
@@ -17,6 +19,7 @@ use jitc::families::decode_layer::dispatch::Policy;
 use jitc::families::decode_layer::dispatch::Problem;
 use jitc::families::decode_layer::dispatch::Variant;
 use jitc::families::decode_layer::dispatch::select;
+use own_family::family_of;
 
 /// A cooperative and a separate variant for each of 1, 2, 4 and 8 tokens a pass.
 fn variants() -> Vec<Variant> {
@@ -92,13 +95,8 @@ set = { width = 1 }
 
 /// A family's own rules.
 fn by_rule(c: &mut Criterion) {
-    let file = |path: &str, text: &str| TemplateFile {
-        path: path.to_owned(),
-        text: text.to_owned(),
-    };
-    let source = file("k.cu.tera", "extern \"C\" __global__ void k() {}\n");
-    let family = Family::parse("k", &file("k.toml", RULES), &source).expect("family");
-    let asked = KernelSpec::new(&Arc::new(family), [], Arch::of_device(9, 0)).expect("legal");
+    let family = family_of(RULES).expect("family");
+    let asked = KernelSpec::new(&family, [], Arch::of_device(9, 0)).expect("legal");
     let device = known_device("h200").expect("known");
     let dispatcher = Dispatcher::new(&asked, &device, &[]).expect("rules");
     let mut n = 0;

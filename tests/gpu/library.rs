@@ -1,29 +1,10 @@
 //! Verifying and tuning without the command line.
 
-use std::path::Path;
-
-use jitc::engine::config::{Config, Environment, FlagConstant, Flags};
-use jitc::engine::jit::Jit;
 use jitc::families::{axpy, decode_layer, gemv, wo_gemv};
 use jitc::measure::harness::{Event, Options, Verdict};
 use jitc::measure::tune::Record;
 
-use crate::gpu;
-
-fn with_constants(cache: &Path, constants: &[(&str, &str)]) -> Jit {
-    let constant = |(name, value): &(&str, &str)| FlagConstant {
-        name: (*name).to_owned(),
-        value: (*value).to_owned(),
-        flag: "--set".into(),
-    };
-    let flags = Flags {
-        cache_dir: Some(cache.to_path_buf()),
-        constants: constants.iter().map(constant).collect(),
-        ..Flags::default()
-    };
-    let config = Config::load(flags, Environment::capture()).expect("settings");
-    Jit::new(config).expect("families")
-}
+use crate::{gpu, jit_of};
 
 /// A layer that compiles and runs fast.
 const SMALL: [(&str, &str); 8] = [
@@ -65,7 +46,7 @@ fn a_tuned_geometry_is_kept_beside_the_cache_through_the_library() {
         return;
     }
     let dir = tempfile::tempdir().expect("tempdir");
-    let jit = with_constants(dir.path(), &[("hidden", "320"), ("wo_split", "2")]);
+    let jit = jit_of(dir.path(), &[("hidden", "320"), ("wo_split", "2")], None);
     let options = Options::of(wo_gemv::tune::FLAGS)
         .add("space", "rows_per_cta=20,40")
         .add("space", "rows_per_thread=1")
@@ -138,7 +119,7 @@ fn a_layer_is_tuned_and_benchmarked_through_the_library() {
     }
     let dir = tempfile::tempdir().expect("tempdir");
     let out = dir.path().join("out");
-    let jit = with_constants(dir.path(), &SMALL);
+    let jit = jit_of(dir.path(), &SMALL, None);
     let options = Options::of(decode_layer::tune::FLAGS)
         .set("context", "40")
         .set("launches", "3");

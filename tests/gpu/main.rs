@@ -9,11 +9,12 @@ mod pack;
 mod quantize;
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 
 use jitc::engine::build::artifact::Artifact;
 use jitc::engine::cache::{Cache, Provenance};
-use jitc::engine::config::{Config, Environment, Flags};
+use jitc::engine::config::{Config, Environment, FlagConstant, Flags};
 use jitc::engine::jit::{Error, Jit};
 use jitc::engine::request::spec::KernelSpec;
 use jitc::engine::request::target::Arch;
@@ -50,14 +51,26 @@ fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// A facade with the caller's NVRTC and a cache of its own.
-fn jit(cache: &std::path::Path) -> Jit {
+/// The same with constants, and with families of one's own where a folder is named.
+fn jit_of(cache: &Path, constants: &[(&str, &str)], templates: Option<&Path>) -> Jit {
+    let constant = |(name, value): &(&str, &str)| FlagConstant {
+        name: (*name).to_owned(),
+        value: (*value).to_owned(),
+        flag: "--set".into(),
+    };
     let flags = Flags {
         cache_dir: Some(cache.to_path_buf()),
+        templates: templates.map(Path::to_path_buf),
+        constants: constants.iter().map(constant).collect(),
         ..Flags::default()
     };
     let config = Config::load(flags, Environment::capture()).expect("settings");
     Jit::new(config).expect("families")
+}
+
+/// A facade with the caller's NVRTC and a cache of its own.
+fn jit(cache: &std::path::Path) -> Jit {
+    jit_of(cache, &[], None)
 }
 
 const SHAPE: WoShape = WoShape {

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use jitc::engine::config::{Config, Environment, FlagConstant, Flags};
 use jitc::engine::jit::Jit;
 use jitc::engine::request::dtype::Dtype;
 use jitc::measure::MeasureError;
@@ -11,22 +10,11 @@ use jitc::measure::harness::{Event, Options, Session, Verb, Verdict};
 use jitc::measure::npy::{self, Elements};
 use serde_json::Value;
 
-use crate::gpu;
+use crate::{gpu, jit_of};
 
 fn jit(cache: &Path, constants: &[(&str, &str)]) -> Jit {
-    let constant = |(name, value): &(&str, &str)| FlagConstant {
-        name: (*name).to_owned(),
-        value: (*value).to_owned(),
-        flag: "--set".into(),
-    };
-    let flags = Flags {
-        cache_dir: Some(cache.to_path_buf()),
-        templates: Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/rms_norm")),
-        constants: constants.iter().map(constant).collect(),
-        ..Flags::default()
-    };
-    let config = Config::load(flags, Environment::capture()).expect("settings");
-    Jit::new(config).expect("families")
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/rms_norm");
+    jit_of(cache, constants, Some(&folder))
 }
 
 fn options(verb: Verb, more: &[(&str, &str)]) -> Options {

@@ -3,17 +3,9 @@
 use std::sync::Arc;
 
 use jitc::engine::request::spec::KernelSpec;
-use jitc::engine::request::template::{Family, Registry, TemplateFile};
+use jitc::engine::request::template::{Family, Registry};
 
-fn family(toml: &str) -> Result<Arc<Family>, String> {
-    let file = |path: &str, text: &str| TemplateFile {
-        path: path.to_owned(),
-        text: text.to_owned(),
-    };
-    let source = file("k.cu.tera", "extern \"C\" __global__ void k() {}\n");
-    let family = Family::parse("k", &file("k.toml", toml), &source);
-    family.map(Arc::new).map_err(|e| e.to_string())
-}
+use crate::own_family::family_of;
 
 /// A family with the constants `block`, `width` and `list`; these lines are added to each.
 fn toml(block: &str, width: &str, list: &str, rest: &str) -> String {
@@ -46,7 +38,7 @@ fn general_of(family: &Arc<Family>, set: &[(&str, &str)]) -> Vec<String> {
 fn a_general_variant_differs_by_neutral_constants_alone_and_has_a_general_value_of_each() {
     let both = |values: &str| format!("{NEUTRAL}general = {values}");
     let toml = toml(&both("[64, 256]"), &both("1"), &both("[3, 4]"), ENTRY);
-    let family = family(&toml).expect("a family");
+    let family = family_of(&toml).expect("a family");
     let first = general_of(&family, &[]);
     assert_eq!(
         first,
@@ -63,10 +55,10 @@ fn a_general_variant_differs_by_neutral_constants_alone_and_has_a_general_value_
 fn what_a_constraint_does_not_allow_stands_in_for_nothing() {
     let rest = format!("[[constraints]]\nrule = 'block * width >= 128'\nbecause = 'b'\n{ENTRY}");
     let general = format!("{NEUTRAL}general = [64, 256]");
-    let family = family(&toml(&general, "", "", &rest)).expect("a family");
+    let family = family_of(&toml(&general, "", "", &rest)).expect("a family");
     assert_eq!(general_of(&family, &[("width", "1")]), ["block=256 width=1"]);
     let neutral = format!("{NEUTRAL}general = 64");
-    let family = self::family(&toml(&neutral, "", "", &rest)).expect("a family");
+    let family = family_of(&toml(&neutral, "", "", &rest)).expect("a family");
     assert!(general_of(&family, &[("width", "1")]).is_empty());
 }
 
@@ -114,12 +106,12 @@ fn a_general_value_that_cannot_be_is_refused_in_one_line_when_the_family_is_read
             "comes to 18 variants: expected at most 16",
         ),
     ] {
-        let line = family(&toml).expect_err(&toml);
+        let line = family_of(&toml).expect_err(&toml);
         assert!(line.starts_with("k.toml: ") && !line.contains('\n'), "{line}");
         assert!(line.contains(says), "{says} in {line}");
     }
     // A shape that does not depend on it is no reason.
-    family(&with(&parameter("type = 'f32'\nshape = ['n * twice']"))).expect("a family");
+    family_of(&with(&parameter("type = 'f32'\nshape = ['n * twice']"))).expect("a family");
 }
 
 #[test]

@@ -6,6 +6,35 @@ use std::process::{Command, Stdio};
 
 use jitc::families::nvfp4::packed::Weight;
 
+/// What a kernel's code takes for granted, as the host's compiler understands it: one block
+/// of one thread.
+pub(crate) const DEVICE: &str = r"
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __noinline__
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+using std::min;
+struct Index { unsigned x, y, z; };
+static Index blockIdx{0, 0, 0}, threadIdx{0, 0, 0};
+struct uint2 { unsigned x, y; };
+struct uint4 { unsigned x, y, z, w; };
+struct float2 { float x, y; };
+struct float4 { float x, y, z, w; };
+static uint2 make_uint2(unsigned a, unsigned b) { return {a, b}; }
+static uint4 make_uint4(unsigned a, unsigned b, unsigned c, unsigned d) { return {a, b, c, d}; }
+static float __uint_as_float(unsigned u) { float f; memcpy(&f, &u, 4); return f; }
+static unsigned __float_as_uint(float f) { unsigned u; memcpy(&u, &f, 4); return u; }
+static float __fmul_rn(float a, float b) { return a * b; }
+static float __fadd_rn(float a, float b) { return a + b; }
+static float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
+";
+
 /// The repository's headers.
 pub(crate) fn headers() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/include")

@@ -48,6 +48,7 @@ mod mma_cut;
 mod outputs;
 mod own_constants;
 mod own_dispatch;
+mod own_family;
 mod own_inputs;
 mod own_launches;
 mod own_measures;

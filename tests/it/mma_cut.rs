@@ -3,35 +3,11 @@
 
 use std::process::Command;
 
-use crate::host_code::built;
+use crate::host_code::{DEVICE, built};
 
 /// Walks every lane's groups as the kernel does, and follows which part each ends up in.
 /// Exits with the line that is wrong.
 const SHIM: &str = r#"
-#define __device__
-#define __host__
-#define __forceinline__ inline
-#define __noinline__
-#include <algorithm>
-#include <cmath>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <vector>
-using std::min;
-struct Index { unsigned x, y, z; };
-static Index blockIdx{0, 0, 0}, threadIdx{0, 0, 0};
-struct uint2 { unsigned x, y; };
-struct uint4 { unsigned x, y, z, w; };
-struct float2 { float x, y; };
-struct float4 { float x, y, z, w; };
-static uint2 make_uint2(unsigned a, unsigned b) { return {a, b}; }
-static uint4 make_uint4(unsigned a, unsigned b, unsigned c, unsigned d) { return {a, b, c, d}; }
-static float __uint_as_float(unsigned u) { float f; memcpy(&f, &u, 4); return f; }
-static unsigned __float_as_uint(float f) { unsigned u; memcpy(&u, &f, 4); return u; }
-static float __fmul_rn(float a, float b) { return a * b; }
-static float __fadd_rn(float a, float b) { return a + b; }
-static float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
 static unsigned __byte_perm(unsigned, unsigned, unsigned) { abort(); }
 static size_t __cvta_generic_to_shared(const void*) { abort(); }
 static void __syncwarp() {}
@@ -95,7 +71,7 @@ int main() { all<2, 3, 5, 6, 7, 9, 10, 11, 13, 14, 17, 18, 22>(); puts("all"); }
 #[test]
 fn a_group_is_summed_in_its_own_part_wherever_parts_end() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let Some(program) = built(dir.path(), SHIM) else {
+    let Some(program) = built(dir.path(), &format!("{DEVICE}{SHIM}")) else {
         return;
     };
     let output = Command::new(program).output().expect("runs");

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use jitc::engine::request::spec::KernelSpec;
-use jitc::engine::request::template::{Family, TemplateFile};
+use jitc::engine::request::template::Family;
 use jitc::engine::run::device::Device;
 use jitc::engine::run::dispatch::{Chosen, DispatchError, Dispatcher};
 use jitc::engine::run::occupancy::known_device;
 
 use crate::allocations::allocations;
 use crate::command::jitc;
+use crate::own_family::family_of;
 
 const CONSTANTS: &str = r#"
 summary = "s"
@@ -51,15 +52,7 @@ set = { width = { of = "m", up_to = [1, 2, 4] }, block = 64 }
 "#;
 
 fn family(rules: &str) -> Result<Arc<Family>, String> {
-    let file = |path: &str, text: String| TemplateFile {
-        path: path.to_owned(),
-        text,
-    };
-    let toml = file("k.toml", format!("{CONSTANTS}{rules}"));
-    let source = file("k.cu.tera", "extern \"C\" __global__ void k() {}\n".to_owned());
-    Family::parse("k", &toml, &source)
-        .map(Arc::new)
-        .map_err(|e| e.to_string())
+    family_of(&format!("{CONSTANTS}{rules}"))
 }
 
 fn asked(set: &[(&str, &str)]) -> KernelSpec {

@@ -2,14 +2,15 @@
 //! do not hold any more.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use jitc::engine::request::spec::KernelSpec;
-use jitc::engine::request::template::{Family, Registry, TemplateFile};
+use jitc::engine::request::template::Registry;
 use jitc::engine::run::device::Device;
 use jitc::engine::run::dispatch::{Chosen, Dispatcher};
 use jitc::engine::run::occupancy::known_device;
 use jitc::engine::run::tuned::{Geometry, Gpu, Policy, Problem, Record, Sizes, Stale, Winner};
+
+use crate::own_family::family_of;
 
 const TOML: &str = r#"
 summary = "s"
@@ -40,17 +41,13 @@ grid = [1, 1, 1]
 block = "block"
 "#;
 
-fn family() -> Arc<Family> {
-    let file = |path: &str, text: &str| TemplateFile {
-        path: path.to_owned(),
-        text: text.to_owned(),
-    };
-    let source = file("k.cu.tera", "extern \"C\" __global__ void k() {}\n");
-    Arc::new(Family::parse("k", &file("k.toml", TOML), &source).expect("family"))
-}
-
 fn asked(set: &[(&str, &str)]) -> KernelSpec {
-    KernelSpec::new(&family(), set.iter().copied(), "sm_90a".parse().expect("arch")).expect("legal")
+    KernelSpec::new(
+        &family_of(TOML).expect("family"),
+        set.iter().copied(),
+        "sm_90a".parse().expect("arch"),
+    )
+    .expect("legal")
 }
 
 fn device() -> Device {

@@ -16,6 +16,7 @@ use jitc::families::decode_layer::dispatch::{
 use jitc::families::dispatched;
 
 use crate::command::jitc;
+use crate::own_family::SOURCE;
 
 const TOML: &str = r#"
 summary = "s"
@@ -49,8 +50,7 @@ set = { width = 2 }
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("tempdir");
     fs_err::write(folder.path().join("k.toml"), TOML).expect("toml");
-    let source = "extern \"C\" __global__ void k() {}\n";
-    fs_err::write(folder.path().join("k.cu.tera"), source).expect("source");
+    fs_err::write(folder.path().join("k.cu.tera"), SOURCE).expect("source");
     folder
 }
 

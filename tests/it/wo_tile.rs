@@ -9,7 +9,7 @@ use jitc::families::nvfp4::packed::{PACKED, Weight};
 use jitc::families::nvfp4::swizzle;
 use jitc::measure::rng::Rng;
 
-use crate::host_code::{built, headers, run};
+use crate::host_code::{DEVICE, built, headers, run};
 
 const ROWS: usize = 136;
 const K: usize = 1536;
@@ -18,30 +18,6 @@ const K: usize = 1536;
 /// does; what it decodes goes to its row and k. Cases are numbered; from the eighth on
 /// slots are 96, 48 and 24 weights.
 const SHIM: &str = r"
-#define __device__
-#define __host__
-#define __forceinline__ inline
-#define __noinline__
-#include <algorithm>
-#include <cmath>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <vector>
-using std::min;
-struct Index { unsigned x, y, z; };
-static Index blockIdx{0, 0, 0}, threadIdx{0, 0, 0};
-struct uint2 { unsigned x, y; };
-struct uint4 { unsigned x, y, z, w; };
-struct float2 { float x, y; };
-struct float4 { float x, y, z, w; };
-static uint2 make_uint2(unsigned a, unsigned b) { return {a, b}; }
-static uint4 make_uint4(unsigned a, unsigned b, unsigned c, unsigned d) { return {a, b, c, d}; }
-static float __uint_as_float(unsigned u) { float f; memcpy(&f, &u, 4); return f; }
-static unsigned __float_as_uint(float f) { unsigned u; memcpy(&u, &f, 4); return u; }
-static float __fmul_rn(float a, float b) { return a * b; }
-static float __fadd_rn(float a, float b) { return a + b; }
-static float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
 static unsigned __byte_perm(unsigned a, unsigned b, unsigned select) {
     unsigned d = 0;
     for (int i = 0; i < 4; ++i) {
@@ -229,7 +205,7 @@ fn a_thread_of_the_exact_modes_decodes_the_very_weights_of_its_slots_in_either_l
         "ptx/cp_async.cuh",
         &[("void cp_async_cg_16(", " memcpy(dst, src, 16);")],
     );
-    let Some(program) = built(dir.path(), SHIM) else {
+    let Some(program) = built(dir.path(), &format!("{DEVICE}{SHIM}")) else {
         return;
     };
 

@@ -2,215 +2,30 @@
 //! which order compiles run, how many at once, and what failing, forbidding, forking and
 //! dropping do to them.
 
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cudarc::driver::sys;
-use jitc::engine::build::artifact::Artifact;
-use jitc::engine::build::compile::{Cancel, CompileError, Compiler};
-use jitc::engine::build::render::RenderedSource;
-use jitc::engine::cache::{Event, Store, bundle};
-use jitc::engine::config::{Config, Environment, Flags, MissPolicy};
-use jitc::engine::jit::{Error, Handover, Jit, JitBuilder, Standing};
-use jitc::engine::request::spec::KernelSpec;
+use jitc::engine::cache::{Store, bundle};
+use jitc::engine::config::MissPolicy;
+use jitc::engine::jit::{Error, Handover, Jit, Standing};
 use jitc::engine::run::bind::BoundKernel;
 use jitc::engine::run::bind_error::BindError;
-use jitc::engine::run::device::{Context, DeviceError};
+use jitc::engine::run::device::DeviceError;
 use jitc::engine::run::dispatch::{Chosen, Dispatcher};
 use jitc::engine::run::load::{LoadError, LoadedKernel};
 use jitc::engine::run::tensor::{Dtype, Tensor};
 
-use crate::cubin::of_source;
-use crate::stub::{Stub, under_stub, with_cubin};
+use bench::{Bench, End, LONG, settings, spec, warmed};
 
+use crate::stub::{Stub, under_stub};
+
+mod bench;
 #[allow(dead_code, reason = "its main is of the example alone")]
 #[path = "../../examples/behind.rs"]
 mod example;
-
-/// Far longer than anything here takes.
-const LONG: Duration = Duration::from_mins(2);
-
-/// How a compile is to end.
-#[derive(Debug, Clone, Copy)]
-enum End {
-    Well,
-    Refused,
-    Panic,
-}
-
-/// Says which compile has begun, and ends it as it is told to; a canceled one at once.
-struct Told {
-    begun: Mutex<Sender<String>>,
-    ends: Mutex<Receiver<End>>,
-    at_once: AtomicUsize,
-    most: Arc<AtomicUsize>,
-    canceled: Mutex<Sender<()>>,
-}
-
-impl Compiler for Told {
-    fn compile(&self, rendered: &RenderedSource, cancel: &Cancel) -> Result<Artifact, CompileError> {
-        let now = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
-        self.most.fetch_max(now, Ordering::SeqCst);
-        let threads = rendered
-            .source
-            .split("num_threads = ")
-            .nth(1)
-            .and_then(|rest| rest.split('u').next());
-        self.begun
-            .lock()
-            .expect("unlocked")
-            .send(threads.expect("a number").to_owned())
-            .expect("heard");
-        let end = loop {
-            if cancel.is_canceled() {
-                self.canceled.lock().expect("unlocked").send(()).expect("heard");
-                break Err(CompileError::Canceled);
-            }
-            if let Ok(end) = self
-                .ends
-                .lock()
-                .expect("unlocked")
-                .recv_timeout(Duration::from_millis(5))
-            {
-                break Ok(end);
-            }
-        };
-        self.at_once.fetch_sub(1, Ordering::SeqCst);
-        match end? {
-            End::Well => Ok(with_cubin(of_source(rendered))),
-            End::Refused => Err(CompileError::Refused {
-                first: "k.cu(1): error: no".into(),
-                log: "k.cu(1): error: no".into(),
-            }),
-            End::Panic => panic!("of a compiler"),
-        }
-    }
-}
-
-/// A facade whose compiles begin and end under the test's eyes.
-struct Bench {
-    jit: Arc<Jit>,
-    context: Context,
-    begun: Receiver<String>,
-    ends: Sender<End>,
-    canceled: Receiver<()>,
-    most: Arc<AtomicUsize>,
-    events: Arc<Mutex<Vec<String>>>,
-}
-
-fn settings(cache: &Path, more: &[(&str, &str)]) -> Config {
-    let own = [("JITC_MISS", "behind")];
-    let env: Environment = (own.iter().chain(more))
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect();
-    let flags = Flags {
-        cache_dir: Some(cache.to_owned()),
-        ..Flags::default()
-    };
-    Config::load(flags, env).expect("settings")
-}
-
-/// An event's name, as `Debug` begins.
-fn name_of(event: &Event) -> String {
-    let text = format!("{event:?}");
-    text.split([' ', '{']).next().unwrap_or_default().to_owned()
-}
-
-impl Bench {
-    fn over(builder: JitBuilder) -> Self {
-        let events: Arc<Mutex<Vec<String>>> = Arc::default();
-        let heard = Arc::clone(&events);
-        let listener = move |event: &Event| heard.lock().expect("unlocked").push(name_of(event));
-        let ((says, begun), (ends, told), (gone, canceled)) = (channel(), channel(), channel());
-        let most = Arc::new(AtomicUsize::new(0));
-        let told = Told {
-            begun: Mutex::new(says),
-            ends: Mutex::new(told),
-            at_once: AtomicUsize::new(0),
-            most: Arc::clone(&most),
-            canceled: Mutex::new(gone),
-        };
-        let jit = builder.listener(Arc::new(listener)).build().expect("families");
-        Self {
-            jit: Arc::new(jit.with_compiler(Box::new(told))),
-            context: Context::new(0).expect("a GPU"),
-            begun,
-            ends,
-            canceled,
-            most,
-            events,
-        }
-    }
-
-    /// Over a cache that has the general variant.
-    fn new(stub: &Stub) -> Self {
-        Self::over(Jit::builder(settings(&warmed(stub), &[])))
-    }
-
-    fn ask(&self, threads: u32) -> Handover {
-        self.jit
-            .load_behind(&spec(&self.jit, threads), &self.context)
-            .expect("loaded")
-    }
-
-    /// The number of threads of the next compile that begins.
-    fn begun(&self) -> String {
-        self.begun.recv_timeout(LONG).expect("a compile begins")
-    }
-
-    fn end(&self, end: End) {
-        self.ends.send(end).expect("a compile runs");
-    }
-
-    fn events(&self) -> Vec<String> {
-        std::mem::take(&mut *self.events.lock().expect("unlocked"))
-    }
-
-    /// The events until this one, which is told on another thread.
-    fn events_until(&self, last: &str) -> Vec<String> {
-        let begun = std::time::Instant::now();
-        loop {
-            if self
-                .events
-                .lock()
-                .expect("unlocked")
-                .iter()
-                .any(|event| event == last)
-            {
-                return self.events();
-            }
-            assert!(begun.elapsed() < LONG, "no {last}");
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    }
-}
-
-fn spec(jit: &Jit, threads: u32) -> KernelSpec {
-    let family = jit.registry().get("axpy").expect("built in");
-    let arch = "sm_90a".parse().expect("an arch");
-    KernelSpec::new(family, [("num_threads", threads.to_string().as_str())], arch).expect("a spec")
-}
-
-struct Plain;
-
-impl Compiler for Plain {
-    fn compile(&self, rendered: &RenderedSource, _: &Cancel) -> Result<Artifact, CompileError> {
-        Ok(with_cubin(of_source(rendered)))
-    }
-}
-
-/// A cache with the general variant in it: 256 threads.
-fn warmed(stub: &Stub) -> PathBuf {
-    let cache = stub.folder().join("cache");
-    let jit = Jit::new(settings(&cache, &[]))
-        .expect("families")
-        .with_compiler(Box::new(Plain));
-    jit.prepare(&spec(&jit, 256)).expect("built");
-    cache
-}
 
 fn threads_of(handover: &Handover) -> u32 {
     handover.kernel().entries()[0].block_threads
