@@ -7,10 +7,11 @@ use jitc::engine::config::{Config, Environment, Flags};
 use jitc::engine::jit::{Jit, JitBuilder};
 use jitc::engine::request::spec::KernelSpec;
 use jitc::engine::run::occupancy::known_device;
-use jitc::engine::run::tuned::{Geometry, Gpu, Policy, Problem, Record, Sizes, Winner};
+use jitc::engine::run::tuned::{Geometry, Gpu, Problem, Record, Sizes, Winner};
 use jitc::engine::sign::TrustedKeys;
 
 use crate::command::jitc;
+use crate::own_tuning::policy;
 use crate::signatures::key;
 
 fn example() -> std::path::PathBuf {
@@ -49,19 +50,10 @@ fn winner(jit: &Jit, rows: u32, block: &str) -> Winner {
         geometry: geometry(block),
         median_us: 8.0,
         tried: 14,
-        policy: Some(Policy {
-            key: jit.describe(&spec).expect("a key").0.key().hex(),
-            method: "graph".into(),
-            cold: true,
-            launches_per_graph: 24,
-            samples: 50,
-            seed: 4242,
-            driver: "13.0".into(),
-            clocks: None,
-            rule: geometry("256"),
-            rule_us: 10.0,
-            margin: 0.02,
-        }),
+        policy: Some(policy(
+            jit.describe(&spec).expect("a key").0.key().hex(),
+            geometry("256"),
+        )),
     }
 }
 

@@ -280,10 +280,8 @@ pub unsafe extern "C" fn jitc_open(options: *const Options, engine: *mut *mut En
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jitc_close(engine: *mut Engine) {
     guard(|| {
-        if !engine.is_null() {
-            // SAFETY: the caller's promise.
-            drop(unsafe { Box::from_raw(engine) });
-        }
+        // SAFETY: the caller's promise.
+        unsafe { input::end(engine) };
         Ok(())
     });
 }

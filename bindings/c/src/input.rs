@@ -82,6 +82,18 @@ pub(crate) unsafe fn given<'a, T>(pointer: *const T, what: &str) -> Result<&'a T
     unsafe { pointer.as_ref() }.ok_or_else(|| Failure::argument(format!("{what} is NULL")))
 }
 
+/// Ends what was handed out; NULL is nothing.
+///
+/// # Safety
+///
+/// It is null, or came from `Box::into_raw` and is not used from here on.
+pub(crate) unsafe fn end<T>(pointer: *mut T) {
+    if !pointer.is_null() {
+        // SAFETY: the caller's promise.
+        drop(unsafe { Box::from_raw(pointer) });
+    }
+}
+
 /// Where an answer goes.
 ///
 /// # Safety

@@ -276,10 +276,8 @@ pub unsafe extern "C" fn jitc_source(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jitc_free(kernel: *mut Kernel) {
     guard(|| {
-        if !kernel.is_null() {
-            // SAFETY: the caller's promise.
-            drop(unsafe { Box::from_raw(kernel) });
-        }
+        // SAFETY: the caller's promise.
+        unsafe { input::end(kernel) };
         Ok(())
     });
 }

@@ -51,6 +51,14 @@ impl Cache {
         })
     }
 
+    /// What a tier of this machine has; nothing is said of what is bad.
+    pub(super) fn load_near(&self, key: &CacheKey) -> Option<(Box<Entry>, TierName)> {
+        self.near().iter().find_map(|tier| match tier.load(key) {
+            Load::Found(entry) => Some((entry, tier.name().clone())),
+            _ => None,
+        })
+    }
+
     /// The stores that the fleet shares, in the order in which they are asked.
     #[cfg(feature = "remote")]
     #[must_use]
@@ -100,11 +108,7 @@ impl Cache {
         loop {
             let claim = tier.claim(key, &wait);
             // Who held it before may have got it.
-            let found = self.near().iter().find_map(|tier| match tier.load(key) {
-                Load::Found(entry) => Some((entry, tier.name().clone())),
-                _ => None,
-            });
-            match (found, claim) {
+            match (self.load_near(key), claim) {
                 (Some(found), _) => return Err(found),
                 (None, Claim::TimedOut) if started.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
                 (None, Claim::TimedOut) => return Ok(None),

@@ -340,10 +340,7 @@ impl Cache {
         let writable = self.writable();
         // Says nothing of what is bad: that is judged by the second look, under
         // the lock, which asks stores too: once for all processes of this machine.
-        let mut found = self.near().iter().find_map(|tier| match tier.load(key) {
-            Load::Found(entry) => Some((*entry, tier.name().clone())),
-            _ => None,
-        });
+        let mut found = self.load_near(key).map(|(entry, tier)| (*entry, tier));
         let mut claim = None;
         if found.is_none() {
             // Another process may be building it, or be done by the time that

@@ -99,8 +99,8 @@ impl Jit {
                 dispatchers.len()
             )));
         };
-        let problem = |error: &dyn std::fmt::Display| ExplainError::Problem(error.to_string());
-        let selected = dispatcher.select(&sizes).map_err(|e| problem(&e))?;
+        let selected = dispatcher.select(&sizes);
+        let selected = selected.map_err(|e| ExplainError::Problem(e.to_string()))?;
         let spec = dispatcher.variants()[selected.variant].clone();
         let (request, judged) = self.judge(&spec)?;
         let shown = (rules.rules.iter().zip(dispatcher.conditions(&sizes))).map(|(rule, holds)| RuleShown {
