@@ -4,12 +4,11 @@
 //! out here, so that it is the same.
 
 use super::{Error, Jit};
-use crate::engine::config::Config;
 use crate::engine::request::spec::KernelSpec;
-use crate::engine::request::template::{Constant, NamedFamily};
+use crate::engine::request::template::NamedFamily;
 use crate::engine::run::device::Device;
-use crate::engine::run::dispatch::Dispatcher;
-use crate::engine::run::tuned::Gpu;
+use crate::engine::run::dispatch::{DispatchError, Dispatcher};
+use crate::engine::run::tuned::{Gpu, Record, Stale};
 
 impl Jit {
     /// The dispatchers of a family on a GPU, here or not: one for each variant that the
@@ -19,33 +18,34 @@ impl Jit {
     /// # Errors
     /// Settings that come to no legal variant, and those of [`Dispatcher::new`].
     pub fn dispatchers(&self, named: &NamedFamily, device: &Device) -> Result<Vec<Dispatcher>, Error> {
-        let forced = forced(&self.config, named);
+        let forced = named.forced(&self.config);
         let asked = KernelSpec::expand(named.clone(), &self.config, &[device.arch()])?;
         let record = self.tuned();
-        let gpu = Gpu::from(device);
-        let mut key = |spec: &KernelSpec| Some(self.describe(spec).ok()?.0.key().hex());
-        let mut dispatcher = |asked: &KernelSpec| {
-            let mut dispatcher = Dispatcher::new(asked, device, &forced)?;
-            for stale in dispatcher.tune_by(&record, asked, &gpu, &forced, &mut key) {
-                tracing::warn!("{stale}");
-            }
-            Ok(dispatcher)
+        let dispatcher = |asked: &KernelSpec| {
+            let told = &mut |stale: Stale| tracing::warn!("{stale}");
+            Ok(self.dispatcher(asked, device, &forced, &record, told)?)
         };
-        asked.iter().map(&mut dispatcher).collect()
+        asked.iter().map(dispatcher).collect()
     }
-}
 
-/// Constants that a flag, a variable, a file, a preset or a former name of the family sets.
-fn forced<'f>(config: &Config, named: &'f NamedFamily) -> Vec<&'f str> {
-    let family = named.family();
-    let preset = config.preset(&family.preset_variables);
-    let preset = preset.and_then(|name| family.preset(&name.value));
-    let former = named.former_name();
-    let is_set = |(name, constant): &(&'f String, &'f Constant)| {
-        config.constant(name, &constant.variables).is_some()
-            || preset.is_some_and(|preset| preset.constants.contains_key(*name))
-            || former.is_some_and(|former| former.constants.contains_key(*name))
-    };
-    let set = family.constants.iter().filter(is_set);
-    set.map(|(name, _)| name.as_str()).collect()
+    /// The dispatcher of one variant with open constants: what a record says was tuned on
+    /// such a GPU holds over the family's rules. `told` hears what does not hold any more.
+    ///
+    /// # Errors
+    /// Those of [`Dispatcher::new`].
+    pub fn dispatcher(
+        &self,
+        asked: &KernelSpec,
+        device: &Device,
+        forced: &[&str],
+        record: &Record,
+        told: &mut dyn FnMut(Stale),
+    ) -> Result<Dispatcher, DispatchError> {
+        let mut key = |spec: &KernelSpec| Some(self.describe(spec).ok()?.0.key().hex());
+        let mut dispatcher = Dispatcher::new(asked, device, forced)?;
+        for stale in dispatcher.tune_by(record, asked, &Gpu::from(device), forced, &mut key) {
+            told(stale);
+        }
+        Ok(dispatcher)
+    }
 }

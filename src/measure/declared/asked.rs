@@ -113,18 +113,9 @@ impl<'a> Asked<'a> {
         able.unwrap_or(Arch::DEFAULTS[0])
     }
 
-    /// Constants that a flag, a variable, a file, a preset or a former name of the family sets.
+    /// Constants that somebody set.
     pub(super) fn forced(&self) -> Vec<&str> {
-        let (config, family) = (self.jit.config(), self.family());
-        let preset = config.preset(&family.preset_variables);
-        let preset = preset.and_then(|name| family.preset(&name.value));
-        let former = self.named.former_name();
-        let set = family.constants.iter().filter(|(name, constant)| {
-            config.constant(name, &constant.variables).is_some()
-                || preset.is_some_and(|preset| preset.constants.contains_key(*name))
-                || former.is_some_and(|former| former.constants.contains_key(*name))
-        });
-        set.map(|(name, _)| name.as_str()).collect()
+        self.named.forced(self.jit.config())
     }
 }
 

@@ -4,8 +4,8 @@
 use super::asked::{Asked, refused};
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::run::device::Device;
-use crate::engine::run::dispatch::{Chosen, Dispatcher};
-use crate::engine::run::tuned::{Gpu, Record};
+use crate::engine::run::dispatch::Chosen;
+use crate::engine::run::tuned::{Gpu, Record, Stale};
 use crate::measure::MeasureError;
 use crate::measure::harness::{Event, Sink};
 use crate::measure::tune::Sizes;
@@ -69,12 +69,13 @@ pub(super) fn choose(
     sink: &mut Sink<'_>,
 ) -> Result<Choice, MeasureError> {
     let (family, forced) = (asked.family(), asked.forced());
-    let (gpu, known) = (Gpu::from(device), known_by(asked, spec, sizes)?);
-    let mut key = |spec: &KernelSpec| {
-        let (request, _) = asked.jit.describe(spec).ok()?;
-        Some(request.key().to_string())
-    };
+    let known = known_by(asked, spec, sizes)?;
     let Some(dispatch) = &family.dispatch else {
+        let mut key = |spec: &KernelSpec| {
+            let (request, _) = asked.jit.describe(spec).ok()?;
+            Some(request.key().to_string())
+        };
+        let gpu = Gpu::from(device);
         let mut winners = record.of(spec, &gpu, &forced);
         let winner = winners.find(|winner| winner.problem.sizes == known);
         return Ok(match winner.map(|winner| winner.variant(spec, &mut key)) {
@@ -97,10 +98,9 @@ pub(super) fn choose(
         });
     };
     let wrong = |reason: String| refused(&family.name, &reason);
-    let mut dispatcher = Dispatcher::new(spec, device, &forced).map_err(|e| wrong(e.to_string()))?;
-    for stale in dispatcher.tune_by(record, spec, &gpu, &forced, &mut key) {
-        sink(Event::Note(stale.to_string()));
-    }
+    let told = &mut |stale: Stale| sink(Event::Note(stale.to_string()));
+    let dispatcher = asked.jit.dispatcher(spec, device, &forced, record, told);
+    let dispatcher = dispatcher.map_err(|e| wrong(e.to_string()))?;
     let selected = dispatcher.select(&dispatch.in_order(&known).map_err(wrong)?);
     let selected = selected.map_err(|e| wrong(e.to_string()))?;
     Ok(Choice {

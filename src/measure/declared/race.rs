@@ -36,7 +36,7 @@ pub(super) fn finish(candidate: &[Vec<f64>], rule: &[Vec<f64>], margin: f64) -> 
 }
 
 /// NaN of nothing: that wins against nothing.
-fn median(samples: &[f64]) -> f64 {
+pub(super) fn median(samples: &[f64]) -> f64 {
     crate::measure::timing::Summary::of(samples).map_or(f64::NAN, |summary| summary.median)
 }
 

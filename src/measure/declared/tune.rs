@@ -11,7 +11,7 @@ use super::bench::Clock;
 use super::choose::{by_rule, known_by};
 use super::judge::judge;
 use super::plan::Plan;
-use super::race::{Finish, ROUNDS, finish, samples_of_a_turn};
+use super::race::{Finish, ROUNDS, finish, median, samples_of_a_turn};
 use super::verify::{Outputs, check};
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::run::device::driver_version;
@@ -20,7 +20,7 @@ use crate::measure::MeasureError;
 use crate::measure::bench::{BenchOptions, BenchSession, DRY_RUN, SPACE};
 use crate::measure::clocks::clocks;
 use crate::measure::harness::{Event, Session, Sink, Verdict};
-use crate::measure::timing::{Method, Summary};
+use crate::measure::timing::Method;
 use crate::measure::tune::{
     Geometry, Problem, Record, Sizes, Space, Winner, combinations, empty_search_space, geometry_text,
     read_space,
@@ -268,10 +268,6 @@ fn geometry_of(spec: &KernelSpec) -> Geometry {
     let value = |name: &str| Some((name.to_owned(), spec.constants().get(name)?.to_string()));
     let names = spec.family().geometry().into_iter();
     names.filter_map(value).collect()
-}
-
-fn median(samples: &[f64]) -> f64 {
-    Summary::of(samples).map_or(f64::NAN, |summary| summary.median)
 }
 
 /// Times two plans in turn.

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::constants::{Constant, text_of};
 use super::{Family, Registry, TemplateError};
+use crate::engine::config::Config;
 use crate::engine::request::constant::Value;
 use crate::engine::suggest::did_you_mean;
 
@@ -55,6 +56,18 @@ pub struct NamedFamily {
     former: Option<usize>,
 }
 
+impl Family {
+    /// Whether a flag, a variable, a file or a preset sets a constant.
+    #[must_use]
+    pub fn is_set(&self, config: &Config, name: &str) -> bool {
+        let preset = config.preset(&self.preset_variables);
+        let preset = preset.and_then(|preset| self.preset(&preset.value));
+        let constant = self.constants.get(name);
+        constant.is_some_and(|c| config.constant(name, &c.variables).is_some())
+            || preset.is_some_and(|preset| preset.constants.contains_key(name))
+    }
+}
+
 impl NamedFamily {
     fn formerly(family: &Arc<Family>, former: &FormerName) -> Self {
         let named = Self {
@@ -75,6 +88,17 @@ impl NamedFamily {
     #[must_use]
     pub fn former_name(&self) -> Option<&FormerName> {
         self.family.former_names.get(self.former?)
+    }
+
+    /// Constants that a flag, a variable, a file, a preset or a former name of the family sets.
+    #[must_use]
+    pub fn forced(&self, config: &Config) -> Vec<&str> {
+        let former = self.former_name();
+        let names = self.family.constants.keys().map(String::as_str);
+        let by_name = |name: &str| former.is_some_and(|former| former.constants.contains_key(name));
+        names
+            .filter(|name| self.family.is_set(config, name) || by_name(name))
+            .collect()
     }
 
     /// Reports once that the name is a former one.

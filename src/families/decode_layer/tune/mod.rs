@@ -199,14 +199,7 @@ pub fn dispatched(jit: &Jit, named: &NamedFamily, device: &Device) -> Result<Vec
 /// Constants of a layer's geometry that a flag, a variable, a file or a preset sets.
 #[must_use]
 pub fn set_geometry(config: &Config, family: &Family) -> Vec<&'static str> {
-    let preset = config
-        .preset(&family.preset_variables)
-        .and_then(|name| family.preset(&name.value));
-    let is_set = |name: &&str| {
-        let constant = family.constants.get(*name);
-        constant.is_some_and(|c| config.constant(name, &c.variables).is_some())
-            || preset.is_some_and(|p| p.constants.contains_key(*name))
-    };
+    let is_set = |name: &&str| family.is_set(config, name);
     LAYER_GEOMETRY.into_iter().filter(is_set).collect()
 }
 
