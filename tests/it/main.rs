@@ -78,6 +78,8 @@ mod walk;
 mod warm_for_gpus;
 mod webdriver;
 mod whose_settings;
+#[cfg(not(feature = "remote"))]
+mod without_stores;
 mod wo_tile;
 mod worker;
 mod working_folder;
