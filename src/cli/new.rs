@@ -8,6 +8,7 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 use super::{Answer, output};
 use crate::engine::atomic_file::write_text;
 use crate::engine::jit::Jit;
+use crate::engine::request::cxx_name::check_name;
 use crate::engine::request::template::Registry;
 use crate::measure::MeasureError;
 
@@ -53,6 +54,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
             "is not a name: expected small letters, digits and `_`".into(),
         ));
     }
+    check_name(name).map_err(|e| wrong(e.into()))?;
     if jit.registry().named(name).is_ok() {
         return Err(wrong("there is a family of this name: choose another".into()));
     }

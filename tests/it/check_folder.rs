@@ -169,6 +169,7 @@ fn a_new_family_is_right_from_the_start_and_is_the_example() {
             &["My-Scale"][..],
             "is not a name: expected small letters, digits and `_`",
         ),
+        (&["float"], "is a keyword of C++: choose another name"),
         (&["wo_gemv"], "there is a family of this name: choose another"),
         (&["my_scale"], "File exists"),
     ] {

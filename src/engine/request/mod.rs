@@ -3,6 +3,7 @@
 //! Invariant: a [`KernelSpec`](spec::KernelSpec) is validated; later rooms never check again.
 
 pub mod constant;
+pub(crate) mod cxx_name;
 pub mod dtype;
 pub mod formula;
 pub mod header_set;

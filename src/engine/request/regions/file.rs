@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use super::declared::{HashedAs, Regions, Set};
 use super::{Active, Mask, PLACES, Region, Rule, Scope, Shared, Together};
+use crate::engine::request::cxx_name::{check_name, is_identifier};
 use crate::engine::suggest::did_you_mean;
 
 /// `[regions]` as it is written.
@@ -282,9 +283,7 @@ impl RegionsFile {
         masks: &IndexMap<String, Arc<Mask>>,
     ) -> Result<Region, String> {
         let at = |e: String| format!("region `{}`: {e}", row.name);
-        if !is_identifier(&row.name) {
-            return Err(at("its name becomes a C++ type: letters, digits and _".to_owned()));
-        }
+        check_name(&row.name).map_err(|e| at(format!("its name becomes a C++ type, and {e}")))?;
         let wait = self.waits.contains(&row.class);
         if !wait && !self.classes.contains(&row.class) {
             let known = self.classes.iter().chain(&self.waits).map(String::as_str);
@@ -353,9 +352,4 @@ fn general(name: &str) -> Option<Active> {
         "elected_per_tile" => Some(Active::ElectedPerTile),
         _ => None,
     }
-}
-
-fn is_identifier(name: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    name.chars().all(plain) && name.chars().next().is_some_and(|c| !c.is_ascii_digit())
 }

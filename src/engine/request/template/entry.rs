@@ -8,10 +8,9 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::parameter_file::{
-    ParameterFile, Scope, add_expression, add_rule, check, check_sizes, is_identifier,
-};
+use super::parameter_file::{ParameterFile, Scope, add_expression, add_rule, check, check_sizes};
 use super::parameters::{ParameterList, Rule};
+use crate::engine::request::cxx_name::is_identifier;
 use crate::engine::request::formula::{Formula, Term};
 use crate::engine::request::tera_strict::{Expressions, expression, names_in, shown};
 use crate::engine::suggest::did_you_mean;

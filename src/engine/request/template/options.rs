@@ -9,9 +9,10 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 
 use super::Family;
-use super::parameter_file::{add_rule, is_identifier};
+use super::parameter_file::add_rule;
 use super::parameters::Rule;
 use crate::engine::request::constant::Value;
+use crate::engine::request::cxx_name::is_identifier;
 use crate::engine::request::tera_strict::{Body, Expressions, shown};
 use crate::engine::suggest::did_you_mean;
 

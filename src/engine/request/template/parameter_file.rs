@@ -14,6 +14,7 @@ use super::parameters::{
     Access, Dim, Element, MAX_BYTES, MAX_PARAMETERS, MAX_SIZES, Optional, Parameter, ParameterKind,
     ParameterList, Rule, TENSOR_MAP,
 };
+use crate::engine::request::cxx_name::{check_name, is_identifier};
 use crate::engine::request::dtype::Dtype;
 use crate::engine::request::tera_strict::{Body, Expressions, shown};
 use crate::engine::suggest::did_you_mean;
@@ -97,7 +98,7 @@ pub(super) fn check(
         ));
     }
     if let Some(name) = cxx_struct.as_deref()
-        && !name.split("::").all(is_identifier)
+        && !name.split("::").all(|part| check_name(part).is_ok())
     {
         return Err(format!(
             "{of}: parameter_struct `{name}` is not the qualified name of a CUDA type"
@@ -107,11 +108,7 @@ pub(super) fn check(
     in_shapes.extend(scope.sizes.iter().cloned());
     for (at, file) in files.iter().enumerate() {
         let name = &file.name;
-        if !is_identifier(name) {
-            return Err(format!(
-                "{of}: parameter `{name}` is not a name: letters, digits and `_`"
-            ));
-        }
+        check_name(name).map_err(|e| format!("{of}: parameter `{name}` {e}"))?;
         if files[..at].iter().any(|other| other.name == *name) {
             return Err(format!("{of}: parameter `{name}` is declared twice"));
         }
@@ -411,10 +408,4 @@ fn add_known(
             Err(format!("uses `{name}`, which nobody declares{hint}"))
         }
     }
-}
-
-/// Whether a text is a name in C++ and in an expression.
-pub(super) fn is_identifier(text: &str) -> bool {
-    let first = |c: char| c.is_ascii_alphabetic() || c == '_';
-    text.chars().next().is_some_and(first) && text.chars().all(|c| first(c) || c.is_ascii_digit())
 }
