@@ -20,7 +20,8 @@ pub(super) struct HeadersFile {
 
 impl HeadersFile {
     /// The sets in the order in which a header is looked for: those of the family's own
-    /// as they are declared, then the others as they are listed.
+    /// as they are declared, then the others as they are listed, but that `std` stands
+    /// before those of NVIDIA's: it has some of their headers without what is for the host.
     pub(super) fn check(self) -> Result<Vec<SetName>, String> {
         self.checked().map_err(|e| format!("headers: {e}"))
     }
@@ -61,6 +62,8 @@ impl HeadersFile {
             }
             sets.push(SetName { name, folder: None });
         }
+        // `false` is first, and what is alike keeps its order.
+        sets.sort_by_key(|set| set.folder.is_none() && set.name != STANDARD);
         Ok(sets)
     }
 }
@@ -99,6 +102,22 @@ mod tests {
         ];
         assert_eq!(sets, expected);
         assert_eq!(check(""), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn std_stands_before_the_sets_of_nvidias_however_they_are_listed() {
+        let names = |toml: &str| {
+            let sets = check(toml).expect("sets").into_iter();
+            sets.map(|(name, _)| name).collect::<Vec<_>>()
+        };
+        for used in [
+            "'cuda', 'curand', 'std'",
+            "'cuda', 'std', 'curand'",
+            "'std', 'cuda', 'curand'",
+        ] {
+            let sets = names(&format!("use = [{used}]\na = 'vendor/a'\n"));
+            assert_eq!(sets, ["a", "std", "cuda", "curand"], "{used}");
+        }
     }
 
     #[test]
