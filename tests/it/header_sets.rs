@@ -13,6 +13,7 @@ use jitc::engine::request::spec::KernelSpec;
 
 use crate::closed_files::{reached, traced};
 use crate::compile_process::{Bench, program};
+use crate::header_kernels::{CUDA, CUDA_STD, KERNELS, STD};
 
 /// Whether the pinned sets among these can be had; that they cannot is said.
 fn at_hand(jit: &Jit, sets: &[&str]) -> bool {
@@ -44,188 +45,6 @@ fn prepare(jit: &Jit, arch: &str) -> Result<Prepared, Error> {
     let family = jit.registry().get("k").expect("family");
     jit.prepare(&KernelSpec::new(family, [], arch.parse().expect("arch")).expect("legal"))
 }
-
-const CUDA: &[&str] = &["cuda"];
-const CUDA_STD: &[&str] = &["cuda", "std"];
-const STD: &[&str] = &["std"];
-
-/// A kernel of each kind of header that public kernels include: what it shows, the sets
-/// that it uses, its options, and its source.
-const KERNELS: &[(&str, &[&str], &str, &str)] = &[
-    (
-        "half precision",
-        CUDA,
-        "",
-        "#include <cuda_fp16.h>
-extern \"C\" __global__ void k(__half2* p, float* q) { q[threadIdx.x] = __half22float2(__hadd2(p[0], p[1])).x; }",
-    ),
-    (
-        "bfloat16 and fp8",
-        CUDA,
-        "",
-        "#include <cuda_bf16.h>
-#include <cuda_fp8.h>
-extern \"C\" __global__ void k(__nv_bfloat16* p, __nv_fp8_e4m3* q) {
-    q[threadIdx.x] = __nv_fp8_e4m3(__bfloat162float(p[threadIdx.x]));
-}",
-    ),
-    (
-        "the small formats",
-        CUDA,
-        "",
-        "#include <cuda_fp6.h>
-#include <cuda_fp4.h>
-extern \"C\" __global__ void k(float* p, __nv_fp4_e2m1* q, __nv_fp6_e3m2* r) {
-    q[threadIdx.x] = __nv_fp4_e2m1(p[threadIdx.x]);
-    r[threadIdx.x] = __nv_fp6_e3m2(p[threadIdx.x]);
-}",
-    ),
-    (
-        "a block reduction of cub",
-        CUDA,
-        "",
-        "#include <cub/block/block_reduce.cuh>
-extern \"C\" __global__ void k(const float* p, float* q) {
-    using Reduce = cub::BlockReduce<float, 256>;
-    __shared__ typename Reduce::TempStorage memory;
-    float sum = Reduce(memory).Sum(p[threadIdx.x]);
-    if (threadIdx.x == 0) q[{{ n }}] = sum;
-}",
-    ),
-    (
-        "a sort of a block and a scan of a warp",
-        CUDA,
-        "",
-        "#include <cub/block/block_radix_sort.cuh>
-#include <cub/warp/warp_scan.cuh>
-#include <cuda/std/complex>
-extern \"C\" __global__ void k(const float* p, float* q, cuda::std::complex<float>* c) {
-    using Sort = cub::BlockRadixSort<float, 256, 1>;
-    using Scan = cub::WarpScan<float>;
-    __shared__ typename Sort::TempStorage sorting;
-    __shared__ typename Scan::TempStorage scanning[8];
-    float value[1] = {p[threadIdx.x]};
-    Sort(sorting).Sort(value);
-    float out; Scan(scanning[threadIdx.x / 32]).InclusiveSum(value[0], out);
-    q[threadIdx.x] = out * (c[0] * c[1]).real();
-}",
-    ),
-    (
-        "cooperative groups with a sync of the grid",
-        CUDA,
-        "",
-        "#include <cooperative_groups.h>
-#include <cooperative_groups/reduce.h>
-namespace cg = cooperative_groups;
-extern \"C\" __global__ void k(const float* p, float* q) {
-    cg::thread_block block = cg::this_thread_block();
-    auto warp = cg::tiled_partition<32>(block);
-    float sum = cg::reduce(warp, p[block.thread_rank()], cg::plus<float>());
-    cg::this_grid().sync();
-    if (warp.thread_rank() == 0) q[warp.meta_group_rank()] = sum;
-}",
-    ),
-    (
-        "matrix fragments of mma.h",
-        CUDA,
-        "",
-        "#include <mma.h>
-using namespace nvcuda;
-extern \"C\" __global__ void k(const half* a, const half* b, float* c) {
-    wmma::fragment<wmma::matrix_a, 16, 16, 16, half, wmma::row_major> x;
-    wmma::fragment<wmma::matrix_b, 16, 16, 16, half, wmma::col_major> y;
-    wmma::fragment<wmma::accumulator, 16, 16, 16, float> z;
-    wmma::fill_fragment(z, 0.0f);
-    wmma::load_matrix_sync(x, a, 16);
-    wmma::load_matrix_sync(y, b, 16);
-    wmma::mma_sync(z, x, y, z);
-    wmma::store_matrix_sync(c, z, 16, wmma::mem_row_major);
-}",
-    ),
-    (
-        "barriers and pipelines of cuda/",
-        CUDA,
-        "",
-        "#include <cuda/barrier>
-#include <cuda/pipeline>
-#include <cooperative_groups.h>
-extern \"C\" __global__ void k(const float* p, float* q) {
-    __shared__ cuda::barrier<cuda::thread_scope_block> bar;
-    __shared__ float tile[256];
-    if (threadIdx.x == 0) init(&bar, blockDim.x);
-    __syncthreads();
-    cuda::memcpy_async(&tile[threadIdx.x], &p[threadIdx.x], sizeof(float), bar);
-    bar.arrive_and_wait();
-    q[threadIdx.x] = tile[255 - threadIdx.x];
-}",
-    ),
-    (
-        "random numbers",
-        &["cuda", "curand"],
-        "",
-        "#include <curand_kernel.h>
-extern \"C\" __global__ void k(float* p) {
-    curandStatePhilox4_32_10_t state;
-    curand_init(7, threadIdx.x, 0, &state);
-    p[threadIdx.x] = curand_normal(&state);
-}",
-    ),
-    (
-        "a texture and constant memory",
-        CUDA_STD,
-        "'-default-device'",
-        "#include <cuda.h>
-#include <cuda_runtime.h>
-__constant__ float weights[16];
-extern \"C\" __global__ void k(cudaTextureObject_t t, float* p) {
-    p[threadIdx.x] = tex2D<float>(t, 0.5f, 0.5f) * weights[threadIdx.x % 16];
-}",
-    ),
-    (
-        "the library of C++ as kernels include it",
-        CUDA_STD,
-        "'--std=c++20'",
-        "#include <algorithm>
-#include <array>
-#include <cmath>
-#include <concepts>
-#include <cstdint>
-#include <limits>
-#include <tuple>
-#include <type_traits>
-#include <utility>
-template <class T> requires std::is_floating_point_v<T>
-__device__ T least() { return std::min(std::numeric_limits<T>::max(), T(M_PI)); }
-extern \"C\" __global__ void k(float* p, std::int64_t at) {
-    std::array<float, 2> pair{std::fabs(p[at]), least<float>()};
-    std::swap(pair[0], pair[1]);
-    auto [a, b] = std::make_tuple(pair[0], pair[1]);
-    p[0] = a - b;
-}",
-    ),
-    (
-        "the headers of C, without a fetch",
-        STD,
-        "",
-        "#include <assert.h>
-#include <float.h>
-#include <inttypes.h>
-#include <limits.h>
-#include <math.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <string.h>
-extern \"C\" __global__ void k(uint8_t* p, int64_t at, float* q) {
-    assert(at < INT_MAX);
-    ptrdiff_t here = offsetof(dim3, y);
-    q[0] = p[at] == UINT8_MAX ? INFINITY : FLT_MIN * (float)M_PI + here;
-    memcpy(p, q, sizeof(size_t));
-    if (at == 0) printf(\"%\" PRId64 \"\\n\", at);
-}",
-    ),
-];
 
 #[test]
 fn kernels_that_include_cudas_and_the_standard_headers_compile_as_they_are() {
@@ -275,6 +94,34 @@ fn the_example_of_the_page_compiles_and_is_what_the_page_shows() {
         .output()
         .expect("run");
     crate::command::succeeded(&output);
+}
+
+#[test]
+fn the_families_of_a_facility_each_compile_for_the_archs_that_have_it() {
+    let bench = Bench::new("");
+    if !at_hand(&bench.jit(program(), &[]), &["cuda", "curand"]) {
+        return;
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/facilities");
+    let families: Vec<String> = (fs_err::read_dir(&folder).expect("folder"))
+        .map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    assert!(families.len() >= 8, "{families:?}");
+    // Clusters came with compute capability 9.0.
+    let newer = |family: &&String| *family == "cluster_sum";
+    for (arch, families) in [
+        ("sm_80", families.iter().filter(|f| !newer(f)).collect::<Vec<_>>()),
+        ("sm_90a", families.iter().collect()),
+    ] {
+        let output = crate::command::jitc(bench.path())
+            .arg("warm")
+            .args(families)
+            .args(["--arch", arch, "--templates"])
+            .arg(&folder)
+            .output()
+            .expect("run");
+        crate::command::succeeded(&output);
+    }
 }
 
 /// A library as people vendor them: names without the usual endings, includes relative to

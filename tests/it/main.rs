@@ -32,6 +32,7 @@ mod foreign;
 mod fork;
 mod former_names;
 mod general;
+mod header_kernels;
 mod header_sets;
 mod host_code;
 mod hostile;
