@@ -1,6 +1,7 @@
 //! What only a GPU can show. Without one every test says why it skips;
 //! `JITC_REQUIRE_GPU=1` turns a skip into a failure.
 
+mod facilities;
 mod layer;
 mod library;
 mod own_launches;
