@@ -12,4 +12,5 @@ mod seeing;
 mod server;
 mod servers;
 mod tier;
+mod tuned;
 mod web;

@@ -66,8 +66,8 @@ pub(in crate::cli) fn push_keys(jit: &Jit, keys: &[CacheKey], json: bool) -> Res
 
 pub(super) fn pull(jit: &Jit, store: &Store, matches: &ArgMatches, json: bool) -> Answer {
     if let Some(release) = matches.get_one::<Release>("name") {
-        let imported = jit.pull_release(release, store).map_err(Error::from)?;
-        say_imported(&imported, store, json);
+        let pulled = jit.pull_release(release, store).map_err(Error::from)?;
+        say_imported(&pulled, store, json);
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -119,7 +119,11 @@ fn write(jit: &Jit, matches: &ArgMatches, path: &Path) -> Result<Exported, ExitC
     }
 }
 
-pub(super) fn say_imported(imported: &Imported, store: &Store, json: bool) {
+/// What came in, and how many winners.
+pub(super) fn say_imported((imported, tuned): &(Imported, usize), store: &Store, json: bool) {
+    if *tuned > 0 {
+        output::note(format!("tuned variants taken in: {tuned}"));
+    }
     if json {
         output::json(&json!(imported));
     } else {
@@ -136,11 +140,8 @@ pub(super) fn import(jit: &Jit, store: &Store, matches: &ArgMatches, json: bool)
     let imported = regular_file::open(&path)
         .map_err(BundleError::from)
         .and_then(|mut file| jit.import(store, &mut file));
-    if let Ok((_, tuned @ 1..)) = &imported {
-        output::note(format!("tuned variants taken in: {tuned}"));
-    }
     match imported {
-        Ok((imported, _)) => say_imported(&imported, store, json),
+        Ok(imported) => say_imported(&imported, store, json),
         Err(error) => {
             // Refused before anything was written, unless the folder itself failed.
             let failed = matches!(error, BundleError::Cache(_));

@@ -8,7 +8,7 @@ use std::io::Cursor;
 
 use super::{Error, Jit};
 use crate::engine::build::key::CacheKey;
-use crate::engine::cache::bundle::{BundleError, Imported, export_with, import_signed};
+use crate::engine::cache::bundle::{BundleError, Imported, export_noting};
 use crate::engine::cache::{CacheError, Fault, Release, Remote, Store, Whole};
 use crate::engine::sign::Place;
 
@@ -36,8 +36,8 @@ pub enum FleetError {
     /// None of the entries is there, and good.
     #[error("there is nothing to send")]
     Nothing,
-    /// The bundle of a store was refused; nothing was changed.
-    #[error("{store}: {source}; nothing was changed")]
+    /// The bundle of a store was refused, or could not be kept.
+    #[error("{store}: {source}{}", rest(source))]
     Bundle {
         /// The store.
         store: String,
@@ -156,7 +156,8 @@ impl Jit {
         Ok(pushed)
     }
 
-    /// Sends these entries of this machine as one bundle under a name.
+    /// Sends these entries of this machine as one bundle under a name, with what was tuned
+    /// for them.
     ///
     /// # Errors
     /// No store is written to, one did not take it, or an entry is not signed where that is
@@ -167,7 +168,8 @@ impl Jit {
             self.to_send(key)?;
         }
         let mut bundle = Vec::new();
-        let exported = export_with(|key| self.cache.whole_near(key), keys, &mut bundle);
+        let notes = self.tuned_notes(keys);
+        let exported = export_noting(|key| self.cache.whole_near(key), keys, &notes, &mut bundle);
         let entries = exported.map_or(0, |exported| exported.entries);
         if entries == 0 {
             return Err(FleetError::Nothing);
@@ -188,11 +190,12 @@ impl Jit {
         })
     }
 
-    /// Takes the entries of a release into a folder, from the first store that has it.
+    /// Takes the entries of a release into a folder, from the first store that has it, and
+    /// its winners as [`Jit::import`] does: how many.
     ///
     /// # Errors
     /// No store is read from or has it, or what the first has is refused.
-    pub fn pull_release(&self, release: &Release, into: &Store) -> Result<Imported, FleetError> {
+    pub fn pull_release(&self, release: &Release, into: &Store) -> Result<(Imported, usize), FleetError> {
         let mut readers = self
             .cache
             .remotes()
@@ -209,14 +212,21 @@ impl Jit {
                 source,
             })?;
             let Some(bundle) = bundle else { continue };
-            let admission = self.signing.of(Place::Bundle);
-            let imported = import_signed(into, &admission, &mut Cursor::new(bundle));
+            let imported = self.import(into, &mut Cursor::new(bundle));
             return imported.map_err(|source| FleetError::Bundle {
                 store: store(),
                 source,
             });
         }
         Err(FleetError::Absent(release.clone()))
+    }
+}
+
+/// Refused before anything was written, unless the folder itself failed.
+fn rest(error: &BundleError) -> &'static str {
+    match error {
+        BundleError::Cache(_) | BundleError::Io(_) => "",
+        _ => "; nothing was changed",
     }
 }
 
