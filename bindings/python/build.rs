@@ -36,6 +36,7 @@ fn main() {
 /// the other.
 fn make(root: &Path, out: &Path) -> PathBuf {
     let of_cargo = |name: &str| std::env::var(name).expect("this is run by cargo");
+    let of_own = |feature: &str| std::env::var_os(format!("CARGO_FEATURE_{feature}")).is_some();
     let release = of_cargo("PROFILE") == "release";
     let target = of_cargo("TARGET");
     // Beside the folders of all build scripts, so that it is kept from build to build.
@@ -45,6 +46,8 @@ fn make(root: &Path, out: &Path) -> PathBuf {
         .args(["build", "--package", "jitc", "--bin", "jitc", "--locked"])
         .args(["--target", &target])
         .args(release.then_some("--release"))
+        // It knows the stores that the extension knows.
+        .args(of_own("REMOTE").then_some("--features=remote"))
         .arg("--manifest-path")
         .arg(root.join("Cargo.toml"))
         .arg("--target-dir")

@@ -140,6 +140,15 @@ pub(crate) fn request(py: Python<'_>, message: String) -> PyErr {
     raise(py, "SpecError", facts)
 }
 
+/// A setting that cannot be what it is.
+pub(crate) fn config(py: Python<'_>, message: String) -> PyErr {
+    let facts = Facts {
+        message,
+        ..Facts::default()
+    };
+    raise(py, "ConfigError", facts)
+}
+
 /// Loading while torch captures a graph.
 pub(crate) fn capturing(py: Python<'_>, variant: &str) -> PyErr {
     let facts = Facts {

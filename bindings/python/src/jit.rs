@@ -18,12 +18,14 @@ use jitc::engine::request::target::Arch;
 use jitc::engine::request::template::Registry;
 use jitc::engine::run::device::{self, Context, DeviceError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyList, PyString, PyTuple};
+use pyo3::types::PyDict;
 
 use crate::errors;
 use crate::events::{self, Event};
+use crate::fleet::{self, Pulled, Pushed};
 use crate::kernel::Kernel;
 use crate::reports::{Report, Variant, Why};
+use crate::settings::{self, text_of};
 use crate::source::Source;
 
 /// Who is told of events.
@@ -55,7 +57,7 @@ impl PyJit {
     #[new]
     #[pyo3(signature = (*, cache_dir = None, cache_ro = Vec::new(), templates = None, files = None, nvrtc = None,
         offline = false, preset = None, env_file = None, config = None, arch = None, jobs = None, miss = None,
-        bundle = None, worker = true))]
+        bundle = None, remote = None, trusted_keys = None, require = None, worker = true))]
     #[expect(
         clippy::too_many_arguments,
         reason = "keywords of a constructor, each a setting"
@@ -75,12 +77,20 @@ impl PyJit {
         jobs: Option<usize>,
         miss: Option<&str>,
         bundle: Option<PathBuf>,
+        remote: Option<Bound<'_, PyAny>>,
+        trusted_keys: Option<Bound<'_, PyAny>>,
+        require: Option<&str>,
         worker: bool,
     ) -> PyResult<Self> {
-        let miss = miss.map(|word| policy(py, word)).transpose()?;
+        let miss = miss.map(|word| settings::policy(py, word)).transpose()?;
+        let keys = trusted_keys
+            .map(|keys| settings::trusted_keys(py, &keys))
+            .transpose()?;
+        let require = require.map(|rule| settings::requirements(py, rule)).transpose()?;
         let flags = Flags {
             cache_dir,
             cache_ro,
+            remote: settings::stores(remote.as_ref())?,
             nvrtc,
             offline,
             preset,
@@ -97,12 +107,12 @@ impl PyJit {
         let listener = Listener::default();
         let told = Arc::clone(&listener);
         let open = || -> Result<(Jit, Environment), Error> {
-            let environment = environment(prefix);
-            let settings = Config::load(flags.clone(), environment.clone())?;
+            let environment = settings::environment(prefix);
+            let config = Config::load(flags.clone(), environment.clone())?;
             let mut builder =
-                Jit::builder(settings.clone()).listener(Arc::new(move |event| tell(&told, event)));
+                Jit::builder(config.clone()).listener(Arc::new(move |event| tell(&told, event)));
             // What the settings name holds over what came with the package.
-            if settings.program().is_none() {
+            if config.program().is_none() {
                 match (worker, program) {
                     (false, _) => builder = builder.worker(WorkerChoice::InProcess),
                     (_, Some(program)) => builder = builder.worker(WorkerChoice::Program(program)),
@@ -115,14 +125,22 @@ impl PyJit {
             if let Some(miss) = miss {
                 builder = builder.miss(miss);
             }
+            if let Some(keys) = keys {
+                builder = builder.trusted_keys(keys);
+            }
+            if let Some(require) = require {
+                builder = builder.require(require);
+            }
             if let Some(bundle) = bundle {
                 builder = builder.tier(Arc::new(Embedded::new(bundle)));
             }
             Ok((builder.build()?, environment))
         };
         let (jit, environment) = py.detach(open).map_err(|e| errors::engine(py, &e))?;
+        let jit = Arc::new(jit);
+        fleet::remember(py, &jit)?;
         Ok(Self {
-            jit: Arc::new(jit),
+            jit,
             flags,
             environment,
             listener,
@@ -237,6 +255,17 @@ impl PyJit {
         class.call((slf, text), declarations)
     }
 
+    /// Sends entries of this machine to the stores that are written to.
+    #[pyo3(signature = (what, *, name = None))]
+    fn push(&self, py: Python<'_>, what: &Bound<'_, PyAny>, name: Option<&str>) -> PyResult<Pushed> {
+        fleet::push(py, &self.jit, &fleet::keys(what)?, name)
+    }
+
+    /// Takes a release into the folder that is written to.
+    fn pull(&self, py: Python<'_>, release: &str) -> PyResult<Pulled> {
+        fleet::pull(py, &self.jit, release)
+    }
+
     /// From now on nothing compiles: a miss raises `Forbidden`.
     fn forbid(&self) {
         self.jit.forbid();
@@ -256,7 +285,7 @@ impl PyJit {
 
     /// Changes what a miss may do.
     fn set_miss(&self, py: Python<'_>, policy_: &str) -> PyResult<()> {
-        self.jit.set_miss(policy(py, policy_)?);
+        self.jit.set_miss(settings::policy(py, policy_)?);
         Ok(())
     }
 
@@ -296,6 +325,12 @@ impl PyJit {
             .detach(|| self.jit.identity())
             .map_err(|e| errors::engine(py, &e))?;
         Ok(identity.to_string())
+    }
+}
+
+impl Drop for PyJit {
+    fn drop(&mut self) {
+        fleet::leave(&self.jit);
     }
 }
 
@@ -527,13 +562,6 @@ fn usual(config: &Config) -> Result<Vec<Arch>, Error> {
     Ok(device::default_archs(&device::here().map_err(Error::Device)?))
 }
 
-/// The process's environment, with the interpreter's own environment as the active one.
-fn environment(prefix: OsString) -> Environment {
-    let inherited = std::env::vars_os().filter(|(name, _)| name != "VIRTUAL_ENV");
-    let own = (OsString::from("VIRTUAL_ENV"), prefix);
-    inherited.chain([own]).collect()
-}
-
 fn tell(listener: &Listener, event: &jitc::engine::cache::Event) {
     // Nobody listens, as a rule: then the GIL is not asked for.
     if listener.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
@@ -550,37 +578,4 @@ fn tell(listener: &Listener, event: &jitc::engine::cache::Event) {
             error.write_unraisable(py, Some(callback.bind(py)));
         }
     });
-}
-
-fn policy(py: Python<'_>, word: &str) -> PyResult<MissPolicy> {
-    match word {
-        "compile" => Ok(MissPolicy::Compile),
-        "warn" => Ok(MissPolicy::Warn),
-        "forbid" => Ok(MissPolicy::Forbid),
-        other => {
-            let why = format!("miss: `{other}`: expected compile, warn or forbid");
-            Err(errors::request(py, why))
-        }
-    }
-}
-
-/// A constant's value as the command line would have it; of a list or a range, its items.
-pub(crate) fn text_of(value: &Bound<'_, PyAny>) -> PyResult<String> {
-    if value.is_instance_of::<PyList>()
-        || value.is_instance_of::<PyTuple>()
-        || value.get_type().name()? == "range"
-    {
-        let items = value.try_iter()?.map(|item| text_of(&item?));
-        return Ok(items.collect::<PyResult<Vec<_>>>()?.join(","));
-    }
-    if value.is_instance_of::<PyBool>() {
-        return Ok(if value.extract()? { "true" } else { "false" }.to_owned());
-    }
-    if value.is_instance_of::<PyString>() {
-        return value.extract();
-    }
-    if value.is_instance_of::<PyFloat>() {
-        return Ok(value.repr()?.to_string());
-    }
-    Ok(value.str()?.to_string())
 }

@@ -7,11 +7,13 @@ mod call;
 mod decode;
 mod errors;
 mod events;
+mod fleet;
 mod foreign;
 mod jit;
 mod kernel;
 mod reports;
 mod scalars;
+mod settings;
 mod source;
 mod stream;
 mod tensors;
@@ -24,10 +26,16 @@ mod _jitc {
     #[pymodule_export]
     const OPTIMIZED: bool = !cfg!(debug_assertions);
 
+    /// Whether it knows stores that a fleet shares.
+    #[pymodule_export]
+    const REMOTE: bool = cfg!(feature = "remote");
+
     #[pymodule_export]
     use crate::decode::{choose, layer_facts, pack_weight, run_sample, sample};
     #[pymodule_export]
     use crate::events::Event;
+    #[pymodule_export]
+    use crate::fleet::{Pulled, Pushed};
     #[pymodule_export]
     use crate::foreign::ForeignCache;
     #[pymodule_export]

@@ -13,9 +13,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes};
 
 use crate::errors;
-use crate::jit::{PyJit, text_of};
+use crate::jit::PyJit;
 use crate::kernel::Kernel;
 use crate::reports::{Report, Why};
+use crate::settings::text_of;
 
 /// The arch for which a source is checked when it is made; every request names its own.
 const ANY: &str = "sm_90a";

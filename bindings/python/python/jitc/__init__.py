@@ -31,7 +31,7 @@ from ._errors import (
     TemplateError,
     ToolchainError,
 )
-from ._jitc import BoundKernel, Event, ForeignCache, Jit, Kernel, Report, Source, Variant, Why
+from ._jitc import BoundKernel, Event, ForeignCache, Jit, Kernel, Pulled, Pushed, Report, Source, Variant, Why
 
 # The module typing takes longer to import than all of this; checkers know the name.
 TYPE_CHECKING = False
@@ -60,6 +60,8 @@ __all__ = [
     "LaunchError",
     "LoadError",
     "PolicyError",
+    "Pulled",
+    "Pushed",
     "Report",
     "Source",
     "SpecError",
@@ -74,6 +76,8 @@ __all__ = [
     "load",
     "on_event",
     "prometheus",
+    "pull",
+    "push",
     "source",
     "warm",
     "why",
@@ -133,6 +137,16 @@ def key(family: str, *, arch: str | None = None, **constants: Constant) -> str:
 def families() -> list[str]:
     """The names of the families at hand."""
     return _jit().families()
+
+
+def push(what: Report | Sequence[str], *, name: str | None = None) -> Pushed:
+    """See :meth:`Jit.push`."""
+    return _jit().push(what, name=name)
+
+
+def pull(release: str) -> Pulled:
+    """See :meth:`Jit.pull`."""
+    return _jit().pull(release)
 
 
 def forbid() -> None:

@@ -13,6 +13,9 @@ _Path = str | PathLike[str]
 OPTIMIZED: bool
 """Whether the compiler optimized it: a wheel of the dev profile is ten times slower."""
 
+REMOTE: bool
+"""Whether it knows stores that a fleet shares."""
+
 @final
 class Jit:
     """The engine, opened with settings. Those that are not given are those of the
@@ -32,11 +35,23 @@ class Jit:
         jobs: how many compiles at once.
         miss: what a miss may do.
         bundle: a file of ``jitc cache export``, asked after the folders.
+        remote: URLs of stores that a fleet shares, asked after all that is on this machine:
+            ``s3://BUCKET/PREFIX``, ``gs://``, ``azblob://``, ``redis://HOST/DB``,
+            ``https://HOST/PATH``, ``file:///MOUNTED``.
+            ``?role=read`` (the default), ``write`` or ``read-write`` at the end of each says
+            what it is used for, ``&timeout=2s`` how long one request may take. A store that
+            fails is a miss. Credentials are those of each service's own environment and
+            files; a URL has none.
+        trusted_keys: public keys, ``name-N:base64``: whose signatures count. Once there is
+            one, what a store has must be signed by one.
+        require: what must be signed: ``none`` or ``signed``, or by place, as
+            ``user=none,other=signed``.
         worker: compile in processes of the program that came with this package, which
             ``JITC_PROGRAM`` replaces; else in this process.
 
     Raises:
-        ConfigError: a setting that cannot be what it is.
+        ConfigError: a setting that cannot be what it is; ``remote`` where the package was
+            built without stores.
         TemplateError: a family that cannot be read.
         OSError: a bundle that cannot be read.
     """
@@ -57,6 +72,9 @@ class Jit:
         jobs: int | None = None,
         miss: Literal["compile", "warn", "forbid"] | None = None,
         bundle: _Path | None = None,
+        remote: str | Sequence[str] | None = None,
+        trusted_keys: str | Sequence[str] | None = None,
+        require: str | None = None,
         worker: bool = True,
     ) -> Jit: ...
     def warm(
@@ -146,6 +164,29 @@ class Jit:
         """The rendered CUDA source of one variant."""
     def cubin(self, family: str, *, arch: str | None = None, **constants: _Constant) -> bytes:
         """The machine code of one variant, compiled if need be. Releases the GIL."""
+    def push(self, what: Report | Sequence[str], *, name: str | None = None) -> Pushed:
+        """Sends entries of this machine to every store that is written to: one by one, for
+        whoever misses them, or as one release under a name, for :meth:`pull`, with what was
+        tuned for them. Releases the GIL.
+
+        Args:
+            what: what was warmed, or keys.
+            name: at most 100 letters, digits and ``._-``.
+
+        Raises:
+            CacheError: no store is written to, an entry is not signed as demanded, or a
+                store did not take the release.
+        """
+    def pull(self, release: str) -> Pulled:
+        """Takes the entries of a release into the folder that is written to, verified, and
+        its winners, from the first store that has it. Releases the GIL.
+
+        Args:
+            release: its name, or ``sha256:`` and the digest that a push gave.
+
+        Raises:
+            CacheError: no store has it, or what it has was refused.
+        """
     def forbid(self) -> None:
         """From now on nothing compiles: a miss raises :class:`jitc.Forbidden`."""
     @property
@@ -313,6 +354,37 @@ class Report:
     def built(self) -> int: ...
     @property
     def failed(self) -> list[Variant]: ...
+
+@final
+class Pushed:
+    """What became of a push."""
+
+    @property
+    def sent(self) -> int:
+        """Entries that a store took, each store counted."""
+    @property
+    def present(self) -> int:
+        """The same that were there already."""
+    @property
+    def failed(self) -> list[str]:
+        """A line for each that was not sent."""
+    @property
+    def digest(self) -> str | None:
+        """``sha256:`` and the digest of a release."""
+
+@final
+class Pulled:
+    """What a pull brought."""
+
+    @property
+    def added(self) -> int:
+        """Entries that are new here."""
+    @property
+    def present(self) -> int:
+        """Entries that were there already."""
+    @property
+    def tuned(self) -> int:
+        """Measured winners that are new here."""
 
 @final
 class Why:
