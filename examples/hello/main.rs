@@ -1,22 +1,11 @@
 //! Compiles the family beside this file, or finds it in the cache, and launches it.
 
-use jitc::engine::config::{Config, Environment, Flags};
-use jitc::engine::jit::Jit;
-use jitc::engine::request::spec::KernelSpec;
-use jitc::engine::run::device::Context;
-use jitc::engine::run::tensor::{Dtype, Tensor};
+use jitc::{Config, Context, Dtype, Jit, Tensor};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let templates = Some("examples/hello".into());
-    let flags = Flags {
-        templates,
-        ..Flags::default()
-    };
-    let jit = Jit::new(Config::load(flags, Environment::capture())?)?;
+    let jit = Jit::new(Config::builder().templates("examples/hello").load()?)?;
     let context = Context::new(0)?;
-    let family = jit.registry().get("hello")?;
-    let spec = KernelSpec::new(family, [("factor", "3.0")], context.device().arch())?;
-    let kernel = jit.load(&spec, &context)?;
+    let kernel = jit.kernel("hello").set("factor", 3.0).load(&context)?;
     let stream = context.cuda().default_stream();
     let (x, y) = (
         stream.clone_htod(&[1.5_f32; 1000])?,

@@ -147,7 +147,7 @@ fn a_new_family_is_right_from_the_start_and_is_the_example() {
             "void __launch_bounds__(block) my_scale(const float* x",
         ),
         ("include/my_scale.cuh", "multiply"),
-        ("main.rs", "let templates = Some(\"my_scale\".into())"),
+        ("main.rs", ".templates(\"my_scale\")"),
     ] {
         let text = fs_err::read_to_string(folder.join(file)).expect(file);
         assert!(text.contains(word) && !text.contains("hello"), "{file}: {text}");

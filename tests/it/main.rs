@@ -31,6 +31,7 @@ mod expressions;
 mod foreign;
 mod fork;
 mod former_names;
+mod front_page;
 mod general;
 mod header_kernels;
 mod header_sets;

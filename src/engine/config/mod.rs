@@ -6,6 +6,7 @@
 //! Every setting keeps its [`Source`], so that an error can say where the bad
 //! value was written.
 
+mod builder;
 mod cache;
 mod compile;
 mod effective;
@@ -27,6 +28,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+pub use builder::ConfigBuilder;
 pub use cache::{ArchMatch, CacheTrust, MissPolicy, parse_age, parse_bytes};
 pub use compile::ToolchainChoice;
 pub use effective::Effective;

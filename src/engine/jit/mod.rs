@@ -19,6 +19,7 @@ mod fleet;
 mod gpus;
 mod header_sets;
 mod identity;
+mod kernel;
 mod machine;
 mod open;
 mod plan;
@@ -50,6 +51,7 @@ pub use export::ExportError;
 #[cfg(feature = "remote")]
 pub use fleet::{FleetError, Pushed, PushedRelease};
 pub use gpus::{UsualArchs, newer_driver};
+pub use kernel::KernelRequest;
 pub use plan::{Gap, Plan, Planned, too_large};
 use policy::Policy;
 pub use prepare_all::{Jobs, Progress};

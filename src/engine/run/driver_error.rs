@@ -8,6 +8,9 @@ use sys::cudaError_enum as Code;
 
 use crate::engine::request::target::CudaVersion;
 
+/// `CUDA_ERROR_CALL_REQUIRES_NEWER_DRIVER`, which bindings of CUDA 12.8 have no name for.
+const CALL_REQUIRES_NEWER_DRIVER: u32 = 36;
+
 /// The driver's word for why it did not do what it was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -132,9 +135,8 @@ impl DriverError {
             | Code::CUDA_ERROR_CONTAINED
             | Code::CUDA_ERROR_ECC_UNCORRECTABLE
             | Code::CUDA_ERROR_NVLINK_UNCORRECTABLE => Self::Spoilt(code),
-            Code::CUDA_ERROR_UNSUPPORTED_PTX_VERSION | Code::CUDA_ERROR_CALL_REQUIRES_NEWER_DRIVER => {
-                too_old()
-            }
+            Code::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => too_old(),
+            code if code as u32 == CALL_REQUIRES_NEWER_DRIVER => too_old(),
             // A driver of an older major version does not know the format, and takes
             // the image for damaged.
             Code::CUDA_ERROR_INVALID_IMAGE
