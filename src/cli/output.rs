@@ -9,6 +9,8 @@ use std::path::Path;
 use anstream::ColorChoice;
 use anstyle::{AnsiColor, Style};
 
+use crate::measure::table;
+
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const HINT: Style = AnsiColor::Cyan.on_default().bold();
 
@@ -97,63 +99,54 @@ pub(super) fn json(value: &serde_json::Value) {
 
 /// Rows in columns; the first row is the heading. Numbers align right.
 pub(super) fn table(rows: &[Vec<String>]) {
-    let mut table = Table::default();
+    let mut table = Table::new();
     for row in rows {
         table.push(row.clone());
     }
     table.end();
 }
 
-/// Rows before the widths of columns are settled and the first are printed.
-const ROWS_AHEAD: usize = 1000;
-
-/// A table that is printed while its rows come: the first thousand settle the widths.
-#[derive(Default)]
-pub(super) struct Table {
-    widths: Vec<usize>,
-    ahead: Vec<Vec<String>>,
-    settled: bool,
-}
+/// A table that is printed while its rows come, fitted to the terminal where that is one.
+pub(super) struct Table(table::Table);
 
 impl Table {
+    pub(super) fn new() -> Self {
+        let terminal = rustix::termios::tcgetwinsize(std::io::stdout());
+        let columns = terminal
+            .ok()
+            .map(|size| usize::from(size.ws_col))
+            .filter(|n| *n > 0);
+        Self(table::Table::new(columns))
+    }
+
     /// A row; the first one is the heading.
     pub(super) fn push(&mut self, row: Vec<String>) {
-        if !self.settled {
-            self.widths.resize(self.widths.len().max(row.len()), 0);
-            for (width, cell) in self.widths.iter_mut().zip(&row) {
-                *width = (*width).max(cell.chars().count());
-            }
-        }
-        self.ahead.push(row);
-        if self.ahead.len() >= ROWS_AHEAD {
-            self.print();
-        }
+        print(&self.0.push(row));
     }
 
     /// Prints what is left.
-    pub(super) fn end(mut self) {
-        self.print();
+    pub(super) fn end(self) {
+        print(&self.0.end());
     }
+}
 
-    fn print(&mut self) {
-        self.settled = true;
-        let mut text = String::new();
-        for row in self.ahead.drain(..) {
-            let cells: Vec<String> = row
-                .iter()
-                .zip(&self.widths)
-                .map(|(cell, width)| {
-                    if cell.starts_with(|c: char| c.is_ascii_digit() || "+-".contains(c))
-                        && cell.parse::<f64>().is_ok()
-                    {
-                        format!("{cell:>width$}")
-                    } else {
-                        format!("{cell:<width$}")
-                    }
-                })
-                .collect();
-            text.extend([cells.join("  ").trim_end(), "\n"]);
-        }
-        self::text(text);
+fn print(lines: &[Vec<String>]) {
+    let cell = |cell: &String| match style_of(cell.trim()) {
+        Some(style) => format!("{style}{cell}{style:#}"),
+        None => cell.clone(),
+    };
+    for cells in lines {
+        line(cells.iter().map(cell).collect::<String>());
     }
+}
+
+/// How a cell stands out that says how something ended.
+fn style_of(cell: &str) -> Option<Style> {
+    let color = match cell {
+        "hit" | "good" | "passes" | "alike" => AnsiColor::Green,
+        "built" | "miss" | "missing" => AnsiColor::Yellow,
+        "failed" | "bad" | "FAILS" | "differs" => AnsiColor::Red,
+        _ => return None,
+    };
+    Some(color.on_default())
 }

@@ -18,6 +18,7 @@ pub mod plot;
 pub mod region;
 pub mod rng;
 pub mod run_files;
+pub mod table;
 pub mod timing;
 pub mod tune;
 

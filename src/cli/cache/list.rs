@@ -43,7 +43,7 @@ pub(super) fn ls(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
         "used",
         "tier",
     ];
-    let mut table = output::Table::default();
+    let mut table = output::Table::new();
     if !json {
         table.push(heading.map(str::to_owned).to_vec());
     }
