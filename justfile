@@ -57,3 +57,15 @@ mutants:
     cargo mutants -f src/engine/build/key.rs -f src/engine/build/options.rs -f src/engine/build/render.rs \
         -f src/engine/request/spec.rs -f 'src/engine/request/template/**' -f 'src/engine/config/**' \
         -f 'src/engine/build/compile/**' -f src/engine/run/load.rs -f src/engine/run/launch.rs -- --locked
+
+# Licenses, advisories and sources of dependencies (`cargo install cargo-deny`).
+deny:
+    cargo deny --config .ci/deny.toml check
+
+# The book of docs/ (`cargo install mdbook`), into target/site.
+site:
+    mdbook build docs
+
+# The picture of README, drawn again from benches/runs.
+figures:
+    python3 docs/figures/front.py
