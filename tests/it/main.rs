@@ -57,6 +57,7 @@ mod own_measures;
 mod own_regions;
 mod own_tuning;
 mod pack;
+mod pages;
 mod parameters;
 mod policy;
 mod profile;

@@ -83,11 +83,11 @@ fn spans(text: &str) -> Vec<Vec<String>> {
     text.split('`').skip(1).step_by(2).filter_map(span).collect()
 }
 
-fn markdown(dir: &Path, deep: bool, out: &mut Vec<PathBuf>) {
+fn markdown(dir: &Path, out: &mut Vec<PathBuf>) {
     for entry in fs_err::read_dir(dir).expect("folder") {
         let path = entry.expect("entry").path();
-        if path.is_dir() && deep {
-            markdown(&path, deep, out);
+        if path.is_dir() {
+            markdown(&path, out);
         } else if path.extension().is_some_and(|e| e == "md") {
             out.push(path);
         }
@@ -97,9 +97,9 @@ fn markdown(dir: &Path, deep: bool, out: &mut Vec<PathBuf>) {
 fn of_files() -> Vec<Published> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = vec![root.join("README.md")];
-    markdown(&root.join("docs"), false, &mut files);
+    markdown(&root.join("docs"), &mut files);
     let today = files.len();
-    markdown(&root.join("benches/runs"), true, &mut files);
+    markdown(&root.join("benches/runs"), &mut files);
     let mut all = Vec::new();
     for (at, file) in files.iter().enumerate() {
         let text = fs_err::read_to_string(file).expect("text");
@@ -244,7 +244,7 @@ fn cheaper(mut words: Vec<String>) -> Vec<String> {
     let named = words.get(1).is_some_and(|name| QUICK.contains(&name.as_str()));
     let small = named || has("--from-trace") || has("--matrix") || has("--templates");
     let more: &[&str] = match words[0].as_str() {
-        "warm" if has("--receipt") => &["stream", "--arch", "sm_90a"],
+        "warm" if has("--receipt") && !named => &["stream", "--arch", "sm_90a"],
         "warm" if !small && !has("--check") => &["--check"],
         _ => &[],
     };
