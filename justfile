@@ -69,3 +69,7 @@ site:
 # The picture of README, drawn again from benches/runs.
 figures:
     python3 docs/figures/front.py
+
+# The page of commands, made anew from --help.
+commands:
+    JITC_BLESS=1 cargo test --locked --test it commands_page

@@ -1,17 +1,18 @@
 //! The command line's shape.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::str::FromStr;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 pub(super) use super::constant_flags::constants;
 use super::constant_flags::{self, given};
-use super::{Answer, measured, output};
+use super::measured;
 use crate::engine::config::Flags;
+use crate::engine::config::settings::setting;
 use crate::engine::jit::{Error, Jit};
 use crate::engine::request::template::Registry;
 
@@ -28,10 +29,38 @@ pub(super) fn early<'a>(words: &'a [OsString], flag: &str) -> Option<&'a OsStr> 
         })
 }
 
-/// Where the verb stands: the first word that is the name of one.
+/// Where the verb stands: the first word that is neither a flag nor a flag's value.
 pub(super) fn verb_at(words: &[OsString]) -> Option<usize> {
-    let named = |word: &OsString| super::VERBS.iter().any(|verb| word == verb.name);
-    words.iter().position(named)
+    let globals = common(Command::new("jitc"));
+    let takes_a_value = |word: &str| {
+        let of = |arg: &&Arg| {
+            arg.get_long()
+                .is_some_and(|long| word.strip_prefix("--") == Some(long))
+        };
+        globals
+            .get_arguments()
+            .find(of)
+            .is_some_and(|arg| arg.get_action().takes_values())
+    };
+    let mut at = 1;
+    while let Some(word) = words.get(at) {
+        let word = word.to_str().unwrap_or_default();
+        match word.strip_prefix('-') {
+            None => return super::VERBS.iter().any(|verb| verb.name == word).then_some(at),
+            Some(_) if takes_a_value(word) => at += 2,
+            Some(_) => at += 1,
+        }
+    }
+    None
+}
+
+/// The line with its verb first: what every verb takes may stand before it.
+pub(super) fn verb_first(words: &[OsString]) -> Vec<OsString> {
+    let mut line = words.to_vec();
+    if let Some(at) = verb_at(words) {
+        line[1..=at].rotate_right(1);
+    }
+    line
 }
 
 /// The whole command. Help shows the constants of the families that `words` name.
@@ -42,7 +71,7 @@ pub(super) fn command(registry: &Registry, words: &[OsString]) -> Command {
     let verb = words.next().unwrap_or_default();
     let words: Vec<&str> = words.collect();
     let verbs = super::VERBS.iter().map(|known| {
-        let command = (known.command)(registry);
+        let command = (known.command)(registry).after_help(after_help(known));
         if known.name != verb {
             return common(command);
         }
@@ -62,7 +91,43 @@ pub(super) fn command(registry: &Registry, words: &[OsString]) -> Command {
         .about("A run-time compiler and verified disk cache for specialized CUDA kernels")
         .subcommand_required(true)
         .arg_required_else_help(true)
+        .help_template("{about}\n\n{usage-heading} {usage}\n\n{before-help}Options:\n{options}{after-help}")
+        .before_help(grouped(registry))
+        .after_help("Flags that every verb takes may stand before it, too; `jitc warm --help` lists them.")
         .subcommands(verbs)
+}
+
+/// The verbs by what they are about.
+fn grouped(registry: &Registry) -> String {
+    let mut text = String::new();
+    for (group, heading) in super::GROUPS {
+        let _ = writeln!(text, "{heading}");
+        for verb in super::VERBS.iter().filter(|verb| verb.group == group) {
+            let command = (verb.command)(registry);
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            let _ = writeln!(text, "  {:<11}  {about}", verb.name);
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// What the help of a verb ends with: examples, and what its exit codes mean.
+fn after_help(verb: &super::Verb) -> String {
+    let mut text = String::new();
+    for (n, example) in verb.examples.iter().enumerate() {
+        let _ = writeln!(
+            text,
+            "{}  $ jitc {example}",
+            if n == 0 { "Examples:\n" } else { "" }
+        );
+    }
+    let no = match verb.no {
+        "" => String::new(),
+        no => format!(", 1 {no}"),
+    };
+    let gap = if text.is_empty() { "" } else { "\n" };
+    text + gap + "Exit codes: 0 done" + &no + ", 2 failure"
 }
 
 /// A flag that takes a path.
@@ -147,7 +212,17 @@ fn common(command: Command) -> Command {
     // Its own `--help`, so that this one stands among the others.
     command
         .disable_help_flag(true)
-        .args(global.map(|arg| arg.global(true).help_heading("Global options")))
+        .args(global.map(|arg| with_variable(arg).global(true).help_heading("Global options")))
+}
+
+/// A flag whose help names the variable that says the same.
+pub(super) fn with_variable(arg: Arg) -> Arg {
+    let known = setting(&arg.get_id().as_str().replace('-', "_"));
+    let Some(known) = known.filter(|known| known.variable) else {
+        return arg;
+    };
+    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    arg.help(format!("{help} [env: {}]", known.variable_name()))
 }
 
 /// What the command line said.
@@ -194,26 +269,4 @@ pub(super) fn families(matches: &ArgMatches) -> Vec<String> {
         .flatten()
         .cloned()
         .collect()
-}
-
-/// `jitc completions`.
-pub(super) fn completions_command(_: &Registry) -> Command {
-    Command::new("completions")
-        .about("Print a completion script")
-        .arg(
-            Arg::new("shell")
-                .required(true)
-                .value_parser(value_parser!(clap_complete::Shell)),
-        )
-}
-
-/// Prints a completion script.
-#[expect(clippy::unnecessary_wraps, reason = "the signature of every verb")]
-pub(super) fn completions(jit: &Jit, matches: &ArgMatches, _json: bool) -> Answer {
-    if let Some(shell) = matches.get_one::<clap_complete::Shell>("shell") {
-        let mut script = Vec::new();
-        clap_complete::generate(*shell, &mut command(jit.registry(), &[]), "jitc", &mut script);
-        output::text(String::from_utf8_lossy(&script));
-    }
-    Ok(ExitCode::SUCCESS)
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use super::args::with_variable;
 use crate::engine::config::FlagConstant;
 use crate::engine::request::template::{Constant, Family, Registry};
 use crate::families::harness;
@@ -23,19 +24,17 @@ fn id(name: &str) -> String {
 /// `--arch`, `--preset`, `--set` and a flag for each constant. A constant whose flag this
 /// command has already for something else is set by `--set` alone.
 pub(super) fn constants(command: Command, registry: &Registry) -> Command {
+    let flag = |name: &'static str, value: &'static str, help: &'static str| {
+        let arg = Arg::new(name).long(name).value_name(value).help(help);
+        with_variable(arg)
+    };
     let mut command = command
-        .arg(
-            Arg::new("arch")
-                .long("arch")
-                .value_name("LIST")
-                .help("Architectures, such as sm_90a,sm_100a"),
-        )
-        .arg(
-            Arg::new("preset")
-                .long("preset")
-                .value_name("NAME")
-                .help("A family's named set of constants; `jitc families` lists them"),
-        )
+        .arg(flag("arch", "LIST", "Architectures, such as sm_90a,sm_100a"))
+        .arg(flag(
+            "preset",
+            "NAME",
+            "A family's named set of constants; `jitc families` lists them",
+        ))
         .arg(
             Arg::new("set")
                 .long("set")
@@ -56,6 +55,16 @@ pub(super) fn constants(command: Command, registry: &Registry) -> Command {
         command = command.arg(arg.help(help(&declared)).help_heading("Constants"));
     }
     command
+}
+
+/// The values that families list for the constant of this flag; none where it is not one, or
+/// has a range.
+pub(super) fn listed(id: &str, registry: &Registry) -> Vec<String> {
+    let constants = registry
+        .families()
+        .filter_map(|family| family.constants.get(id.strip_prefix(ID)?));
+    let values = constants.filter_map(|constant| constant.legal.listed());
+    values.flatten().collect()
 }
 
 /// The same command, with the constants of these families alone in its help.

@@ -6,7 +6,7 @@ use clap::ArgMatches;
 use serde_json::json;
 
 use super::{Answer, output};
-use crate::engine::doctor::{diagnose, try_stores};
+use crate::engine::doctor::{diagnose, try_stores, versions};
 use crate::engine::jit::Jit;
 use crate::engine::request::template::Registry;
 
@@ -50,4 +50,29 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
         output::table(&rows);
     }
     Ok(ExitCode::from(u8::from(!good)))
+}
+
+pub(super) fn version_command(_: &Registry) -> clap::Command {
+    let about = "Print the version; with --verbose those of keys, formats, compiler and driver, too";
+    clap::Command::new("version").about(about)
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the signature of every verb")]
+pub(super) fn version(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
+    let all = versions(jit);
+    let shown = if matches.get_count("verbose") > 0 {
+        all.len()
+    } else {
+        1
+    };
+    let shown = &all[..shown];
+    if json {
+        let members = shown.iter().map(|(name, text)| ((*name).to_owned(), json!(text)));
+        output::json(&serde_json::Value::Object(members.collect()));
+    } else {
+        for (name, text) in shown {
+            output::line(format!("{name} {text}"));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }

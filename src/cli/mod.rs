@@ -7,7 +7,6 @@ mod constant_flags;
 mod dispatch;
 mod doctor;
 mod extract;
-mod format;
 mod former;
 mod inspect;
 mod interrupt;
@@ -16,6 +15,7 @@ mod measured;
 mod new;
 mod output;
 mod pack;
+mod pages;
 mod plan;
 mod regions;
 mod sign;
@@ -44,32 +44,56 @@ type Answer = Result<ExitCode, MeasureError>;
 /// A verb: its arguments, and what it does. Each stands in a file of its own.
 struct Verb {
     name: &'static str,
+    /// Under which heading `jitc --help` lists it.
+    group: Group,
+    /// What exit code 1 means; empty where it never ends so.
+    no: &'static str,
+    /// Commands that its help ends with, after `jitc`.
+    examples: &'static [&'static str],
     command: fn(&Registry) -> clap::Command,
     run: fn(&Jit, &clap::ArgMatches, bool) -> Answer,
 }
 
+/// The headings of `jitc --help`, in their order.
+#[derive(Clone, Copy, PartialEq)]
+enum Group {
+    Families,
+    Gpu,
+    Cache,
+    Program,
+}
+
+const GROUPS: [(Group, &str); 4] = [
+    (Group::Families, "Family commands:"),
+    (Group::Gpu, "Measuring commands:"),
+    (Group::Cache, "Cache commands:"),
+    (Group::Program, "Other commands:"),
+];
+
 /// Every verb, in the order in which `jitc --help` lists them.
 #[rustfmt::skip]
 const VERBS: &[Verb] = &[
-    Verb { name: "warm", command: warm::command, run: warm::run },
-    Verb { name: "render", command: inspect::render_command, run: inspect::render },
-    Verb { name: "key", command: inspect::key_command, run: inspect::key },
-    Verb { name: "families", command: inspect::families_command, run: inspect::families },
-    Verb { name: "new", command: new::command, run: new::run },
-    Verb { name: "check", command: check::command, run: check::run },
-    Verb { name: "why", command: why::command, run: why::run },
-    Verb { name: "cache", command: cache::command, run: cache::run },
-    Verb { name: "sign", command: sign::command, run: sign::run },
-    Verb { name: "toolchain", command: toolchain::command, run: toolchain::run },
-    Verb { name: "doctor", command: doctor::command, run: doctor::run },
-    Verb { name: "dispatch", command: dispatch::command, run: dispatch::run },
-    Verb { name: "verify", command: |r| measured::command(Measured::Verify, r), run: |j, m, json| measured::run(Measured::Verify, j, m, json) },
-    Verb { name: "regions", command: regions::command, run: regions::run },
-    Verb { name: "extract", command: extract::command, run: extract::run },
-    Verb { name: "bench", command: |r| measured::command(Measured::Bench, r), run: |j, m, json| measured::run(Measured::Bench, j, m, json) },
-    Verb { name: "tune", command: |r| measured::command(Measured::Tune, r), run: |j, m, json| measured::run(Measured::Tune, j, m, json) },
-    Verb { name: "pack", command: pack::command, run: pack::run },
-    Verb { name: "completions", command: args::completions_command, run: args::completions },
+    Verb { name: "warm", group: Group::Families, no: "with --check: something is missing", examples: &["warm --wo-split 8 --check", "warm stream --arch sm_80,sm_90a"], command: warm::command, run: warm::run },
+    Verb { name: "render", group: Group::Families, no: "", examples: &["render axpy --unroll 4 --arch sm_90a"], command: inspect::render_command, run: inspect::render },
+    Verb { name: "key", group: Group::Families, no: "", examples: &["key axpy --unroll 1,4 --arch sm_90a"], command: inspect::key_command, run: inspect::key },
+    Verb { name: "families", group: Group::Families, no: "", examples: &["families", "families wo_gemv"], command: inspect::families_command, run: inspect::families },
+    Verb { name: "new", group: Group::Families, no: "", examples: &["new my_kernel"], command: new::command, run: new::run },
+    Verb { name: "check", group: Group::Families, no: "something was found", examples: &["check DIR --arch sm_80,sm_90a"], command: check::command, run: check::run },
+    Verb { name: "why", group: Group::Families, no: "a miss, or a bad entry", examples: &["why stream --arch sm_90a"], command: why::command, run: why::run },
+    Verb { name: "dispatch", group: Group::Families, no: "no variant is prepared, or its capacity is unknown", examples: &["dispatch --device h200 --explain"], command: dispatch::command, run: dispatch::run },
+    Verb { name: "verify", group: Group::Gpu, no: "something differs", examples: &["verify wo_gemv --quick"], command: |r| measured::command(Measured::Verify, r), run: |j, m, json| measured::run(Measured::Verify, j, m, json) },
+    Verb { name: "bench", group: Group::Gpu, no: "something differs", examples: &["bench wo_gemv --wo-split 1,8"], command: |r| measured::command(Measured::Bench, r), run: |j, m, json| measured::run(Measured::Bench, j, m, json) },
+    Verb { name: "tune", group: Group::Gpu, no: "something differs", examples: &["tune axpy --dry-run"], command: |r| measured::command(Measured::Tune, r), run: |j, m, json| measured::run(Measured::Tune, j, m, json) },
+    Verb { name: "regions", group: Group::Gpu, no: "", examples: &["regions --synthetic 1,8 --html page.html"], command: regions::command, run: regions::run },
+    Verb { name: "extract", group: Group::Gpu, no: "", examples: &[], command: extract::command, run: extract::run },
+    Verb { name: "pack", group: Group::Gpu, no: "", examples: &[], command: pack::command, run: pack::run },
+    Verb { name: "cache", group: Group::Cache, no: "no such entry, a bad one, or a difference", examples: &["cache ls --family stream", "cache show KEY --source", "cache prune --older-than 30d --dry-run"], command: cache::command, run: cache::run },
+    Verb { name: "sign", group: Group::Cache, no: "something is not signed by a trusted key", examples: &["sign keygen fleet-1 --out FILE"], command: sign::command, run: sign::run },
+    Verb { name: "toolchain", group: Group::Program, no: "none was found", examples: &["toolchain list"], command: toolchain::command, run: toolchain::run },
+    Verb { name: "doctor", group: Group::Program, no: "something is to be fixed", examples: &["doctor"], command: doctor::command, run: doctor::run },
+    Verb { name: "version", group: Group::Program, no: "", examples: &["version --verbose"], command: doctor::version_command, run: doctor::version },
+    Verb { name: "completions", group: Group::Program, no: "", examples: &["completions bash"], command: pages::completions_command, run: pages::completions },
+    Verb { name: "man", group: Group::Program, no: "", examples: &["man --out DIR"], command: pages::man_command, run: pages::man },
 ];
 
 /// Runs the program.
@@ -132,7 +156,8 @@ fn start(words: &[OsString], env: &Environment) -> Answer {
     }
     early.check_templates()?;
     let registry = Registry::load(early.templates().as_deref())?;
-    let (words, notes) = former::respelt(words, args::verb_at(words));
+    let words = args::verb_first(words);
+    let (words, notes) = former::respelt(&words, args::verb_at(&words));
     notes.iter().for_each(output::note);
     let mut command = args::command(&registry, &words).color(output::clap_color());
     let matches = match command.try_get_matches_from_mut(words) {

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use serde_json::json;
 
-use super::format::NumberFormat;
 use super::{Answer, interrupt, output};
 use crate::engine::build::toolchain::{
     self, Found, candidates, find, header_set_file, install, install_header_set, install_header_wheels,
@@ -16,6 +15,7 @@ use crate::engine::config::Config;
 use crate::engine::jit::Jit;
 use crate::engine::request::header_set::{PINNED_SETS, PinnedSet};
 use crate::engine::request::template::Registry;
+use crate::measure::format::NumberFormat;
 
 pub(super) fn command(_: &Registry) -> clap::Command {
     clap::Command::new("toolchain")

@@ -9,6 +9,7 @@ pub mod clocks;
 pub mod compare;
 pub mod declared;
 mod error;
+pub mod format;
 pub mod harness;
 pub mod models;
 pub mod ncu;

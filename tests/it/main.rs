@@ -20,6 +20,7 @@ mod circles;
 mod cli;
 mod closed_files;
 mod command;
+mod commands_page;
 mod compile_errors;
 mod compile_process;
 mod conditions;

@@ -116,6 +116,20 @@ fn of_files() -> Vec<Published> {
     all
 }
 
+/// The verbs that a help lists, under headings that end in `ommands:`.
+pub(crate) fn verbs_of(help: &str) -> Vec<&str> {
+    let (mut listing, mut names) = (false, Vec::new());
+    for line in help.lines() {
+        if line.ends_with(':') && !line.starts_with(' ') {
+            listing = line.ends_with("ommands:");
+        } else if listing && line.starts_with("  ") && !line.starts_with("   ") {
+            names.extend(line.split_whitespace().next());
+        }
+    }
+    names.retain(|name| *name != "help");
+    names
+}
+
 /// Of the help of these words and of every verb below them.
 fn of_help(verb: &[&str], out: &mut Vec<Published>) {
     let dir = tempfile::tempdir().expect("tempdir");
@@ -126,15 +140,13 @@ fn of_help(verb: &[&str], out: &mut Vec<Published>) {
         place: format!("jitc {} --help", verb.join(" ")),
         words,
     }));
-    let below = text
-        .lines()
-        .skip_while(|line| *line != "Commands:")
-        .skip(1)
-        .take_while(|line| line.starts_with("  "));
-    for name in below.filter_map(|line| line.split_whitespace().next()) {
-        if name != "help" {
-            of_help(&[verb, &[name]].concat(), out);
-        }
+    let examples = text.lines().filter_map(|line| line.trim().strip_prefix("$ "));
+    out.extend(examples.filter_map(words).map(|words| Published {
+        place: format!("jitc {} --help", verb.join(" ")),
+        words,
+    }));
+    for name in verbs_of(&text) {
+        of_help(&[verb, &[name]].concat(), out);
     }
 }
 

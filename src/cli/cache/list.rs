@@ -8,10 +8,10 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::json;
 
 use super::filter::{as_they_lie, filter_args, query, say_unreadable, sort, sort_args, split};
-use crate::cli::format::NumberFormat;
 use crate::cli::{Answer, output};
 use crate::engine::cache::{CacheError, FarCounters, Listed, Store, Tally, Usage};
 use crate::engine::jit::{Error, Jit};
+use crate::measure::format::NumberFormat;
 
 pub(super) fn ls_command() -> Command {
     sort_args(filter_args(Command::new("ls").about("List entries")))

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::json;
 
-use crate::cli::format::NumberFormat;
 use crate::cli::{Answer, output};
 use crate::engine::cache::{Checked, Limits, Receipt, Store, TierName};
 use crate::engine::config::{Source, parse_age, parse_bytes};
 use crate::engine::jit::{Error, Jit, Rebuilt};
 use crate::engine::sign::Place;
+use crate::measure::format::NumberFormat;
 
 pub(super) fn verify_command() -> Command {
     Command::new("verify")

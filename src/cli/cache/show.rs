@@ -8,12 +8,12 @@ use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
 use serde_json::json;
 
 use super::{find, key_arg, not_found};
-use crate::cli::format::NumberFormat;
 use crate::cli::{Answer, output};
 use crate::engine::atomic_file::write_atomically;
 use crate::engine::cache::{TierName, Whole, plain};
 use crate::engine::jit::Jit;
 use crate::measure::MeasureError;
+use crate::measure::format::NumberFormat;
 
 const THINGS: [(&str, &str); 6] = [
     ("source", "Print the rendered source"),

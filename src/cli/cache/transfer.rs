@@ -7,12 +7,12 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 use serde_json::json;
 
 use super::filter::{filter_args, query};
-use crate::cli::format::NumberFormat;
 use crate::cli::output;
 use crate::engine::cache::Store;
 use crate::engine::cache::bundle::{BundleError, Exported, Imported};
 use crate::engine::jit::{ExportError, Jit};
 use crate::engine::regular_file;
+use crate::measure::format::NumberFormat;
 
 fn out_arg() -> Arg {
     Arg::new("out")

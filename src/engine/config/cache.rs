@@ -176,13 +176,14 @@ pub(super) fn bad_value(name: &str, value: String, origin: Source, expected: Str
     }
 }
 
-/// A number of bytes: `4096`, `64KiB`, `512 MB`, `4G`. Units are powers of 1024
-/// unless they end in a plain `B` after a letter (`MB` is 1,000,000).
+/// A number of bytes with its unit: `4096B`, `64KiB`, `512 MB`, `4G`; nought needs none. Units
+/// are powers of 1024 unless they end in a plain `B` after a letter (`MB` is 1,000,000).
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
-    let expected = || "expected a number of bytes, such as 4096, 64KiB, 512MB or 4GiB".to_owned();
+    let expected = || "expected a size with its unit, such as 4096B, 64KiB, 512MB or 4GiB".to_owned();
     let (number, unit) = split_unit(text).ok_or_else(expected)?;
     let factor: u64 = match unit.to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
+        "" if number == 0 => 1,
+        "b" => 1,
         "k" | "kib" => 1 << 10,
         "m" | "mib" => 1 << 20,
         "g" | "gib" => 1 << 30,
@@ -196,12 +197,13 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(expected)
 }
 
-/// A span of time: `90` or `90s`, `15m`, `12h`, `30d`, `4w`.
+/// A span of time with its unit: `90s`, `15m`, `12h`, `30d`, `4w`; nought needs none.
 pub fn parse_age(text: &str) -> Result<Duration, String> {
     let expected = || "expected a span of time, such as 90s, 15m, 12h, 30d or 4w".to_owned();
     let (number, unit) = split_unit(text).ok_or_else(expected)?;
     let seconds: u64 = match unit {
-        "" | "s" => 1,
+        "" if number == 0 => 1,
+        "s" => 1,
         "m" => 60,
         "h" => 3_600,
         "d" => 86_400,
@@ -233,16 +235,18 @@ mod tests {
 
     #[test]
     fn sizes_and_ages_are_read_with_their_units() {
-        assert_eq!(parse_bytes("4096"), Ok(4096));
+        assert_eq!(parse_bytes("4096B"), Ok(4096));
+        assert_eq!(parse_bytes("0"), Ok(0));
         assert_eq!(parse_bytes("64KiB"), Ok(65_536));
         assert_eq!(parse_bytes("512 MB"), Ok(512_000_000));
         assert_eq!(parse_bytes("4G"), Ok(4 << 30));
-        assert_eq!(parse_age("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_age("0"), Ok(Duration::ZERO));
         assert_eq!(parse_age("30d"), Ok(Duration::from_hours(720)));
         for bad in [
             "",
             "x",
             "-1",
+            "4096",
             "4 parsecs",
             "99999999999999999999",
             "18446744073709551615w",

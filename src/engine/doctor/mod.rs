@@ -8,8 +8,10 @@ mod gpu;
 mod settings;
 mod stores;
 mod toolchain;
+mod versions;
 
 pub use stores::try_stores;
+pub use versions::versions;
 
 use crate::engine::config::Effective;
 use crate::engine::jit::{Error, Jit};

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How numbers are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NumberFormat {
+pub enum NumberFormat {
     /// `1.5 MiB`, `3 h ago`.
     Human,
     /// `1572864`, seconds since 1970.
@@ -13,8 +13,9 @@ pub(super) enum NumberFormat {
 }
 
 impl NumberFormat {
-    /// What standard output asks for.
-    pub(super) fn of_stdout() -> Self {
+    /// What fits standard output.
+    #[must_use]
+    pub fn of_stdout() -> Self {
         if std::io::stdout().is_terminal() {
             Self::Human
         } else {
@@ -23,7 +24,8 @@ impl NumberFormat {
     }
 
     /// A number of bytes.
-    pub(super) fn bytes(self, bytes: u64) -> String {
+    #[must_use]
+    pub fn bytes(self, bytes: u64) -> String {
         if self == Self::Plain || bytes < 1024 {
             return bytes.to_string();
         }
@@ -40,7 +42,8 @@ impl NumberFormat {
     }
 
     /// A number of bytes within a sentence, with its unit in any case.
-    pub(super) fn size(self, bytes: u64) -> String {
+    #[must_use]
+    pub fn size(self, bytes: u64) -> String {
         match self {
             Self::Human if bytes >= 1024 => self.bytes(bytes),
             _ => format!("{bytes} bytes"),
@@ -48,7 +51,8 @@ impl NumberFormat {
     }
 
     /// A point in time, in milliseconds since 1970.
-    pub(super) fn time(self, unix_ms: u64) -> String {
+    #[must_use]
+    pub fn time(self, unix_ms: u64) -> String {
         match self {
             Self::Plain => (unix_ms / 1000).to_string(),
             Self::Human if unix_ms == 0 => "never".to_owned(),
@@ -57,7 +61,8 @@ impl NumberFormat {
     }
 
     /// A number of microseconds as milliseconds.
-    pub(super) fn millis(self, us: u64) -> String {
+    #[must_use]
+    pub fn millis(self, us: u64) -> String {
         let ms = Duration::from_micros(us).as_secs_f64() * 1e3;
         match self {
             Self::Plain => format!("{ms:.1}"),
@@ -77,7 +82,8 @@ fn span(seconds: u64) -> String {
 }
 
 /// Milliseconds since 1970.
-pub(super) fn now_unix_ms() -> u64 {
+#[must_use]
+pub fn now_unix_ms() -> u64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
