@@ -28,6 +28,7 @@ fn gemv_is_verified_through_the_library() {
     let request = wo_gemv::verify::VerifyRequest {
         seeds: 1,
         quick: true,
+        format: None,
         device: 0,
     };
     let mut wrong = Vec::new();

@@ -62,7 +62,8 @@ fn changing_any_single_constant_or_the_arch_changes_the_key() {
         let mut keys = BTreeSet::from([key_of(&[], arch).expect("defaults go together")]);
         for constant in family.constants.values() {
             let others = others(constant);
-            // The first value that no constraint forbids beside the defaults, or beside tensor cores.
+            // The first value that no constraint forbids beside the defaults, beside tensor cores, or beside FP8
+            // weights.
             let beside = |base: &[(&str, &str)]| {
                 others.iter().find_map(|v| {
                     let key = key_of(&[base, &[(&constant.name, v)]].concat(), arch)?;
@@ -70,7 +71,9 @@ fn changing_any_single_constant_or_the_arch_changes_the_key() {
                     Some(key)
                 })
             };
-            let changed = beside(&[]).or_else(|| beside(&[("accumulate", "mma")]));
+            let changed = beside(&[])
+                .or_else(|| beside(&[("accumulate", "mma")]))
+                .or_else(|| beside(&[("wo_format", "fp8")]));
             let name = format!("{}.{}", family.name, constant.name);
             match changed {
                 Some(key) => assert!(keys.insert(key), "{name} does not change the key"),

@@ -5,7 +5,7 @@
 mod config;
 pub mod verify;
 
-use crate::families::wo_gemv::verify::{FLAGS, VerifyRequest};
+use crate::families::wo_gemv::verify::{DEVICE, QUICK, SEEDS, VerifyRequest};
 use crate::measure::MeasureError;
 use crate::measure::harness::{Flag, Harness, Session, Sink, Verb, Verdict};
 
@@ -29,7 +29,7 @@ impl Harness for Gemv {
     }
 
     fn flags(&self, verb: Verb) -> Option<&'static [Flag]> {
-        (verb == Verb::Verify).then_some(FLAGS)
+        (verb == Verb::Verify).then_some(&[SEEDS, QUICK, DEVICE])
     }
 
     fn verify(&self, session: Session<'_>, sink: &mut Sink<'_>) -> Result<Verdict, MeasureError> {

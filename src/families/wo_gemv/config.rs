@@ -29,6 +29,15 @@ pub enum WeightLayout {
     Packed,
 }
 
+/// How a weight is written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WoFormat {
+    /// Two E2M1 codes a byte, an E4M3 scale for sixteen of them, a scale for all.
+    Nvfp4,
+    /// An E4M3 code a byte, a scale for all or for each row.
+    Fp8,
+}
+
 /// How a launch is laid out over the GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LaunchGeometry {
@@ -90,6 +99,25 @@ impl WeightLayout {
     }
 }
 
+impl WoFormat {
+    const ALL: [Self; 2] = [Self::Nvfp4, Self::Fp8];
+
+    /// The value of this name; `None` where there is none.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|value| value.name() == name)
+    }
+
+    /// Its name, as the constant has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nvfp4 => "nvfp4",
+            Self::Fp8 => "fp8",
+        }
+    }
+}
+
 impl LaunchGeometry {
     const ALL: [Self; 2] = [Self::Tiled, Self::Original];
 
@@ -138,13 +166,17 @@ pub struct WoConfig {
     pub accumulate: Accumulate,
     /// How weights lie.
     pub weight_layout: WeightLayout,
+    /// How a weight is written down.
+    pub format: WoFormat,
+    /// FP8: whether each row has a scale.
+    pub row_scales: bool,
     /// How a launch is laid out.
     pub geometry: LaunchGeometry,
     /// Tokens that share one decode of the weights.
     pub tokens_per_pass: usize,
     /// Timing regions; 0 where the timing is compiled out.
     pub num_regions: u32,
-    /// Whether weights are asked for before the launch ahead of it is done.
+    /// Whether weights are requested before the launch ahead of it is done.
     pub is_dependent: bool,
     /// Whether tensor cores run: the mode is theirs and the shape allows it.
     pub by_mma: bool,
@@ -164,10 +196,11 @@ impl WoConfig {
         }
     }
 
-    /// Which of the two orders tensor cores sum in: up to two tokens a decode, or more.
+    /// Which of the two orders tensor cores sum in: of NVFP4 weights up to two tokens a decode,
+    /// or more. FP8 weights have one.
     #[must_use]
     pub fn mma_order(&self) -> usize {
-        usize::from(self.tokens_per_pass > 2)
+        usize::from(self.format == WoFormat::Nvfp4 && self.tokens_per_pass > 2)
     }
 
     /// Whether its launch may start before the one ahead of it is done: only a kernel that
@@ -198,6 +231,8 @@ impl TryFrom<&KernelSpec> for WoConfig {
             accumulate: Accumulate::of(name("accumulate")?).ok_or_else(|| missing("accumulate"))?,
             weight_layout: WeightLayout::of(name("weight_layout")?)
                 .ok_or_else(|| missing("weight_layout"))?,
+            format: WoFormat::of(name("wo_format")?).ok_or_else(|| missing("wo_format"))?,
+            row_scales: number("row_scales")? == 1,
             geometry: LaunchGeometry::of(name("geometry")?).ok_or_else(|| missing("geometry"))?,
             tokens_per_pass: size("tokens_per_pass")?,
             num_regions: number("num_regions")?,
@@ -237,6 +272,10 @@ mod tests {
         assert_eq!((config.shape().k, config.shape().num_slots()), (6144, 32));
         let config = WoConfig::try_from(&spec("wo_gemv", &[("dependent", "true")])).expect("config");
         assert!(!config.may_overlap(), "a chain does not wait inside");
+        assert_eq!((config.format, config.row_scales), (WoFormat::Nvfp4, false));
+        let fp8 = [("wo_format", "fp8"), ("row_scales", "true")];
+        let config = WoConfig::try_from(&spec("wo_gemv", &fp8)).expect("config");
+        assert_eq!((config.format, config.row_scales), (WoFormat::Fp8, true));
     }
 
     #[test]

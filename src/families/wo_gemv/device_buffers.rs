@@ -13,6 +13,7 @@ use crate::engine::run::bind_error::BindError;
 use crate::engine::run::launch::LaunchError;
 use crate::engine::run::load::LoadedKernel;
 use crate::engine::run::tensor::{Dtype, Tensor};
+use crate::families::wo_gemv::WoFormat;
 use crate::families::wo_gemv::reference::WoInputs;
 use crate::families::wo_gemv::reference::WoOutput;
 use crate::families::wo_gemv::reference::WoShape;
@@ -51,7 +52,7 @@ pub struct WoBuffers {
     stream: Arc<CudaStream>,
     attn: CudaSlice<u16>,
     weight: CudaSlice<u8>,
-    scales: CudaSlice<u8>,
+    scales: Option<CudaSlice<u8>>,
     global_scale: CudaSlice<f32>,
     partials: CudaSlice<f32>,
     output: CudaSlice<f32>,
@@ -63,8 +64,8 @@ pub struct WoBuffers {
 impl WoBuffers {
     /// Puts inputs into memory, with room for the partials of `max_slots` slots.
     ///
-    /// `attn` is `[num_tokens, K]` bf16, `weight` `[H, K/2]` u8, `scales` swizzled e4m3,
-    /// the global scale one f32; `partials` `[num_tokens, slots, H]` and `output`
+    /// `attn` is `[num_tokens, K]` bf16, `weight` `[H, K/2]` u8, of FP8 `[H, K]`, `scales`
+    /// swizzled e4m3, of FP8 none, the global scale one f32 or one a row; `partials` `[num_tokens, slots, H]` and `output`
     /// `[num_tokens, H]` f32.
     pub fn new(
         stream: &Arc<CudaStream>,
@@ -76,8 +77,11 @@ impl WoBuffers {
         Ok(Self {
             attn: stream.clone_htod(&attn)?,
             weight: stream.clone_htod(&inputs.weight)?,
-            scales: stream.clone_htod(&inputs.scales)?,
-            global_scale: stream.clone_htod(&[inputs.global_scale])?,
+            scales: match inputs.format {
+                WoFormat::Nvfp4 => Some(stream.clone_htod(&inputs.scales)?),
+                WoFormat::Fp8 => None,
+            },
+            global_scale: stream.clone_htod(&inputs.factors())?,
             partials: stream.alloc_zeros(inputs.num_tokens * max_slots * shape.hidden)?,
             output: stream.alloc_zeros(inputs.num_tokens * shape.hidden)?,
             counters: stream.alloc_zeros(inputs.num_tokens * COUNTERS_PER_TOKEN)?,
@@ -87,7 +91,7 @@ impl WoBuffers {
         })
     }
 
-    /// Another global scale, with all else as it is.
+    /// Another global scale, with all else as it is: not of weights with a scale a row.
     pub fn set_global_scale(&mut self, global_scale: f32) -> Result<(), ProblemError> {
         self.stream.memcpy_htod(&[global_scale], &mut self.global_scale)?;
         Ok(())
@@ -164,11 +168,15 @@ impl WoBuffers {
         region_timing: sys::CUdeviceptr,
     ) -> Result<BoundKernel, ProblemError> {
         let s = &self.stream;
+        let scales = match &self.scales {
+            Some(scales) => Tensor::all_of(s, scales, Dtype::E4m3),
+            None => Tensor::at(0, Dtype::E4m3),
+        };
         let bound = (kernel.bind())
             .size("num_tokens", u32::try_from(num_tokens).unwrap_or(u32::MAX))
             .arg("attn", Tensor::all_of(s, &self.attn, Dtype::Bf16))
             .arg("weight", Tensor::all_of(s, &self.weight, Dtype::U8))
-            .arg("scales", Tensor::all_of(s, &self.scales, Dtype::E4m3))
+            .arg("scales", scales)
             .arg("global_scale", Tensor::all_of(s, &self.global_scale, Dtype::F32))
             .arg("partials", Tensor::all_of(s, &self.partials, Dtype::F32))
             .arg("output", Tensor::all_of(s, &self.output, Dtype::F32))

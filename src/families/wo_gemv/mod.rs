@@ -1,4 +1,4 @@
-//! `wo_gemv`: the `W_O` GEMV over NVFP4 weights, whose order of sums is fixed.
+//! `wo_gemv`: the `W_O` GEMV over NVFP4 or FP8 weights, whose order of sums is fixed.
 
 pub mod bench;
 mod config;
@@ -11,7 +11,7 @@ mod request;
 pub mod tune;
 pub mod verify;
 
-pub use config::{Accumulate, LaunchGeometry, WeightLayout, WoConfig};
+pub use config::{Accumulate, LaunchGeometry, WeightLayout, WoConfig, WoFormat};
 pub use harness::HARNESS;
 pub use request::{WoRequest, WoVariant};
 

@@ -6,7 +6,7 @@
 use cudarc::driver::CudaSlice;
 
 use super::FAMILY;
-use super::config::{Accumulate, LaunchGeometry, WoConfig};
+use super::config::{Accumulate, LaunchGeometry, WoConfig, WoFormat};
 use super::device_buffers::WoBuffers;
 use super::reference::{WoInputs, WoShape, split_order};
 use crate::engine::jit::Jit;
@@ -35,13 +35,22 @@ pub fn live(jit: &Jit, tokens: u32) -> Result<Vec<Run>, MeasureError> {
     let mut scratch: CudaSlice<u8> = stream.alloc_zeros(FLUSH_BYTES)?;
     let mut runs = Vec::new();
     for pair in requested_pairs(jit, FAMILY, Some(here))? {
-        let shape = WoConfig::try_from(&pair.on)?.shape();
+        let config = WoConfig::try_from(&pair.on)?;
+        let shape = config.shape();
         // Weights do not depend on the split: most variants share them.
-        let same = |p: &(WoShape, WoInputs, WoBuffers)| p.0.hidden == shape.hidden && p.0.k == shape.k;
+        let same = |p: &(WoShape, WoInputs, WoBuffers)| {
+            let rows = !p.1.row_scales.is_empty();
+            (p.0.hidden, p.0.k) == (shape.hidden, shape.k)
+                && (p.1.format, rows) == (config.format, config.row_scales)
+        };
         let (_, inputs, problem) = match &mut problem {
             Some(kept) if same(kept) => kept,
             slot => {
-                let inputs = WoInputs::random(&shape, tokens as usize, 1.0, 4242);
+                let tokens = tokens as usize;
+                let inputs = match config.format {
+                    WoFormat::Nvfp4 => WoInputs::random(&shape, tokens, 1.0, 4242),
+                    WoFormat::Fp8 => WoInputs::random_fp8(&shape, tokens, 1.0, config.row_scales, 4242),
+                };
                 let most_slots = 8 * shape.num_kv_heads.max(4);
                 let there = WoBuffers::new(&stream, &shape, most_slots, &inputs)?;
                 slot.insert((shape, inputs, there))

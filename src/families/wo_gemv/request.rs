@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::FAMILY;
-use super::config::{Accumulate, LaunchGeometry};
-use super::reference::WoShape;
+use super::config::{Accumulate, LaunchGeometry, WoFormat};
+use super::reference::{WoInputs, WoShape};
 use crate::engine::config::Config;
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::{self, KernelSpec, SpecError};
@@ -25,6 +25,10 @@ const SHAPE: [&str; 4] = ["hidden", "num_q_heads", "num_kv_heads", "head_dim"];
 const MEASURED: [&str; 3] = ["accumulate", "geometry", "wo_split"];
 /// Constants that change what a launch reads or writes, or how nvllm is laid out.
 const FIXED: [&str; 3] = ["num_regions", "slice_ctas", "weight_layout"];
+
+/// The format of the weights; a value that is the default's is left out, so that what was
+/// tuned before there was a second one is still found.
+const FORMAT: [&str; 2] = ["wo_format", "row_scales"];
 
 /// Global scales of a request.
 pub(super) const GLOBAL_SCALE: Flag = Flag::new(
@@ -100,6 +104,10 @@ impl WoRequest {
             }
             if let Some(at) = MEASURED.iter().position(|m| *m == name) {
                 lists[at] = value.split(',').map(|v| v.trim().to_owned()).collect();
+            } else if FORMAT.contains(&name) {
+                if value != constant.default.to_string() {
+                    request.shape.insert(name.into(), single(name, value)?);
+                }
             } else if SHAPE.contains(&name) || FIXED.contains(&name) {
                 request.shape.insert(name.into(), single(name, value)?);
             } else if set.is_some() {
@@ -172,6 +180,27 @@ impl WoRequest {
     #[must_use]
     pub fn packed(&self) -> bool {
         self.shape.get("weight_layout").is_some_and(|l| l == "packed")
+    }
+
+    /// How weights are written down.
+    #[must_use]
+    pub fn format(&self) -> WoFormat {
+        let set = self.shape.get("wo_format").and_then(|name| WoFormat::of(name));
+        set.unwrap_or(WoFormat::Nvfp4)
+    }
+
+    /// Whether each row of FP8 weights has a scale.
+    #[must_use]
+    pub fn row_scales(&self) -> bool {
+        self.shape.contains_key("row_scales")
+    }
+
+    /// Random inputs of this shape and format.
+    pub(super) fn random(&self, shape: &WoShape, num_tokens: usize, scale: f32, seed: u64) -> WoInputs {
+        match self.format() {
+            WoFormat::Nvfp4 => WoInputs::random(shape, num_tokens, scale, seed),
+            WoFormat::Fp8 => WoInputs::random_fp8(shape, num_tokens, scale, self.row_scales(), seed),
+        }
     }
 
     /// The shape at a split.

@@ -98,7 +98,12 @@ impl TuneRequest {
                     .spec(family, variant, geometry, Arch::DEFAULTS[0])
                     .is_ok()
         };
-        let mut all = space(variant.accumulate.name(), num_tokens, &self.space);
+        let mut all = space(
+            self.wo.format(),
+            variant.accumulate.name(),
+            num_tokens,
+            &self.space,
+        );
         all.retain(allowed);
         all
     }

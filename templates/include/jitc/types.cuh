@@ -7,6 +7,7 @@ namespace jitc {
 enum class Accumulate { fma, mul_add, mma };
 enum class Geometry { tiled, original };
 enum class WeightLayout { nvfp4, packed, packed64 };
+enum class WoFormat { nvfp4, fp8 };
 enum class Output { f32, bf16 };
 
 using u8 = unsigned char;

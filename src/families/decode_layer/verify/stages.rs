@@ -10,6 +10,7 @@ use super::super::Written;
 use super::super::reference::{
     self, Errors, LayerInputs, LayerShape, attention_f64, middle_f64, norm_f64, output_f64,
 };
+use crate::families::wo_gemv::WoFormat;
 use crate::families::wo_gemv::reference::WoInputs;
 use crate::families::wo_gemv::reference::WoShape;
 use crate::families::wo_gemv::reference::matmul_f64;
@@ -93,9 +94,11 @@ pub(super) fn check(
     };
     let wo = WoInputs {
         attn: rows,
+        format: WoFormat::Nvfp4,
         weight: inputs.wo.codes.clone(),
         scales: inputs.wo.scales.clone(),
         global_scale: inputs.wo_global,
+        row_scales: Vec::new(),
         num_tokens,
     };
     let slots = wo_shape.num_slots();

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DriverError, sys};
+use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, sys};
 
 use super::super::reference::{WoInputs, WoOutput, WoShape};
 use crate::engine::run::bind::BoundKernel;
@@ -43,7 +43,8 @@ pub(super) struct Buffers {
     weight_len: u64,
     set_len: u64,
     attn: CudaSlice<u16>,
-    global_scale: CudaSlice<f32>,
+    /// One, or one a row.
+    factors: CudaSlice<f32>,
     partials: CudaSlice<f32>,
     output: CudaSlice<f32>,
     counters: CudaSlice<u32>,
@@ -75,13 +76,12 @@ fn address<T>(slice: &CudaSlice<T>, stream: &CudaStream) -> sys::CUdeviceptr {
 }
 
 impl Buffers {
-    /// Uploads. `inputs` become the first set; the others are drawn from later
-    /// seeds. `most_slots`: of all variants that will run.
+    /// Uploads. `inputs` become the first set; the others are drawn by number. `most_slots`: of all variants that will run.
     pub(super) fn new(
         context: &Context,
         shape: &WoShape,
         inputs: &WoInputs,
-        seed: u64,
+        other: impl Fn(u64) -> WoInputs,
         layout: Layout,
         most_slots: usize,
     ) -> Result<Self, MeasureError> {
@@ -95,8 +95,7 @@ impl Buffers {
         let mut sets = vec![stream.clone_htod(&first.bytes)?];
         for i in 1..count {
             let set = if i < DISTINCT {
-                let other = WoInputs::random(shape, 1, 1.0, seed.wrapping_add(i as u64));
-                stream.clone_htod(&bytes_of(shape, &other, layout)?.bytes)?
+                stream.clone_htod(&bytes_of(shape, &other(i as u64), layout)?.bytes)?
             } else {
                 stream.clone_dtod(&sets[i % DISTINCT])?
             };
@@ -105,7 +104,7 @@ impl Buffers {
         let attn_bits: Vec<u16> = inputs.attn.iter().map(|x| x.to_bits()).collect();
         let attn = stream.clone_htod(&attn_bits)?;
         let counters = stream.alloc_zeros::<u32>(1024 * inputs.num_tokens)?;
-        let global_scale = stream.clone_htod(&[inputs.global_scale])?;
+        let factors = stream.clone_htod(&inputs.factors())?;
         let partials = stream.alloc_zeros::<f32>(inputs.num_tokens * most_slots * shape.hidden)?;
         let output = stream.alloc_zeros::<f32>(inputs.num_tokens * shape.hidden)?;
         stream.synchronize()?;
@@ -115,7 +114,7 @@ impl Buffers {
             weight_len: first.codes as u64,
             set_len: first.bytes.len() as u64,
             attn,
-            global_scale,
+            factors,
             partials,
             output,
             counters,
@@ -136,25 +135,24 @@ impl Buffers {
         self.order = order;
     }
 
-    /// Changes the global scale.
-    pub(super) fn set_global_scale(&mut self, value: f32) -> Result<(), DriverError> {
-        self.stream.memcpy_htod(&[value], &mut self.global_scale)?;
-        self.stream.synchronize()
-    }
-
     /// A `wo_gemv` kernel bound to each set.
     pub(super) fn bind(&self, kernel: &Arc<LoadedKernel>) -> Result<Vec<BoundKernel>, BindError> {
         let s = &self.stream;
         let (codes, scales) = (self.weight_len, self.set_len - self.weight_len);
         let count = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        // FP8 weights have none.
+        let scales_of = |set: &sys::CUdeviceptr| match scales {
+            0 => Tensor::at(0, Dtype::E4m3),
+            _ => Tensor::flat(*set + codes, Dtype::E4m3, count(scales)),
+        };
         let one = |set: &sys::CUdeviceptr| {
             (kernel.bind())
                 .order(self.order)
                 .size("num_tokens", u32::try_from(self.num_tokens).unwrap_or(u32::MAX))
                 .arg("attn", Tensor::all_of(s, &self.attn, Dtype::Bf16))
                 .arg("weight", Tensor::flat(*set, Dtype::U8, count(codes)))
-                .arg("scales", Tensor::flat(*set + codes, Dtype::E4m3, count(scales)))
-                .arg("global_scale", Tensor::all_of(s, &self.global_scale, Dtype::F32))
+                .arg("scales", scales_of(set))
+                .arg("global_scale", Tensor::all_of(s, &self.factors, Dtype::F32))
                 .arg("partials", Tensor::all_of(s, &self.partials, Dtype::F32))
                 .arg("output", Tensor::all_of(s, &self.output, Dtype::F32))
                 .arg("counters", Tensor::all_of(s, &self.counters, Dtype::U32))
@@ -239,5 +237,12 @@ mod tests {
         // Rows are padded to 128 under swizzled scales, and not under packed ones.
         assert_eq!(len(false), (72 * 128, 128 * 16));
         assert_eq!(len(true), (72 * 128, 72 * 16));
+        let fp8 = WoInputs::random_fp8(&shape, 1, 1.0, true, 7);
+        let layout = Layout {
+            cold: false,
+            packed: false,
+        };
+        let set = bytes_of(&shape, &fp8, layout).expect("codes alone");
+        assert_eq!((set.codes, set.bytes.len()), (72 * 256, 72 * 256));
     }
 }

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::config::{Accumulate, LaunchGeometry};
+use super::super::config::{Accumulate, LaunchGeometry, WoFormat};
 use super::super::reference::WoShape;
 use crate::measure::compare::{Comparison, Drift};
 use crate::measure::run_files::{finite, git_sha, timing_csv};
@@ -14,6 +14,8 @@ use crate::measure::timing::Plan;
 const RTOL: f64 = 1e-3;
 const ATOL: f64 = 1e-4;
 
+const FORMULA_FP8: &str = "effective = payload + scratch; payload = 2BK + HK + 4 * scales + 4BH; \
+                           scratch = partials written (4*B*H*slots)";
 const FORMULA: &str = "effective = payload + scratch; payload = 2BK + HK/2 + ceil(H/128)*SKT*512 + 4 + 4BH; \
                        scratch = partials written (4*B*H*slots), and read once more where the gather \
                        reads them from memory (geometry = original)";
@@ -37,6 +39,10 @@ pub(super) struct Case {
     pub slice_ctas: usize,
     /// Whether weights are packed for tensor cores.
     pub packed: bool,
+    /// How weights are written down.
+    pub format: WoFormat,
+    /// FP8: whether each row has a scale.
+    pub row_scales: bool,
     /// Seed of the inputs.
     pub seed: u64,
 }
@@ -53,7 +59,11 @@ impl Case {
     /// Bytes that any implementation moves.
     pub(super) fn payload_bytes(&self) -> usize {
         let (h, k, b) = (self.shape.hidden, self.shape.k, self.num_tokens);
-        2 * b * k + h * k / 2 + h.div_ceil(128) * (k / 16).div_ceil(4) * 512 + 4 + 4 * b * h
+        let weights = match self.format {
+            WoFormat::Nvfp4 => h * k / 2 + h.div_ceil(128) * (k / 16).div_ceil(4) * 512 + 4,
+            WoFormat::Fp8 => h * k + 4 * if self.row_scales { h } else { 1 },
+        };
+        2 * b * k + weights + 4 * b * h
     }
 
     /// Bytes of partial sums.
@@ -69,6 +79,7 @@ impl Case {
     /// `config.json`. `cache`: key and status, once known.
     pub(super) fn config(&self, plan: &Plan, ncu: bool, cache: Option<(&str, &str)>) -> Value {
         let shape = &self.shape;
+        let is_fp8 = self.format == WoFormat::Fp8;
         let original = self.geometry == LaunchGeometry::Original;
         let active = shape.num_slots();
         let grid = self.slice_ctas * shape.num_kv_heads;
@@ -77,14 +88,16 @@ impl Case {
             "slice_ctas": original.then_some(self.slice_ctas), "gather_ctas": original.then_some(grid),
             "total_grid_ctas_per_seq": original.then_some(grid), "active_wo_ctas": original.then_some(active),
             "hidden_size": shape.hidden, "num_kv_heads": shape.num_kv_heads, "num_q_heads": self.heads.0,
-            "head_dim": self.heads.1, "K": shape.k, "num_k_groups": shape.k / 16,
-            "num_k_tiles": (shape.k / 16).div_ceil(4), "num_active_tokens": self.num_tokens, "seed": self.seed,
+            "head_dim": self.heads.1, "K": shape.k, "num_k_groups": (!is_fp8).then_some(shape.k / 16),
+            "num_k_tiles": (!is_fp8).then_some((shape.k / 16).div_ceil(4)), "num_active_tokens": self.num_tokens, "seed": self.seed,
             "launches": plan.samples, "cooperative": original, "ncu": ncu, "warmup_launches": plan.warmups,
-            "dtypes": {"attn": "bf16", "weight": "e2m1", "scales": "e4m3", "global_scale": "f32",
+            "dtypes": {"attn": "bf16", "weight": if is_fp8 { "e4m3" } else { "e2m1" },
+                       "scales": (!is_fp8).then_some("e4m3"), "global_scale": "f32",
                        "partials": "f32", "output": "f32"},
             "cache_key": cache.map(|c| c.0), "cache_status_first_event": cache.map(|c| c.1),
             "diagnostic_no_cooperative": false, "image_id": null, "torch_version": null,
-            "python_version": null, "effective_bytes_formula": FORMULA,
+            "python_version": null, "effective_bytes_formula": if is_fp8 { FORMULA_FP8 } else { FORMULA },
+            "wo_format": self.format.name(), "row_scales": is_fp8.then_some(self.row_scales),
             "weight_layout": if self.packed { "packed" } else { "nvfp4" }, "accumulate": self.accumulate.name(), "geometry": self.geometry.name(), "global_scale": self.global_scale,
             "method": plan.method, "launches_per_sample": plan.launches_per_graph,
         })
@@ -137,6 +150,8 @@ mod tests {
             global_scale: 1.0,
             slice_ctas: 8,
             packed: false,
+            format: WoFormat::Nvfp4,
+            row_scales: false,
             seed: 4242,
         }
     }
@@ -144,6 +159,14 @@ mod tests {
     #[test]
     fn payload_is_that_of_nvllm() {
         assert_eq!(case().payload_bytes(), 17_727_492);
+        let fp8 = |row_scales| Case {
+            format: WoFormat::Fp8,
+            row_scales,
+            ..case()
+        };
+        let read = 5120 * 6144 + 2 * 6144 + 4 * 5120;
+        assert_eq!(fp8(false).payload_bytes(), read + 4);
+        assert_eq!(fp8(true).payload_bytes(), read + 4 * 5120);
     }
 
     #[test]

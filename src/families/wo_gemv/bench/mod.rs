@@ -108,7 +108,7 @@ fn legal_somehow(jit: &Jit, wo: &WoRequest, variant: &WoVariant) -> Result<(), M
         let large = known_device("h200").map(|device| Gpu::from(&device));
         let problem = wo.problem(variant, 1);
         others.extend(large.map(|gpu| heuristic(&gpu, &problem)));
-        others.extend(space(variant.accumulate.name(), 1, &[]));
+        others.extend(space(wo.format(), variant.accumulate.name(), 1, &[]));
     }
     if others.iter().any(|geometry| legal(geometry).is_ok()) {
         return Ok(());

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use super::super::FAMILY;
 use super::super::config::WoConfig;
 use super::super::geometry::heuristic;
-use super::super::reference::{WoInputs, WoOutput, matmul_f64, split_order};
+use super::super::reference::{WoInputs, WoOutput, WoShape, matmul_f64, split_order};
 use super::super::request::{WoRequest, WoVariant};
 use super::buffers::{Buffers, Layout};
 use super::files::Case;
@@ -127,12 +127,20 @@ impl<'a> WoSession<'a> {
         Ok(all)
     }
 
+    /// Weights of further sets, by number.
+    pub(super) fn another<'b>(&'b self, shape: &'b WoShape) -> impl Fn(u64) -> WoInputs + 'b {
+        |number| {
+            let seed = self.session.seed.wrapping_add(number);
+            self.request.random(shape, 1, 1.0, seed)
+        }
+    }
+
     /// Draws and uploads inputs, works out references, and times the floor.
     pub(crate) fn inputs(&self, variants: &[WoVariant], gs: f32) -> Result<Inputs, MeasureError> {
         let most_tokens = self.request.tokens.iter().copied().max().unwrap_or(1);
         let most_split = variants.iter().map(|v| v.wo_split).max().unwrap_or(1);
         let shape = self.request.wo_shape(most_split);
-        let inputs = WoInputs::random(&shape, most_tokens, gs, self.session.seed);
+        let inputs = self.request.random(&shape, most_tokens, gs, self.session.seed);
         let mut ordered = BTreeMap::new();
         for variant in variants {
             let fused = variant.accumulate.is_fused();
@@ -145,7 +153,7 @@ impl<'a> WoSession<'a> {
             &self.session.context,
             &shape,
             &inputs,
-            self.session.seed,
+            self.another(&shape),
             self.layout(),
             slots,
         )?;
@@ -184,6 +192,8 @@ impl<'a> WoSession<'a> {
             global_scale: gs,
             slice_ctas: self.request.slice_ctas(),
             packed: self.request.packed(),
+            format: self.request.format(),
+            row_scales: self.request.row_scales(),
             seed: self.session.seed,
         };
         let dir = self.out.as_ref().map(|out| out.join(case.folder()));
@@ -206,7 +216,6 @@ impl<'a> WoSession<'a> {
         } else {
             Order::Serial
         });
-        inputs.buffers.set_global_scale(gs)?;
         let bound = inputs.buffers.bind(&kernel)?;
         let gate = Gate::of(inputs, &bound, &shape, variant.accumulate, tokens)?;
         if let Some(dir) = &dir {

@@ -1,8 +1,7 @@
 //! A variant once more under ncu: the command line that asks for it, and the launch that
 //! is counted.
 
-use super::super::config::WeightLayout;
-use super::super::reference::WoInputs;
+use super::super::config::{WeightLayout, WoFormat};
 use super::buffers::Buffers;
 use super::files::Case;
 use super::session::WoSession;
@@ -31,6 +30,10 @@ pub(super) fn count(case: &Case, choice: &Choice, config: &Config) -> Result<Cou
     if case.packed {
         flag("set", format!("weight_layout={}", WeightLayout::Packed.name()));
     }
+    if case.format == WoFormat::Fp8 {
+        flag("set", format!("wo_format={}", case.format.name()));
+        flag("set", format!("row_scales={}", case.row_scales));
+    }
     for (name, value) in &choice.geometry {
         flag("set", format!("{name}={value}"));
     }
@@ -52,12 +55,12 @@ pub(super) fn child(run: &WoSession<'_>) -> Result<(), MeasureError> {
     for variant in &run.request.variants {
         let shape = run.request.wo_shape(variant.wo_split);
         let gs = run.request.global_scales.first().copied().unwrap_or(1.0);
-        let inputs = WoInputs::random(&shape, num_tokens, gs, run.session.seed);
+        let inputs = run.request.random(&shape, num_tokens, gs, run.session.seed);
         let mut buffers = Buffers::new(
             &run.session.context,
             &shape,
             &inputs,
-            run.session.seed,
+            run.another(&shape),
             run.layout(),
             shape.num_slots(),
         )?;

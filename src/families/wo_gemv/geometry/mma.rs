@@ -58,7 +58,7 @@ fn range_unit(part: u32) -> u32 {
 }
 
 /// Warps that share K, as the family derives them.
-fn warps(k: u32, part: u32) -> u32 {
+pub(super) fn warps(k: u32, part: u32) -> u32 {
     let units = k / range_unit(part);
     (1..=16)
         .rev()
@@ -74,7 +74,7 @@ const PARTS: [u32; 22] = [
 
 /// The part of a slot that one sum covers, as the family derives it; none where slots are
 /// not whole scale groups, or but one.
-fn part_len(slot_len: u32) -> Option<u32> {
+pub(super) fn part_len(slot_len: u32) -> Option<u32> {
     match slot_len {
         _ if !slot_len.is_multiple_of(16) || slot_len < 32 => None,
         ..=384 => Some(slot_len),
@@ -94,6 +94,7 @@ pub(super) fn tokens(num_tokens: usize) -> &'static [u32] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::families::wo_gemv::WoFormat;
     use crate::families::wo_gemv::geometry::space;
     use crate::measure::tune::tests::{gpu, problem};
 
@@ -137,7 +138,7 @@ mod tests {
     #[test]
     fn geometries_to_choose_from_sum_in_one_order() {
         for num_tokens in [1, 2, 3, 8] {
-            let orders = space("mma", num_tokens, &[])
+            let orders = space(WoFormat::Nvfp4, "mma", num_tokens, &[])
                 .iter()
                 .map(|g| g["tokens_per_pass"].parse::<u32>().map(|t| t > 2))
                 .collect::<Vec<_>>();

@@ -1,8 +1,9 @@
 //! The geometry of `wo_gemv`: its rule, and what there is to try.
 
+mod fp8;
 mod mma;
 
-use super::FAMILY;
+use super::{FAMILY, WoFormat};
 use crate::measure::tune::{Geometry, Gpu, Problem, combinations};
 
 /// Threads that compute, at most: a block has one more warp.
@@ -30,7 +31,12 @@ pub fn heuristic(gpu: &Gpu, problem: &Problem) -> Geometry {
     if problem.family != FAMILY {
         return Geometry::new();
     }
-    if is("accumulate", "mma") && mma::takes(k, slots) {
+    let by_mma = is("accumulate", "mma") && mma::takes(k, slots);
+    if is("wo_format", WoFormat::Fp8.name()) {
+        let shape = fp8::Fp8Shape { hidden, k, slots };
+        return fp8::heuristic(gpu, problem.tokens, shape, by_mma);
+    }
+    if by_mma {
         return mma::heuristic(gpu, problem.tokens, hidden, k, slots);
     }
     if is("geometry", "original") || k % 32 != 0 {
@@ -107,7 +113,15 @@ fn threads_that_fetch(items: u32, activations: u32) -> Option<u32> {
 /// What `jitc tune` tries: the product of these lists, or of `given` where it names
 /// the constant. Combinations that the family forbids are the caller's to drop.
 #[must_use]
-pub fn space(accumulate: &str, tokens: usize, given: &[(String, Vec<String>)]) -> Vec<Geometry> {
+pub fn space(
+    format: WoFormat,
+    accumulate: &str,
+    tokens: usize,
+    given: &[(String, Vec<String>)],
+) -> Vec<Geometry> {
+    if format == WoFormat::Fp8 {
+        return combinations(&fp8::space(accumulate == "mma", tokens), given);
+    }
     let lists: [(&str, &[u32]); 4] = if accumulate == "mma" {
         [
             ("mma_rows", &[16, 24, 40]),
@@ -193,11 +207,13 @@ mod tests {
         let family = registry.get(FAMILY).expect("family");
         let arch = "sm_90a".parse().expect("arch");
         for (model, split) in MODELS.iter().flat_map(|m| [1, 2, 4, 8].map(|split| (m, split))) {
-            for (mode, layout) in [
-                ("fma", "nvfp4"),
-                ("fma", "packed"),
-                ("mma", "nvfp4"),
-                ("mma", "packed"),
+            for (mode, layout, format) in [
+                ("fma", "nvfp4", "nvfp4"),
+                ("fma", "packed", "nvfp4"),
+                ("mma", "nvfp4", "nvfp4"),
+                ("mma", "packed", "nvfp4"),
+                ("fma", "nvfp4", "fp8"),
+                ("mma", "nvfp4", "fp8"),
             ] {
                 for (tokens, memory) in [1, 2, 4, 8, 32]
                     .into_iter()
@@ -209,6 +225,7 @@ mod tests {
                     }
                     asked.constants.insert("accumulate".into(), mode.into());
                     asked.constants.insert("weight_layout".into(), layout.into());
+                    asked.constants.insert("wo_format".into(), format.into());
                     let device = Gpu {
                         shared_mem_per_block: memory,
                         ..gpu(132)
@@ -217,7 +234,7 @@ mod tests {
                     let set = asked.constants.iter().chain(&chosen);
                     let spec = KernelSpec::new(family, set.map(|(n, v)| (n.as_str(), v.as_str())), arch);
                     let label = format!(
-                        "{} split {split} {mode} {layout} {tokens}: {chosen:?}",
+                        "{} split {split} {mode} {layout} {format} {tokens}: {chosen:?}",
                         model.name
                     );
                     let spec = spec.unwrap_or_else(|error| panic!("{label}: {error}"));
@@ -258,9 +275,9 @@ mod tests {
 
     #[test]
     fn a_space_is_a_product_and_a_list_given_replaces_the_declared_one() {
-        let declared = space("fma", 1, &[]);
+        let declared = space(WoFormat::Nvfp4, "fma", 1, &[]);
         let given = [("rows_per_cta".to_owned(), vec!["40".to_owned()])];
-        let narrowed = space("fma", 1, &given);
+        let narrowed = space(WoFormat::Nvfp4, "fma", 1, &given);
         assert!(declared.len() > narrowed.len() && !narrowed.is_empty());
         assert!(
             narrowed
@@ -268,7 +285,7 @@ mod tests {
                 .all(|g| g["rows_per_cta"] == "40" && declared.contains(g))
         );
         assert!(
-            space("mma", 1, &[])
+            space(WoFormat::Nvfp4, "mma", 1, &[])
                 .iter()
                 .all(|g| !g.contains_key("rows_per_cta"))
         );

@@ -1,16 +1,18 @@
 //! The `W_O` GEMV: split order, and float64 as the yardstick of accuracy.
 //!
 //! Invariant: a slot's chain starts at +0 and takes k in ascending order; a weight
-//! is `(code * scale) * global`, rounded after each product; the output is 0 plus
-//! slot 0, plus slot 1, and so on.
+//! is `(code * scale) * global`, rounded after each product, of FP8 `code * scale`; the
+//! output is 0 plus slot 0, plus slot 1, and so on.
 
 use half::bf16;
 
+use super::config::WoFormat;
 use crate::engine::threads::{cores, for_each_on};
 use crate::families::nvfp4::packed::{PACKED, PackError, Weight};
 use crate::families::nvfp4::{e4m3, fp4, swizzle};
 use crate::measure::rng::Rng;
 
+pub mod fp8;
 pub mod mma;
 
 /// Shape of the problem.
@@ -48,12 +50,16 @@ impl WoShape {
 pub struct WoInputs {
     /// Activations, `[num_tokens, K]`.
     pub attn: Vec<bf16>,
-    /// Codes, `[H, K/2]`: even k in the low nibble.
+    /// How a weight is written down.
+    pub format: WoFormat,
+    /// Codes, `[H, K/2]`: even k in the low nibble. FP8: `[H, K]`.
     pub weight: Vec<u8>,
-    /// Scales, swizzled and padded.
+    /// Scales, swizzled and padded; FP8 has none.
     pub scales: Vec<u8>,
     /// Global scale of the weights, multiplied.
     pub global_scale: f32,
+    /// FP8: a scale for each row in the place of the global one; empty without.
+    pub row_scales: Vec<f32>,
     /// Tokens of the launch.
     pub num_tokens: usize,
 }
@@ -74,10 +80,28 @@ impl WoInputs {
         }
         Self {
             attn,
+            format: WoFormat::Nvfp4,
             weight,
             scales,
             global_scale,
+            row_scales: Vec::new(),
             num_tokens,
+        }
+    }
+
+    /// What the weights of a row are multiplied with last.
+    #[must_use]
+    pub fn factor(&self, row: usize) -> f32 {
+        self.row_scales.get(row).copied().unwrap_or(self.global_scale)
+    }
+
+    /// The global scale, or the rows': what a kernel takes by the name of the former.
+    #[must_use]
+    pub fn factors(&self) -> Vec<f32> {
+        if self.row_scales.is_empty() {
+            vec![self.global_scale]
+        } else {
+            self.row_scales.clone()
         }
     }
 
@@ -113,9 +137,12 @@ pub struct WoOutput {
 /// Rows that are worked out side by side: as many as an AVX2 register holds.
 const LANES: usize = 8;
 
-/// Weights times scales of `LANES` rows from `first`, exact in f32, `[K][LANES]`.
-/// Rows past the end are zero.
+/// Weights of `LANES` rows from `first` but for their [factors](WoInputs::factor), exact in
+/// f32, `[K][LANES]`. Rows past the end are zero.
 fn block_of(shape: &WoShape, inputs: &WoInputs, first: usize) -> Vec<[f32; LANES]> {
+    if inputs.format == WoFormat::Fp8 {
+        return fp8::block_of(shape, inputs, first);
+    }
     let tiles = swizzle::group_tiles(shape.k / 16);
     let mut block = vec![[0.0; LANES]; shape.k];
     for (lane, row) in (first..(first + LANES).min(shape.hidden)).enumerate() {
@@ -151,8 +178,11 @@ pub fn split_order(shape: &WoShape, inputs: &WoInputs, fused: bool) -> WoOutput 
     let attn: Vec<f32> = inputs.attn.iter().map(|x| x.to_f32()).collect();
     let blocks = for_blocks(hidden, |first| {
         let mut weights = block_of(shape, inputs, first);
-        for weight in weights.iter_mut().flatten() {
-            *weight *= inputs.global_scale;
+        let factors: [f32; LANES] = std::array::from_fn(|lane| inputs.factor(first + lane));
+        for weights in &mut weights {
+            for (weight, factor) in weights.iter_mut().zip(factors) {
+                *weight *= factor;
+            }
         }
         let mut chains = vec![[0.0; LANES]; inputs.num_tokens * slots];
         for (token, chains) in chains.chunks_mut(slots.max(1)).enumerate() {
@@ -264,13 +294,12 @@ pub fn partials_f64(shape: &WoShape, inputs: &WoInputs) -> Vec<f64> {
         }
         sums
     });
-    let global_scale = f64::from(inputs.global_scale);
     let mut out = vec![0.0; inputs.num_tokens * slots * shape.hidden];
     for (block, sums) in blocks.iter().enumerate() {
         for (at, sum) in sums.iter().enumerate() {
             let rows = block * LANES..(block * LANES + LANES).min(shape.hidden);
             for (row, sum) in rows.zip(sum) {
-                out[at * shape.hidden + row] = sum * global_scale;
+                out[at * shape.hidden + row] = sum * f64::from(inputs.factor(row));
             }
         }
     }

@@ -16,6 +16,7 @@ use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
 use crate::engine::run::device::Context;
+use crate::engine::run::load::LoadedKernel;
 use crate::measure::MeasureError;
 use crate::measure::compare::{largest, same_bits};
 use crate::measure::harness::{Event, Sink};
@@ -23,7 +24,7 @@ use crate::measure::rng::Rng;
 
 /// hidden, query heads, head dim, kv heads: small, with slots of whole 64 weights at every
 /// split, and with slots of 80 and 160, 96, 32, 144 and 288 weights at some.
-const SHAPES: [(usize, usize, usize, usize); 6] = [
+pub(super) const SHAPES: [(usize, usize, usize, usize); 6] = [
     (200, 24, 256, 4),
     (72, 16, 128, 4),
     (136, 20, 128, 4),
@@ -32,7 +33,7 @@ const SHAPES: [(usize, usize, usize, usize); 6] = [
     (72, 9, 128, 1),
 ];
 const SPLITS: [usize; 4] = [1, 2, 4, 8];
-const TOKENS: usize = 8;
+pub(super) const TOKENS: usize = 8;
 pub(crate) const LAYOUTS: [&str; 2] = ["nvfp4", "packed"];
 
 /// Geometries whose bits have to agree, those of one order each.
@@ -106,12 +107,7 @@ impl Sweep<'_> {
         (judged, sink): (&mut Judged, &mut Sink<'_>),
     ) -> Result<(), MeasureError> {
         let shape = self.shape;
-        let exact = split_order(shape, inputs, true);
-        let yardstick = matmul_f64(shape, inputs);
-        let largest_output = largest(&yardstick);
-        let of_slots = partials_f64(shape, inputs);
-        let largest_partial = largest(&of_slots);
-        let mut first: [Option<WoOutput>; 2] = [None, None];
+        let mut sums = Sums::new(shape, inputs);
         for layout in LAYOUTS {
             // The shapes above are whole blocks.
             let packed = (layout == "packed").then(|| inputs.packed(shape).ok()).flatten();
@@ -120,31 +116,76 @@ impl Sweep<'_> {
             for geometry in GEOMETRIES {
                 let spec = spec(self.jit, self.context, self.shape, self.q_heads, layout, geometry)?;
                 let kernel = self.jit.load(&spec, self.context)?;
-                let order = WoConfig::try_from(&spec)?.mma_order();
-                let actual = problem.run(&kernel, TOKENS, shape.num_slots())?;
-                let again = problem.run(&kernel, TOKENS, shape.num_slots())?;
-                let accuracy = Accuracy::of(&actual.output, &exact.output, &yardstick);
-                let slots = Accuracy::of(&actual.partials, &exact.partials, &of_slots);
-                let same = same_results(&actual, &again)
-                    && first[order].as_ref().is_none_or(|f| same_results(f, &actual));
-                let passes = same
-                    && gathered(shape, &actual)
-                    && slots.passes(largest_partial)
-                    && accuracy.passes(largest_output);
-                judged.cases += 1;
-                judged.wrong += usize::from(!passes);
-                let launch = Launch {
-                    event: "mma",
-                    spec: &spec,
-                    inputs: name,
-                    seed,
-                    num_tokens: None,
-                    yardstick: "exact mode",
-                };
-                launch.tell(passes, same, &accuracy, sink);
-                first[order].get_or_insert(actual);
+                sums.launch(
+                    &spec,
+                    &kernel,
+                    &mut problem,
+                    (name, seed),
+                    (&mut *judged, &mut *sink),
+                )?;
             }
         }
+        Ok(())
+    }
+}
+
+/// What launches over one set of inputs are held to.
+pub(super) struct Sums<'a> {
+    shape: &'a WoShape,
+    exact: WoOutput,
+    outputs: Vec<f64>,
+    partials: Vec<f64>,
+    largest: (f64, f64),
+    /// The first launch's, of either order.
+    first: [Option<WoOutput>; 2],
+}
+
+impl<'a> Sums<'a> {
+    pub(super) fn new(shape: &'a WoShape, inputs: &WoInputs) -> Self {
+        let (outputs, partials) = (matmul_f64(shape, inputs), partials_f64(shape, inputs));
+        Self {
+            shape,
+            exact: split_order(shape, inputs, true),
+            largest: (largest(&outputs), largest(&partials)),
+            outputs,
+            partials,
+            first: [None, None],
+        }
+    }
+
+    /// Launches twice over [`TOKENS`] tokens, and judges. `name` and `seed`: of the inputs.
+    pub(super) fn launch(
+        &mut self,
+        spec: &KernelSpec,
+        kernel: &Arc<LoadedKernel>,
+        problem: &mut WoBuffers,
+        (name, seed): (&str, u64),
+        (judged, sink): (&mut Judged, &mut Sink<'_>),
+    ) -> Result<(), MeasureError> {
+        let order = WoConfig::try_from(spec)?.mma_order();
+        let slots = self.shape.num_slots();
+        let actual = problem.run(kernel, TOKENS, slots)?;
+        let again = problem.run(kernel, TOKENS, slots)?;
+        let accuracy = Accuracy::of(&actual.output, &self.exact.output, &self.outputs);
+        let of_slots = Accuracy::of(&actual.partials, &self.exact.partials, &self.partials);
+        let first = self.first[order].as_ref();
+        let same = same_results(&actual, &again) && first.is_none_or(|f| same_results(f, &actual));
+        let passes = same
+            && gathered(self.shape, &actual)
+            && of_slots.passes(self.largest.1)
+            && accuracy.passes(self.largest.0);
+        judged.cases += 1;
+        judged.wrong += usize::from(!passes);
+        let launch = Launch {
+            event: "mma",
+            spec,
+            inputs: name,
+            seed,
+            num_tokens: None,
+            yardstick: "exact mode",
+        };
+        launch.tell(passes, same, &accuracy, sink);
+        self.first[order].get_or_insert(actual);
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 //! Invariant: what was asked is validated before a GPU is looked for; nothing is printed.
 
 mod case;
+mod fp8;
 pub(crate) mod mma;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use half::bf16;
 use serde_json::json;
 
 use super::FAMILY;
-use super::config::WoConfig;
+use super::config::{WoConfig, WoFormat};
 use super::device_buffers::WoBuffers;
 use super::reference::{WoInputs, WoShape, chained, matmul_f64, split_order};
 use crate::engine::jit::Jit;
@@ -66,11 +67,18 @@ pub(crate) const SEEDS: Flag = Flag::new(
 );
 /// The small shapes alone.
 pub(crate) const QUICK: Flag = Flag::switch("quick", "The small odd shapes only");
+/// NVFP4 or FP8 alone.
+const FORMAT: Flag = Flag::new(
+    "format",
+    "NAME",
+    None,
+    "Weights of this format alone: nvfp4 or fp8",
+);
 /// The GPU.
 pub(crate) const DEVICE: Flag = Flag::new("device", "ORDINAL", Some("0"), "Which GPU, in the driver's order");
 
-/// What verifying `wo_gemv` takes, and `gemv`.
-pub const FLAGS: &[Flag] = &[SEEDS, QUICK, DEVICE];
+/// What verifying `wo_gemv` takes.
+pub const FLAGS: &[Flag] = &[SEEDS, QUICK, FORMAT, DEVICE];
 
 /// What is to be verified, of `wo_gemv` or of `gemv`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +87,8 @@ pub struct VerifyRequest {
     pub seeds: u64,
     /// The small odd shapes alone.
     pub quick: bool,
+    /// Weights of this format alone.
+    pub format: Option<WoFormat>,
     /// Which GPU, in the driver's order.
     pub device: u32,
 }
@@ -88,6 +98,7 @@ impl Default for VerifyRequest {
         Self {
             seeds: 3,
             quick: false,
+            format: None,
             device: 0,
         }
     }
@@ -100,9 +111,14 @@ impl VerifyRequest {
     /// A value that is none, by the flag's name.
     pub fn new(options: &Options) -> Result<Self, MeasureError> {
         let usual = Self::default();
+        let format = |name: &str| {
+            let unknown = || format!("--{} {name}: expected nvfp4 or fp8", FORMAT.name);
+            WoFormat::of(name).ok_or_else(|| MeasureError::Request(unknown()))
+        };
         Ok(Self {
             seeds: options.number(SEEDS.name, 1..=u64::MAX)?.unwrap_or(usual.seeds),
             quick: options.is_given(QUICK.name),
+            format: options.text(FORMAT.name).map(format).transpose()?,
             device: options.number(DEVICE.name, 0..=u32::MAX)?.unwrap_or(usual.device),
         })
     }
@@ -122,10 +138,19 @@ pub fn verify(jit: &Jit, request: &VerifyRequest, sink: &mut Sink<'_>) -> Result
     };
     let started = Instant::now();
     let mut tally = Tally::default();
-    for shape in &SHAPES[usize::from(request.quick)..] {
-        sweep.shape(*shape, &mut tally, sink)?;
+    let mut mma = mma::Judged::default();
+    if request.format != Some(WoFormat::Fp8) {
+        for shape in &SHAPES[usize::from(request.quick)..] {
+            sweep.shape(*shape, &mut tally, sink)?;
+        }
+        mma = mma::verify(jit, &context, request.seeds, sink)?;
     }
-    let mma = mma::verify(jit, &context, request.seeds, sink)?;
+    if request.format != Some(WoFormat::Nvfp4) {
+        let sets = (request.seeds, request.quick);
+        let fp8 = fp8::verify(jit, &context, sets, &mut tally, sink)?;
+        mma.cases += fp8.cases;
+        mma.wrong += fp8.wrong;
+    }
     let device = &context.device().name;
     let (cases, wrong) = (tally.cases, tally.wrong);
     let seconds = started.elapsed().as_secs_f64();

@@ -17,6 +17,11 @@ __device__ __forceinline__ void cp_async_cg_16(void* dst, const void* src) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(dst)), "l"(src) : "memory");
 }
 
+/// PTX cp.async.cg.L2::128B: 16 bytes, past L1; L2 fetches the rest of the 128 at once.
+__device__ __forceinline__ void cp_async_cg_16_ahead(u32 dst, const void* src) {
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(dst), "l"(src) : "memory");
+}
+
 /// PTX cp.async.ca: four bytes.
 __device__ __forceinline__ void cp_async_ca_4(void* dst, const void* src) {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(dst)), "l"(src) : "memory");
