@@ -47,6 +47,7 @@ mod layer;
 mod limits;
 mod lookups;
 mod machine;
+mod minimal;
 mod mma_cut;
 mod outputs;
 mod own_constants;

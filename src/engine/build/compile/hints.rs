@@ -193,6 +193,27 @@ fn no_member(member: &str, used: &[SetName]) -> String {
     format!("`std::{member}` is declared in {header}, which nothing includes here: include it{with}")
 }
 
+/// Textures, surfaces, and types of the driver and the runtime, which need no header.
+fn left_out_by_minimal(name: &str) -> bool {
+    let textures = [
+        "tex1D",
+        "tex2D",
+        "tex3D",
+        "surf1D",
+        "surf2D",
+        "surf3D",
+        "texCubemap",
+        "surfCubemap",
+    ];
+    let types = [
+        "cudaTextureObject_t",
+        "cudaSurfaceObject_t",
+        "cudaError_t",
+        "cudaStream_t",
+    ];
+    types.contains(&name) || textures.iter().any(|known| name.starts_with(known))
+}
+
 fn no_declaration(name: &str, used: &[SetName]) -> Option<String> {
     if name == "__asm__" {
         return Some(
@@ -200,6 +221,11 @@ fn no_declaration(name: &str, used: &[SetName]) -> Option<String> {
              and `__volatile__ = \"volatile\"`"
                 .to_owned(),
         );
+    }
+    if left_out_by_minimal(name) {
+        return Some(format!(
+            "`{name}` is built in, and left out by the option `--minimal`: take the option off"
+        ));
     }
     let (_, header, set, instead) = DECLARED.iter().find(|(known, ..)| *known == name)?;
     let with = if uses(used, set) {
@@ -327,6 +353,8 @@ mod tests {
         assert!(of(assembler, &[]).contains("`__asm__ = \"asm\"`"));
         let wait = "k.cu.tera(4): error: identifier \"cudaGridDependencySynchronize\" is undefined";
         assert!(of(wait, &["cuda"]).contains("cuda_device_runtime_api.h"));
+        let texture = "k.cu.tera(4): error: identifier \"cudaTextureObject_t\" is undefined";
+        assert!(of(texture, &[]).contains("left out by the option `--minimal`"));
         let host = "error: A function explicitly marked as a __host__ function is not allowed in JIT mode";
         let of_cub = format!("cub/device/device_for.cuh(4): {host}");
         assert!(of(&of_cub, &["cuda"]).contains("`use = [\"cuda\", \"std\"]`"));
