@@ -1,6 +1,7 @@
 //! Integration tests, one binary.
 
 mod allocations;
+mod apart;
 mod arch_match;
 mod bench;
 mod cache_cli;

@@ -50,6 +50,8 @@ pub(crate) struct Held {
     mood: Option<Mood>,
     /// Whether a folder has to be there before a file is put into it.
     pub(crate) wants_folders: bool,
+    /// A PUT whose path has this in it waits until that is no longer so.
+    pub(crate) holds: Option<String>,
     /// Whether `If-None-Match` is passed over.
     pub(crate) overwrites: bool,
     /// The header that a request has to have.
@@ -116,6 +118,11 @@ impl Server {
         let mut held = self.held();
         held.requests.push((request.method.clone(), path.clone()));
         held.answered += 1;
+        while request.method == "PUT" && held.holds.as_ref().is_some_and(|part| path.contains(part)) {
+            drop(held);
+            std::thread::sleep(Duration::from_millis(5));
+            held = self.held();
+        }
         let mut mood = held.mood.unwrap_or(Mood::Good);
         if mood == Mood::Unreliable {
             mood = match held.answered % 50 {
@@ -188,15 +195,16 @@ impl Server {
     }
 }
 
-struct Request {
-    method: String,
-    path: String,
+/// What somebody asks.
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) path: String,
     only_new: bool,
-    authorization: Option<String>,
-    body: Vec<u8>,
+    pub(crate) authorization: Option<String>,
+    pub(crate) body: Vec<u8>,
 }
 
-fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
+pub(crate) fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
     let mut words = line.split(' ');
@@ -228,14 +236,14 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
     Some(request)
 }
 
-fn say(out: &mut TcpStream, status: u16, body: &[u8]) -> bool {
+pub(crate) fn say(out: &mut TcpStream, status: u16, body: &[u8]) -> bool {
     let head = format!("HTTP/1.1 {status} said\r\nContent-Length: {}\r\n\r\n", body.len());
     out.write_all(head.as_bytes())
         .and_then(|()| out.write_all(body))
         .is_ok()
 }
 
-fn give(mood: Mood, mut bytes: Vec<u8>, out: &mut TcpStream) -> bool {
+pub(crate) fn give(mood: Mood, mut bytes: Vec<u8>, out: &mut TcpStream) -> bool {
     match mood {
         Mood::Half => say(out, 200, &bytes[..bytes.len() / 2]),
         Mood::Unannounced => {
@@ -258,7 +266,7 @@ fn give(mood: Mood, mut bytes: Vec<u8>, out: &mut TcpStream) -> bool {
     }
 }
 
-fn misbehave(mood: Mood, request: &Request, out: &mut TcpStream) -> bool {
+pub(crate) fn misbehave(mood: Mood, request: &Request, out: &mut TcpStream) -> bool {
     let endless = |out: &mut TcpStream, head: &[u8], pause: Duration| {
         let _ = out.write_all(head);
         let chunk = if pause.is_zero() {
