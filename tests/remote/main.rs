@@ -7,9 +7,11 @@ mod cache_support;
 #[path = "../it/command.rs"]
 mod command;
 mod events;
+mod fake_registry;
 mod herd;
 mod hosts;
 mod recipes;
+mod registry;
 mod releases;
 mod seeing;
 mod server;

@@ -15,7 +15,7 @@ use crate::events::{Told, store};
 use crate::herd::{compiles, fleet};
 
 /// A server of a package; killed with the value.
-struct Running {
+pub(crate) struct Running {
     child: Child,
     port: u16,
     folder: tempfile::TempDir,
@@ -60,11 +60,15 @@ fn free_port() -> u16 {
 
 impl Running {
     /// Starts it and waits until it listens; `None` where it is not installed.
-    fn start(name: &str, words: impl Fn(u16, &Path) -> Vec<String>) -> Option<Self> {
+    pub(crate) fn start(name: &str, words: impl Fn(u16, &Path) -> Vec<String>) -> Option<Self> {
         let program = program(name)?;
         let folder = tempfile::tempdir().expect("a folder");
         let port = free_port();
         Some(Self::run(&program, words(port, folder.path()), port, folder))
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     fn signal(&self, signal: rustix::process::Signal) {

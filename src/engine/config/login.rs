@@ -1,7 +1,8 @@
 //! Who we are to a server that asks, from where its own clients have it.
 //!
 //! Invariant: a password is shown by nothing, and wiped from memory. It is given to the
-//! host that its file names, and to no other.
+//! host that its file names, and to no other; of a registry also to where that one has its
+//! tokens made, never without TLS where it has TLS itself.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,7 +10,7 @@ use std::path::PathBuf;
 use zeroize::Zeroizing;
 
 use super::remote::{RemotePlace, RemoteStore};
-use super::{Config, text_file};
+use super::{Config, registry, text_file};
 
 /// A user and a password.
 #[derive(Clone, PartialEq, Eq)]
@@ -45,8 +46,9 @@ impl fmt::Debug for Login {
 }
 
 impl Config {
-    /// Of a Redis server `REDISCLI_AUTH`, and of a web server what `NETRC`, or `.netrc` in
-    /// the home folder, says of its host.
+    /// Of a Redis server `REDISCLI_AUTH`, of a web server what `NETRC`, or `.netrc` in
+    /// the home folder, says of its host, and of a registry what Podman's or Docker's file
+    /// does.
     pub(super) fn login_of(&self, store: &RemoteStore) -> Option<Login> {
         match store.place() {
             RemotePlace::Redis { user, .. } => {
@@ -58,6 +60,22 @@ impl Config {
                 let path: PathBuf = self.env.path("NETRC").or_else(home)?;
                 let text = Zeroizing::new(text_file::read(&path).ok()?.0);
                 in_netrc(&text, host)
+            }
+            RemotePlace::Registry { host, repository, .. } => {
+                let podman = || Some(self.env.path("XDG_RUNTIME_DIR")?.join("containers/auth.json"));
+                let docker = || {
+                    let home = || Some(self.env.path("HOME")?.join(".docker"));
+                    let folder = self.env.path("DOCKER_CONFIG").or_else(home);
+                    Some(folder?.join("config.json"))
+                };
+                let files: Vec<PathBuf> = match self.env.path("REGISTRY_AUTH_FILE") {
+                    Some(file) => vec![file],
+                    None => podman().into_iter().chain(docker()).collect(),
+                };
+                files.iter().find_map(|file| {
+                    let text = Zeroizing::new(text_file::read(file).ok()?.0);
+                    registry::in_auths(&text, host, repository)
+                })
             }
             RemotePlace::Folder(_) | RemotePlace::Bucket { .. } => None,
         }
@@ -113,13 +131,17 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let netrc = folder.path().join(".netrc");
         fs_err::write(&netrc, "machine host login ops password hush\n").expect("written");
+        // `hub:hush`.
+        let auths = r#"{"auths": {"host": {"auth": "aHViOmh1c2g="}}}"#;
+        fs_err::write(folder.path().join("config.json"), auths).expect("written");
         let env: Environment = [
             (
                 "JITC_REMOTE",
-                "https://host/x,https://other/x,redis://cache,redis://me@cache,s3://b",
+                "https://host/x,https://other/x,redis://cache,redis://me@cache,s3://b,oci://host/x",
             ),
             ("REDISCLI_AUTH", "hush"),
             ("HOME", folder.path().to_str().expect("text")),
+            ("DOCKER_CONFIG", folder.path().to_str().expect("text")),
         ]
         .into_iter()
         .collect();
@@ -131,7 +153,14 @@ mod tests {
         let hush = |user| Login::new(user, "hush");
         assert_eq!(
             logins,
-            [Some(&hush("ops")), None, Some(&hush("")), Some(&hush("me")), None]
+            [
+                Some(&hush("ops")),
+                None,
+                Some(&hush("")),
+                Some(&hush("me")),
+                None,
+                Some(&hush("hub"))
+            ]
         );
         assert!(!format!("{stores:?}").contains("hush"));
     }

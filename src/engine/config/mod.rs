@@ -18,6 +18,8 @@ mod file;
 mod login;
 mod places;
 #[cfg(feature = "remote")]
+mod registry;
+#[cfg(feature = "remote")]
 pub mod remote;
 pub mod settings;
 mod source;

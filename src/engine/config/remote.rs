@@ -13,7 +13,7 @@ use url::{Host, Url};
 use super::cache::bad_value;
 use super::effective::without_secrets;
 pub use super::login::Login;
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, registry};
 
 /// A store that several machines share.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +65,17 @@ pub enum RemotePlace {
         /// The path below it, without slashes at its ends.
         path: String,
     },
+    /// A registry of images, which keeps whole releases.
+    Registry {
+        /// Scheme, host and port.
+        endpoint: String,
+        /// Host and port, as files of credentials name them.
+        host: String,
+        /// The name of a repository.
+        repository: String,
+        /// The tag that is read through, or `sha256:` and the digest.
+        reference: String,
+    },
 }
 
 /// Who runs an object store.
@@ -110,7 +121,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 const COOL_DOWN: Duration = Duration::from_mins(1);
 
 const SCHEMES: &str = "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, azblob://CONTAINER/PREFIX, redis://HOST:PORT/DB, \
-                       https://HOST/PATH or file:///FOLDER";
+                       https://HOST/PATH, oci://REGISTRY/REPOSITORY:TAG or file:///FOLDER";
 const SECRETS: &str =
     "a URL holds no credentials: give them in the service's own environment or file (docs/FLEET.md)";
 
@@ -135,8 +146,8 @@ impl RemoteStore {
         let place = place(&url, &mut options)?;
         if let Some((name, _)) = options.0.first() {
             return Err(format!(
-                "`{name}` is not an option of such a store: known are role, timeout, cool_down, and of buckets \
-                 endpoint, region, anonymous"
+                "`{name}` is not an option of such a store: known are role, timeout, cool_down, of buckets \
+                 endpoint, region, anonymous, and of registries plain_http"
             ));
         }
         let mut name = url.clone();
@@ -192,13 +203,19 @@ impl RemoteStore {
         self.cool_down
     }
 
+    /// Whether entries are sent to it one by one; a registry takes whole releases.
+    #[must_use]
+    pub fn takes_entries(&self) -> bool {
+        self.role.writes() && !matches!(self.place, RemotePlace::Registry { .. })
+    }
+
     /// Whether it is asked over a network by this program itself.
     #[must_use]
     pub fn is_on_a_network(&self) -> bool {
         !matches!(self.place, RemotePlace::Folder(_))
     }
 
-    /// Whom a Redis or web server is told that we are; other services have their own files.
+    /// Whom a Redis or web server, or a registry, is told that we are; other services have their own files.
     #[must_use]
     pub fn login(&self) -> Option<&Login> {
         self.login.as_ref()
@@ -269,10 +286,11 @@ impl Options {
         Some(self.0.remove(at).1)
     }
 
-    fn switch(&mut self, name: &str) -> Result<bool, String> {
+    fn switch(&mut self, name: &str) -> Result<Option<bool>, String> {
         match self.take(name).as_deref() {
-            None | Some("0" | "false") => Ok(false),
-            Some("1" | "true") => Ok(true),
+            None => Ok(None),
+            Some("0" | "false") => Ok(Some(false)),
+            Some("1" | "true") => Ok(Some(true)),
             Some(_) => Err(format!("{name}: expected 1 or 0")),
         }
     }
@@ -324,6 +342,7 @@ fn place(url: &Url, options: &mut Options) -> Result<RemotePlace, String> {
                 path: plain(url)?,
             });
         }
+        "oci" => return registry::place(url, &host()?, options.switch("plain_http")?),
         "s3" => Service::S3,
         "gs" | "gcs" => Service::Gcs,
         "azblob" => Service::Azblob,
@@ -342,7 +361,7 @@ fn place(url: &Url, options: &mut Options) -> Result<RemotePlace, String> {
         prefix: plain(url)?,
         endpoint,
         region: options.take("region"),
-        anonymous: options.switch("anonymous")?,
+        anonymous: options.switch("anonymous")?.unwrap_or(false),
     })
 }
 

@@ -265,9 +265,12 @@ fn with_stores(mut cache: CacheBuilder, config: &Config) -> Result<CacheBuilder,
     for store in config.remote()? {
         if config.offline()? && store.is_on_a_network() {
             tracing::info!("{store} is not asked: nothing is fetched where `offline` is set");
-        } else {
-            cache = cache.remote(store);
+            continue;
         }
+        if store.role().writes() && !store.takes_entries() {
+            tracing::info!("{store} is sent whole releases alone: `jitc cache push NAME` sends one");
+        }
+        cache = cache.remote(store);
     }
     Ok(cache)
 }

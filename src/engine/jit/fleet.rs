@@ -33,6 +33,9 @@ pub enum FleetError {
     /// What is to be sent is not signed as what is taken has to be.
     #[error("the entry of {0} is not sent: {1}")]
     Unsigned(CacheKey, Fault),
+    /// A registry is to be sent single entries.
+    #[error("{0}: a registry takes whole releases: `jitc cache push NAME` sends one")]
+    WholeReleases(String),
     /// None of the entries is there, and good.
     #[error("there is nothing to send")]
     Nothing,
@@ -135,6 +138,10 @@ impl Jit {
     /// No store is written to, or an entry is not signed where that is demanded.
     pub fn push(&self, keys: &[CacheKey]) -> Result<Pushed, FleetError> {
         let writers = self.writers()?;
+        let mut stores = writers.iter().map(|remote| remote.remote_store());
+        if let Some(registry) = stores.find(|store| !store.takes_entries()) {
+            return Err(FleetError::WholeReleases(registry.name().to_owned()));
+        }
         let mut pushed = Pushed::default();
         // Tiers may have the same.
         for key in keys.iter().collect::<BTreeSet<_>>() {

@@ -37,7 +37,7 @@ class Jit:
         bundle: a file of ``jitc cache export``, asked after the folders.
         remote: URLs of stores that a fleet shares, asked after all that is on this machine:
             ``s3://BUCKET/PREFIX``, ``gs://``, ``azblob://``, ``redis://HOST/DB``,
-            ``https://HOST/PATH``, ``file:///MOUNTED``.
+            ``https://HOST/PATH``, ``oci://REGISTRY/REPOSITORY:TAG``, ``file:///MOUNTED``.
             ``?role=read`` (the default), ``write`` or ``read-write`` at the end of each says
             what it is used for, ``&timeout=2s`` how long one request may take. A store that
             fails is a miss. Credentials are those of each service's own environment and

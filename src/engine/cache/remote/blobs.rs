@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use super::release::Release;
+
 /// Bytes by name, somewhere else.
 pub(super) trait Blobs: Send + Sync {
     /// The bytes under a name; `None`: there are none.
@@ -18,6 +20,24 @@ pub(super) trait Blobs: Send + Sync {
 
     /// Whether of those who create one name at once one alone is told that it did.
     fn creates_alone(&self) -> bool;
+
+    /// Where it keeps whole releases in a way of its own, and takes no single names.
+    fn releases(&self) -> Option<&dyn Releases> {
+        None
+    }
+}
+
+/// Whole releases by name, as registries keep them.
+pub(super) trait Releases {
+    /// Puts a bundle there, and then lets the name lead to it; gives the hex SHA-256 of
+    /// what the name leads to.
+    fn push(&self, name: &str, bundle: &[u8], deadline: Duration) -> Result<String, Trouble>;
+
+    /// The bundle of a release; `None`: there is none.
+    fn pull(&self, release: &Release, deadline: Duration) -> Result<Option<Vec<u8>>, Trouble>;
+
+    /// Whether it can be written to.
+    fn probe(&self, deadline: Duration) -> Result<(), Trouble>;
 }
 
 /// What a put does where the name is taken.
@@ -48,13 +68,15 @@ pub(super) enum Trouble {
     #[error("it sends more than {0} bytes")]
     TooLong(u64),
     #[error("{0}")]
+    Damaged(String),
+    #[error("{0}")]
     Failed(String),
 }
 
 impl Trouble {
     /// Whether it says something of the store, not only of one object.
     pub(super) fn is_the_stores(&self) -> bool {
-        !matches!(self, Self::TooLong(_))
+        !matches!(self, Self::TooLong(_) | Self::Damaged(_))
     }
 }
 

@@ -6,7 +6,6 @@
 use std::error::Error as _;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,10 +16,10 @@ use opendal::raw::Operation;
 use opendal::services::{Azblob, Gcs, Http, S3, Webdav};
 use opendal::{Buffer, Error, ErrorKind, HttpBody, HttpTransport, HttpTransporter, Operator};
 use opendal_http_transport_reqwest::ReqwestTransport;
-use rustls_platform_verifier::BuilderVerifierExt;
 
 use super::blobs::{Blobs, Done, Put, Trouble};
 use super::runtime::{Failed, within};
+use super::web_client::{cause, client};
 use crate::engine::config::remote::{Login, RemotePlace, RemoteStore, Service};
 
 /// What an error may say in words that nobody reads.
@@ -41,7 +40,8 @@ impl Dal {
     }
 
     fn open(store: &RemoteStore) -> Result<Self, Error> {
-        let client = client(store.timeout() / 2)?;
+        let client = client(store.timeout() / 2);
+        let client = client.map_err(|why| Error::new(ErrorKind::ConfigInvalid, why))?;
         let with = |operator: Operator, only_new| {
             let transport = Transport {
                 inner: ReqwestTransport::new(client.clone()),
@@ -77,7 +77,7 @@ impl Dal {
                     with_folders: Some(with(webdav(true)?, false)),
                 }
             }
-            RemotePlace::Folder(_) | RemotePlace::Redis { .. } => {
+            RemotePlace::Folder(_) | RemotePlace::Redis { .. } | RemotePlace::Registry { .. } => {
                 return Err(Error::new(ErrorKind::Unsupported, "another file's"));
             }
         })
@@ -147,40 +147,6 @@ fn bucket(place: &RemotePlace) -> Result<Operator, Error> {
             })
         }
     }
-}
-
-/// A client that waits so long for a connection, and is led nowhere without TLS by one
-/// that has it.
-fn client(connect: Duration) -> Result<reqwest::Client, Error> {
-    let failed = |error: &dyn std::fmt::Display| Error::new(ErrorKind::ConfigInvalid, error.to_string());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider);
-    let tls = tls
-        .with_safe_default_protocol_versions()
-        .map_err(|e| failed(&e))?;
-    let tls = match tls.clone().with_platform_verifier() {
-        Ok(tls) => tls.with_no_client_auth(),
-        // An image without certificates: no server with TLS is trusted.
-        Err(_) => tls
-            .with_root_certificates(rustls::RootCertStore::empty())
-            .with_no_client_auth(),
-    };
-    let redirects = reqwest::redirect::Policy::custom(|attempt| {
-        let secure = |url: &url::Url| url.scheme() == "https";
-        let leaves_tls = attempt.previous().iter().any(secure) && !secure(attempt.url());
-        if leaves_tls || attempt.previous().len() > 3 {
-            attempt.stop()
-        } else {
-            attempt.follow()
-        }
-    });
-    let client = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .connect_timeout(connect)
-        .redirect(redirects)
-        .referer(false)
-        .user_agent(concat!("jitc/", env!("CARGO_PKG_VERSION")));
-    client.build().map_err(|e| failed(&e))
 }
 
 /// Carries requests out, judges answers by their status alone, and lets no error be long.
@@ -272,17 +238,8 @@ fn trouble(error: &Error) -> Trouble {
     if error.kind() == ErrorKind::PermissionDenied || signing {
         return Trouble::Denied;
     }
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        if let Some(error) = inner.downcast_ref::<io::Error>()
-            && error.get_ref().is_none_or(|own| own.source().is_none())
-        {
-            return Trouble::Failed(error.to_string());
-        }
-        if let Some(error) = inner.downcast_ref::<rustls::Error>() {
-            return Trouble::Failed(error.to_string());
-        }
-        cause = inner.source();
+    if let Some(cause) = cause(error) {
+        return cause;
     }
     Trouble::Failed(match error.kind() {
         ErrorKind::ConfigInvalid => {

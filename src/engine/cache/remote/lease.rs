@@ -38,8 +38,7 @@ fn path_of(key: &CacheKey) -> String {
 
 impl Inner {
     pub(super) fn lease(&self, key: &CacheKey, longest: Duration) -> Lease {
-        let role = self.store.role();
-        if !role.reads() || !role.writes() {
+        if !self.store.role().reads() || !self.store.takes_entries() {
             return Lease::None;
         }
         let Some(holder) = random_name() else {

@@ -11,12 +11,15 @@ mod dal;
 mod folder;
 mod lease;
 mod object;
+mod oci;
 mod probe;
 mod queue;
 mod redis;
+mod registry;
 mod release;
 mod runtime;
 mod send;
+mod web_client;
 
 pub use probe::Probed;
 pub(super) use queue::drain_all;
@@ -33,6 +36,7 @@ use breaker::{Breaker, Turn};
 use dal::Dal;
 use folder::SharedFolder;
 use lease::Held;
+use oci::Oci;
 use queue::Queue;
 use redis::Redis;
 
@@ -95,6 +99,7 @@ impl Inner {
                 let redis = Redis::new(endpoint, *database, self.store.login())?;
                 Ok(Box::new(redis))
             }
+            RemotePlace::Registry { .. } => Ok(Box::new(Oci::new(&self.store)?)),
             RemotePlace::Bucket { .. } | RemotePlace::Web { .. } => Ok(Box::new(Dal::new(&self.store)?)),
         });
         match opened {
@@ -149,6 +154,7 @@ impl Inner {
         let found = self.request(|blobs| match blobs.get(&path, object::OBJECT_LIMIT, deadline) {
             // It says something of this object, not of the store.
             Err(Trouble::TooLong(_)) => Ok(Err(Fault::TooLong("the object".to_owned()))),
+            Err(Trouble::Damaged(why)) => Ok(Err(Fault::Object(why))),
             other => other.map(Ok),
         });
         let (answer, bytes, load) = match found {

@@ -19,6 +19,12 @@ pub(super) fn path_of(key: &CacheKey) -> String {
     format!("v2/{}/{hex}", &hex[..2])
 }
 
+/// The key whose entry lies there, if one does.
+pub(super) fn key_of(path: &str) -> Option<CacheKey> {
+    let (_, hex) = path.rsplit_once('/')?;
+    hex.parse().ok().filter(|key| path_of(key) == path)
+}
+
 /// The object of an entry; equal entries give equal bytes.
 pub(super) fn pack(whole: &Whole) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();

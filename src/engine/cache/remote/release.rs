@@ -16,7 +16,7 @@ use crate::engine::cache::store::error::CacheError;
 /// How long one request may take: nobody who starts waits for it.
 const PATIENCE: Duration = Duration::from_mins(5);
 /// No bundle is longer.
-const BUNDLE_LIMIT: u64 = 1 << 30;
+pub(super) const BUNDLE_LIMIT: u64 = 1 << 30;
 /// The file of a name is that of a digest.
 const NAME_LIMIT: u64 = 128;
 
@@ -76,7 +76,8 @@ impl fmt::Display for Release {
 }
 
 impl Remote {
-    /// Puts a bundle there, and then lets the name lead to it; gives its digest.
+    /// Puts a bundle there, and then lets the name lead to it; gives its digest, or, in a
+    /// registry, that of the manifest.
     ///
     /// # Errors
     /// The store did not take it.
@@ -102,6 +103,9 @@ impl Inner {
         let digest = hex::encode(Sha256::digest(&bundle));
         let path = path_of(&digest);
         self.request(|blobs| {
+            if let Some(releases) = blobs.releases() {
+                return releases.push(name, &bundle, PATIENCE);
+            }
             // Of this digest it is these bytes, unless somebody tampered with them.
             if blobs.put(&path, bundle.clone(), Put::IfAbsent, PATIENCE)? == Done::WasThere {
                 let there = match blobs.get(&path, BUNDLE_LIMIT, PATIENCE) {
@@ -113,12 +117,21 @@ impl Inner {
                 }
             }
             let line = format!("{digest}\n").into_bytes();
-            blobs.put(&format!("v2/names/{name}"), line, Put::Replace, PATIENCE)
-        })?;
-        Ok(digest)
+            blobs.put(&format!("v2/names/{name}"), line, Put::Replace, PATIENCE)?;
+            Ok(digest)
+        })
     }
 
     fn pull_bundle(&self, release: &Release) -> Result<Option<Vec<u8>>, CacheError> {
+        let in_its_way = self.request(|blobs| {
+            let releases = blobs.releases();
+            releases
+                .map(|releases| releases.pull(release, PATIENCE))
+                .transpose()
+        })?;
+        if let Some(pulled) = in_its_way {
+            return Ok(pulled);
+        }
         let digest = match release {
             Release::Digest(digest) => digest.clone(),
             Release::Name(name) => {

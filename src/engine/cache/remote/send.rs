@@ -29,7 +29,7 @@ impl Remote {
     }
 
     pub(super) fn send_later(&self, entry: &Whole) -> Result<(), CacheError> {
-        if !self.0.store.role().writes() {
+        if !self.0.store.takes_entries() {
             return Ok(());
         }
         let inner = Arc::clone(&self.0);
