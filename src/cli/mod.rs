@@ -7,7 +7,6 @@ mod constant_flags;
 mod dispatch;
 mod doctor;
 mod extract;
-mod former;
 mod inspect;
 mod interrupt;
 mod log;
@@ -35,8 +34,8 @@ use crate::engine::request::select::Selection;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
 use crate::engine::request::template::{Family, Registry};
-use crate::measure::MeasureError;
 use crate::measure::harness::Verb as Measured;
+use crate::measure::{MeasureError, former_flags};
 
 /// How a verb ended: an answer, or a failure that is yet to be printed.
 type Answer = Result<ExitCode, MeasureError>;
@@ -107,6 +106,18 @@ pub fn run() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
     let answer = start(&words, &env);
     interrupt::wait_if_ending();
+    let code = ended(&words, answer);
+    match output::failed() {
+        Some(error) => {
+            output::error(format!("standard output: {error}"));
+            ExitCode::from(2)
+        }
+        None => code,
+    }
+}
+
+/// Says what went wrong, if anything did.
+fn ended(words: &[OsString], answer: Answer) -> ExitCode {
     match answer {
         Ok(code) => code,
         Err(error) => {
@@ -157,7 +168,7 @@ fn start(words: &[OsString], env: &Environment) -> Answer {
     early.check_templates()?;
     let registry = Registry::load(early.templates().as_deref())?;
     let words = args::verb_first(words);
-    let (words, notes) = former::respelt(&words, args::verb_at(&words));
+    let (words, notes) = former_flags::respelt(&words, args::verb_at(&words));
     notes.iter().for_each(output::note);
     let mut command = args::command(&registry, &words).color(output::clap_color());
     let matches = match command.try_get_matches_from_mut(words) {

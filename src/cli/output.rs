@@ -1,10 +1,12 @@
 //! The only printer. Results go to standard output, everything else to standard
-//! error; a reader that went away is no error.
+//! error; a reader that went away is no error, and any other failure of standard output ends
+//! the program with 2.
 
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{Error, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use anstream::ColorChoice;
 use anstyle::{AnsiColor, Style};
@@ -64,14 +66,31 @@ pub(super) fn hints(texts: &[String]) {
     }
 }
 
+/// The first failure of standard output.
+static FAILED: OnceLock<Error> = OnceLock::new();
+
+fn check(written: Result<(), Error>) {
+    if let Err(error) = written
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        let _ = FAILED.set(error);
+    }
+}
+
+/// Why what was printed did not all arrive, if it did not.
+pub(super) fn failed() -> Option<&'static Error> {
+    check(std::io::stdout().flush());
+    FAILED.get()
+}
+
 /// A line on standard output.
 pub(super) fn line(text: impl AsRef<str>) {
-    let _ = writeln!(anstream::stdout().lock(), "{}", text.as_ref());
+    check(writeln!(anstream::stdout().lock(), "{}", text.as_ref()));
 }
 
 /// Text as it is on standard output.
 pub(super) fn text(text: impl AsRef<str>) {
-    let _ = write!(anstream::stdout().lock(), "{}", text.as_ref());
+    check(write!(anstream::stdout().lock(), "{}", text.as_ref()));
 }
 
 /// Bytes as they are on standard output.
@@ -84,7 +103,7 @@ pub(super) fn bytes(bytes: &[u8]) -> std::io::Result<()> {
 pub(super) fn path(path: &Path) {
     let mut bytes = path.as_os_str().as_bytes().to_vec();
     bytes.push(b'\n');
-    let _ = std::io::stdout().lock().write_all(&bytes);
+    check(std::io::stdout().lock().write_all(&bytes));
 }
 
 /// A line on standard error.

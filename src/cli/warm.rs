@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::plan;
@@ -103,7 +103,9 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     interrupt::leave_a_clean_cache();
     let specs: Vec<&KernelSpec> = plan.requests().iter().map(|planned| &planned.spec).collect();
     let bar = if std::io::stderr().is_terminal() && !matches.get_flag("quiet") {
-        ProgressBar::new(specs.len() as u64)
+        let style = ProgressStyle::with_template("{bar:24} {pos} of {len}, about {eta} left");
+        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+        ProgressBar::new(specs.len() as u64).with_style(style)
     } else {
         ProgressBar::hidden()
     };

@@ -27,7 +27,8 @@ enum Place {
 
 /// Writes to what the path names. A regular file is written beside its place and renamed:
 /// a new one with these permissions less the umask, one that is there with its own.
-/// Anything else (a device, a pipe, `/dev/stdout`) is written to as it is.
+/// Anything else (a device, a pipe, `/dev/stdout`) is written to as it is; `-` is standard
+/// output.
 ///
 /// # Errors
 /// The writer's own, and those of the files; then nothing is changed at the path of a
@@ -54,7 +55,10 @@ pub fn write_text(path: &Path, text: &str) -> io::Result<()> {
 
 /// Follows links by hand, since a rename would replace the last one.
 fn place_of(path: &Path) -> io::Result<Place> {
-    let mut path = path.to_path_buf();
+    let mut path = match path.to_str() {
+        Some("-") => PathBuf::from("/proc/self/fd/1"),
+        _ => path.to_path_buf(),
+    };
     for _ in 0..MAX_LINKS {
         if let Some(stream) = descriptor(&path) {
             return stream.map(Place::Stream);

@@ -37,6 +37,35 @@ pub fn open(path: &Path) -> io::Result<fs_err::File> {
     Ok(file)
 }
 
+/// As [`open`]; `-` is standard input, read to its end first, and then as a file is: from
+/// its beginning, as often as it takes.
+///
+/// # Errors
+/// As [`open`]'s, and where the input has more than [`MAX_RECORDS`] bytes.
+pub fn open_or_input(path: &Path) -> io::Result<fs_err::File> {
+    use std::io::{Seek, Write};
+    if path.as_os_str() != "-" {
+        return open(path);
+    }
+    let mut file = fs_err::File::from_parts(tempfile::tempfile()?, "standard input");
+    let length = io::copy(&mut io::stdin().lock().take(MAX_RECORDS + 1), &mut file)?;
+    if length > MAX_RECORDS {
+        let what = format!("longer than {MAX_RECORDS} bytes, which is the most that is read");
+        return Err(refused(file.path(), &what));
+    }
+    file.flush()?;
+    file.rewind()?;
+    Ok(file)
+}
+
+/// The text of a regular file of at most this many bytes, or of standard input for `-`.
+///
+/// # Errors
+/// As [`open_or_input`]'s and [`read_text`]'s.
+pub fn read_text_or_input(path: &Path, limit: u64) -> io::Result<String> {
+    read_text_opened(open_or_input(path)?, limit)
+}
+
 /// All of a regular file of at most this many bytes.
 ///
 /// # Errors

@@ -10,6 +10,7 @@ pub mod compare;
 pub mod declared;
 mod error;
 pub mod format;
+pub mod former_flags;
 pub mod harness;
 pub mod models;
 pub mod ncu;

@@ -76,6 +76,7 @@ mod security;
 mod signatures;
 mod signatures_cli;
 mod source;
+mod standard_streams;
 mod toolchain;
 mod toolchain_fetch;
 mod tuned_bundles;

@@ -1,20 +1,28 @@
 //! `jitc cache ls` and `stats`.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::json;
 
 use super::filter::{as_they_lie, filter_args, query, say_unreadable, sort, sort_args, split};
 use crate::cli::{Answer, output};
-use crate::engine::cache::{CacheError, FarCounters, Listed, Store, Tally, Usage};
+use crate::engine::cache::{CacheError, FarCounters, Listed, Query, Store, Tally, Usage};
 use crate::engine::jit::{Error, Jit};
+use crate::engine::regular_file::{named, open_or_input};
+use crate::measure::MeasureError;
 use crate::measure::format::NumberFormat;
 
 pub(super) fn ls_command() -> Command {
-    sort_args(filter_args(Command::new("ls").about("List entries")))
+    let bundle = Arg::new("bundle").long("bundle").value_name("FILE");
+    let bundle = bundle.value_parser(value_parser!(PathBuf));
+    let ls = Command::new("ls").about("List entries");
+    let ls = ls.arg(bundle.help("List those of a bundle, verified, and import nothing; - is standard input"));
+    sort_args(filter_args(ls))
 }
 
 pub(super) fn stats_command() -> Command {
@@ -28,7 +36,7 @@ pub(super) fn stats_command() -> Command {
         )
 }
 
-pub(super) fn ls(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
+pub(super) fn ls(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     let style = NumberFormat::of_stdout();
     let heading = [
         "key",
@@ -72,7 +80,8 @@ pub(super) fn ls(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
         }
     };
     let query = query(matches);
-    let (others, kinds) = if as_they_lie(matches) {
+    let bundle = matches.get_one::<PathBuf>("bundle");
+    let (others, kinds) = if bundle.is_none() && as_they_lie(matches) {
         let mut left = matches.get_one::<usize>("limit").copied().unwrap_or(usize::MAX);
         let passed = query.each(jit.cache(), jit.registry(), &mut |row| {
             if left == 0 {
@@ -85,7 +94,10 @@ pub(super) fn ls(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
         say_unreadable(&passed.unreadable);
         (passed.count, passed.kinds)
     } else {
-        let (mut rows, others) = split(jit, &query);
+        let (mut rows, others) = match bundle {
+            Some(path) => of_bundle(jit, &query, path)?,
+            None => split(jit, &query),
+        };
         sort(&mut rows, matches);
         rows.iter().for_each(show);
         let named = others.iter().filter_map(|row| row.record.summary.as_ref().ok());
@@ -98,7 +110,16 @@ pub(super) fn ls(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
     if !json {
         table.end();
     }
-    ExitCode::SUCCESS
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The entries of a bundle that are meant, and the others.
+fn of_bundle(jit: &Jit, query: &Query, path: &Path) -> Result<(Vec<Listed>, Vec<Listed>), MeasureError> {
+    let refused = |error: &dyn Display| MeasureError::Request(named(path, error));
+    let mut file = open_or_input(path).map_err(|error| refused(&error))?;
+    let selected = query.of_bundle(&mut file, jit.registry());
+    let selected = selected.map_err(|error| refused(&error))?;
+    Ok((selected.meant, selected.others))
 }
 
 /// Why a list is empty: what there is instead.

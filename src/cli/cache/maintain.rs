@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::json;
 
+use super::{key_arg, not_found};
 use crate::cli::{Answer, output};
 use crate::engine::cache::{Checked, Limits, Receipt, Store, TierName};
 use crate::engine::config::{Source, parse_age, parse_bytes};
@@ -263,6 +264,33 @@ pub(super) fn prune(jit: &Jit, store: &Store, matches: &ArgMatches, json: bool) 
         ));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn rm_command() -> Command {
+    Command::new("rm")
+        .about("Remove entries of the folder that is written to")
+        .arg(key_arg("key").num_args(1..))
+}
+
+/// Removes the entries named; one that is in use stays, and is a negative answer.
+pub(super) fn rm(store: &Store, matches: &ArgMatches, json: bool) -> Answer {
+    let mut all = true;
+    for prefix in matches.get_many::<String>("key").into_iter().flatten() {
+        let key = match store.find(prefix) {
+            Ok(key) => key,
+            Err(error) => return Ok(not_found(&error)),
+        };
+        let removed = store.remove(&key).map_err(Error::Cache)?;
+        all &= removed;
+        if json {
+            output::json(&json!({"key": key, "removed": removed}));
+        } else if removed {
+            output::line(format!("{key} removed"));
+        } else {
+            output::note(format!("{key} is in use, and stays"));
+        }
+    }
+    Ok(ExitCode::from(u8::from(!all)))
 }
 
 pub(super) fn clean_command() -> Command {

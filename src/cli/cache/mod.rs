@@ -33,6 +33,7 @@ pub(super) fn command(_: &Registry) -> Command {
             maintain::verify_command(),
             diff::command(),
             maintain::prune_command(),
+            maintain::rm_command(),
             maintain::clean_command(),
             transfer::export_command(),
             transfer::import_command(),
@@ -45,11 +46,11 @@ pub(super) fn command(_: &Registry) -> Command {
 
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     match matches.subcommand() {
-        Some(("ls", matches)) => Ok(list::ls(jit, matches, json)),
+        Some(("ls", matches)) => list::ls(jit, matches, json),
         Some(("show", matches)) => show::run(jit, matches, json),
         Some(("stats", matches)) => list::stats(jit, matches, json),
         Some(("verify", matches)) => maintain::verify(jit, matches, json),
-        Some(("diff", matches)) => Ok(diff::run(jit, matches, json)),
+        Some(("diff", matches)) => diff::run(jit, matches, json),
         Some(("export", matches)) => Ok(transfer::export(jit, matches, json)),
         Some(("embed", matches)) => Ok(transfer::embed(jit, matches, json)),
         #[cfg(feature = "remote")]
@@ -60,6 +61,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
                 Ok(ExitCode::from(2))
             }
             (Some(store), "prune") => maintain::prune(jit, &store, matches, json),
+            (Some(store), "rm") => maintain::rm(&store, matches, json),
             (Some(store), "clean") => maintain::clean(&store, matches, json),
             (Some(store), "import") => Ok(transfer::import(jit, &store, matches, json)),
             #[cfg(feature = "remote")]

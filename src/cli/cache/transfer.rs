@@ -21,7 +21,7 @@ fn out_arg() -> Arg {
         .value_name("FILE")
         .required(true)
         .value_parser(value_parser!(PathBuf))
-        .help("The bundle to write; a file that is there is replaced")
+        .help("The bundle to write; a file that is there is replaced; - is standard output")
 }
 
 pub(super) fn export_command() -> Command {
@@ -42,7 +42,8 @@ pub(super) fn import_command() -> Command {
             Arg::new("file")
                 .value_name("FILE")
                 .required(true)
-                .value_parser(value_parser!(PathBuf)),
+                .value_parser(value_parser!(PathBuf))
+                .help("The bundle; - is standard input"),
         )
 }
 
@@ -52,15 +53,15 @@ pub(super) fn export(jit: &Jit, matches: &ArgMatches, json: bool) -> ExitCode {
         Ok(exported) => exported,
         Err(code) => return code,
     };
-    if json {
+    let bytes = NumberFormat::of_stdout().size(exported.bytes);
+    let said = format!("{} entries in {bytes}: {}", exported.entries, path.display());
+    if path.as_os_str() == "-" {
+        // The bundle itself is what standard output has.
+        output::note(said);
+    } else if json {
         output::json(&json!({"file": path.to_string_lossy(), "exported": exported}));
     } else {
-        output::line(format!(
-            "{} entries in {}: {}",
-            exported.entries,
-            NumberFormat::of_stdout().size(exported.bytes),
-            path.display()
-        ));
+        output::line(said);
     }
     ended(&exported)
 }
@@ -137,7 +138,7 @@ pub(super) fn say_imported((imported, tuned): &(Imported, usize), store: &Store,
 
 pub(super) fn import(jit: &Jit, store: &Store, matches: &ArgMatches, json: bool) -> ExitCode {
     let path = matches.get_one::<PathBuf>("file").cloned().unwrap_or_default();
-    let imported = regular_file::open(&path)
+    let imported = regular_file::open_or_input(&path)
         .map_err(BundleError::from)
         .and_then(|mut file| jit.import(store, &mut file));
     match imported {

@@ -11,6 +11,7 @@
 
 mod builder;
 pub mod carry;
+mod compared;
 mod counters;
 mod event;
 mod far;
@@ -40,6 +41,7 @@ pub use carry::receipt::{Drift, Outcome, Receipt, ReceiptError, ReceiptLine};
 pub use carry::signed::{
     FileSignError, SignedFile, Signer, sign_bundle, sign_file, signers, signers_of_file,
 };
+pub use compared::{Compared, measures};
 pub use counters::{Counters, TierCounters};
 pub use event::{Asked, Event, Teller};
 pub use foreign::ForeignCache;

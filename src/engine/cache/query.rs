@@ -2,11 +2,13 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::carry::bundle::{self, BundleError};
 use super::carry::signed::Signer;
 use super::lookup::Cache;
 use super::store::entry::{Whole, now_unix_ms};
@@ -116,6 +118,29 @@ impl Query {
             }
         }
         selected
+    }
+
+    /// Divides the entries of a bundle, each verified, as those of a tier named `bundle`; nothing
+    /// is kept.
+    ///
+    /// # Errors
+    /// It is not a bundle, or something in it is bad.
+    pub fn of_bundle(&self, input: &mut impl Read, registry: &Registry) -> Result<Selected, BundleError> {
+        let now = now_unix_ms();
+        let mut selected = Selected::default();
+        bundle::read(input, |whole| {
+            let one = Listed {
+                tier: TierName::new("bundle"),
+                record: Record::of(&whole),
+            };
+            if self.admits(&one, now, registry) {
+                selected.meant.push(one);
+            } else {
+                selected.others.push(one);
+            }
+            Ok(())
+        })?;
+        Ok(selected)
     }
 
     /// Tells of the entries that are meant in the order of their keys, a shard at a time:

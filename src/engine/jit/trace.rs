@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::build::key::CacheKey;
 use crate::engine::build::request::CompileRequest;
 use crate::engine::per_process::PerProcess;
-use crate::engine::regular_file::{MAX_RECORDS, read_text};
+use crate::engine::regular_file::{MAX_RECORDS, read_text_or_input};
 use crate::engine::request::target::Arch;
 
 /// One compile, or with `trace_hits` one request, as a line of a trace.
@@ -57,7 +57,7 @@ impl TraceLine {
 
 /// Reads a trace; a line that is none is an error that gives its number.
 pub fn read_trace(path: &Path) -> io::Result<Vec<TraceLine>> {
-    let text = read_text(path, MAX_RECORDS)?;
+    let text = read_text_or_input(path, MAX_RECORDS)?;
     let lines = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty());
     lines
         .map(|(n, line)| {

@@ -14,6 +14,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::engine::config::text_file::{self, line_of};
 use crate::engine::config::{Config, Setting, Source, scalar};
+use crate::engine::regular_file::{MAX_TOML, read_text_or_input};
 use crate::engine::request::select::warm_all;
 use crate::engine::request::spec::{KernelSpec, SpecError, check_names, of_settings, parse_archs};
 use crate::engine::request::target::Arch;
@@ -80,8 +81,11 @@ struct Word {
 
 impl Matrix {
     /// Reads a matrix from a file: regular, at most 1 MiB, UTF-8 with or without a byte
-    /// order mark.
+    /// order mark; or from standard input for `-`.
     pub fn read(path: &Path) -> Result<Self, MatrixError> {
+        if path.as_os_str() == "-" {
+            return Self::parse(&read_text_or_input(path, MAX_TOML)?);
+        }
         Self::parse(&text_file::read(path)?.0)
     }
 

@@ -38,6 +38,19 @@ pub struct Record {
     pub used_unix_ms: u64,
 }
 
+impl Record {
+    /// Of an entry that lies in no folder: used when it was made.
+    pub(in crate::engine::cache) fn of(whole: &Whole) -> Self {
+        let (manifest, notes) = (whole.entry().manifest(), whole.entry().notes());
+        Self {
+            key: manifest.key,
+            bytes: whole.to_bytes().len() as u64,
+            used_unix_ms: notes.created_unix_ms,
+            summary: Ok(Summary::of(manifest.clone(), notes.clone())),
+        }
+    }
+}
+
 /// The part of a manifest that a listing needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summary {

@@ -198,7 +198,10 @@ impl Store {
     }
 
     /// Removes one entry unless it is in use; says whether it is gone.
-    pub(super) fn remove(&self, key: &CacheKey) -> Result<bool, CacheError> {
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn remove(&self, key: &CacheKey) -> Result<bool, CacheError> {
         let claim = self.claim(key, &lock::Wait::none());
         if matches!(claim, lock::Claim::TimedOut) {
             return Ok(false);

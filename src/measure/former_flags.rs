@@ -16,7 +16,8 @@ const RESPELT: [(&[&str], &str, &str); 3] = [
 const CHANGED: [&[&str]; 3] = [&["dispatch"], &["regions", "--live"], &["bench", "layer"]];
 
 /// The line as it is written today, and a note for each word that it had otherwise.
-pub(super) fn respelt(words: &[OsString], verb_at: Option<usize>) -> (Vec<OsString>, Vec<String>) {
+#[must_use]
+pub fn respelt(words: &[OsString], verb_at: Option<usize>) -> (Vec<OsString>, Vec<String>) {
     let (mut line, mut notes) = (words.to_vec(), Vec::new());
     let Some((at, verb)) = verb_at.and_then(|at| Some((at, words[at].to_str()?))) else {
         return (line, notes);
