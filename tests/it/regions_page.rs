@@ -74,6 +74,7 @@ fn the_page_shows_the_numbers_and_answers_to_mouse_and_keyboard() {
     timeline_matches(&browser, &two[0].0);
     hover_and_keys(&browser);
     both_themes_are_readable(&browser);
+    what_is_made_up_or_long_is_said(&browser, &path);
 
     // That pixels were read, which only this test does, is said too.
     let said = browser.console();
@@ -244,6 +245,25 @@ fn hover_and_keys(browser: &Browser) {
     assert_eq!(picture(), whole);
 }
 
+/// Numbers that were made up are called so, measured ones are not; of long labels the
+/// part that differs is shown, and all of it on the element.
+fn what_is_made_up_or_long_is_said(browser: &Browser, path: &Path) {
+    let hidden = "return document.getElementById('synthetic').hidden";
+    assert_eq!(browser.script(hidden), false);
+    let mut measured = runs(&Geometry::default(), &[1, 8]);
+    for (n, (ticks, _)) in measured.iter_mut().enumerate() {
+        ticks.label = format!("a/long/folder/of/many/runs/wo_split_{}", [1, 8][n]);
+    }
+    write(path, &measured);
+    browser.open(path);
+    assert_eq!(browser.script(hidden), true);
+    let names = browser.script(
+        "return [...document.querySelectorAll('.bar-row .name')].map((n) => [n.textContent, n.title])",
+    );
+    assert_eq!(names[0][0], "… wo_split_1");
+    assert_eq!(names[1][1], "a/long/folder/of/many/runs/wo_split_8");
+}
+
 /// Text against its ground, as the W3C's guidelines measure it: 4.5 at least.
 fn both_themes_are_readable(browser: &Browser) {
     for scheme in ["dark", "light"] {
@@ -265,9 +285,20 @@ fn both_themes_are_readable(browser: &Browser) {
              return [ratio(of('body', 'color'), of('body', 'backgroundColor')),
                  ratio(of('.hint', 'color'), of('#compare', 'backgroundColor')),
                  ratio(of('.less', 'color'), of('#compare', 'backgroundColor')),
-                 ratio(of('.more', 'color'), of('#compare', 'backgroundColor'))]",
+                 ratio(of('.more', 'color'), of('#compare', 'backgroundColor')),
+                 ratio(of('#synthetic', 'color'), of('body', 'backgroundColor')),
+                 ...[...document.querySelectorAll('.segments button')].filter((b) => b.textContent).map((b) => {
+                     b.id = 'measured';
+                     const found = ratio(of('#measured', 'color'), of('#measured', 'backgroundColor'));
+                     b.removeAttribute('id');
+                     return found;
+                 })]",
         );
         let contrast: Vec<f64> = contrast.as_array().expect("numbers").iter().map(number).collect();
+        assert!(
+            contrast.len() > 6,
+            "no bar is wide enough for a name: {contrast:?}"
+        );
         assert!(contrast.iter().all(|c| *c >= 4.5), "{scheme}: {contrast:?}");
     }
 }

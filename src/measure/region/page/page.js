@@ -27,12 +27,33 @@
     namesOf.set(region.cta_class, names);
     shared.set(region.region, name);
   }
-  const colorOf = (region) => {
+  const toneOf = (region) => {
     const names = namesOf.get(region.cta_class) || [region.region];
     const at = names.indexOf(shared.get(region.region)), hue = HUES[[...namesOf.keys()].indexOf(region.cta_class) % HUES.length];
     const lightness = 34 + Math.round((34 * at) / Math.max(1, names.length - 1));
     const turned = hue + [0, -22, 22][at % 3];
-    return isWait(region) ? `hsl(${turned} 12% ${lightness / 2 + 36}%)` : `hsl(${turned} 52% ${lightness}%)`;
+    return isWait(region) ? [turned, 12, lightness / 2 + 36] : [turned, 52, lightness];
+  };
+  const colorOf = (region) => { const [hue, saturation, lightness] = toneOf(region); return `hsl(${hue} ${saturation}% ${lightness}%)`; };
+  // Names on colors are white or black, whichever stands out more.
+  const isLight = (region) => {
+    const [hue, saturation, lightness] = toneOf(region), l = lightness / 100, a = saturation / 100 * Math.min(l, 1 - l);
+    const channel = (n) => {
+      const k = (n + hue / 30) % 12, v = l - a * Math.max(-1, Math.min(k - 3, 9 - k, 1));
+      return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+    };
+    return 0.2126 * channel(0) + 0.7152 * channel(8) + 0.0722 * channel(4) > 0.179;
+  };
+
+  // ---- labels: where they are long, what differs in them ----
+  const labels = runs.map((run) => run.account.label);
+  const shown = (label) => {
+    const long = labels.length > 1 && Math.max(...labels.map((l) => l.length)) > 26;
+    if (!long) return label;
+    const parts = labels.map((l) => l.split(/(?<=[\s,/])/));
+    let same = 0;
+    while (parts.every((p) => same < p.length - 1 && p[same] === parts[0][same])) same++;
+    return (same ? "… " : "") + label.split(/(?<=[\s,/])/).slice(same).join("");
   };
 
   // ---- numbers ----
@@ -66,6 +87,7 @@
     const a = runs[0].account, g = a.geometry;
     $("subtitle").textContent = `${a.family} · ${a.num_regions} regions · grid ${g.slice_ctas} × ${g.num_k_tiles} × ${g.num_seqs} · ` +
       `${runs[0].ctas.length.toLocaleString("en-US")} CTAs · ${a.tick_source}` + (runs.length > 1 ? ` · ${runs.length} launches` : "");
+    $("synthetic").hidden = !runs.some((run) => run.synthetic);
     document.title = runs.map((r) => r.account.label).join(" / ") + " – region timing";
     for (const run of runs) {
       const a = run.account, t = a.account;
@@ -100,7 +122,7 @@
       const segments = el("div", { class: "segments" }, ...list.map(({ region, ticks }) => {
         const share = ticks / scale;
         const b = el("button", { type: "button", "data-region": region.region, "data-ticks": String(ticks), "data-run": String(index),
-          class: isWait(region) ? "wait" : "", "aria-label": `${region.region}: ${time(run, ticks)}` },
+          class: (isWait(region) ? "wait" : "") + (isLight(region) ? " light" : ""), "aria-label": `${region.region}: ${time(run, ticks)}` },
           share > 0.12 ? shortName(region.region) : "");
         b.style.width = 100 * share + "%";
         b.style.backgroundColor = colorOf(region);
@@ -114,7 +136,7 @@
       }));
       const end = el("div", { class: "launch" });
       end.style.width = 100 * wholeOf(run) / scale + "%";
-      return el("div", { class: "bar-row" }, el("div", { class: "name", title: run.account.label }, run.account.label),
+      return el("div", { class: "bar-row" }, el("div", { class: "name", title: run.account.label }, shown(run.account.label)),
         el("div", { class: "track" }, end, segments), el("div", { class: "sum" }, time(run, total)));
     }));
   }
@@ -180,7 +202,7 @@
     }
     const unit = diff.unit === "us" ? "µs" : diff.unit;
     $("diff").append(el("thead", {}, el("tr", {}, el("th", {}, "Region"), el("th", { class: "n" }, "CTAs"), el("th", {}, "Before over after"),
-      ...["Before", "After", "Delta"].map((h) => el("th", { class: "n" }, `${h}, ${unit}`)), el("th", { class: "n" }, "Ratio"))), body);
+      ...["Before", "After", "Delta"].map((h) => el("th", { class: "n" }, `${h}, ${unit}`)), el("th", { class: "n" }, "Before / after"))), body);
   }
 
   // ---- timelines ----
@@ -405,7 +427,7 @@
         el("td", { class: "n" }, r.frac_of_kernel === null ? "–" : percent(r.frac_of_kernel)))));
       const head = el("thead", {}, el("tr", {}, el("th", { class: "n" }, "Id"), el("th", {}, "Region"), el("th", {}, "Class"),
         ...["CTAs", "Mean, ticks", "Median", "p99", "Total", "Median, µs", "Of launch"].map((h) => el("th", { class: "n" }, h))));
-      $("tables").append(el("details", runs.length === 1 ? { open: true } : {}, el("summary", {}, run.account.label), el("div", { class: "scroll" }, el("table", {}, head, body))));
+      $("tables").append(el("details", runs.length === 1 ? { open: true } : {}, el("summary", {}, run.account.label), el("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": `Numbers of ${run.account.label}` }, el("table", {}, head, body))));
     }
   }
 
@@ -426,7 +448,7 @@
   if (runs.length > 1) {
     $("compare").hidden = false;
     for (const [id, chosen] of [["before", 0], ["after", runs.length - 1]]) {
-      $(id).append(...runs.map((r, i) => el("option", { value: String(i) }, r.account.label)));
+      $(id).append(...runs.map((r, i) => el("option", { value: String(i), title: r.account.label }, shown(r.account.label))));
       $(id).value = String(chosen);
       $(id).addEventListener("change", drawDiff);
     }
