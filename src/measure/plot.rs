@@ -1,7 +1,8 @@
 //! Plots of times against splits, or contexts: SVG, with nothing but lines and text.
 //!
 //! Invariant: the floor is drawn, dashed, on the same axes as everything else, and both
-//! axes are logarithmic, so equal ratios look equal.
+//! axes are logarithmic, so equal ratios look equal. Of more lines than can be told apart
+//! the fastest are drawn, and how many are not is said.
 
 use std::fmt::Write;
 
@@ -67,7 +68,7 @@ fn fastest(points: &mut Vec<(usize, f64)>, at: usize, us: f64) {
 const WIDTH: f64 = 360.0;
 const HEIGHT: f64 = 250.0;
 const LEFT: f64 = 52.0;
-const RIGHT: f64 = 18.0;
+const RIGHT: f64 = 44.0;
 const TOP: f64 = 30.0;
 const BOTTOM: f64 = 42.0;
 const HEAD: f64 = 28.0;
@@ -75,24 +76,47 @@ const LEGEND: f64 = 18.0;
 const COLORS: [&str; 8] = [
     "#1b6ca8", "#c8553d", "#3a7d44", "#8e5aa3", "#b8860b", "#4f6d7a", "#d1495b", "#00798c",
 ];
+/// Light or dark, as whoever looks at it prefers; the lines' colors stand out on both.
+const STYLE: &str = "text { fill: #222 } .paper { fill: #fff } .grid { stroke: #ddd } .floor { stroke: #222 } \
+    .value { font-size: 10px } @media (prefers-color-scheme: dark) { text { fill: #ddd } .paper { fill: #12171d } \
+    .grid { stroke: #333b45 } .floor { stroke: #ddd } }";
+/// Between the values at the ends of lines.
+const VALUE: f64 = 11.0;
 
-/// Draws frames side by side, two at most, with the name of the axis below; a line's name
-/// has the same color in all of them.
-#[must_use]
-pub fn svg(title: &str, axis: &str, panels: &[Panel]) -> String {
+/// The names of lines in the order in which they come, and how many are left out: of more than
+/// there are colors those stay that are fastest, by the geometric mean of their points.
+fn names_of(panels: &[Panel]) -> (Vec<&str>, usize) {
     let mut names: Vec<&str> = Vec::new();
     for series in panels.iter().flat_map(|p| &p.series) {
         if !names.contains(&series.name.as_str()) {
             names.push(&series.name);
         }
     }
+    let mean = |name: &str| {
+        let of_name = panels.iter().flat_map(|p| &p.series).filter(|s| s.name == name);
+        let logs: Vec<f64> = of_name.flat_map(|s| &s.points).map(|(_, us)| us.ln()).collect();
+        logs.iter().sum::<f64>() / number(logs.len())
+    };
+    let mut fastest = names.clone();
+    fastest.sort_by(|a, b| mean(a).total_cmp(&mean(b)));
+    fastest.truncate(COLORS.len());
+    let left_out = names.len() - fastest.len();
+    names.retain(|name| fastest.contains(name));
+    (names, left_out)
+}
+
+/// Draws frames side by side, two at most, with the name of the axis below; a line's name
+/// has the same color in all of them.
+#[must_use]
+pub fn svg(title: &str, axis: &str, panels: &[Panel]) -> String {
+    let (names, left_out) = names_of(panels);
     let columns = panels.len().clamp(1, 2);
     let lines = panels.len().div_ceil(columns);
     let width = WIDTH * number(columns).max(2.0);
-    let height = HEAD + HEIGHT * number(lines) + LEGEND * number(names.len() + 1) + 10.0;
+    let height = HEAD + HEIGHT * number(lines) + LEGEND * number(names.len() + 1 + left_out.min(1)) + 10.0;
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
-         font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
+         font-family=\"sans-serif\" font-size=\"12\">\n<style>{STYLE}</style>\n<rect width=\"100%\" height=\"100%\" class=\"paper\"/>\n\
          <text x=\"12\" y=\"20\" font-size=\"14\">{}</text>\n",
         escape(title)
     );
@@ -103,7 +127,7 @@ pub fn svg(title: &str, axis: &str, panels: &[Panel]) -> String {
     let legend = HEAD + HEIGHT * number(lines) + LEGEND;
     let _ = writeln!(
         out,
-        "<line x1=\"{LEFT}\" x2=\"{}\" y1=\"{legend}\" y2=\"{legend}\" stroke=\"#222\" stroke-dasharray=\"5 4\"/>\
+        "<line x1=\"{LEFT}\" x2=\"{}\" y1=\"{legend}\" y2=\"{legend}\" class=\"floor\" stroke-dasharray=\"5 4\"/>\
          <text x=\"{}\" y=\"{}\">streaming the bytes</text>",
         LEFT + 26.0,
         LEFT + 34.0,
@@ -120,6 +144,13 @@ pub fn svg(title: &str, axis: &str, panels: &[Panel]) -> String {
             LEFT + 34.0,
             y + 4.0,
             escape(name)
+        );
+    }
+    if left_out > 0 {
+        let y = legend + LEGEND * number(names.len() + 1) + 4.0;
+        let _ = writeln!(
+            out,
+            "<text x=\"{LEFT}\" y=\"{y}\">{left_out} slower ones are not drawn</text>"
         );
     }
     out.push_str("</svg>\n");
@@ -160,7 +191,7 @@ fn frame(out: &mut String, (left, top): (f64, f64), axis: &str, panel: &Panel, n
         let at = y(tick);
         let _ = writeln!(
             out,
-            "<line x1=\"{left}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"#ddd\"/>\
+            "<line x1=\"{left}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\" class=\"grid\"/>\
              <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{tick}</text>",
             left - 6.0,
             at + 4.0
@@ -182,12 +213,19 @@ fn frame(out: &mut String, (left, top): (f64, f64), axis: &str, panel: &Panel, n
     };
     let _ = writeln!(
         out,
-        "<polyline points=\"{}\" fill=\"none\" stroke=\"#222\" stroke-dasharray=\"5 4\"/>",
+        "<polyline points=\"{}\" fill=\"none\" class=\"floor\" stroke-dasharray=\"5 4\"/>",
         path(&panel.floor)
     );
+    let mut values: Vec<(f64, f64)> = Vec::new();
+    let ends = panel.floor.last().into_iter();
+    let mut value = |point: &(usize, f64)| values.push((y(point.1), point.1));
+    ends.for_each(&mut value);
     for one in &panel.series {
-        let place = names.iter().position(|n| *n == one.name).unwrap_or(0);
-        let color = COLORS[place % COLORS.len()];
+        let Some(place) = names.iter().position(|n| *n == one.name) else {
+            continue;
+        };
+        one.points.last().into_iter().for_each(&mut value);
+        let color = COLORS[place];
         let _ = writeln!(
             out,
             "<polyline points=\"{}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"2\"/>",
@@ -202,6 +240,20 @@ fn frame(out: &mut String, (left, top): (f64, f64), axis: &str, panel: &Panel, n
                 escape(&one.name)
             );
         }
+    }
+    // The value at the end of each line; those that are near one another stand below.
+    values.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut free = f64::NEG_INFINITY;
+    for (at, us) in values {
+        let at = at.max(free);
+        free = at + VALUE;
+        let digits = if us < 10.0 { 2 } else { 1 };
+        let _ = writeln!(
+            out,
+            "<text class=\"value\" x=\"{}\" y=\"{:.1}\">{us:.digits$}</text>",
+            right + 5.0,
+            at + 3.5
+        );
     }
 }
 
@@ -274,6 +326,24 @@ mod tests {
             text.matches("stroke-dasharray").count(),
             4,
             "a floor a frame, and its name"
+        );
+    }
+
+    #[test]
+    fn of_more_than_eight_lines_the_fastest_are_drawn_and_the_rest_is_counted() {
+        let mut panel = Panel::default();
+        for n in 0..11_u32 {
+            panel.put(&format!("line {n}"), 1, f64::from(100 - n));
+        }
+        panel.floor(1, 5.0);
+        let text = svg("times", "wo_split", &[panel]);
+        assert_eq!(text.matches("<circle").count(), COLORS.len());
+        assert!(text.contains("3 slower ones are not drawn"));
+        assert!(!text.contains("line 2<") && text.contains("line 10<") && text.contains("line 3<"));
+        assert_eq!(
+            text.matches("class=\"value\"").count(),
+            COLORS.len() + 1,
+            "and the floor's"
         );
     }
 
