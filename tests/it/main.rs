@@ -33,6 +33,7 @@ mod expressions;
 mod foreign;
 mod fork;
 mod former_names;
+mod fp8_chains;
 mod front_page;
 mod general;
 mod header_kernels;
