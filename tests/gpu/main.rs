@@ -118,6 +118,48 @@ fn both_geometries_give_the_bits_of_the_reference() {
     }
 }
 
+/// Small enough for every tool of compute-sanitizer: slots of whole pieces of 16 weights and of
+/// three weights, one scale for all rows and one for each.
+#[test]
+fn chains_over_fp8_weights_have_the_bits_of_the_reference() {
+    let Some(context) = gpu() else { return };
+    let dir = tempfile::tempdir().expect("tempdir");
+    let jit = jit(dir.path());
+    let stream = context.cuda().default_stream();
+    let family = jit.registry().get("wo_gemv").expect("family");
+    for (head_dim, num_kv_heads, by_row) in [(64, 4, false), (24, 8, true)] {
+        let shape = WoShape {
+            hidden: 72,
+            k: 8 * head_dim,
+            num_kv_heads,
+            wo_split: 8,
+        };
+        let inputs = WoInputs::random_fp8(&shape, 3, 0.0123, by_row, 7);
+        let mut problem = WoBuffers::new(&stream, &shape, shape.num_slots(), &inputs).expect("memory");
+        for mode in ["fma", "mul_add"] {
+            let numbers = [("head_dim", head_dim), ("num_kv_heads", num_kv_heads)];
+            let numbers = numbers.map(|(name, n)| (name, n.to_string()));
+            let set = [
+                ("hidden", "72"),
+                ("num_q_heads", "8"),
+                ("wo_split", "8"),
+                ("wo_format", "fp8"),
+                ("row_scales", if by_row { "true" } else { "false" }),
+                ("tokens_per_pass", "2"),
+                ("accumulate", mode),
+            ];
+            let numbers = numbers.iter().map(|(name, n)| (*name, n.as_str()));
+            let spec =
+                KernelSpec::new(family, set.into_iter().chain(numbers), arch_of(&context)).expect("legal");
+            let kernel = jit.load(&spec, &context).expect("loaded");
+            let actual = problem.run(&kernel, 3, shape.num_slots()).expect("launched");
+            let expected = split_order(&shape, &inputs, mode == "fma");
+            assert!(compare(&expected.partials, &actual.partials).is_exact(), "{mode}");
+            assert!(compare(&expected.output, &actual.output).is_exact(), "{mode}");
+        }
+    }
+}
+
 /// Small enough for every tool of compute-sanitizer.
 #[test]
 fn chains_over_packed_weights_have_the_bits_of_the_reference() {

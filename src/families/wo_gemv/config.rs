@@ -245,7 +245,10 @@ impl TryFrom<&KernelSpec> for WoConfig {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::engine::request::signature::Resolved;
     use crate::engine::request::template::Registry;
 
     fn spec(family: &str, set: &[(&str, &str)]) -> KernelSpec {
@@ -276,6 +279,55 @@ mod tests {
         let fp8 = [("wo_format", "fp8"), ("row_scales", "true")];
         let config = WoConfig::try_from(&spec("wo_gemv", &fp8)).expect("config");
         assert_eq!((config.format, config.row_scales), (WoFormat::Fp8, true));
+    }
+
+    #[test]
+    fn fp8_weights_are_refused_beside_what_is_of_nvfp4_alone() {
+        let registry = Registry::load(None).expect("families");
+        let family = registry.get("wo_gemv").expect("family");
+        let arch = "sm_90a".parse().expect("arch");
+        let fp8 = ("wo_format", "fp8");
+        for (set, reason) in [
+            (
+                vec![fp8, ("weight_layout", "packed")],
+                "FP8 weights have one layout",
+            ),
+            (vec![fp8, ("geometry", "original")], "`wo_format = fp8` needs"),
+            (vec![fp8, ("mma_ring", "1")], "`mma_ring` of two pieces or more"),
+            (vec![("row_scales", "true")], "`row_scales` is of FP8 weights"),
+        ] {
+            let error = KernelSpec::new(family, set, arch).expect_err(reason);
+            assert!(error.to_string().contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn fp8_weights_are_a_byte_each_without_scale_bytes_and_with_one_scale_or_one_a_row() {
+        let shapes = |set: &[(&str, &str)]| {
+            let spec = spec("wo_gemv", set);
+            let entry = spec.entries().next().expect("entry");
+            let signature = spec.signature(entry).expect("declared");
+            ["weight", "scales", "global_scale"].map(|name| {
+                let parameter = signature.parameters().iter().find(|p| p.name == name);
+                let parameter = parameter.expect("parameter");
+                let Ok(Resolved::Pointer { optional, .. }) = signature.resolve(parameter) else {
+                    panic!("{name} is a pointer");
+                };
+                let shape = signature.shape(parameter, &BTreeMap::new()).expect("shape");
+                (shape.into_iter().flatten().collect::<Vec<_>>(), optional)
+            })
+        };
+        let nvfp4 = shapes(&[]);
+        assert_eq!(nvfp4[0], (vec![5120, 3072], false));
+        assert_eq!(nvfp4[2], (vec![1], false));
+        assert!(!nvfp4[1].1 && nvfp4[1].0 != [0]);
+        let one = shapes(&[("wo_format", "fp8")]);
+        assert_eq!(
+            one,
+            [(vec![5120, 6144], false), (vec![0], true), (vec![1], false)]
+        );
+        let rows = shapes(&[("wo_format", "fp8"), ("row_scales", "true")]);
+        assert_eq!(rows[2], (vec![5120], false));
     }
 
     #[test]
