@@ -18,6 +18,7 @@ const WALK: &[&str] = &[
     "engine::sign",
     "engine::config",
     "engine::request::constant",
+    "engine::request::cxx_name",
     "engine::request::dtype",
     "engine::request::header_set",
     "engine::request::target",
