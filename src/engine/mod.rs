@@ -8,6 +8,7 @@ pub mod atomic_file;
 pub mod build;
 pub mod cache;
 pub mod config;
+pub(crate) mod digest_hasher;
 pub mod doctor;
 pub mod embed;
 pub mod jit;

@@ -13,6 +13,7 @@ const WALK: &[&str] = &[
     "engine::suggest",
     "engine::threads",
     "engine::per_process",
+    "engine::digest_hasher",
     "engine::atomic_file",
     "engine::regular_file",
     "engine::sign",

@@ -36,7 +36,6 @@ pub(crate) mod tuned;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use dashmap::DashMap;
 use serde_json::json;
 use tracing::info_span;
 
@@ -69,6 +68,7 @@ use crate::engine::build::request::CompileRequest;
 use crate::engine::build::toolchain::{self, Toolchain, ToolchainError};
 use crate::engine::cache::{Cache, Fetched, Judged, Why, why};
 use crate::engine::config::{ArchMatch, Config, Source, ToolchainChoice};
+use crate::engine::digest_hasher::DigestMap;
 use crate::engine::per_process::PerProcess;
 use crate::engine::request::spec::{KernelSpec, SpecId};
 use crate::engine::request::target::ToolchainIdentity;
@@ -135,7 +135,7 @@ pub struct Jit {
     behind_jobs: usize,
 }
 
-type Loaded = DashMap<(SpecId, usize), Slot>;
+type Loaded = DigestMap<(SpecId, usize), Slot>;
 
 /// The place of one loaded kernel: filled once, however many threads ask.
 type Slot = Arc<Mutex<Option<Arc<LoadedKernel>>>>;

@@ -375,9 +375,9 @@ impl Family {
         constants: &BTreeMap<String, Value>,
         derived: &BTreeMap<String, u32>,
     ) -> Result<Option<&Constraint>, String> {
-        let none = BTreeMap::new();
+        let context = full_context(constants, derived);
         for (index, constraint) in self.constraints.iter().enumerate() {
-            if self.evaluate(&constraint_id(index), constants, derived, &none)? != "1" {
+            if self.expressions.evaluate(&constraint_id(index), &context)? != "1" {
                 return Ok(Some(constraint));
             }
         }
