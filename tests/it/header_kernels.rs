@@ -192,6 +192,20 @@ static_assert(std::numeric_limits<float>::digits == 24 && std::numeric_limits<co
 extern \"C\" __global__ void k(Short* p) { p[threadIdx.x] = std::numeric_limits<Short>::max(); }",
     ),
     (
+        "the assembler as GNU spells it, and a wait for the launch before",
+        CUDA,
+        "'-D__asm__=asm', '-D__volatile__=volatile'",
+        "#include <cuda_device_runtime_api.h>
+extern \"C\" __global__ void k(unsigned* p) {
+    unsigned lane;
+    __asm__ __volatile__(\"mov.u32 %0, %%laneid;\" : \"=r\"(lane));
+#if __CUDA_ARCH__ >= 900
+    cudaGridDependencySynchronize();
+#endif
+    p[threadIdx.x] = lane;
+}",
+    ),
+    (
         "the headers of C, without a fetch",
         STD,
         "",

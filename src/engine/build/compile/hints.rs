@@ -97,6 +97,8 @@ pub(crate) fn hints(
             quoted(message).and_then(|name| no_declaration(name, used))
         } else if message.contains("host functions are not allowed in JIT mode") {
             Some("a function without __device__ is for the host: give the family the option `-default-device`, or leave it out".to_owned())
+        } else if message.contains("annotation on lambda requires") {
+            Some("NVRTC has no option for annotated lambdas: leave `__device__` off, a lambda in a kernel is for the device".to_owned())
         } else if message.contains("explicitly marked as a __host__ function is not allowed") {
             Some(for_the_host(&file, used))
         } else if message.contains("namespace \"std\" has no member") {
@@ -355,6 +357,8 @@ mod tests {
         assert!(of(wait, &["cuda"]).contains("cuda_device_runtime_api.h"));
         let texture = "k.cu.tera(4): error: identifier \"cudaTextureObject_t\" is undefined";
         assert!(of(texture, &[]).contains("left out by the option `--minimal`"));
+        let lambda = "k.cu.tera(4): error: __host__ or __device__ annotation on lambda requires --extended-lambda nvcc flag";
+        assert!(of(lambda, &[]).contains("leave `__device__` off"));
         let host = "error: A function explicitly marked as a __host__ function is not allowed in JIT mode";
         let of_cub = format!("cub/device/device_for.cuh(4): {host}");
         assert!(of(&of_cub, &["cuda"]).contains("`use = [\"cuda\", \"std\"]`"));
