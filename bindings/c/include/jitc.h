@@ -449,6 +449,26 @@ jitc_status jitc_call(const struct jitc_kernel *kernel,
                       size_t count,
                       void *stream);
 
+// Makes a loaded kernel of a family a global function of tvm-ffi, which the process has
+// loaded: that is looked for, and nothing is linked. The function takes the parameters by
+// place, in declared order: tensors, numbers, bytes; then launch sizes that no parameter
+// gives; then optional parameters, which may be left out or None. It launches on tvm-ffi's
+// current stream of the kernel's GPU, checks what `jitc_call` checks, and raises a `TypeError`,
+// a `ValueError` or a `RuntimeError`. It holds the kernel's code: `jitc_free` may come before.
+//
+// `entry`: the entry point's name. NULL: all of them, as for `jitc_call`.
+// `name`: of the function, `mylib.scale`.
+// `replace`: not 0: also where tvm-ffi has a function of this name.
+//
+// # Safety
+//
+// Pointers are NULL or as said here. What calls the function sees to it that tensors' memory
+// lives until the stream is done with it.
+jitc_status jitc_register_tvm_ffi(const struct jitc_kernel *kernel,
+                                  const char *entry,
+                                  const char *name,
+                                  int32_t replace);
+
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus

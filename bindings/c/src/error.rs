@@ -14,6 +14,7 @@ use jitc::engine::run::bind_error::BindError;
 use jitc::engine::run::device::DeviceError;
 use jitc::engine::run::launch::LaunchError;
 use jitc::engine::run::load::LoadError;
+use jitc::engine::run::tvm_ffi::TvmFfiError;
 
 /// What became of a call. Numbers keep their meaning; new ones may come.
 #[repr(i32)]
@@ -193,6 +194,16 @@ impl From<LaunchError> for Failure {
             _ => Status::Argument,
         };
         Self::new(status, error.to_string()).with_hint(error.hint())
+    }
+}
+
+impl From<TvmFfiError> for Failure {
+    fn from(error: TvmFfiError) -> Self {
+        let status = match error {
+            TvmFfiError::Taken(_) | TvmFfiError::Kernel(_) => Status::Argument,
+            _ => Status::Other,
+        };
+        Self::new(status, error.to_string())
     }
 }
 

@@ -13,5 +13,5 @@ mod tensor;
 pub use engine::{Engine, Options, Report, jitc_close, jitc_forbid, jitc_open, jitc_version, jitc_warm};
 pub use error::{LastError, Status, jitc_last_error};
 pub use kernel::{Kernel, Source, jitc_cubin, jitc_family, jitc_free, jitc_key, jitc_prepare, jitc_source};
-pub use run::{Argument, Kind, jitc_call, jitc_launch, jitc_load};
+pub use run::{Argument, Kind, jitc_call, jitc_launch, jitc_load, jitc_register_tvm_ffi};
 pub use tensor::Tensor;

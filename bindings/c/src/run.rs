@@ -16,6 +16,7 @@ use jitc::engine::run::device::{self, Context, DeviceError};
 use jitc::engine::run::launch::{Order, launch_grid};
 use jitc::engine::run::load::{EntryPoint, LoadedKernel};
 use jitc::engine::run::tensor::Dtype;
+use jitc::engine::run::tvm_ffi;
 
 use crate::engine::Shared;
 use crate::error::{Failure, Status, guard};
@@ -356,5 +357,39 @@ pub unsafe extern "C" fn jitc_call(
         let given = unsafe { input::row(arguments, count, "arguments")? };
         // SAFETY: as above.
         unsafe { kernel.loaded()?.call(entry, given, stream) }
+    })
+}
+
+/// Makes a loaded kernel of a family a global function of tvm-ffi, which the process has
+/// loaded: that is looked for, and nothing is linked. The function takes the parameters by
+/// place, in declared order: tensors, numbers, bytes; then launch sizes that no parameter
+/// gives; then optional parameters, which may be left out or None. It launches on tvm-ffi's
+/// current stream of the kernel's GPU, checks what `jitc_call` checks, and raises a `TypeError`,
+/// a `ValueError` or a `RuntimeError`. It holds the kernel's code: `jitc_free` may come before.
+///
+/// `entry`: the entry point's name. NULL: all of them, as for `jitc_call`.
+/// `name`: of the function, `mylib.scale`.
+/// `replace`: not 0: also where tvm-ffi has a function of this name.
+///
+/// # Safety
+///
+/// Pointers are NULL or as said here. What calls the function sees to it that tensors' memory
+/// lives until the stream is done with it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jitc_register_tvm_ffi(
+    kernel: *const Kernel,
+    entry: *const c_char,
+    name: *const c_char,
+    replace: i32,
+) -> Status {
+    guard(|| {
+        // SAFETY: the caller's promise, here and below.
+        let kernel = unsafe { input::given(kernel, "kernel")? };
+        // SAFETY: as above.
+        let entry = unsafe { input::optional(entry, "entry")? };
+        // SAFETY: as above.
+        let name = unsafe { input::text(name, "name")? };
+        tvm_ffi::register(&kernel.loaded()?.kernel, entry, name, replace != 0)?;
+        Ok(())
     })
 }

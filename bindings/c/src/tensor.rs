@@ -4,13 +4,8 @@
 
 use std::ffi::c_void;
 
-use arrayvec::ArrayVec;
-use jitc::engine::run::tensor::{self, Dtype};
-
-use crate::input;
-
-/// The most dimensions that a kernel's parameters have.
-const MAX_RANK: usize = 5;
+use jitc::engine::run::dlpack::{self, DlTensor};
+use jitc::engine::run::tensor;
 
 /// The `DLTensor` of `DLPack` 1, member for member and byte for byte, for who has not its
 /// header: a pointer to either is as good.
@@ -39,58 +34,21 @@ pub struct Tensor {
     pub byte_offset: u64,
 }
 
+// One is read as the other.
+const _: () =
+    assert!(size_of::<Tensor>() == size_of::<DlTensor>() && align_of::<Tensor>() == align_of::<DlTensor>());
+
 /// What a tensor is, for the engine.
 ///
 /// # Safety
 ///
 /// It is null or a tensor, and shape and strides are null or of `ndim` elements.
 pub(crate) unsafe fn read(tensor: *const Tensor) -> Result<tensor::Tensor, String> {
-    // SAFETY: the caller's promise.
-    let Some(tensor) = (unsafe { tensor.as_ref() }) else {
+    if tensor.is_null() {
         return Err("expected a tensor, got NULL: JITC_KIND_NULL passes a null pointer".into());
-    };
-    match tensor.device_type {
-        2 | 3 | 13 => {}
-        1 => return Err("expected memory of a GPU, got memory of the CPU".into()),
-        other => {
-            return Err(format!(
-                "expected memory of a GPU, got DLPack's device type {other}"
-            ));
-        }
     }
-    let (code, bits, lanes) = (tensor.dtype_code, tensor.dtype_bits, tensor.dtype_lanes);
-    let dtype = Dtype::of_dlpack(code, bits, lanes).ok_or_else(|| {
-        format!("DLPack's type {code} of {bits} bits and {lanes} lanes is no type of a parameter")
-    })?;
-    let rank = usize::try_from(tensor.ndim)
-        .ok()
-        .filter(|rank| *rank <= MAX_RANK)
-        .ok_or_else(|| format!("expected at most {MAX_RANK} dimensions, got {}", tensor.ndim))?;
-    // SAFETY: the caller's promise.
-    let dims = unsafe { input::row(tensor.shape, rank, "its shape") };
-    let dims = dims.map_err(|_| "its shape is NULL".to_owned())?;
-    let mut shape: ArrayVec<usize, MAX_RANK> = ArrayVec::new();
-    for dim in dims {
-        shape.push(usize::try_from(*dim).map_err(|_| format!("a dimension is {dim}"))?);
-    }
-    if shape
-        .iter()
-        .try_fold(1_usize, |all, dim| all.checked_mul(*dim))
-        .is_none()
-    {
-        return Err(format!("a shape of {shape:?} has too many elements"));
-    }
-    if !tensor.strides.is_null() && rank > 0 {
-        // SAFETY: the caller's promise.
-        let strides = unsafe { std::slice::from_raw_parts(tensor.strides, rank) };
-        if !tensor::is_contiguous(&shape, strides, 1) {
-            return Err(format!(
-                "expected contiguous memory, got strides {strides:?} of shape {shape:?}"
-            ));
-        }
-    }
-    let address = (tensor.data.addr() as u64).wrapping_add(tensor.byte_offset);
-    Ok(tensor::Tensor::new(address, dtype, &shape))
+    // SAFETY: the caller's promise; both are `DLPack`'s.
+    unsafe { dlpack::read(tensor.cast::<DlTensor>()) }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use jitc::engine::run::bind_error::BindError;
 use jitc::engine::run::device::DeviceError;
 use jitc::engine::run::launch::LaunchError;
 use jitc::engine::run::load::LoadError;
+use jitc::engine::run::tvm_ffi::TvmFfiError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -111,6 +112,19 @@ pub(crate) fn launch(py: Python<'_>, error: &LaunchError) -> PyErr {
     let facts = Facts {
         message: error.to_string(),
         hint: error.hint().map(str::to_owned),
+        ..Facts::default()
+    };
+    raise(py, class, facts)
+}
+
+/// A kernel that did not become a function of tvm-ffi.
+pub(crate) fn tvm_ffi(py: Python<'_>, error: &TvmFfiError) -> PyErr {
+    let class = match error {
+        TvmFfiError::Taken(_) | TvmFfiError::Kernel(_) => "ArgumentError",
+        _ => "LoadError",
+    };
+    let facts = Facts {
+        message: error.to_string(),
         ..Facts::default()
     };
     raise(py, class, facts)

@@ -10,6 +10,7 @@ use jitc::engine::request::signature::{Resolved, Signature};
 use jitc::engine::request::template::ParameterKind;
 use jitc::engine::run::bind::BoundKernel;
 use jitc::engine::run::load::LoadedKernel;
+use jitc::engine::run::tvm_ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
@@ -126,6 +127,16 @@ impl Kernel {
     #[pyo3(signature = (*args, **kwargs))]
     fn bind(&self, args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Prebound> {
         self.bound(args, kwargs)
+    }
+
+    /// Makes this kernel a global function of tvm-ffi, which is imported for it, and returns
+    /// that.
+    #[pyo3(signature = (name, *, replace = false))]
+    fn tvm_ffi<'py>(&self, py: Python<'py>, name: &str, replace: bool) -> PyResult<Bound<'py, PyAny>> {
+        let module = py.import("tvm_ffi")?;
+        tvm_ffi::register(&self.loaded, self.entry.as_deref(), name, replace)
+            .map_err(|e| errors::tvm_ffi(py, &e))?;
+        module.call_method1("get_global_func", (name,))
     }
 
     /// The family's name.

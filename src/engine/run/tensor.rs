@@ -9,7 +9,7 @@ use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, sys};
 pub use crate::engine::request::dtype::Dtype;
 
 /// The most dimensions of a [`Tensor`].
-const MAX_RANK: usize = 5;
+pub const MAX_RANK: usize = 5;
 
 /// Whether memory of these strides is row-major without gaps. `unit`: the stride of
 /// neighbors, 1 where strides count elements.

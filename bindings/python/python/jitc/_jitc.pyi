@@ -253,6 +253,23 @@ class Kernel:
         """
     def bind(self, *args: Any, stream: Any = None, **kwargs: Any) -> BoundKernel:
         """Checks all values now, for the largest launch sizes; holds the tensors."""
+    def tvm_ffi(self, name: str, *, replace: bool = False) -> Any:
+        """Makes this kernel a global function of tvm-ffi, which is imported for it, and
+        returns that: native code, for C++ and whoever else speaks tvm-ffi.
+
+        It takes the parameters by place, in declared order, then launch sizes that no
+        parameter gives, then optional ones, which may be left out; launches on tvm-ffi's
+        current stream; and holds the kernel.
+
+        Args:
+            name: of the function, ``mylib.scale``.
+            replace: also where tvm-ffi has a function of this name.
+
+        Raises:
+            ArgumentError: the name is taken.
+            LoadError: tvm-ffi is too old.
+            ImportError: there is no tvm-ffi.
+        """
     @property
     def family(self) -> str: ...
     @property
