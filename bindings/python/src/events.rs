@@ -9,13 +9,14 @@ use pyo3::types::PyDict;
 pub(crate) struct Event {
     /// `lookup`, `memory_hit`, `hit`, `miss`, `building`, `built`, `published`,
     /// `not_published`, `healed`, `tier_unavailable`, `late_compile`, `refused`,
-    /// `lock_timed_out`, `pruned`.
+    /// `lock_timed_out`, `pruned`; of stores `asked`, `promoted`, `sent`, `not_sent`,
+    /// `store_left_alone`, `store_asked_again`.
     kind: &'static str,
     /// The key of the request, in hex.
     key: Option<String>,
     /// The tier, by name.
     tier: Option<String>,
-    /// Why, in one line.
+    /// Why, in one line; of `asked` how it answered.
     reason: Option<String>,
     /// How long it took, seconds.
     seconds: Option<f64>,
@@ -112,6 +113,46 @@ impl Event {
             Told::Pruned { entries, .. } => Self {
                 reason: Some(format!("{entries} entries")),
                 ..bare("pruned")
+            },
+            Told::Asked {
+                key,
+                tier,
+                answer,
+                elapsed,
+                ..
+            } => Self {
+                tier: Some(tier.to_string()),
+                reason: Some(answer.label().to_owned()),
+                seconds: Some(elapsed.as_secs_f64()),
+                ..keyed("asked", key)
+            },
+            Told::Promoted {
+                key, tier, elapsed, ..
+            } => Self {
+                tier: Some(tier.to_string()),
+                seconds: Some(elapsed.as_secs_f64()),
+                ..keyed("promoted", key)
+            },
+            Told::Sent {
+                key, tier, elapsed, ..
+            } => Self {
+                tier: Some(tier.to_string()),
+                seconds: Some(elapsed.as_secs_f64()),
+                ..keyed("sent", key)
+            },
+            Told::NotSent { key, tier, reason } => Self {
+                tier: Some(tier.to_string()),
+                reason: Some(reason.clone()),
+                ..keyed("not_sent", key)
+            },
+            Told::StoreLeftAlone { tier, reason } => Self {
+                tier: Some(tier.to_string()),
+                reason: Some(reason.clone()),
+                ..bare("store_left_alone")
+            },
+            Told::StoreAskedAgain { tier } => Self {
+                tier: Some(tier.to_string()),
+                ..bare("store_asked_again")
             },
             _ => bare("other"),
         }

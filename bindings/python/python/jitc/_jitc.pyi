@@ -328,7 +328,9 @@ class Event:
     """One thing that happened."""
 
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """``lookup``, ``hit``, ``miss``, ``built`` ..; of stores ``asked``, ``promoted``,
+        ``sent``, ``not_sent``, ``store_left_alone``, ``store_asked_again``."""
     @property
     def key(self) -> str | None: ...
     @property
