@@ -274,10 +274,10 @@ fn what_a_hostile_registry_sends_is_a_miss_and_no_release() {
     for (lie, words) in [
         (
             honest.replace("vnd.jitc.release", "vnd.other"),
-            "no release of jitc",
+            "not a release of jitc",
         ),
         (honest.replace("\"size\":", "\"size\":9999999999"), "longer than"),
-        ("{}".to_owned(), "no release of jitc"),
+        ("{}".to_owned(), "not a release of jitc"),
     ] {
         fake.held()
             .manifests

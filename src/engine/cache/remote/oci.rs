@@ -107,7 +107,7 @@ impl Manifest {
     fn read(bytes: &[u8]) -> Result<Self, Trouble> {
         let manifest: Option<Self> = serde_json::from_slice(bytes).ok();
         let manifest = manifest.filter(|manifest| manifest.artifact_type == RELEASE);
-        let manifest = manifest.ok_or_else(|| damaged("what lies there is no release of jitc"))?;
+        let manifest = manifest.ok_or_else(|| damaged("what lies there is not a release of jitc"))?;
         let lengths = manifest.layers.iter().map(|layer| layer.size);
         let total = lengths.fold(0, u64::saturating_add);
         if total > BUNDLE_LIMIT || manifest.layers.iter().any(|one| one.size > object::OBJECT_LIMIT) {

@@ -1,6 +1,6 @@
 """A kernel of the C interface as a function of tvm-ffi, over the stub of the driver.
 
-Run by ./check, where apache-tvm-ffi is at hand: `tvm_ffi.py LIBJITC FAMILIES`."""
+Run by ./check, where apache-tvm-ffi is at hand: `through_tvm_ffi.py LIBJITC FAMILIES`."""
 
 from __future__ import annotations
 
