@@ -70,7 +70,7 @@ done(register(kernel, b"c.scale", 1))
 scale = tvm_ffi.get_global_func("c.scale")
 x, y = Tensor(0x700000, 1000), Tensor(0x800000, 1000)
 try:
-    scale(x, y, 999)
+    scale(x, y, 1001)
     raise SystemExit("expected a ValueError")
 except ValueError as error:
     assert "parameter `x`" in str(error), error
