@@ -8,7 +8,7 @@ use crate::command::{events, jitc, succeeded};
 use crate::events::{Told, store};
 use crate::fake_registry::{Fake, digest_of};
 use crate::server::Mood;
-use crate::servers::Running;
+use crate::servers::{Running, program};
 
 /// A bundle of the entries of these subjects, with a note.
 fn bundle_of(subjects: std::ops::Range<u32>) -> Vec<u8> {
@@ -108,6 +108,19 @@ fn a_registry_of_a_package_carries_releases_with_and_without_a_password() {
         ))
     };
     carries(&|reference, options| url(server.port(), reference, options));
+    if let Some(skopeo) = program("skopeo") {
+        let of = |tag: &str| format!("docker://127.0.0.1:{}/team/{tag}", server.port());
+        let mut copy = std::process::Command::new(skopeo);
+        copy.args(["copy", "--src-tls-verify=false", "--dest-tls-verify=false"]);
+        let output = copy
+            .args([of("kernels:rel"), of("copies:rel")])
+            .output()
+            .expect("run");
+        succeeded(&output);
+        let copies = store(&format!("oci://127.0.0.1:{}/team/copies:rel", server.port()));
+        let cache = Cache::builder().remote(copies).build();
+        assert!(cache.lookup(subject(1).key()).is_some());
+    }
     let closed = |port: u16, folder: &std::path::Path| {
         let words = words(port, folder);
         vec![words[0].clone(), words[1].replace("open.yml", "closed.yml")]

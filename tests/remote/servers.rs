@@ -32,7 +32,7 @@ fn variable(name: &str) -> Option<std::ffi::OsString> {
     Environment::capture().bytes(name).map(ToOwned::to_owned)
 }
 
-fn program(name: &str) -> Option<PathBuf> {
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let own = variable("JITC_TEST_SERVERS").map(PathBuf::from);
     let path = variable("PATH").unwrap_or_default();
     let found = own
