@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod embed;
 pub mod jit;
 pub mod per_process;
+pub mod refused;
 pub mod regular_file;
 pub mod request;
 pub mod run;

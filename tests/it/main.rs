@@ -81,6 +81,7 @@ mod standard_streams;
 mod toolchain;
 mod toolchain_fetch;
 mod tuned_bundles;
+mod typed_errors;
 mod vocabulary;
 mod walk;
 mod warm_for_gpus;

@@ -264,7 +264,7 @@ fn a_record_is_the_same_as_text_and_the_own_winner_stays_before_a_carried_one() 
         ("{", "EOF"),
         ("{\"format\": 7, \"winners\": []}", "it is of format 7"),
     ] {
-        let error = Record::parse(text, &registry).expect_err("refused");
+        let error = Record::parse(text, &registry).expect_err("refused").to_string();
         assert!(error.contains(words), "{error}");
     }
 }

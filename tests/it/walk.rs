@@ -11,6 +11,7 @@ use jitc::engine::request::template::Registry;
 /// another: a new one has its place without being added here.
 const WALK: &[&str] = &[
     "engine::suggest",
+    "engine::refused",
     "engine::threads",
     "engine::per_process",
     "engine::digest_hasher",

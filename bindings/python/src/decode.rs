@@ -65,7 +65,8 @@ pub(crate) fn choose(
     max_tokens: u32,
     path: &str,
 ) -> PyResult<(Option<usize>, String)> {
-    let path: Path = path.parse().map_err(|why| errors::request(py, why))?;
+    let path: Result<Path, _> = path.parse();
+    let path = path.map_err(|why| errors::request(py, why.to_string()))?;
     let variants = kernels.iter().map(|kernel| {
         let loaded = &kernel.get().loaded;
         let capacity = loaded.entries().first().map_or(0, |entry| entry.capacity);

@@ -76,7 +76,7 @@ impl Kernel {
             let wrong = |why| errors::argument(py, Some(&parameter.name), why);
             Ok(Slot {
                 name: parameter.name.clone(),
-                resolved: signature.resolve(parameter).map_err(wrong)?,
+                resolved: signature.resolve(parameter).map_err(|why| wrong(why.into()))?,
                 in_shapes: is_in_shapes(&signature, &parameter.name),
             })
         });
@@ -224,7 +224,7 @@ impl Kernel {
         };
         let declared = &self.signature.parameters()[at];
         let shape = self.signature.shape(declared, &numbers.unwrap_or_default());
-        Ok((dtype.name(), shape.map_err(|why| wrong(&why))?))
+        Ok((dtype.name(), shape.map_err(|why| wrong(&why.to_string()))?))
     }
 
     /// The parameters that may be left out, in declared order.

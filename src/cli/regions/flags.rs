@@ -150,5 +150,5 @@ pub(super) fn bare_flags(matches: &ArgMatches) -> bool {
 
 pub(super) fn bare(registry: &Registry, matches: &ArgMatches) -> Result<Bare, String> {
     let said = |name: &str| flag(matches, name).map(String::as_str);
-    Bare::said(registry, matches.get_one("family").cloned(), &said)
+    Ok(Bare::said(registry, matches.get_one("family").cloned(), &said)?)
 }

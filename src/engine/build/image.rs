@@ -4,6 +4,7 @@
 //! Invariant: nothing is published, and nothing is handed to a driver, that is not a whole
 //! ELF image for its arch whose entry points are the declared ones.
 
+use crate::engine::refused::Refused;
 use object::Endianness;
 use object::elf::{FileHeader64, SHT_NOTE, STT_FUNC, STT_OBJECT};
 use object::read::elf::{FileHeader as _, ProgramHeader as _, SectionHeader as _, Sym as _};
@@ -80,9 +81,9 @@ pub struct Image {
 }
 
 /// Reads what a compile made: a cubin, or PTX. The text says why it is neither.
-pub fn read(code: &[u8]) -> Result<Image, String> {
+pub fn read(code: &[u8]) -> Result<Image, Refused> {
     if !is_ptx(code) {
-        return read_cubin(code);
+        return Ok(read_cubin(code)?);
     }
     let ptx = ptx::read(code)?;
     Ok(Image {
@@ -159,7 +160,7 @@ fn check_all(spec: &KernelSpec, cubin: &[u8], symbol: &dyn Fn(&str) -> String) -
         let is = if is_ptx(cubin) { "PTX" } else { "no PTX" };
         return Err(broken(format!("it is {is}, and {} was requested", spec.arch())));
     }
-    let image = read(cubin).map_err(broken)?;
+    let image = read(cubin).map_err(|refused| broken(refused.into()))?;
     if let Some(found) = image.arch
         && found != u32::from(spec.arch().number())
     {

@@ -10,6 +10,7 @@ use object::read::elf::{FileHeader as _, SectionHeader as _};
 
 use crate::engine::build::artifact::Artifact;
 use crate::engine::build::ptx::{self, is_ptx};
+use crate::engine::refused::Refused;
 use crate::engine::request::signature::Signature;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::template::Place;
@@ -80,8 +81,8 @@ struct Taken {
 }
 
 /// The parameters of an entry point, in order; the text says why there are none to read.
-pub fn parameters(cubin: &[u8], entry: &str) -> Result<Vec<Place>, String> {
-    taken(cubin, entry).map(|taken| taken.places)
+pub fn parameters(cubin: &[u8], entry: &str) -> Result<Vec<Place>, Refused> {
+    Ok(taken(cubin, entry)?.places)
 }
 
 fn taken(cubin: &[u8], entry: &str) -> Result<Taken, String> {

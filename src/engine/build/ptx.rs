@@ -3,6 +3,7 @@
 //! Invariant: PTX that was read is whole, as far as its text tells: a head, and every brace
 //! closed. The driver compiles it when it is loaded, and judges the rest.
 
+use crate::engine::refused::Refused;
 use crate::engine::request::template::Place;
 
 /// What was read of PTX.
@@ -24,7 +25,7 @@ pub fn is_ptx(code: &[u8]) -> bool {
 }
 
 /// Reads PTX as NVRTC writes it. The text says why it is none.
-pub fn read(code: &[u8]) -> Result<Ptx, String> {
+pub fn read(code: &[u8]) -> Result<Ptx, Refused> {
     let text = std::str::from_utf8(code).map_err(|e| format!("it is not text: {e}"))?;
     if text.contains('\0') {
         return Err("it has a NUL byte".into());

@@ -3,6 +3,7 @@
 //! Invariant: a value that cannot be is an error that says where it was written;
 //! none falls back to a default.
 
+use crate::engine::refused::Refused;
 use std::time::Duration;
 
 use super::{Config, ConfigError, Setting, Source};
@@ -77,7 +78,7 @@ impl Config {
             "exact" => Ok(ArchMatch::Exact),
             "compatible" => Ok(ArchMatch::Compatible),
             "ptx" => Ok(ArchMatch::Ptx),
-            _ => Err("expected exact, compatible or ptx".to_owned()),
+            _ => Err("expected exact, compatible or ptx".into()),
         });
         Ok(found?.unwrap_or_default())
     }
@@ -89,7 +90,7 @@ impl Config {
             "0" | "false" | "no" | "off" => Ok(CacheTrust::Own),
             "1" | "true" | "yes" | "on" => Ok(CacheTrust::Anybody),
             "group" => Ok(CacheTrust::Group),
-            _ => Err("expected 0, 1 or group".to_owned()),
+            _ => Err("expected 0, 1 or group".into()),
         });
         Ok(trust?.unwrap_or_default())
     }
@@ -124,7 +125,7 @@ impl Config {
     /// The most entries that it may hold, if it was said.
     pub fn cache_max_entries(&self) -> Result<Option<u64>, ConfigError> {
         let setting = self.text("cache_max_entries");
-        let whole = |text: &str| text.parse().map_err(|_| "expected a whole number".to_owned());
+        let whole = |text: &str| text.parse().map_err(|_| "expected a whole number".into());
         self::parsed("cache_max_entries", setting, whole)
     }
 
@@ -147,7 +148,7 @@ impl Config {
             "warn" => Ok(MissPolicy::Warn),
             "behind" => Ok(MissPolicy::Behind),
             "forbid" => Ok(MissPolicy::Forbid),
-            _ => Err("expected compile, warn, behind or forbid".to_owned()),
+            _ => Err("expected compile, warn, behind or forbid".into()),
         });
         Ok(policy?.unwrap_or_default())
     }
@@ -156,14 +157,14 @@ impl Config {
 pub(super) fn parsed<T>(
     name: &str,
     setting: Option<Setting>,
-    parse: impl Fn(&str) -> Result<T, String>,
+    parse: impl Fn(&str) -> Result<T, Refused>,
 ) -> Result<Option<T>, ConfigError> {
     let Some(Setting { value, source }) = setting else {
         return Ok(None);
     };
     match parse(&value) {
         Ok(parsed) => Ok(Some(parsed)),
-        Err(expected) => Err(bad_value(name, value, source, expected)),
+        Err(expected) => Err(bad_value(name, value, source, expected.into())),
     }
 }
 
@@ -178,8 +179,8 @@ pub(super) fn bad_value(name: &str, value: String, origin: Source, expected: Str
 
 /// A number of bytes with its unit: `4096B`, `64KiB`, `512 MB`, `4G`; nought needs none. Units
 /// are powers of 1024 unless they end in a plain `B` after a letter (`MB` is 1,000,000).
-pub fn parse_bytes(text: &str) -> Result<u64, String> {
-    let expected = || "expected a size with its unit, such as 4096B, 64KiB, 512MB or 4GiB".to_owned();
+pub fn parse_bytes(text: &str) -> Result<u64, Refused> {
+    let expected = || Refused::from("expected a size with its unit, such as 4096B, 64KiB, 512MB or 4GiB");
     let (number, unit) = split_unit(text).ok_or_else(expected)?;
     let factor: u64 = match unit.to_ascii_lowercase().as_str() {
         "" if number == 0 => 1,
@@ -198,8 +199,9 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
 }
 
 /// A span of time with its unit: `90s`, `15m`, `12h`, `30d`, `4w`; nought needs none.
-pub fn parse_age(text: &str) -> Result<Duration, String> {
-    let expected = || "expected a span of time, such as 90s, 15m, 12h, 30d or 4w".to_owned();
+pub fn parse_age(text: &str) -> Result<Duration, Refused> {
+    let expected =
+        || Refused::from("expected a span of time with its unit, such as 90s, 15m, 12h, 30d or 4w");
     let (number, unit) = split_unit(text).ok_or_else(expected)?;
     let seconds: u64 = match unit {
         "" if number == 0 => 1,

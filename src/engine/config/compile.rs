@@ -1,5 +1,6 @@
 //! Settings of compiles: what one may take, and which program makes them.
 
+use crate::engine::refused::Refused;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -27,16 +28,16 @@ pub enum ToolchainChoice {
 }
 
 impl FromStr for ToolchainChoice {
-    type Err = String;
+    type Err = Refused;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Refused> {
         let is_number = |part: &str| part.parse::<u32>().is_ok();
         match text {
             "found" => Ok(Self::Found),
             "pinned" => Ok(Self::Pinned),
             "bundle" => Ok(Self::Bundle),
             version if version.split('.').all(is_number) => Ok(Self::Version(version.to_owned())),
-            _ => Err("expected found, pinned, bundle or a version such as 13.0.88".to_owned()),
+            _ => Err("expected found, pinned, bundle or a version such as 13.0.88".into()),
         }
     }
 }

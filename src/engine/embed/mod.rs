@@ -277,7 +277,10 @@ impl Kernels {
         };
         let path = build.package.join(file);
         let record = Record::parse(&read_text(&path, MAX_RECORDS)?, jit.registry());
-        record.map_err(|reason| EmbedError::Tuned { file: path, reason })
+        record.map_err(|refused| EmbedError::Tuned {
+            file: path,
+            reason: refused.into(),
+        })
     }
 
     /// Checks the families and writes their texts.

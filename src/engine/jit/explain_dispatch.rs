@@ -91,7 +91,9 @@ impl Jit {
                 },
             });
         };
-        let sizes = rules.in_order(sizes).map_err(ExplainError::Problem)?;
+        let sizes = rules
+            .in_order(sizes)
+            .map_err(|e| ExplainError::Problem(e.into()))?;
         let dispatchers = self.dispatchers(named, device)?;
         let [dispatcher] = &dispatchers[..] else {
             return Err(ExplainError::Problem(format!(

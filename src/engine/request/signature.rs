@@ -4,6 +4,7 @@
 //! Invariant: of one declared list; whoever packs, checks or prints parameters does
 //! it from here.
 
+use crate::engine::refused::Refused;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -113,7 +114,7 @@ impl KernelSpec {
     }
 
     /// A number of this spec's launch; the text says what is wrong with it.
-    pub fn axis(&self, axis: &Axis) -> Result<Extent, String> {
+    pub fn axis(&self, axis: &Axis) -> Result<Extent, Refused> {
         let number = |size: &Size| {
             self.size(size)
                 .ok_or_else(|| format!("{size} does not come out as a whole number from 0"))
@@ -131,9 +132,9 @@ impl KernelSpec {
                     return Ok(Extent::Fixed(1));
                 }
                 match number(per)? {
-                    0 => Err(format!(
+                    0 => Err(Refused::new(format_args!(
                         "{per} is 0, and a block takes at least 1 of a launch size"
-                    )),
+                    ))),
                     number => Ok(Extent::Launch {
                         size: *size,
                         per: number,
@@ -187,7 +188,7 @@ impl Signature {
     }
 
     /// What a parameter is in this spec; the text says what is wrong.
-    pub fn resolve(&self, parameter: &Parameter) -> Result<Resolved, String> {
+    pub fn resolve(&self, parameter: &Parameter) -> Result<Resolved, Refused> {
         match &parameter.kind {
             ParameterKind::Scalar { dtype, value } => Ok(Resolved::Scalar {
                 dtype: *dtype,
@@ -230,14 +231,14 @@ impl Signature {
         &self,
         parameter: &Parameter,
         numbers: &BTreeMap<String, u64>,
-    ) -> Result<Vec<Option<u64>>, String> {
+    ) -> Result<Vec<Option<u64>>, Refused> {
         let ParameterKind::Pointer { shape, .. } = &parameter.kind else {
             return Ok(Vec::new());
         };
         let spec = &self.spec;
         let dimension = |dim: &crate::engine::request::template::Dim| {
             let Some(id) = &dim.id else { return Ok(None) };
-            let wrong = |e: String| format!("dimension `{}`: {e}", dim.text);
+            let wrong = |e: String| Refused::new(format_args!("dimension `{}`: {e}", dim.text));
             let text = (spec.family())
                 .evaluate(id, spec.constants(), spec.derived(), numbers)
                 .map_err(wrong)?;
@@ -259,7 +260,7 @@ impl Signature {
         &self,
         parameter: &Parameter,
         numbers: &BTreeMap<String, u64>,
-    ) -> Result<Option<u64>, String> {
+    ) -> Result<Option<u64>, Refused> {
         let Resolved::Pointer { dtype, .. } = self.resolve(parameter)? else {
             return Ok(Some(0));
         };

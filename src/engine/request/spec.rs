@@ -7,11 +7,13 @@ mod error;
 mod general;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
 use crate::engine::config::{Config, Setting, Source};
+use crate::engine::refused::Refused;
 use crate::engine::request::constant::{Value, split_values};
 use crate::engine::request::formula::{Formula, Named, Term};
 use crate::engine::request::regions::{Table, TableError};
@@ -283,43 +285,46 @@ impl KernelSpec {
     /// Refuses launches that no GPU takes, and those that do not come out.
     fn check_launches(&self) -> Result<(), String> {
         for entry in self.entries() {
-            let at = |what: &str, e: String| format!("entry `{}`: {what}: {e}", entry.name);
+            let at = |what: &str, e: &dyn Display| format!("entry `{}`: {what}: {e}", entry.name);
             let [x, y, z] = &entry.block;
-            let axis = |axis| self.axis(axis).map_err(|e| at("block", e));
+            let axis = |axis| self.axis(axis).map_err(|e| at("block", &e));
             let block = [axis(x)?, axis(y)?, axis(z)?].map(|extent| extent.fixed().unwrap_or(1));
             fits(block).map_err(|e| format!("entry `{}`: {e}", entry.name))?;
             for axis in &entry.grid {
-                self.axis(axis).map_err(|e| at("grid", e))?;
+                self.axis(axis).map_err(|e| at("grid", &e))?;
             }
             self.axis(&entry.shared_mem_bytes)
-                .map_err(|e| at("shared_mem_bytes", e))?;
+                .map_err(|e| at("shared_mem_bytes", &e))?;
             if let Some(cluster) = &entry.cluster {
                 let blocks = cluster.each_ref().map(|size| self.size(size).unwrap_or(0));
                 let [x, y, z] = blocks;
                 if !(1..=16).contains(&blocks.iter().fold(1_u32, |all, n| all.saturating_mul(*n))) {
                     let reason = format!("{x} x {y} x {z} blocks: a GPU takes 1 to 16");
-                    return Err(at("cluster", reason));
+                    return Err(at("cluster", &reason));
                 }
             }
             if let Some(percent) = &entry.carveout
                 && self.size(percent).is_none_or(|percent| percent > 100)
             {
-                return Err(at("carveout", format!("{percent} is not a number from 0 to 100")));
+                return Err(at(
+                    "carveout",
+                    &format!("{percent} is not a number from 0 to 100"),
+                ));
             }
-            self.priority(entry).map_err(|e| at("priority", e))?;
+            self.priority(entry).map_err(|e| at("priority", &e))?;
         }
         Ok(())
     }
 
     /// The priority that an entry point's launches have; `None` for that of their stream.
-    pub fn priority(&self, entry: &Entry) -> Result<Option<i32>, String> {
+    pub fn priority(&self, entry: &Entry) -> Result<Option<i32>, Refused> {
         let Some(formula) = &entry.priority else {
             return Ok(None);
         };
         let number = self.term(formula)?.at(&[]).and_then(|n| i32::try_from(n).ok());
         number
             .map(Some)
-            .ok_or_else(|| format!("`{formula}` is not a number of 32 bits"))
+            .ok_or_else(|| format!("`{formula}` is not a number of 32 bits").into())
     }
 
     /// A formula with this spec's constants in it.
@@ -569,6 +574,6 @@ pub(crate) fn parse(family: &Family, name: &str, text: &str, origin: &Source) ->
         family: family.name.clone(),
         constant: constant.name.clone(),
         origin: origin.clone(),
-        reason,
+        reason: reason.into(),
     })
 }

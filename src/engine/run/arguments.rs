@@ -143,7 +143,7 @@ impl Arguments {
             in_struct: signature.is_struct(),
         };
         for parameter in signature.parameters() {
-            let resolved = (signature.resolve(parameter)).map_err(|e| at.declaration(parameter, e))?;
+            let resolved = (signature.resolve(parameter)).map_err(|e| at.declaration(parameter, e.into()))?;
             let word = match resolved {
                 Resolved::Scalar {
                     value: Some(size), ..
@@ -310,7 +310,7 @@ impl Arguments {
                 found: tensor.dtype,
             });
         }
-        let shape = (at.0.shape(parameter, numbers)).map_err(|e| at.declaration(parameter, e))?;
+        let shape = (at.0.shape(parameter, numbers)).map_err(|e| at.declaration(parameter, e.into()))?;
         if let Some(mismatch) = check_shape(&tensor, dtype, &shape, || parameter.grows()) {
             return wrong(mismatch);
         }

@@ -344,7 +344,7 @@ impl LoadedKernel {
             spec.axis(axis).map_err(|reason| LoadError::Grid {
                 family: spec.family().name.clone(),
                 entry: entry.name.clone(),
-                reason,
+                reason: reason.into(),
             })
         };
         let all = |[x, y, z]: &[Axis; 3]| Ok::<_, LoadError>([axis(x)?, axis(y)?, axis(z)?]);

@@ -1,5 +1,6 @@
 //! What GPUs that need not be here have, and how many blocks of a kernel fit on one.
 
+use crate::engine::refused::Refused;
 use crate::engine::run::device::Device;
 
 /// Blocks of a kernel that are resident on the whole GPU at once, worked out from
@@ -51,13 +52,13 @@ pub fn known_device(name: &str) -> Option<Device> {
 ///
 /// # Errors
 /// A name that is none of theirs, in one line.
-pub fn known_devices(list: &str) -> Result<Vec<Device>, String> {
+pub fn known_devices(list: &str) -> Result<Vec<Device>, Refused> {
     let named = |name: &str| {
         known_device(name.trim()).ok_or_else(|| {
-            format!(
-                "`{name}` is not a known GPU: expected names of {}",
-                KNOWN_DEVICES.join(", ")
-            )
+            let known = KNOWN_DEVICES.join(", ");
+            Refused::new(format_args!(
+                "`{name}` is not a known GPU: expected names of {known}"
+            ))
         })
     };
     list.split(',').map(named).collect()

@@ -3,6 +3,7 @@
 //! Invariant: once a key is trusted, nothing that somebody else may have written is taken
 //! unsigned, unless it is said for that tier.
 
+use crate::engine::refused::Refused;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -85,10 +86,10 @@ impl Requirements {
 }
 
 impl FromStr for Requirements {
-    type Err = String;
+    type Err = Refused;
 
     /// `none` or `signed`, for all places or, as `user=none,read_only=signed`, for some.
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Refused> {
         let expected = || {
             let places = Place::ALL.map(Place::name).join(", ");
             format!("expected none or signed, or a list such as user=none,read_only=signed, of {places}")
@@ -223,7 +224,7 @@ mod tests {
             "user=none,user=signed",
             "user=none,",
         ] {
-            let error = read(text).expect_err(text);
+            let error = read(text).expect_err(text).to_string();
             assert!(error.starts_with("expected none or signed"), "{error}");
         }
     }

@@ -101,7 +101,7 @@ pub(super) fn choose(
     let told = &mut |stale: Stale| sink(Event::Note(stale.to_string()));
     let dispatcher = asked.jit.dispatcher(spec, device, &forced, record, told);
     let dispatcher = dispatcher.map_err(|e| wrong(e.to_string()))?;
-    let selected = dispatcher.select(&dispatch.in_order(&known).map_err(wrong)?);
+    let selected = dispatcher.select(&dispatch.in_order(&known).map_err(|e| wrong(e.into()))?);
     let selected = selected.map_err(|e| wrong(e.to_string()))?;
     Ok(Choice {
         spec: dispatcher.variants()[selected.variant].clone(),

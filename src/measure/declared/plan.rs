@@ -97,7 +97,7 @@ impl Plan {
                     &format!("parameter `{}`: {e}", parameter.name),
                 )
             };
-            match making.signature.resolve(parameter).map_err(wrong)? {
+            match making.signature.resolve(parameter).map_err(|e| wrong(e.into()))? {
                 Resolved::Scalar { value: Some(_), .. } => {}
                 Resolved::Scalar { dtype, value: None } => {
                     let value = making.scalar(parameter, dtype).map_err(wrong)?;

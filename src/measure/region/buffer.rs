@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Array, Geometry, Region, RegionError, Scope, Table, TableError, npy};
 use crate::engine::atomic_file::write_text;
+use crate::engine::refused::Refused;
 use crate::engine::regular_file::{self, MAX_RECORDS};
 use crate::engine::request::constant::Value;
 use crate::engine::request::spec::KernelSpec;
@@ -373,7 +374,7 @@ impl Bare {
         registry: &Registry,
         family: Option<String>,
         said: &dyn Fn(&str) -> Option<&'t str>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Refused> {
         let number = |name: &str, usual: u32| match said(name) {
             None => Ok(usual),
             Some(text) => text

@@ -223,14 +223,17 @@ impl Needs {
                 dtype,
                 optional,
                 ..
-            } = self.signature.resolve(parameter).map_err(wrong)?
+            } = self.signature.resolve(parameter).map_err(|e| wrong(e.into()))?
             else {
                 continue;
             };
             if buffer_of(pair) == Some(&parameter.name) {
                 continue;
             }
-            let bytes = self.signature.bytes(parameter, &self.numbers).map_err(wrong)?;
+            let bytes = self
+                .signature
+                .bytes(parameter, &self.numbers)
+                .map_err(|e| wrong(e.into()))?;
             match bytes.map(usize::try_from) {
                 Some(Ok(bytes)) => sized.push((parameter, access, dtype, bytes)),
                 None if optional => {}
@@ -286,7 +289,8 @@ fn buffer_of(pair: &Pair) -> Option<&String> {
 
 /// The type of a number that no launch size gives; `None` for everything else.
 fn free(signature: &Signature, parameter: &Parameter) -> Result<Option<Dtype>, MeasureError> {
-    let resolved = signature.resolve(parameter).map_err(MeasureError::Request)?;
+    let resolved = signature.resolve(parameter);
+    let resolved = resolved.map_err(|refused| MeasureError::Request(refused.into()))?;
     Ok(match resolved {
         Resolved::Scalar { dtype, value: None } => Some(dtype),
         _ => None,

@@ -276,7 +276,7 @@ fn of_ptx(
     started: Instant,
     named: &[(String, String)],
 ) -> Result<Artifact, CompileError> {
-    let image = image::read(&ptx).map_err(CompileError::Library)?;
+    let image = image::read(&ptx).map_err(|refused| CompileError::Library(refused.into()))?;
     let unknown = |entry: String| Resources {
         entry,
         ..Resources::default()

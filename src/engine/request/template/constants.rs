@@ -109,7 +109,8 @@ impl ConstantFile {
         if values.is_empty() {
             return Err("there is no value: expected one, or an array of them".into());
         }
-        values.iter().map(|value| legal.parse(&text_of(value))).collect()
+        let legal = |value| legal.parse(&text_of(value)).map_err(String::from);
+        values.iter().map(legal).collect()
     }
 
     fn legal(&self) -> Result<Legal, String> {

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::constants::{Constant, text_of};
 use super::parameters::MAX_SIZES;
+use crate::engine::refused::Refused;
 use crate::engine::request::formula::{Formula, Term};
 use crate::engine::request::tera_strict::expression;
 use crate::engine::suggest::did_you_mean;
@@ -276,17 +277,15 @@ impl Dispatch {
     ///
     /// # Errors
     /// A size that is missing, or that is none of the problem's, in one line.
-    pub fn in_order(&self, given: &BTreeMap<String, u32>) -> Result<Vec<u32>, String> {
+    pub fn in_order(&self, given: &BTreeMap<String, u32>) -> Result<Vec<u32>, Refused> {
         let all = || self.sizes.join(", ");
         if let Some(stray) = given.keys().find(|name| !self.sizes.contains(name)) {
             let hint = did_you_mean(stray, self.sizes.iter().map(String::as_str));
-            return Err(format!(
-                "`{stray}` is not a size of the problem{hint}: expected {}",
-                all()
-            ));
+            let reason = format!("`{stray}` is not a size of the problem{hint}: expected {}", all());
+            return Err(reason.into());
         }
         let size = |name: &String| {
-            let missing = || format!("the size `{name}` is missing: expected {}", all());
+            let missing = || Refused::new(format_args!("the size `{name}` is missing: expected {}", all()));
             given.get(name).copied().ok_or_else(missing)
         };
         self.sizes.iter().map(size).collect()

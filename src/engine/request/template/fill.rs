@@ -3,6 +3,7 @@
 //!
 //! Invariant: nothing of it is in a key or in what the compiler sees.
 
+use crate::engine::refused::Refused;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -161,10 +162,10 @@ impl TableFile {
 }
 
 impl std::str::FromStr for Fill {
-    type Err = String;
+    type Err = Refused;
 
     /// A fill as people write it on a command line: as in TOML, words without quotes.
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Refused> {
         #[derive(Deserialize)]
         struct One {
             fill: FillFile,
@@ -178,7 +179,7 @@ impl std::str::FromStr for Fill {
             }
             Err(_) => FillFile::Word(text.to_owned()),
         };
-        file.check()
+        Ok(file.check()?)
     }
 }
 
@@ -196,17 +197,17 @@ impl Fill {
     }
 
     /// Whether elements of a type can be filled so; the text says why not.
-    pub fn check(&self, dtype: Dtype) -> Result<(), String> {
+    pub fn check(&self, dtype: Dtype) -> Result<(), Refused> {
         let whole = dtype.is_integer() || dtype == Dtype::Bool;
         match self.kind {
-            FillKind::Normal(..) if whole => Err(format!(
+            FillKind::Normal(..) if whole => Err(Refused::new(format_args!(
                 "{dtype} has no normal numbers: expected uniform with a `range`, zeros, ones, iota, a number or a FILE.npy"
-            )),
-            FillKind::Uniform(low, high) if whole && (low.fract() != 0.0 || high.fract() != 0.0) => Err(
-                format!("`range` of {dtype} is of whole numbers, not {low} to {high}"),
-            ),
+            ))),
+            FillKind::Uniform(low, high) if whole && (low.fract() != 0.0 || high.fract() != 0.0) => {
+                Err(format!("`range` of {dtype} is of whole numbers, not {low} to {high}").into())
+            }
             FillKind::Value(value) if whole && value.fract() != 0.0 => {
-                Err(format!("{value} is not a whole number, and {dtype} is of these"))
+                Err(format!("{value} is not a whole number, and {dtype} is of these").into())
             }
             _ => Ok(()),
         }
@@ -231,7 +232,7 @@ mod tests {
     use super::*;
 
     fn fill(text: &str) -> Result<Fill, String> {
-        text.parse()
+        Ok(text.parse::<Fill>()?)
     }
 
     #[test]
@@ -295,7 +296,10 @@ mod tests {
 
     #[test]
     fn whole_numbers_have_no_normal_ones_and_nothing_between() {
-        let refused = |text: &str| fill(text).expect(text).check(Dtype::I32).expect_err(text);
+        let refused = |text: &str| {
+            let refused = fill(text).expect(text).check(Dtype::I32).expect_err(text);
+            refused.to_string()
+        };
         assert!(refused("normal").starts_with("i32 has no normal numbers"));
         assert!(refused("0.5").contains("0.5 is not a whole number"));
         assert!(refused("{ kind = 'uniform', range = [0, 1.5] }").contains("of whole numbers, not 0 to 1.5"));

@@ -1,5 +1,6 @@
 //! The values that a constant may have, and how a text becomes one of them.
 
+use crate::engine::refused::Refused;
 use std::fmt;
 
 use crate::engine::request::constant::{NumberF32, NumberF64, Type, Value, split_values};
@@ -73,7 +74,7 @@ impl Legal {
     }
 
     /// A text as a legal value; else one line saying what would be legal.
-    pub fn parse(&self, text: &str) -> Result<Value, String> {
+    pub fn parse(&self, text: &str) -> Result<Value, Refused> {
         let text = text.trim();
         let value = match self {
             Self::Enum { cxx_type, .. } => Some(Value::Enum {
@@ -93,7 +94,7 @@ impl Legal {
         };
         match value {
             Some(value) if self.allows(&value) => Ok(value),
-            _ => Err(format!("`{text}` is not legal: expected {self}")),
+            _ => Err(format!("`{text}` is not legal: expected {self}").into()),
         }
     }
 

@@ -13,6 +13,7 @@ use super::constants::{Constant, text_of};
 use super::parameter_file::add_rule;
 use super::parameters::Rule;
 use super::{Dispatch, Entry, Family};
+use crate::engine::refused::Refused;
 use crate::engine::request::constant::Value;
 use crate::engine::request::tera_strict::Expressions;
 use crate::engine::suggest::did_you_mean;
@@ -190,7 +191,7 @@ impl Family {
         &self,
         constants: &BTreeMap<String, Value>,
         derived: &BTreeMap<String, u32>,
-    ) -> Result<bool, String> {
+    ) -> Result<bool, Refused> {
         let Some(when) = self
             .measured
             .search

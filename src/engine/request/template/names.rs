@@ -262,7 +262,10 @@ fn values(
             .get(&name)
             .ok_or_else(|| unknown(what, &name, constants))?;
         let text = text_of(&value);
-        checked.insert(name.clone(), constant.legal.parse(&text).map_err(at)?);
+        checked.insert(
+            name.clone(),
+            constant.legal.parse(&text).map_err(|e| at(e.into()))?,
+        );
     }
     Ok(checked)
 }

@@ -308,13 +308,13 @@ fn fits(fill: Fill, kind: &ParameterKind) -> Result<Fill, String> {
             Err("what is passed by value is filled from a FILE.npy of its bytes".into())
         }
         ParameterKind::Scalar { dtype, value: None } => match fill.kind {
-            FillKind::Value(_) => fill.check(*dtype).map(|()| fill),
+            FillKind::Value(_) => Ok(fill.check(*dtype).map(|()| fill)?),
             _ => Err("a scalar is a number".into()),
         },
         ParameterKind::Pointer {
             element: Element::Fixed(dtype),
             ..
-        } => fill.check(*dtype).map(|()| fill),
+        } => Ok(fill.check(*dtype).map(|()| fill)?),
         _ => Ok(fill),
     }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::device::Device;
 use super::dispatch::Dispatcher;
+use crate::engine::refused::Refused;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::template::Registry;
 
@@ -177,7 +178,7 @@ impl Winner {
         &self,
         asked: &KernelSpec,
         key: &mut dyn FnMut(&KernelSpec) -> Option<String>,
-    ) -> Result<KernelSpec, String> {
+    ) -> Result<KernelSpec, Refused> {
         let Some(policy) = &self.policy else {
             return Err("it does not say how it was measured".into());
         };
@@ -194,7 +195,7 @@ impl Winner {
             .keys()
             .find(|name| !geometry.contains(&name.as_str()))
         {
-            return Err(format!("neither [tune] nor [dispatch] chooses `{name}`"));
+            return Err(format!("neither [tune] nor [dispatch] chooses `{name}`").into());
         }
         let set = self.geometry.iter();
         let spec = asked.with(set.map(|(name, value)| (name.as_str(), value.as_str())));
@@ -266,8 +267,8 @@ impl Dispatcher {
             };
             let noted = (dispatch.in_order(&winner.problem.sizes))
                 .and_then(|sizes| Ok((sizes, winner.variant(asked, key)?)))
-                .and_then(|(sizes, spec)| self.tune(&sizes, spec).map_err(|e| e.to_string()));
-            stale.extend(noted.err().map(|reason| winner.stale(reason)));
+                .and_then(|(sizes, spec)| self.tune(&sizes, spec).map_err(Refused::new));
+            stale.extend(noted.err().map(|reason| winner.stale(reason.into())));
         }
         stale
     }

@@ -3,6 +3,7 @@
 //! Invariant: a winner holds for its GPU and its problem alone, and a file that cannot
 //! be read is an empty record.
 
+use crate::engine::refused::Refused;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -70,7 +71,7 @@ impl Record {
     ///
     /// # Errors
     /// Text that is no record, or one of another format, in one line.
-    pub fn parse(text: &str, registry: &Registry) -> Result<Self, String> {
+    pub fn parse(text: &str, registry: &Registry) -> Result<Self, Refused> {
         let mut record = understood(text)?;
         for winner in &mut record.winners {
             winner.problem.rename(registry);

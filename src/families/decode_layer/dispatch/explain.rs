@@ -11,6 +11,7 @@ use crate::engine::build::artifact::Artifact;
 use crate::engine::cache::{Drift, Judged};
 use crate::engine::config::Config;
 use crate::engine::jit::Jit;
+use crate::engine::refused::Refused;
 use crate::engine::request::spec::KernelSpec;
 use crate::engine::request::target::Arch;
 use crate::engine::run::device::{Context, Device};
@@ -91,15 +92,16 @@ impl Policy {
             let given = given.map(str::to_owned);
             given.or_else(|| config.variable(&names).map(|s| s.value))
         };
+        let wrong = |refused: Refused| MeasureError::Request(refused.into());
         let path = match text(path, ["JITC_PATH", "CUTE_PHASE_E_PATH"]) {
-            Some(path) => path.parse().map_err(MeasureError::Request)?,
+            Some(path) => path.parse().map_err(wrong)?,
             None => Path::Auto,
         };
         let layers = text(layers, ["JITC_LAYERS", "CUTE_PHASE_E_LAYERS"]);
         let layers = Layers::parse(layers.as_deref().unwrap_or_default());
         Ok(Self {
             path,
-            layers: layers.map_err(MeasureError::Request)?,
+            layers: layers.map_err(wrong)?,
             max_tokens,
         })
     }

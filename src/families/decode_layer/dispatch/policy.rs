@@ -1,5 +1,6 @@
 //! What was asked of dispatch, once for all steps.
 
+use crate::engine::refused::Refused;
 use std::str::FromStr;
 
 use serde::Serialize;
@@ -19,14 +20,14 @@ pub enum Path {
 
 /// `coop` and `lite` are nvllm's words, and were jitc's.
 impl FromStr for Path {
-    type Err = String;
+    type Err = Refused;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Refused> {
         match text.to_ascii_lowercase().as_str() {
             "auto" => Ok(Self::Auto),
             "cooperative" | "coop" => Ok(Self::Cooperative),
             "separate" | "lite" => Ok(Self::Separate),
-            _ => Err(format!("path `{text}`: expected auto, cooperative or separate")),
+            _ => Err(format!("path `{text}`: expected auto, cooperative or separate").into()),
         }
     }
 }
@@ -43,7 +44,7 @@ impl Layers {
     }
 
     /// These, from a list such as `3,7`. An empty list is every layer.
-    pub fn parse(list: &str) -> Result<Self, String> {
+    pub fn parse(list: &str) -> Result<Self, Refused> {
         if list.trim().is_empty() {
             return Ok(Self::all());
         }
@@ -80,7 +81,7 @@ mod tests {
     #[test]
     fn layers_and_paths_are_read_strictly() {
         assert_eq!(Layers::parse(" ").expect("empty"), Layers::all());
-        assert!(Layers::parse("3,x").expect_err("bad").contains("`x`"));
+        assert!(Layers::parse("3,x").expect_err("bad").to_string().contains("`x`"));
         for (text, path) in [
             ("COOP", Path::Cooperative),
             ("cooperative", Path::Cooperative),
@@ -90,7 +91,7 @@ mod tests {
             assert_eq!(text.parse(), Ok(path));
         }
         assert_eq!(
-            "fast".parse::<Path>().expect_err("bad"),
+            "fast".parse::<Path>().expect_err("bad").to_string(),
             "path `fast`: expected auto, cooperative or separate"
         );
     }
