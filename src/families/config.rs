@@ -7,6 +7,7 @@ use crate::engine::request::spec::KernelSpec;
 /// A spec that lacks a constant which its family's host side reads.
 #[derive(Debug, thiserror::Error)]
 #[error("{family}: constant `{constant}` is missing, or not of the kind that is read")]
+#[non_exhaustive]
 pub struct ConstantError {
     /// The spec's family.
     pub family: String,

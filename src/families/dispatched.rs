@@ -18,6 +18,7 @@ use crate::measure::MeasureError;
 
 /// The variants of a list of families and GPUs, and what was left out of it, a line each.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Dispatched {
     /// Each once.
     pub specs: Vec<KernelSpec>,

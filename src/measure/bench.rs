@@ -65,6 +65,7 @@ const PER_GRAPH: usize = 24;
 
 /// How to launch and how often, of whatever family.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BenchOptions {
     /// How often, and what stands between two events.
     pub plan: Plan,
@@ -118,6 +119,7 @@ impl BenchOptions {
 }
 
 /// What stays the same over a run, of whatever family.
+#[non_exhaustive]
 pub struct BenchSession<'a> {
     /// Makes and loads the kernels.
     pub jit: &'a Jit,
@@ -200,6 +202,7 @@ impl<'a> BenchSession<'a> {
 
 /// What the gate and the clock said of a variant.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct Timed {
     /// Whether its reference let it through.
     pub passes: bool,

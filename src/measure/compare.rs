@@ -9,6 +9,7 @@ pub const RELATIVE_FLOOR: f64 = 1e-30;
 
 /// The first element that differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Mismatch {
     /// Index into the flattened tensors.
     pub index: usize,
@@ -20,6 +21,7 @@ pub struct Mismatch {
 
 /// Two f32 tensors compared to the bit.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Comparison {
     /// Largest |actual - expected|, differences taken in f64; infinite if a
     /// NaN is on either side.
@@ -79,6 +81,7 @@ pub fn compare(expected: &[f32], actual: &[f32]) -> Comparison {
 
 /// How far f32 results lie from a float64 yardstick. Reported, not judged.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Drift {
     /// Largest |actual - yardstick|; infinite if a NaN is on either side.
     pub max_abs: f64,

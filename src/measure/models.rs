@@ -5,6 +5,7 @@
 
 /// A dense decoder as far as a decode step's kernels see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Model {
     /// Its name, as its publisher writes it.
     pub name: &'static str,

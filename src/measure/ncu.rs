@@ -57,6 +57,7 @@ const PLAIN: [&str; 5] = [
 
 /// What was counted in one launch.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Counters {
     /// Share of its peak, percent, by unit.
     pub percent: BTreeMap<String, f64>,

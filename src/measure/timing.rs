@@ -40,6 +40,7 @@ pub enum Method {
 
 /// How a launch is timed, and how often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Plan {
     /// What stands between two events.
     pub method: Method,
@@ -146,6 +147,7 @@ fn replays(
 
 /// Samples in short, microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Summary {
     /// Number of samples.
     pub count: usize,

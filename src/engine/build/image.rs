@@ -71,6 +71,7 @@ const CUINFO: &[u8] = b".note.nv.cuinfo";
 
 /// What was read of a cubin.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Image {
     /// Names of the kernels, in the order of the symbol table.
     pub entries: Vec<String>,

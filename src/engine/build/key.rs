@@ -117,6 +117,7 @@ impl From<CacheKey> for String {
 /// One component of a key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Field {
     /// What kind of component: one of the names in [`tag`].
     pub tag: String,
@@ -160,6 +161,7 @@ pub mod tag {
 /// Everything that a key covers, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Preimage {
     /// The components.
     pub fields: Vec<Field>,

@@ -8,6 +8,7 @@ use crate::engine::request::template::Place;
 
 /// What was read of PTX.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Ptx {
     /// The number of the arch, 90 of `compute_90`.
     pub arch: u32,

@@ -56,6 +56,7 @@ pub enum RenderError {
 
 /// What the compiler will see.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RenderedSource {
     /// The source's name, as messages show it.
     pub name: String,

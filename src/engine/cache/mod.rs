@@ -86,6 +86,7 @@ pub fn shutdown() {
 
 /// An artifact and where it comes from.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Fetched {
     /// The artifact.
     pub artifact: Arc<Artifact>,

@@ -25,6 +25,7 @@ use crate::engine::suggest::did_you_mean;
 
 /// An entry of a tier.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Listed {
     /// Whose it is.
     pub tier: TierName,
@@ -53,6 +54,7 @@ impl Listed {
 /// What an entry must be to be meant; what is empty or `None` admits all. Globs have `*`
 /// and `?`.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Query {
     /// Globs of families, former names among them.
     pub families: Vec<String>,
@@ -74,6 +76,7 @@ pub struct Query {
 
 /// The entries of a cache, divided by a [`Query`].
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Selected {
     /// Those that are meant.
     pub meant: Vec<Listed>,
@@ -85,6 +88,7 @@ pub struct Selected {
 
 /// What was passed over on the way through a cache.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Passed {
     /// Entries that are not meant.
     pub count: u64,

@@ -42,6 +42,7 @@ pub enum Why {
 
 /// The entry that differs least from a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Nearest {
     /// Key of the entry.
     pub key: CacheKey,
@@ -97,6 +98,7 @@ pub enum Component {
 
 /// One component that differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Difference {
     /// Which kind.
     pub component: Component,
@@ -114,6 +116,7 @@ pub struct Difference {
 
 /// The first line in which two texts differ.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct LineDifference {
     /// Its number, from 1.
     pub number: u64,

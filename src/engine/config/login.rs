@@ -14,6 +14,7 @@ use super::{Config, registry, text_file};
 
 /// A user and a password.
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Login {
     /// The user; empty where the server has but one.
     pub user: String,

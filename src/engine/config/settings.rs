@@ -17,6 +17,7 @@ pub enum Effect {
 
 /// A setting, or a flag of the program, by its name in `jitc.toml`'s spelling.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct KnownSetting {
     /// Its name, `cache_dir`. Its flag, if it has one, is `--cache-dir`.
     pub name: &'static str,

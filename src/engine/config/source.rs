@@ -62,6 +62,7 @@ impl fmt::Display for Source {
 
 /// A value as text, and where it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Setting {
     /// The text. A list is separated by commas.
     pub value: String,

@@ -120,6 +120,7 @@ struct Variant {
 
 /// What was embedded.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Embedded {
     /// The number of kernels in the bundle.
     pub kernels: u64,

@@ -79,6 +79,7 @@ use crate::engine::sign::Signing;
 
 /// A request that was carried out.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Prepared {
     /// Whose code it is, as the cache knows it: the request's own, or that of what stands in.
     pub request: CompileRequest,

@@ -23,6 +23,7 @@ use crate::engine::request::target::Arch;
 
 /// One compile, or with `trace_hits` one request, as a line of a trace.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct TraceLine {
     /// The key.
     pub key: CacheKey,

@@ -15,6 +15,7 @@ pub(crate) use steps::Quick;
 
 /// An expression, as the TOML has it and as it is worked out.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Formula {
     /// As the TOML has it.
     pub text: String,

@@ -49,6 +49,7 @@ impl From<SpecError> for MatrixError {
 
 /// What a matrix asks for.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Expansion {
     /// Every variant, in the order of the file.
     pub specs: Vec<KernelSpec>,

@@ -30,6 +30,7 @@ pub enum SelectError {
 
 /// The families that a request means.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Selection {
     /// They, by name or in the order in which they were named.
     pub families: Vec<Selected>,
@@ -40,6 +41,7 @@ pub struct Selection {
 
 /// One of them.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Selected {
     /// The family, as it was named.
     pub named: NamedFamily,

@@ -57,6 +57,7 @@ pub enum Chosen {
 
 /// What runs a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Selected {
     /// Index into [`Dispatcher::variants`].
     pub variant: usize,

@@ -12,6 +12,7 @@ use crate::engine::request::signature::Extent;
 
 /// An entry point in a context, with its launch geometry.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct EntryPoint {
     pub(super) name: String,
     pub(super) function: sys::CUfunction,

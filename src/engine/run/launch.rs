@@ -137,6 +137,7 @@ pub enum Order {
 
 /// How a launch is made, its geometry apart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct How {
     /// What it waits for; an entry point may be declared to be in programmatic order always.
     pub order: Order,

@@ -31,6 +31,7 @@ pub fn is_contiguous(shape: &[usize], strides: &[i64], unit: i64) -> bool {
 /// A contiguous, row-major tensor in device memory. Plain facts: who made it keeps
 /// it alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Tensor {
     /// Its first byte.
     pub address: sys::CUdeviceptr,

@@ -70,6 +70,7 @@ pub enum WeightLayout {
 
 /// The constants of a spec of the decode layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LayerConfig {
     /// How it is launched.
     pub launch: Launch,

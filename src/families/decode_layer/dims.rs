@@ -20,6 +20,7 @@ pub enum Packed {
 
 /// Sizes of a layer, from the constants of its spec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LayerDims {
     /// What the layer is; the rest is how it is laid out.
     pub shape: LayerShape,

@@ -54,6 +54,7 @@ fn page_bytes(d: &LayerDims) -> usize {
 
 /// What a launch wrote, as bits.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Written {
     /// bf16 `[num_tokens, K]`.
     pub attn_rows: Vec<u16>,

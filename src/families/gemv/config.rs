@@ -8,6 +8,7 @@ use crate::families::config::ConstantError;
 
 /// What a variant of `gemv` was specialized for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct GemvConfig {
     /// Rows of W.
     pub rows: usize,

@@ -13,6 +13,7 @@ use crate::engine::regular_file::{self, MAX_DATA};
 
 /// Which files, and what becomes of them.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Conversion {
     /// Rows of the weight.
     pub rows: usize,

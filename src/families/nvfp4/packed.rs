@@ -17,6 +17,7 @@ pub const BLOCK_ROWS: usize = 8;
 
 /// How weights are packed.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct Packing {
     /// k of a block.
     pub block_len: usize,

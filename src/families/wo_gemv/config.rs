@@ -151,6 +151,7 @@ impl fmt::Display for LaunchGeometry {
 
 /// What a variant of `wo_gemv` was specialized for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WoConfig {
     /// Output rows H.
     pub hidden: usize,

@@ -40,6 +40,7 @@ pub(super) const GLOBAL_SCALE: Flag = Flag::new(
 
 /// The lists and single values of a request.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct WoRequest {
     /// Shape and fixed constants, all given.
     pub shape: BTreeMap<String, String>,
@@ -55,6 +56,7 @@ pub struct WoRequest {
 
 /// One variant of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WoVariant {
     /// How a slot is summed.
     pub accumulate: Accumulate,

@@ -38,6 +38,7 @@ pub const FLAGS: &[Flag] = &[
 
 /// What is to be tuned.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct TuneRequest {
     /// Shape, variants and tokens; of the global scales the first.
     pub wo: WoRequest,

@@ -12,6 +12,7 @@ use crate::measure::MeasureError;
 
 /// A flag that a verb of a family takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Flag {
     /// Its name, `launches`; on the command line `--launches`.
     pub name: &'static str,

@@ -10,6 +10,7 @@ use crate::engine::regular_file::{MAX_RECORDS, read_text};
 
 /// The share along k and what it says.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct AlongK {
     /// From 0 to 1.
     pub share: f64,

@@ -61,6 +61,7 @@ impl TickSource {
 
 /// A device buffer: whose regions it has room for, and where it lies.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct RegionBuffer {
     /// The table that it was made for.
     pub table: Table,
@@ -344,6 +345,7 @@ impl Ticks {
 
 /// What is said of a file that has no `.json` beside it.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Bare {
     /// Whose regions; `None`: the family that has as many.
     pub family: Option<String>,

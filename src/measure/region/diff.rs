@@ -9,6 +9,7 @@ use super::{Reduced, RegionError, RegionRow, TickSource, Ticks};
 
 /// A region, or a sum of regions, before and after; times are medians.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct DiffRow {
     /// The region's name.
     pub name: String,
@@ -38,6 +39,7 @@ impl DiffRow {
 
 /// Two accounts side by side.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Diff {
     /// `us` or `cycles`.
     pub unit: &'static str,

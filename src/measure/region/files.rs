@@ -7,6 +7,7 @@ use crate::engine::atomic_file::write_text;
 
 /// Where to write what; `None` writes none of it.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Reports {
     /// A folder for the buffers: .npy, and .json beside it.
     pub save: Option<PathBuf>,

@@ -23,6 +23,7 @@ const SAMPLES: usize = 41;
 
 /// A launch's ticks and their account.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Run {
     /// The ticks.
     pub ticks: Ticks,
@@ -47,6 +48,7 @@ impl Run {
 
 /// What regions cost, microseconds.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Cost {
     /// Median launch without regions.
     pub off_us: f64,
@@ -93,6 +95,7 @@ pub fn requested_pairs(jit: &Jit, family: &str, here: Option<Arch>) -> Result<Ve
 /// A variant in two: with the regions that were asked for, else the largest set, and
 /// without any.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Pair {
     /// The variant with regions.
     pub on: KernelSpec,

@@ -9,6 +9,7 @@ use super::{Layout, Region, TickSource, Ticks};
 
 /// One region's row.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct RegionRow {
     /// The region.
     pub region: Region,
@@ -39,6 +40,7 @@ pub struct RegionRow {
 
 /// What is known of one block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CtaAccount {
     /// The block's row.
     pub cta: usize,
@@ -54,6 +56,7 @@ pub struct CtaAccount {
 
 /// Where the launch's time is that no region of the busiest block holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Unaccounted {
     /// Before the first tick of any block and after the last one: from the launch's
     /// measured start to the kernel's first instruction, and from its last to the
@@ -69,6 +72,7 @@ pub struct Unaccounted {
 
 /// A launch's account.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Reduced {
     /// A row a region, by id.
     pub rows: Vec<RegionRow>,

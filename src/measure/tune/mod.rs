@@ -33,6 +33,7 @@ pub enum Origin {
 
 /// A geometry and where it comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Choice {
     /// Where it comes from.
     pub origin: Origin,

@@ -205,6 +205,7 @@ pub enum ToolchainError {
 
 /// An NVRTC on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Toolchain {
     /// libnvrtc.
     pub nvrtc: PathBuf,

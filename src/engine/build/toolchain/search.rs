@@ -21,6 +21,7 @@ pub const OLDEST: (u32, u32) = (12, 9);
 
 /// A place that was looked at.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Candidate {
     /// Why it was looked at.
     pub origin: String,

@@ -87,6 +87,7 @@ pub(super) fn is_bundle(bytes: &[u8]) -> bool {
 
 /// What an export wrote.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Exported {
     /// Entries written.
     pub entries: u64,
@@ -98,6 +99,7 @@ pub struct Exported {
 
 /// What an import did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Imported {
     /// Entries added.
     pub added: u64,

@@ -26,6 +26,7 @@ const FORMAT: u32 = 2;
 /// What was asked for, key by key, and how it ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Receipt {
     format: u32,
     /// The jitc that wrote it.
@@ -46,6 +47,7 @@ pub struct Receipt {
 /// One key of a receipt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct ReceiptLine {
     /// The family's name.
     pub family: String,
@@ -64,6 +66,7 @@ pub struct ReceiptLine {
 /// digests of all else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Listed {
     /// Of the manifest.
     pub manifest: String,

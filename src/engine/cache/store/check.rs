@@ -12,6 +12,7 @@ use crate::engine::build::key::CacheKey;
 
 /// What a check of a folder found.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Checked {
     /// Entries that verify.
     pub good: u64,
@@ -27,6 +28,7 @@ pub struct Checked {
 
 /// One entry that does not verify.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct BadEntry {
     /// Under which key it lies.
     pub key: CacheKey,
@@ -38,6 +40,7 @@ pub struct BadEntry {
 
 /// A check in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct CheckTotals {
     /// Entries that verify.
     pub good: u64,

@@ -21,6 +21,7 @@ use crate::engine::sign::{Admission, SecretKey, SignatureFault, Statement, add_s
 /// of an entry, a bundle or a receipt covers it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Notes {
     /// The jitc that wrote the file.
     pub jitc: String,
@@ -46,6 +47,7 @@ pub struct Entry {
 
 /// The texts of an entry: what a hit does not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Texts {
     /// The rendered source.
     pub source: String,
@@ -64,6 +66,7 @@ pub struct Whole {
 
 /// An entry on its way, not yet verified: in a bundle, or in a tier that is no folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Parts {
     /// The manifest.
     pub manifest: Vec<u8>,

@@ -27,6 +27,7 @@ use crate::engine::threads::{cores, for_each_on};
 
 /// One entry as a listing shows it.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Record {
     /// Key of the entry.
     pub key: CacheKey,
@@ -53,6 +54,7 @@ impl Record {
 
 /// The part of a manifest that a listing needs.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Summary {
     /// The jitc that wrote it.
     pub jitc: String,
@@ -110,6 +112,7 @@ impl Summary {
 
 /// What a folder holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Totals {
     /// Entries.
     pub entries: u64,
@@ -125,6 +128,7 @@ pub struct Totals {
 
 /// What a clean did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Cleaned {
     /// Entries removed.
     pub entries: u64,

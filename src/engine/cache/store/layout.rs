@@ -63,6 +63,7 @@ impl Kind {
 
 /// The header of an entry's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Header {
     /// What the code is.
     pub kind: Kind,

@@ -18,6 +18,7 @@ use crate::engine::request::target::{Arch, ToolchainIdentity};
 /// Everything that an entry says of itself and that digests and receipts cover.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Manifest {
     /// [`FORMAT`].
     pub format: u32,
@@ -54,6 +55,7 @@ pub struct Manifest {
 /// Length and digest of one part of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Section {
     /// Its length, bytes.
     pub length: u64,
@@ -64,6 +66,7 @@ pub struct Section {
 /// One header of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct HeaderText {
     /// The name by which it is included.
     pub name: String,

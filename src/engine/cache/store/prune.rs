@@ -59,6 +59,7 @@ impl Limits {
 
 /// What a prune did, or would do.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Pruned {
     /// Entries removed, longest unused first.
     pub keys: Vec<CacheKey>,

@@ -38,6 +38,7 @@ pub struct HeaderSet {
 /// A set that a family uses: its name, and the folder that it lies in, below that of the
 /// family, where it is one of the family's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SetName {
     /// By this name the family, its key and its messages know it.
     pub name: String,
@@ -48,6 +49,7 @@ pub struct SetName {
 /// A set that a compile is given: what the key says of it and, as soon as they are needed,
 /// its headers.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct SetUse {
     /// The name that the family gives it.
     pub name: String,

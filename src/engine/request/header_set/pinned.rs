@@ -6,6 +6,7 @@
 
 /// A set that is fetched when a compile first needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PinnedSet {
     /// Its name in `[headers] use`.
     pub name: &'static str,

@@ -10,6 +10,7 @@ use super::{Region, Shared, Table, TableError};
 
 /// What a family declares of its regions.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Regions {
     pub(super) family: Arc<str>,
     /// The constant whose value is how many regions a kernel is compiled with.

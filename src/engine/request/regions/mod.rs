@@ -108,6 +108,7 @@ pub enum Scope {
 
 /// One region.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Region {
     /// Its row in a block's part of the buffer.
     pub id: u32,
@@ -172,6 +173,7 @@ fn upper_camel(name: &str) -> String {
 
 /// What must hold between a launch's grid and the constants that masks read.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Rule {
     /// The condition; it reads no block's place.
     pub condition: Mask,
@@ -182,6 +184,7 @@ pub struct Rule {
 /// Regions that are added up in a comparison of two launches.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Together {
     /// What people call them: `W_O and its waits`.
     pub name: String,
@@ -191,6 +194,7 @@ pub struct Together {
 
 /// What all tables of a family share.
 #[derive(Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Shared {
     /// The constants that masks and rules read, with the values that a buffer of unknown
     /// origin is taken to have: the family's defaults.
@@ -208,6 +212,7 @@ pub struct Shared {
 
 /// A family's regions at one count. Cheap to clone.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Table {
     /// The family.
     pub family: Arc<str>,

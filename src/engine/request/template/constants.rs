@@ -7,6 +7,7 @@ use crate::engine::request::constant::{Type, Value};
 
 /// A constant as a family's TOML declares it.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Constant {
     /// Its name, `wo_split`.
     pub name: String,

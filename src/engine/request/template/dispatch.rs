@@ -35,6 +35,7 @@ pub const MAX_OUTCOMES: usize = 1024;
 
 /// A family's rules.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Dispatch {
     /// The problem's sizes, in the order in which they are given.
     pub sizes: Vec<String>,
@@ -44,6 +45,7 @@ pub struct Dispatch {
 
 /// What constants are, where a condition holds.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct DispatchRule {
     /// Over sizes, [`DEVICE_FACTS`] and constants that no rule sets; `None` always holds.
     pub when: Option<Formula>,

@@ -17,6 +17,7 @@ use crate::engine::suggest::did_you_mean;
 
 /// An entry point and its launch geometry.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Entry {
     /// The `extern "C"` name; of one with an expression, the name that it is asked for by.
     pub name: String,

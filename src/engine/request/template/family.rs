@@ -38,6 +38,7 @@ pub struct TemplateFile {
 
 /// A kernel template with everything that may vary in it.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Family {
     /// Its name, `wo_gemv`.
     pub name: String,
@@ -89,6 +90,7 @@ pub struct Family {
 /// A u32 worked out from other constants.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Derived {
     /// Name of the family.
     pub name: String,
@@ -99,6 +101,7 @@ pub struct Derived {
 /// What must hold between constants.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Constraint {
     /// A Tera expression that is true or false.
     pub rule: String,

@@ -16,6 +16,7 @@ const WORDS: [&str; 5] = ["uniform", "normal", "zeros", "ones", "iota"];
 
 /// What elements are filled with, and from which seed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Fill {
     /// What with.
     pub kind: FillKind,

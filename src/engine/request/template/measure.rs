@@ -26,6 +26,7 @@ const MARGIN: f64 = 0.02;
 
 /// How a family is measured where a command says nothing else.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Measured {
     /// Sizes by name, each with the values that are measured.
     pub sizes: IndexMap<String, Vec<u32>>,
@@ -39,6 +40,7 @@ pub struct Measured {
 
 /// What a search for the fastest variant tries.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Search {
     /// Constants with the values to try, as people write them.
     pub space: IndexMap<String, Vec<String>>,

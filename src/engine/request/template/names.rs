@@ -20,6 +20,7 @@ pub const NOTICE: &str = "jitc::notice";
 
 /// A named set of constants: each holds where nobody set that constant otherwise.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Preset {
     /// Its name, `h200`.
     pub name: String,
@@ -34,6 +35,7 @@ pub struct Preset {
 /// A name that a family once had, accepted in the place of its present one together
 /// with the constants that it stands for.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct FormerName {
     /// The former name.
     pub name: String,

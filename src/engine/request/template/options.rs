@@ -18,6 +18,7 @@ use crate::engine::suggest::did_you_mean;
 
 /// A family's options, in order, and its macros behind them.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct CompilerOptions {
     /// As the TOML has them, with `{{ name }}` for a constant as users write it.
     pub options: Vec<String>,
@@ -27,6 +28,7 @@ pub struct CompilerOptions {
 
 /// A macro.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Define {
     /// The macro's name.
     pub name: String,

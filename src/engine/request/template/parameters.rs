@@ -23,6 +23,7 @@ pub const MAX_SIZES: usize = 4;
 
 /// The parameters of an entry point, in order.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct ParameterList {
     /// The parameters.
     pub parameters: Vec<Parameter>,
@@ -33,6 +34,7 @@ pub struct ParameterList {
 
 /// One declared parameter.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Parameter {
     /// Its name, `attn`.
     pub name: String,
@@ -132,6 +134,7 @@ impl Access {
 
 /// A dimension of a shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Dim {
     /// As the TOML has it: an expression, or `*` for any number.
     pub text: String,
@@ -152,6 +155,7 @@ pub enum Optional {
 
 /// A condition over constants and derived ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Rule {
     /// As the TOML has it.
     pub text: String,

@@ -25,6 +25,7 @@ pub type Sizes = BTreeMap<String, u32>;
 
 /// What a measurement of geometry holds for, on the side of the hardware.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Gpu {
     /// Its name, as the driver gives it.
     pub name: String,
@@ -148,6 +149,7 @@ pub struct Policy {
 
 /// Clocks of a GPU, MHz.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Clocks {
     /// Of its multiprocessors.
     pub sm_mhz: u32,
@@ -158,6 +160,7 @@ pub struct Clocks {
 /// A winner that does not hold any more.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{problem}: tuned {geometry} is not used: {reason}")]
+#[non_exhaustive]
 pub struct Stale {
     /// The family and the sizes.
     pub problem: String,

@@ -57,6 +57,7 @@ impl BenchPath {
 
 /// What is to be benchmarked; which variants, the settings of the [`Jit`] say.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LayerBenchRequest {
     /// Positions of every sequence, a measurement each.
     pub contexts: Vec<usize>,

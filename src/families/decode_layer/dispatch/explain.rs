@@ -118,6 +118,7 @@ pub enum Missing {
 
 /// A variant that could run, and what is known of it.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Candidate {
     /// Spec of the variant.
     pub spec: KernelSpec,
@@ -138,6 +139,7 @@ pub struct Candidate {
 
 /// What a step would run.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Explanation {
     /// The GPU.
     pub device: Device,

@@ -157,6 +157,7 @@ impl fmt::Display for Reason {
 
 /// What was chosen: the index of a variant, or nothing; and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Choice {
     /// Index into the prepared variants.
     pub variant: Option<usize>,

@@ -36,6 +36,7 @@ pub struct Lengths(pub Vec<usize>);
 
 /// An NVFP4 matrix.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Matrix {
     /// Codes, `[rows, k/2]`: even k in the low nibble.
     pub codes: Vec<u8>,
@@ -109,6 +110,7 @@ impl Matrix {
 
 /// Inputs of a layer, as the kernel takes them.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct LayerInputs {
     /// Tokens.
     pub num_tokens: usize,

@@ -41,6 +41,7 @@ impl LayerShape {
 
 /// How far a tensor lies from float64: quantiles of `|error| / (atol + rtol |x|)`.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct Errors {
     /// Half of the elements are nearer.
     pub median: f64,

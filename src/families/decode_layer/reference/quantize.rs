@@ -14,6 +14,7 @@ const BLOCK: usize = 16;
 
 /// Codes, two a byte, and scales of rows of blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Blocks {
     /// Codes: the even element in the low nibble.
     pub codes: Vec<u8>,

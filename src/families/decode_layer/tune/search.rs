@@ -44,6 +44,7 @@ pub const FLAGS: &[Flag] = &[
 
 /// What is to be tuned; which problems, the settings of the [`Jit`] say.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TuneRequest<'a> {
     /// A name of the family; a former one stands for a `launch`.
     pub family: &'a str,

@@ -48,6 +48,7 @@ pub const FLAGS: &[Flag] = &[
 
 /// What is to be benchmarked.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct BenchRequest {
     /// Shape, variants, tokens and global scales.
     pub wo: WoRequest,

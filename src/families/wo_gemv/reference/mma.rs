@@ -12,6 +12,7 @@ pub const FACTOR: f64 = 2.0;
 
 /// Tensor-core and exact results against the same yardstick.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Accuracy {
     /// Of the result under test.
     pub mma: Drift,

@@ -47,6 +47,7 @@ impl WoShape {
 
 /// Inputs of the problem, as the kernel takes them.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct WoInputs {
     /// Activations, `[num_tokens, K]`.
     pub attn: Vec<bf16>,
@@ -127,6 +128,7 @@ impl WoInputs {
 
 /// What the kernel writes.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct WoOutput {
     /// `[num_tokens, slots, H]`.
     pub partials: Vec<f32>,
