@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,26 @@ def test_once_a_key_is_trusted_a_store_gives_what_is_signed_alone(tmp_path: Path
         wary.cubin("scale")
     trusting = machine(tmp_path / "second", share, trusted_keys=key, require="none", miss="forbid")
     assert trusting.cubin("scale")
+
+
+@stores
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_child_asks_and_sends_by_itself(tmp_path: Path, share: str) -> None:
+    machine(tmp_path / "other", share + "?role=write").warm("scale", factor=1.0)
+    engine = machine(tmp_path / "first", share + "?role=read-write")
+    engine.warm("scale", factor=2.0)
+    child = os.fork()
+    if child == 0:
+        # Ends it where it would wait for a thread that it has not.
+        signal.alarm(60)
+        report = engine.warm("scale", factor=[1.0, 3.0])
+        del engine
+        os._exit(0 if (report.hit, report.built) == (1, 1) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    del engine
+    third = machine(tmp_path / "third", share, miss="forbid")
+    assert third.warm("scale", factor=[2.0, 3.0]).hit == 2, "the child waited until it was sent"
 
 
 @stores
