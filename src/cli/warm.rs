@@ -146,7 +146,10 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
                 "not_kept": not_kept.map_or(0, |(count, _)| count), "elapsed_ms": elapsed_ms}),
         );
     } else if !matches.get_flag("quiet") {
-        output::table(&rows);
+        // Where all failed there is only the heading.
+        if rows.len() > 1 {
+            output::table(&rows);
+        }
         let place = jit
             .config()
             .cache_dir()

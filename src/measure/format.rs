@@ -55,7 +55,7 @@ impl NumberFormat {
     pub fn time(self, unix_ms: u64) -> String {
         match self {
             Self::Plain => (unix_ms / 1000).to_string(),
-            Self::Human if unix_ms == 0 => "never".to_owned(),
+            Self::Human if unix_ms == 0 => "-".to_owned(),
             Self::Human => format!("{} ago", span(now_unix_ms().saturating_sub(unix_ms) / 1000)),
         }
     }
@@ -119,7 +119,7 @@ mod tests {
     fn times_are_spans_on_a_terminal_and_seconds_elsewhere() {
         let three_hours_ago = now_unix_ms() - 3 * 3_600_000;
         assert_eq!(NumberFormat::Human.time(three_hours_ago), "3 h ago");
-        assert_eq!(NumberFormat::Human.time(0), "never");
+        assert_eq!(NumberFormat::Human.time(0), "-");
         assert_eq!(NumberFormat::Plain.time(1_700_000_000_123), "1700000000");
         assert_eq!(span(59), "59 s");
         assert_eq!(span(172_800), "2 d");

@@ -46,6 +46,7 @@ mod interrupt;
 mod judged_alike;
 mod key;
 mod layer;
+mod licenses;
 mod limits;
 mod lookups;
 mod machine;

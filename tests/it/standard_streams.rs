@@ -48,6 +48,7 @@ fn a_bundle_goes_through_pipes_and_is_listed_without_being_taken_in() {
         exported.stdout.clone(),
     );
     assert_eq!(keys(&listed), all);
+    assert_eq!(events(&listed)[0]["created_unix_ms"], 0, "a bundle does not say");
     let one = ["cache", "ls", "--bundle", "-", "--json", "--arch", "sm_9*"];
     assert_eq!(keys(&fed(there.path(), &one, exported.stdout.clone())).len(), 1);
     assert!(
@@ -94,6 +95,19 @@ fn a_matrix_and_a_trace_are_read_from_standard_input() {
     let hits = fed(dir.path(), &["warm", "--from-trace", "-", "--json"], lines);
     succeeded(&hits);
     assert_eq!(events(&hits).last().expect("a summary")["hit"], 1);
+}
+
+#[test]
+fn where_all_fail_no_table_is_printed() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let forbidden = jitc(dir.path())
+        .args(["warm", "stream", "--arch", "sm_80"])
+        .env("JITC_MISS", "forbid")
+        .output();
+    let forbidden = forbidden.expect("ran");
+    assert_eq!(forbidden.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&forbidden.stdout);
+    assert!(!text.contains("family") && text.contains("1 failed"), "{text}");
 }
 
 #[test]

@@ -40,14 +40,18 @@ pub struct Record {
 }
 
 impl Record {
-    /// Of an entry that lies in no folder: used when it was made.
+    /// Of an entry that lies in no folder. When it was made and used, nobody knows: 0.
     pub(in crate::engine::cache) fn of(whole: &Whole) -> Self {
         let (manifest, notes) = (whole.entry().manifest(), whole.entry().notes());
+        let summary = Summary::of(manifest.clone(), notes.clone());
         Self {
             key: manifest.key,
             bytes: whole.to_bytes().len() as u64,
-            used_unix_ms: notes.created_unix_ms,
-            summary: Ok(Summary::of(manifest.clone(), notes.clone())),
+            used_unix_ms: 0,
+            summary: Ok(Summary {
+                created_unix_ms: 0,
+                ..summary
+            }),
         }
     }
 }
