@@ -197,11 +197,14 @@ impl WoConfig {
         }
     }
 
-    /// Which of the two orders tensor cores sum in: of NVFP4 weights up to two tokens a decode,
-    /// or more. FP8 weights have one.
+    /// Which of the three orders tensor cores sum in: of NVFP4 weights up to two tokens a decode,
+    /// up to eight, or more. FP8 weights have one.
     #[must_use]
     pub fn mma_order(&self) -> usize {
-        usize::from(self.format == WoFormat::Nvfp4 && self.tokens_per_pass > 2)
+        match self.format {
+            WoFormat::Nvfp4 => usize::from(self.tokens_per_pass > 2) + usize::from(self.tokens_per_pass > 8),
+            WoFormat::Fp8 => 0,
+        }
     }
 
     /// Whether its launch may start before the one ahead of it is done: only a kernel that
@@ -283,6 +286,23 @@ mod tests {
     }
 
     #[test]
+    fn nvfp4_weights_have_three_orders_on_tensor_cores_and_fp8_weights_one() {
+        let order = |format, tokens| {
+            let set = [
+                ("accumulate", "mma"),
+                ("wo_format", format),
+                ("tokens_per_pass", tokens),
+            ];
+            WoConfig::try_from(&spec("wo_gemv", &set))
+                .expect("config")
+                .mma_order()
+        };
+        let nvfp4 = ["1", "2", "4", "8", "16", "24", "32"].map(|tokens| order("nvfp4", tokens));
+        assert_eq!(nvfp4, [0, 0, 1, 1, 2, 2, 2]);
+        assert_eq!(["1", "2", "4", "8"].map(|tokens| order("fp8", tokens)), [0; 4]);
+    }
+
+    #[test]
     fn fp8_weights_are_refused_beside_what_is_of_nvfp4_alone() {
         let registry = Registry::load(None).expect("families");
         let family = registry.get("wo_gemv").expect("family");
@@ -295,6 +315,10 @@ mod tests {
             ),
             (vec![fp8, ("geometry", "original")], "`wo_format = fp8` needs"),
             (vec![fp8, ("mma_ring", "1")], "`mma_ring` of two pieces or more"),
+            (
+                vec![fp8, ("accumulate", "mma"), ("tokens_per_pass", "16")],
+                "FP8 weights take `tokens_per_pass` up to 8",
+            ),
             (vec![("row_scales", "true")], "`row_scales` is of FP8 weights"),
         ] {
             let error = KernelSpec::new(family, set, arch).expect_err(reason);

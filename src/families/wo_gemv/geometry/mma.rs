@@ -1,12 +1,13 @@
 //! The rule for tensor cores.
 //!
 //! Invariant: of a launch, whatever is chosen sums in one order: up to two tokens a
-//! decode, or more (`docs/TENSOR_CORES.md`).
+//! decode, up to eight, or more (`docs/TENSOR_CORES.md`).
 
 use super::{Geometry, Gpu, alone};
 
 /// Tensor cores: one block a multiprocessor, rows by eight, and up to eight
-/// tokens in one decode, four where the activations and sums of eight do not fit.
+/// tokens in one decode, four where the activations and sums of eight do not fit; of more
+/// up to 32, where as many fit.
 pub(super) fn heuristic(gpu: &Gpu, tokens: u32, hidden: u32, k: u32, slots: u32) -> Geometry {
     let part = part_len(k / slots.max(1));
     let parts = part.map_or(0, |part| k / part);
@@ -20,6 +21,12 @@ pub(super) fn heuristic(gpu: &Gpu, tokens: u32, hidden: u32, k: u32, slots: u32)
         let blocks = gpu.sm_count.max(1) * blocks_each * turns;
         (hidden.div_ceil(8).div_ceil(blocks) * 8).clamp(8, 512)
     };
+    if tokens > 8
+        && let Some(part) = part
+        && let Some(chosen) = wide(gpu, tokens, hidden, (k, part), &rows_of)
+    {
+        return chosen;
+    }
     let bytes = |tokens: u32, rows: u32| {
         let sums = if tokens <= 2 { 16 } else { 8 };
         tokens * (2 * k + 32) + parts * tokens * rows * sums
@@ -40,6 +47,44 @@ pub(super) fn heuristic(gpu: &Gpu, tokens: u32, hidden: u32, k: u32, slots: u32)
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.to_string()))
         .collect()
+}
+
+/// Sums of a block's rows and tokens that its warps' registers hold.
+const WIDE_SUMS: u32 = 1536;
+
+/// More than eight tokens: up to 32 in the same decode, of as many rows as fit. Passes of a
+/// launch of more are alike. None where not even eight rows fit.
+fn wide(
+    gpu: &Gpu,
+    tokens: u32,
+    hidden: u32,
+    (k, part): (u32, u32),
+    rows_of: &dyn Fn(u32) -> u32,
+) -> Option<Geometry> {
+    let warps = warps(k, part);
+    let (pieces, parts) = (k / warps / 128, k / part / warps);
+    let tokens = tokens.div_ceil(tokens.div_ceil(32)).next_multiple_of(8).max(16);
+    // Activations of a piece, and sums of a part, of a warp: the last part's take the place of
+    // the activations.
+    let stage = tokens * 256;
+    let bytes = |rows: u32, stages: u32| {
+        let sums = tokens * rows * 4;
+        warps * ((stages * stage).max(sums) + (parts - 1) * sums)
+    };
+    let fits = |rows: u32, stages: u32| bytes(rows, stages) <= gpu.shared_mem_per_block;
+    let rows = (1..=hidden.div_ceil(8))
+        .map(rows_of)
+        .find(|rows| tokens * rows <= WIDE_SUMS && fits(*rows, 1) || *rows == 8)?;
+    let stages = (1..=pieces).rev().find(|stages| fits(rows, *stages))?;
+    let blocks = hidden.next_multiple_of(128).div_ceil(rows);
+    let mut chosen = vec![
+        ("mma_rows", rows),
+        ("tokens_per_pass", tokens),
+        ("mma_x_stages", stages),
+    ];
+    chosen.extend(alone(gpu, blocks, bytes(rows, stages)));
+    let text = |(name, value): (&str, u32)| (name.to_owned(), value.to_string());
+    Some(chosen.into_iter().map(text).collect())
 }
 
 /// Whether tensor cores take slots of this shape; the others run exact chains.
@@ -87,7 +132,8 @@ pub(super) fn tokens(num_tokens: usize) -> &'static [u32] {
     match num_tokens {
         0 | 1 => &[1],
         2 => &[1, 2],
-        _ => &[4, 8],
+        3..=8 => &[4, 8],
+        _ => &[16, 24, 32],
     }
 }
 
@@ -107,13 +153,25 @@ mod tests {
             (geometry["mma_rows"].clone(), geometry["tokens_per_pass"].clone())
         };
         assert_eq!(tokens(&gpu(132), 3), ("40".to_owned(), "4".to_owned()));
-        assert_eq!(tokens(&gpu(132), 9), ("40".to_owned(), "8".to_owned()));
+        assert_eq!(tokens(&gpu(132), 8), ("40".to_owned(), "8".to_owned()));
+        for (num_tokens, a_pass) in [
+            (9, "16"),
+            (16, "16"),
+            (17, "24"),
+            (25, "32"),
+            (33, "24"),
+            (64, "32"),
+        ] {
+            let expected = ("40".to_owned(), a_pass.to_owned());
+            assert_eq!(tokens(&gpu(132), num_tokens), expected, "{num_tokens} tokens");
+        }
         let small = Gpu {
             shared_mem_per_block: 101_376,
             ..gpu(170)
         };
         assert_eq!(tokens(&small, 8).1, "4");
         assert_eq!(tokens(&small, 1).1, "1");
+        assert_eq!(tokens(&small, 9), ("32".to_owned(), "16".to_owned()));
     }
 
     #[test]
@@ -137,13 +195,13 @@ mod tests {
 
     #[test]
     fn geometries_to_choose_from_sum_in_one_order() {
-        for num_tokens in [1, 2, 3, 8] {
+        for num_tokens in [1, 2, 3, 8, 9, 32] {
             let orders = space(WoFormat::Nvfp4, "mma", num_tokens, &[])
                 .iter()
-                .map(|g| g["tokens_per_pass"].parse::<u32>().map(|t| t > 2))
+                .map(|g| g["tokens_per_pass"].parse::<usize>().map(|t| (t > 2, t > 8)))
                 .collect::<Vec<_>>();
             assert!(orders.windows(2).all(|w| w[0] == w[1]));
-            assert_eq!(orders[0], Ok(num_tokens > 2));
+            assert_eq!(orders[0], Ok((num_tokens > 2, num_tokens > 8)));
         }
     }
 }

@@ -239,7 +239,7 @@ impl Fp8Sweep<'_> {
                         spec,
                         &kernel,
                         &mut problem,
-                        (name, seed),
+                        (name, seed, &[mma::TOKENS]),
                         (&mut judged, &mut *sink),
                     )?;
                 }

@@ -34,14 +34,32 @@ pub(super) const SHAPES: [(usize, usize, usize, usize); 6] = [
 ];
 const SPLITS: [usize; 4] = [1, 2, 4, 8];
 pub(super) const TOKENS: usize = 8;
+/// Tokens of launches that share a decode among more than eight, the most first.
+const MANY_TOKENS: [usize; 7] = [32, 31, 24, 17, 16, 12, 9];
 pub(crate) const LAYOUTS: [&str; 2] = ["nvfp4", "packed"];
 
+/// Constants that set a geometry.
+type Form = &'static [(&'static str, &'static str)];
+
 /// Geometries whose bits have to agree, those of one order each.
-const GEOMETRIES: [&[(&str, &str)]; 4] = [
+const GEOMETRIES: [Form; 4] = [
     &[],
     &[("mma_rows", "24"), ("tokens_per_pass", "4")],
     &[("mma_rows", "8"), ("tokens_per_pass", "2"), ("dependent", "true")],
     &[("mma_rows", "40"), ("tokens_per_pass", "8")],
+];
+
+/// The same of more than eight tokens a pass.
+const WIDE_GEOMETRIES: [Form; 4] = [
+    &[("tokens_per_pass", "32")],
+    &[("tokens_per_pass", "16")],
+    &[
+        ("tokens_per_pass", "16"),
+        ("mma_rows", "24"),
+        ("mma_x_stages", "1"),
+        ("dependent", "true"),
+    ],
+    &[("tokens_per_pass", "24"), ("mma_rows", "8")],
 ];
 
 /// Names of the inputs: normal weights and activations, and hard ones.
@@ -72,22 +90,39 @@ pub(super) fn verify(
                 num_kv_heads,
                 wo_split,
             };
-            for seed in 0..seeds {
-                for name in INPUTS {
-                    let inputs = inputs(&shape, name, 977 + seed, TOKENS);
-                    let sweep = Sweep {
-                        jit,
-                        context,
-                        stream: &stream,
-                        q_heads,
-                        shape: &shape,
-                    };
-                    sweep.case(name, seed, &inputs, (&mut judged, &mut *sink))?;
-                }
+            let sweep = Sweep {
+                jit,
+                context,
+                stream: &stream,
+                q_heads,
+                shape: &shape,
+            };
+            for (seed, name) in (0..seeds).flat_map(|seed| INPUTS.map(|name| (seed, name))) {
+                let inputs = inputs(&shape, name, 977 + seed, TOKENS);
+                let of = (&GEOMETRIES[..], &[TOKENS][..]);
+                sweep.case(name, seed, &inputs, of, (&mut judged, &mut *sink))?;
+            }
+            let shape = few_rows(shape);
+            let sweep = Sweep {
+                shape: &shape,
+                ..sweep
+            };
+            for name in INPUTS {
+                let inputs = inputs(&shape, name, 977, MANY_TOKENS[0]);
+                let of = (&WIDE_GEOMETRIES[..], &MANY_TOKENS[..]);
+                sweep.case(name, 0, &inputs, of, (&mut judged, &mut *sink))?;
             }
         }
     }
     Ok(judged)
+}
+
+/// What many tokens are verified with: rows of one whole block and of a part of another.
+fn few_rows(shape: WoShape) -> WoShape {
+    WoShape {
+        hidden: shape.hidden.min(72),
+        ..shape
+    }
 }
 
 struct Sweep<'a> {
@@ -99,11 +134,14 @@ struct Sweep<'a> {
 }
 
 impl Sweep<'_> {
+    /// Every layout and geometry, launched for each of these numbers of tokens, of which the
+    /// first is the inputs'.
     fn case(
         &self,
         name: &str,
         seed: u64,
         inputs: &WoInputs,
+        (geometries, counts): (&[Form], &[usize]),
         (judged, sink): (&mut Judged, &mut Sink<'_>),
     ) -> Result<(), MeasureError> {
         let shape = self.shape;
@@ -113,14 +151,15 @@ impl Sweep<'_> {
             let packed = (layout == "packed").then(|| inputs.packed(shape).ok()).flatten();
             let held = packed.as_ref().unwrap_or(inputs);
             let mut problem = WoBuffers::new(self.stream, shape, shape.num_slots(), held)?;
-            for geometry in GEOMETRIES {
+            for geometry in geometries {
                 let spec = spec(self.jit, self.context, self.shape, self.q_heads, layout, geometry)?;
+                let Some(spec) = spec else { continue };
                 let kernel = self.jit.load(&spec, self.context)?;
                 sums.launch(
                     &spec,
                     &kernel,
                     &mut problem,
-                    (name, seed),
+                    (name, seed, counts),
                     (&mut *judged, &mut *sink),
                 )?;
             }
@@ -136,8 +175,8 @@ pub(super) struct Sums<'a> {
     outputs: Vec<f64>,
     partials: Vec<f64>,
     largest: (f64, f64),
-    /// The first launch's, of either order.
-    first: [Option<WoOutput>; 2],
+    /// The first launch's of each order.
+    first: [Option<WoOutput>; 3],
 }
 
 impl<'a> Sums<'a> {
@@ -149,47 +188,61 @@ impl<'a> Sums<'a> {
             largest: (largest(&outputs), largest(&partials)),
             outputs,
             partials,
-            first: [None, None],
+            first: [None, None, None],
         }
     }
 
-    /// Launches twice over [`TOKENS`] tokens, and judges. `name` and `seed`: of the inputs.
+    /// Launches twice over each of these numbers of tokens, of which the first is the inputs',
+    /// and judges. `name` and `seed`: of the inputs.
     pub(super) fn launch(
         &mut self,
         spec: &KernelSpec,
         kernel: &Arc<LoadedKernel>,
         problem: &mut WoBuffers,
-        (name, seed): (&str, u64),
+        (name, seed, counts): (&str, u64, &[usize]),
         (judged, sink): (&mut Judged, &mut Sink<'_>),
     ) -> Result<(), MeasureError> {
         let order = WoConfig::try_from(spec)?.mma_order();
         let slots = self.shape.num_slots();
-        let actual = problem.run(kernel, TOKENS, slots)?;
-        let again = problem.run(kernel, TOKENS, slots)?;
-        let accuracy = Accuracy::of(&actual.output, &self.exact.output, &self.outputs);
-        let of_slots = Accuracy::of(&actual.partials, &self.exact.partials, &self.partials);
-        let first = self.first[order].as_ref();
-        let same = same_results(&actual, &again) && first.is_none_or(|f| same_results(f, &actual));
-        let passes = same
-            && gathered(self.shape, &actual)
-            && of_slots.passes(self.largest.1)
-            && accuracy.passes(self.largest.0);
-        judged.cases += 1;
-        judged.wrong += usize::from(!passes);
-        let launch = Launch {
-            event: "mma",
-            spec,
-            inputs: name,
-            seed,
-            num_tokens: None,
-            yardstick: "exact mode",
-        };
-        launch.tell(passes, same, &accuracy, sink);
-        self.first[order].get_or_insert(actual);
+        for num_tokens in counts.iter().copied() {
+            let actual = problem.run(kernel, num_tokens, slots)?;
+            let again = problem.run(kernel, num_tokens, slots)?;
+            let outputs = num_tokens * self.shape.hidden;
+            let accuracy = Accuracy::of(
+                &actual.output,
+                &self.exact.output[..outputs],
+                &self.outputs[..outputs],
+            );
+            let partials = outputs * slots;
+            let of_slots = Accuracy::of(
+                &actual.partials,
+                &self.exact.partials[..partials],
+                &self.partials[..partials],
+            );
+            let first = self.first[order].as_ref();
+            let same = same_results(&actual, &again) && first.is_none_or(|f| begins_with(f, &actual));
+            let passes = same
+                && gathered(self.shape, &actual)
+                && of_slots.passes(self.largest.1)
+                && accuracy.passes(self.largest.0);
+            judged.cases += 1;
+            judged.wrong += usize::from(!passes);
+            let launch = Launch {
+                event: "mma",
+                spec,
+                inputs: name,
+                seed,
+                num_tokens: (counts.len() > 1).then_some(num_tokens),
+                yardstick: "exact mode",
+            };
+            launch.tell(passes, same, &accuracy, sink);
+            self.first[order].get_or_insert(actual);
+        }
         Ok(())
     }
 }
 
+/// The variant; none where the GPU has less shared memory.
 fn spec(
     jit: &Jit,
     context: &Context,
@@ -197,7 +250,7 @@ fn spec(
     q_heads: usize,
     layout: &str,
     geometry: &[(&str, &str)],
-) -> Result<KernelSpec, MeasureError> {
+) -> Result<Option<KernelSpec>, MeasureError> {
     let device = context.device();
     let arch = Arch::of_device(device.major, device.minor);
     let numbers = [
@@ -208,12 +261,15 @@ fn spec(
         ("wo_split", shape.wo_split),
     ]
     .map(|(name, n)| (name, n.to_string()));
+    let family = jit.registry().get(FAMILY)?;
     let set = numbers
         .iter()
         .map(|(name, n)| (*name, n.as_str()))
         .chain([("accumulate", "mma"), ("weight_layout", layout)])
         .chain(geometry.iter().copied());
-    Ok(KernelSpec::new(jit.registry().get(FAMILY)?, set, arch)?)
+    let spec = KernelSpec::new(family, set, arch)?;
+    let fits = WoConfig::try_from(&spec)?.shared_bytes <= device.shared_mem_per_block;
+    Ok(fits.then_some(spec))
 }
 
 /// A launch, as it is told.
@@ -272,7 +328,11 @@ fn every_spec(jit: &Jit, context: &Context) -> Result<Vec<KernelSpec>, MeasureEr
             };
             for layout in LAYOUTS {
                 for geometry in GEOMETRIES {
-                    specs.push(spec(jit, context, &shape, q_heads, layout, geometry)?);
+                    specs.extend(spec(jit, context, &shape, q_heads, layout, geometry)?);
+                }
+                for geometry in WIDE_GEOMETRIES {
+                    let shape = few_rows(shape);
+                    specs.extend(spec(jit, context, &shape, q_heads, layout, geometry)?);
                 }
             }
         }
@@ -282,6 +342,12 @@ fn every_spec(jit: &Jit, context: &Context) -> Result<Vec<KernelSpec>, MeasureEr
 
 fn same_results(a: &WoOutput, b: &WoOutput) -> bool {
     same_bits(&a.partials, &b.partials) && same_bits(&a.output, &b.output)
+}
+
+/// Whether a launch of fewer tokens has the bits of the first ones of `all`.
+fn begins_with(all: &WoOutput, some: &WoOutput) -> bool {
+    same_bits(&all.partials[..some.partials.len()], &some.partials)
+        && same_bits(&all.output[..some.output.len()], &some.output)
 }
 
 /// Whether the output is the partials summed in slot order, to the bit.

@@ -3,7 +3,7 @@
 // chain of its slots.
 #pragma once
 
-#include <jitc/mma/rows.cuh>
+#include <jitc/mma/wide.cuh>
 
 namespace jitc {
 
@@ -49,10 +49,13 @@ __device__ __forceinline__ void mma_gather(const u16* x, const u8* weight, const
                                            const u8* shared, float* partials, Out* output, u32 block, u32 first_token,
                                            u32 num_tokens) {
     using L = MmaRows<C>;
-    constexpr u32 slots = L::parts / slot_parts, items = L::tokens * L::cta_rows, stride = items * L::part_sums * 4u;
+    constexpr u32 slots = L::parts / slot_parts, items = L::tokens * L::cta_rows;
+    constexpr u32 stride = L::wide ? 0u : items * L::part_sums * 4u;  // from part to part; wide sums lie by warp
     const float factor = __fmul_rn(global, L::scale_after_dot ? weight_rest_after_dot : weight_rest);
-    auto part_sum = [&](u32 from) {
-        if constexpr (L::scale_after_dot) {
+    auto part_sum = [&](u32 from, u32 part) {
+        if constexpr (L::wide) {
+            return ld_shared<float>(from + MmaWide<C>::sums_of_any(part));
+        } else if constexpr (L::scale_after_dot) {
             const float4 v = ld_shared<float4>(from);
             return __fadd_rn(__fadd_rn(v.x, v.y), __fadd_rn(v.z, v.w));
         } else {
@@ -72,13 +75,14 @@ __device__ __forceinline__ void mma_gather(const u16* x, const u8* weight, const
         float* to = partials + u64(token) * slots * L::rows + row;
         const bool wanted = partials != nullptr;
         float total = 0.0f;
+        u32 part = 0;
         // Not without a loop: instructions that run once have to be fetched first.
 #pragma unroll 8
         for (u32 slot = 0; slot < slots; ++slot) {
-            float v = part_sum(from);
+            float v = part_sum(from, part++);
             from += stride;
 #pragma unroll 8
-            for (u32 p = 1; p < slot_parts; ++p, from += stride) v = __fadd_rn(v, part_sum(from));
+            for (u32 p = 1; p < slot_parts; ++p, from += stride) v = __fadd_rn(v, part_sum(from, part++));
             v = __fmul_rn(v, factor);
             st_global_if(to, v, wanted);
             to += L::rows;
@@ -101,13 +105,28 @@ __device__ __forceinline__ void mma_gather(const u16* x, const u8* weight, const
     }
 }
 
+// Shared memory of a block.
+template <typename C>
+__host__ __device__ constexpr u32 mma_bytes() {
+    if constexpr (MmaRows<C>::wide) {
+        return MmaWide<C>::bytes;
+    } else {
+        return MmaRows<C>::bytes;
+    }
+}
+
 // One launch: sums, then their gather, `tokens` tokens at a time.
 template <typename C, u32 slot_parts, typename Out>
 __device__ __forceinline__ void mma_launch(const u16* x, const u8* weight, const u8* scales, const float* global_scale,
                                            u8* shared, float* partials, Out* output, u32 block, u32 num_tokens) {
     if constexpr (C::dependent) pdl_launch_dependents();
     for (u32 first_token = 0; first_token < num_tokens; first_token += C::tokens) {
-        const float global = mma_rows<C>(x, weight, scales, global_scale, shared, block, first_token, num_tokens);
+        float global;
+        if constexpr (MmaRows<C>::wide) {
+            global = mma_wide_rows<C>(x, weight, scales, global_scale, shared, block, first_token, num_tokens);
+        } else {
+            global = mma_rows<C>(x, weight, scales, global_scale, shared, block, first_token, num_tokens);
+        }
         __syncthreads();
         mma_gather<C, slot_parts>(x, weight, scales, global, shared, partials, output, block, first_token, num_tokens);
         if (first_token + C::tokens < num_tokens) __syncthreads();

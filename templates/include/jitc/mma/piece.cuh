@@ -19,11 +19,12 @@ struct MmaRows {
     static constexpr u32 scale_tiles = k_total / 64;
     static constexpr u32 all_pieces = k_total / piece_len;
     static constexpr u32 tokens = C::tokens;
-    static constexpr bool scale_after_dot = tokens <= 2;     // descale the dot, not the weights
-    static constexpr u32 columns = scale_after_dot ? 2 : 4;  // tokens per multiplication
+    static constexpr bool scale_after_dot = tokens <= 2;  // descale the dot, not the weights
+    static constexpr bool wide = tokens > 8;              // a column a token: mma/wide.cuh
+    static constexpr u32 columns = scale_after_dot ? 2 : wide ? 8 : 4;  // tokens per multiplication
     static constexpr u32 sets = ceil_div(tokens, columns);
     static constexpr u32 part_sums =
-        scale_after_dot ? 4 : 2;  // of a part and token, one for each of a row's lanes or two
+        scale_after_dot ? 4 : wide ? 1 : 2;  // of a part and token, one for each of a row's lanes, or two, or four
     static constexpr u32 range_len = k_total / C::k_warps;
     static constexpr u32 pieces = range_len / piece_len;  // of a row, a warp's
     static constexpr u32 ring = C::ring;
@@ -47,7 +48,7 @@ struct MmaRows {
     static constexpr bool x_held = run == pieces && pieces <= 3 && tokens == 4 && C::k_warps <= 16 && whole_halves;
 
     static constexpr u32 token_bytes = k_total * 2 + 32;
-    static constexpr u32 sums_at = x_held ? 0 : tokens * token_bytes;  // [part][token][row][part_sums]
+    static constexpr u32 sums_at = x_held || wide ? 0 : tokens * token_bytes;  // [part][token][row][part_sums]
     static constexpr u32 bytes = sums_at + parts * tokens * cta_rows * part_sums * 4;
 
     static_assert(k_total % (C::k_warps * piece_len) == 0, "a warp's range of k is whole pieces");
@@ -87,7 +88,7 @@ struct PieceScales {
     }
 };
 
-// Adds 16 rows by eight k's of each of a quad's lanes, times up to four tokens, to `to`.
+// Adds 16 rows by eight k's of each of a quad's lanes, times a multiplication's tokens, to `to`.
 // \param a, b  codes of rows g and g + 8, in pairs
 __device__ __forceinline__ void mma_eight(Mma4& to, const u32 (&a)[4], const u32 (&b)[4], XPairs x) {
     mma_m16n8k16_bf16(to, a[0], b[0], a[1], b[1], x.first);
@@ -98,7 +99,7 @@ __device__ __forceinline__ void mma_eight(Mma4& to, const u32 (&a)[4], const u32
 // \param weight    the lane's 32 codes of rows g and g + 8
 // \param h         which group
 // \param scales    its scales of the piece
-// \param x         x(q, n): activations of eight k from 8q of the lane's, tokens from 4n
+// \param x         x(q, n): activations of eight k from 8q of the lane's, of the n-th set of tokens
 // \param multiply  multiply(n, a, b, x): what becomes of eight k
 template <typename C, bool half, typename X, typename Multiply>
 __device__ __forceinline__ void mma_group(const uint4 (&weight)[2], u32 h, const PieceScales<C>& scales, X x,

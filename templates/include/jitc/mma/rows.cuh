@@ -103,7 +103,8 @@ struct MmaLane {
     }
 
     // Issues the loads of piece j of a tile into slot `slot` of the ring.
-    __device__ __forceinline__ static void load(MmaRing<L::ring>& r, u32 slot, const MmaFrom& f, u32 j) {
+    template <u32 ring>
+    __device__ __forceinline__ static void load(MmaRing<ring>& r, u32 slot, const MmaFrom& f, u32 j) {
         ld_global_no_allocate_if(r.weight[slot][0], f.weight + j * step, f.any);
         ld_global_no_allocate_if(r.weight[slot][1], f.weight + f.second + j * step, f.full);
         if constexpr (C::packed) {

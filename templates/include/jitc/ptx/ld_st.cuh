@@ -92,7 +92,7 @@ __device__ __forceinline__ void ld_shared_v4_if(uint4& d, u32 address, bool want
         : "r"(address), "r"(u32(wanted)));
 }
 
-/// PTX ld.shared.v4.f32 or ld.shared.v2.f32, as T is float4 or float2.
+/// PTX ld.shared.v4.f32, ld.shared.v2.f32 or ld.shared.f32, as T is float4, float2 or float.
 template <typename T>
 __device__ __forceinline__ T ld_shared(u32 address) {
     T d;
@@ -101,10 +101,24 @@ __device__ __forceinline__ T ld_shared(u32 address) {
                      : "=f"(d.x), "=f"(d.y), "=f"(d.z), "=f"(d.w)
                      : "r"(address)
                      : "memory");
+    } else if constexpr (sizeof(T) == 4) {
+        asm volatile("ld.shared.f32 %0, [%1];" : "=f"(d) : "r"(address) : "memory");
     } else {
         asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(d.x), "=f"(d.y) : "r"(address) : "memory");
     }
     return d;
+}
+
+/// PTX ld.shared.v2.u64.
+__device__ __forceinline__ ulonglong2 ld_shared_u64x2(u32 address) {
+    ulonglong2 d;
+    asm volatile("ld.shared.v2.u64 {%0, %1}, [%2];" : "=l"(d.x), "=l"(d.y) : "r"(address) : "memory");
+    return d;
+}
+
+/// PTX st.shared.v2.u64.
+__device__ __forceinline__ void st_shared_u64x2(u32 address, u64 first, u64 second) {
+    asm volatile("st.shared.v2.u64 [%0], {%1, %2};" ::"r"(address), "l"(first), "l"(second) : "memory");
 }
 
 /// PTX ld.volatile.shared.u32.

@@ -28,7 +28,7 @@ __device__ __forceinline__ void wo_gemv(const u16* attn, const u8* weight, const
     if constexpr (C::geometry == Geometry::original) {
         wo_original<C>(attn, weight, scales, global_scale, partials, output, counters, timer);
     } else if (blockIdx.z != 0u) {
-        // The grid has a layer a token for nvllm's sake; one layer keeps its weights and walks all tokens.
+        // A grid with a layer a token, as nvllm's have: one layer keeps its weights and walks all tokens.
     } else {
         if constexpr (C::staged && !C::by_mma && !C::fp8) {
             wo_tiled<C>(attn, weight, scales, global_scale, partials, output, num_tokens, timer);

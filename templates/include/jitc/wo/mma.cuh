@@ -19,6 +19,7 @@ struct WoMma {
     static constexpr u32 ring = C::ring;
     static constexpr bool dependent = C::dependent;
     static constexpr bool packed = C::packed;
+    static constexpr u32 x_stages = C::x_stages;
 };
 
 template <typename C>
@@ -27,7 +28,7 @@ __device__ __forceinline__ void wo_mma(const u16* attn, const u8* weight, const 
     using M = WoMma<C>;
     using S = Shape<C>;
     static_assert(S::k_head / S::split % M::part_len == 0, "a slot is whole parts");
-    static_assert(C::shared_bytes >= MmaRows<M>::bytes, "shared_bytes in the family's TOML is too small");
+    static_assert(C::shared_bytes >= mma_bytes<M>(), "shared_bytes in the family's TOML is too small");
     static_assert(C::block_threads == MmaRows<M>::threads, "threads follow from the warps");
     extern __shared__ __align__(128) u8 shared[];
     mma_launch<M, S::k_head / S::split / M::part_len>(attn, weight, scales, global_scale, shared, partials, output,
