@@ -204,35 +204,35 @@ pub(super) fn variants(
 }
 
 /// The variant for so many tokens: unless it was chosen, by itself or
-/// with a preset, `tokens` is what shares a pass by rule; eight on tensor cores with
-/// packed weights, where they fit.
+/// with a preset, `tokens` is what shares a pass by rule; up to sixteen on tensor cores
+/// with packed weights, where they fit.
 fn with_tokens(spec: &KernelSpec, num_tokens: usize, chosen: bool) -> Result<KernelSpec, MeasureError> {
     let is_default = |name: &str| spec.constants()[name] == spec.family().constants[name].default;
     let num_tokens = u32::try_from(num_tokens).unwrap_or(u32::MAX);
-    let laid = |eight: bool| {
-        let (tokens, short_ring) = tune::pass(num_tokens, eight);
+    let laid = |pass: tune::Pass| {
         let texts: Vec<(&str, String)> = spec
             .constants()
             .iter()
             .map(|(name, value)| {
                 let free = !chosen && is_default(name);
-                let text = match (name.as_str(), short_ring) {
-                    ("tokens_per_pass", _) if free => tokens.to_string(),
-                    ("stages", Some(stages)) if free => stages.to_string(),
-                    _ => value.to_string(),
+                let laid = match name.as_str() {
+                    _ if !free => None,
+                    "tokens_per_pass" => Some(pass.tokens),
+                    name => pass.ring().find_map(|(of, value)| (of == name).then_some(value)),
                 };
+                let text = laid.map_or_else(|| value.to_string(), |value| value.to_string());
                 (name.as_str(), text)
             })
             .collect();
         let set = texts.iter().map(|(name, text)| (*name, text.as_str()));
         spec.with(set)
     };
-    if LayerDims::of(spec)?.packed == Packed::All
-        && let Ok(eight) = laid(true)
-    {
-        return Ok(eight);
+    let wide = LayerDims::of(spec)?.packed == Packed::All;
+    let laid_out = tune::passes(num_tokens).filter(|pass| wide || pass.tokens <= 4);
+    match laid_out.map(laid).find_map(Result::ok) {
+        Some(spec) => Ok(spec),
+        None => Ok(laid(tune::pass(num_tokens, 4))?),
     }
-    Ok(laid(false)?)
 }
 
 /// Sizes that every variant fits in.

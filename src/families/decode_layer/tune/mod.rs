@@ -26,8 +26,11 @@ pub const LAYER_GEOMETRY: [&str; 6] = [
     "num_threads",
 ];
 
+/// Tokens that share a pass at most: on tensor cores, of packed weights.
+const MOST_TOKENS: u32 = 16;
+
 impl Problem {
-    /// What a spec of a decode layer works out for so many tokens: of 1, 2, 4 and 8
+    /// What a spec of a decode layer works out for so many tokens: of 1, 2, 4, 8 and 16
     /// the least that is not less, as variants are made for these.
     #[must_use]
     pub fn of_layer(spec: &KernelSpec, tokens: u32) -> Self {
@@ -35,7 +38,7 @@ impl Problem {
         Self {
             family: spec.family().name.clone(),
             constants: fixed.map(|(n, v)| (n.clone(), v.to_string())).collect(),
-            tokens: tokens.clamp(1, 8).next_power_of_two(),
+            tokens: tokens.clamp(1, MOST_TOKENS).next_power_of_two(),
             sizes: Sizes::new(),
         }
     }
@@ -43,7 +46,7 @@ impl Problem {
 
 /// A decode layer, from measurements on one H200 (docs/LAYER.md): eight slots for
 /// chains, one for tensor cores, which cut the reduction themselves; a block a
-/// multiprocessor, up to four tokens to a pass, eight on tensor cores with packed
+/// multiprocessor, up to four tokens to a pass, sixteen on tensor cores with packed
 /// weights; and rings that shared memory holds.
 #[must_use]
 pub fn heuristic(gpu: &Gpu, problem: &Problem) -> Geometry {
@@ -59,12 +62,11 @@ pub fn heuristic(gpu: &Gpu, problem: &Problem) -> Geometry {
     if !is("geometry", "original") {
         let kib = gpu.shared_mem_per_block >> 10;
         let packed = is("weight_layout", "packed64") && is("accumulate", "mma");
-        let eight = packed && kib >= 224;
-        let (tokens, short_ring) = pass(problem.tokens, eight);
-        set.push(("tokens_per_pass", tokens));
+        let pass = pass(problem.tokens, if packed && kib >= 224 { MOST_TOKENS } else { 4 });
+        set.push(("tokens_per_pass", pass.tokens));
         set.push(("num_ctas", gpu.sm_count.clamp(1, 1024)));
-        if let Some(stages) = short_ring {
-            set.push(("stages", stages));
+        if pass.has_short_ring() {
+            set.extend(pass.ring());
         } else if kib < 160 {
             let stages = if packed { 4 } else { 3 };
             set.extend([("stages", stages), ("num_threads", 256), ("stage_chunks", 3)]);
@@ -77,12 +79,50 @@ pub fn heuristic(gpu: &Gpu, problem: &Problem) -> Geometry {
         .collect()
 }
 
-/// Tokens that share a pass, and the stages of the ring where they leave room for no
-/// other: up to four, beyond which a pass for each four is faster, or up to `eight`.
+/// Tokens that share a pass, and the ring where they leave room for no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pass {
+    /// Tokens that share a pass.
+    pub tokens: u32,
+    stages: Option<u32>,
+    stage_chunks: Option<u32>,
+}
+
+impl Pass {
+    fn of(tokens: u32) -> Self {
+        let (stages, stage_chunks) = match tokens {
+            16 => (Some(5), Some(2)),
+            8 => (Some(2), None),
+            _ => (None, None),
+        };
+        Self {
+            tokens,
+            stages,
+            stage_chunks,
+        }
+    }
+
+    fn has_short_ring(self) -> bool {
+        self.stages.is_some()
+    }
+
+    /// Constants of the ring that it takes, by name.
+    pub fn ring(self) -> impl Iterator<Item = (&'static str, u32)> {
+        let named = [("stages", self.stages), ("stage_chunks", self.stage_chunks)];
+        named.into_iter().filter_map(|(name, value)| Some((name, value?)))
+    }
+}
+
+/// What so many tokens share: a pass of up to four, beyond which a pass for each four is
+/// faster, or of up to eight or sixteen where there is room for `most`.
 #[must_use]
-pub fn pass(tokens: u32, eight: bool) -> (u32, Option<u32>) {
-    let shared = tokens.min(if eight { 8 } else { 4 }).next_power_of_two();
-    (shared, (shared == 8).then_some(2))
+pub fn pass(tokens: u32, most: u32) -> Pass {
+    Pass::of(tokens.min(most).next_power_of_two())
+}
+
+/// The passes to try for so many tokens, the widest first.
+pub fn passes(tokens: u32) -> impl Iterator<Item = Pass> {
+    [MOST_TOKENS, 8, 4].map(|most| pass(tokens, most)).into_iter()
 }
 
 /// What `jitc tune` tries of a decode layer: the splits, how many tokens share a
@@ -96,10 +136,10 @@ pub fn layer_space(gpu: &Gpu, problem: &Problem) -> Vec<Geometry> {
     if owners < all {
         grids.push(owners);
     }
-    let most = problem.tokens.next_power_of_two().min(8);
+    let most = problem.tokens.next_power_of_two().min(MOST_TOKENS);
     let mut geometries = Vec::new();
     for split in [1, 2, 4, 8] {
-        for tokens in [1, 2, 4, 8].into_iter().filter(|tokens| *tokens <= most) {
+        for tokens in [1, 2, 4, 8, 16].into_iter().filter(|tokens| *tokens <= most) {
             for grid in &grids {
                 let own = Problem {
                     tokens,
@@ -156,9 +196,14 @@ pub fn lay_out(
         match tokens {
             Some(tokens) if !fits && tokens > 1 => {
                 geometry.insert("tokens_per_pass".into(), (tokens / 2).to_string());
-                // Eight tokens had a ring as short as it gets.
-                if tokens == 8 && !set.contains(&"stages") {
-                    geometry.remove("stages");
+                // The ring of more tokens was as short as it gets.
+                if tokens >= 8 {
+                    for name in ["stages", "stage_chunks"] {
+                        geometry.remove(name);
+                    }
+                    let ring = Pass::of(tokens / 2).ring();
+                    let free = ring.filter(|(name, _)| !set.contains(name));
+                    geometry.extend(free.map(|(name, value)| (name.to_owned(), value.to_string())));
                 }
             }
             _ => return Ok((laid?, choice.origin)),
@@ -186,7 +231,7 @@ pub fn dispatched(jit: &Jit, named: &NamedFamily, device: &Device) -> Result<Vec
             continue;
         }
         // Variants are laid out for these numbers of tokens: `Problem::of_layer`.
-        for num_tokens in [1, 2, 4, 8] {
+        for num_tokens in [1, 2, 4, 8, 16] {
             let (spec, _) = lay_out(&record, device, &asked, num_tokens, &set).map_err(Error::from)?;
             if specs.iter().all(|other| other.id() != spec.id()) {
                 specs.push(spec);
@@ -257,7 +302,14 @@ mod tests {
             let device = crate::engine::run::occupancy::known_device(name).expect("device");
             let arch = crate::engine::request::target::Arch::of_device(device.major, device.minor);
             let layouts = ["nvfp4", "packed64"];
-            let cases = [("fma", 1), ("fma", 4), ("mma", 1), ("mma", 8)];
+            let cases = [
+                ("fma", 1),
+                ("fma", 4),
+                ("fma", 16),
+                ("mma", 1),
+                ("mma", 8),
+                ("mma", 9),
+            ];
             for (layout, (mode, num_tokens)) in layouts.into_iter().flat_map(|l| cases.map(|c| (l, c))) {
                 let family = registry.get(FAMILY).expect("family");
                 let set = [("accumulate", mode), ("weight_layout", layout)];
@@ -270,7 +322,7 @@ mod tests {
                     "{name} {layout} {mode} {num_tokens}"
                 );
                 let tokens = if (layout, mode) == ("packed64", "mma") {
-                    8
+                    num_tokens.next_power_of_two().max(4)
                 } else {
                     4
                 };

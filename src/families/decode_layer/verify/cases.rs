@@ -153,6 +153,26 @@ fn packed_cases(all: &mut Cases) {
         let set: Vec<_> = tensor.into_iter().chain([("tokens_per_pass", tokens)]).collect();
         all.add([640, 1088, 24, 4, 64, 16], &set, lengths, Kv::Random, 0.0123);
     }
+    // More than eight tokens a pass, as many as there are and others.
+    for (tokens, split, blocks, chunks) in [
+        (16, "1", "16", "2"),
+        (12, "4", "11", "3"),
+        (17, "8", "16", "2"),
+        (9, "1", "9", "2"),
+        (31, "2", "16", "4"),
+    ] {
+        let set = [
+            PACKED,
+            ("accumulate", "mma"),
+            ("tokens_per_pass", "16"),
+            ("wo_split", split),
+            ("num_ctas", blocks),
+            ("stage_chunks", chunks),
+            ("stages", "2"),
+        ];
+        let lengths: Vec<usize> = (0..tokens).map(|i| 37 * i % 130).collect();
+        all.add([640, 1088, 32, 4, 64, 16], &set, &lengths, Kv::Random, 0.0123);
+    }
 }
 
 /// Heads of two sizes in every grouping.
@@ -266,6 +286,16 @@ fn model_cases(all: &mut Cases) {
         Kv::Random,
         0.0123,
     );
+    let sixteen_tokens = [
+        PACKED,
+        ("accumulate", "mma"),
+        ("tokens_per_pass", "16"),
+        ("stage_chunks", "2"),
+        ("stages", "3"),
+    ];
+    let lengths: Vec<usize> = (0..16).map(|i| i * i * 9).chain([4096]).collect();
+    all.add(MODEL, &sixteen_tokens, &lengths[1..], Kv::Random, 0.0123);
+    all.add(MODEL, &sixteen_tokens, &lengths, Kv::Random, 0.0123);
     // Tensor-parallel shards of the model.
     let shard = [("wo_split", "8"), ("accumulate", "mma")];
     for set in [&eight[..], &shard] {

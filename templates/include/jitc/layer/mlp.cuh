@@ -9,7 +9,8 @@
 namespace jitc {
 namespace layer {
 
-// RMSNorm of the summed rows, by every block for itself: x in shared memory as f16; attn_output's row is shared out.
+// RMSNorm of the summed rows of as many tokens as are loaded at a time, by every block for itself: x in shared memory as
+// f16; attn_output's row is shared out.
 // \param p            the launch's arguments
 // \param x            where the rows go to, h_pitch bytes a token
 // \param inv_scale    the inverse of each token's f16 scale, written
@@ -26,7 +27,7 @@ __device__ __forceinline__ void norm_rows(const Params& p, u8* x, float* inv_sca
     const float* squares = scratch + group * Share::warps;
     const float* peaks = squares + N::warps;
 #pragma unroll 1
-    for (u32 t = group; t < N::tokens; t += Share::groups) {
+    for (u32 t = group; t < N::loaded; t += Share::groups) {
         const u32 token = first_token + t;
         // Unused columns are never looked at, but must not hold NaN patterns that a mask lets through: they become
         // zeros.
@@ -150,9 +151,10 @@ __device__ __forceinline__ void finish_fc1(const Params& p, const float* sums, c
 // \param sums         room for the warps' sums of a batch
 // \param ring         the ring of weights, at FC1's stages
 // \param first_token  first of the tokens of this pass
-template <typename C, typename R>
+// \param first        with more than eight tokens, the warp's runs of the first eight; x has the others
+template <typename C, typename R, typename First>
 __device__ __forceinline__ void fc1(const Params& p, const u8* x, const float* inv_scale, float* sums, R& ring,
-                                    u32 first_token) {
+                                    u32 first_token, const First& first) {
     using N = Dims<C>;
     using L = Layout<C>;
     using Sh = typename R::Fc1Share;
@@ -160,23 +162,30 @@ __device__ __forceinline__ void fc1(const Params& p, const u8* x, const float* i
     const u32 thread = thread_index(), lane = thread & 31u, warp = thread / 32u, pick = scale_pick(lane & 3u);
     const u32 count = Walk<C>::fc1_count();
     // Activations stay in registers where all of a warp's fit.
-    Column column[columns_of<N::tokens, Sh::size>];
+    Column column[N::wide ? 1u : columns_of<N::tokens, Sh::size>];
     const auto load = [&](u32 part) {
-        columns_f16<N::tokens, Sh>(column, x, L::h_pitch, Sh::part_begin(warp, part), Sh::part_size(warp, part), lane);
+        if constexpr (!N::wide) {
+            columns_f16<N::tokens, Sh>(column, x, L::h_pitch, Sh::part_begin(warp, part), Sh::part_size(warp, part),
+                                       lane);
+        }
     };
     if constexpr (Sh::parts == 1u) load(0u);
 #pragma unroll 1
     for (u32 i = 0; i < count; ++i) {
         RowSums<N::tokens> sum[2];  // gate and up; or of eight rows of both, then of the next eight
+        if constexpr (N::wide) {
+            fc1_tile_wide<C>(x, ring, warp, lane, pick, first, sum);
+        } else {
 #pragma unroll 1
-        for (u32 part = 0; part < Sh::parts; ++part) {
-            if constexpr (Sh::parts > 1u) load(part);
-            const u32 size = Sh::part_size(warp, part), before = Sh::before(warp, part), length = Sh::length(part);
+            for (u32 part = 0; part < Sh::parts; ++part) {
+                if constexpr (Sh::parts > 1u) load(part);
+                const u32 size = Sh::part_size(warp, part), before = Sh::before(warp, part), length = Sh::length(part);
 #pragma unroll
-            for (u32 half = 0; half < 2; ++half) {
-                tile_stage<L, true, Sh::least, Sh::size>(ring.template consumer_wait<2u>(before, length), column, size,
-                                                         sum[half], pick);
-                ring.template consumer_release<Phase::fc1>();
+                for (u32 half = 0; half < 2; ++half) {
+                    tile_stage<L, true, Sh::least, Sh::size>(ring.template consumer_wait<2u>(before, length), column,
+                                                             size, sum[half], pick);
+                    ring.template consumer_release<Phase::fc1>();
+                }
             }
         }
         const u32 in_batch = i % batch;
@@ -264,13 +273,17 @@ __device__ __forceinline__ void fc2(const Params& p, const u8* x, float* sums, R
     const u32 thread = thread_index(), lane = thread & 31u, warp = thread / 32u, pick = scale_pick(lane & 3u);
     const u8* scales = x + N::tokens * L::code_pitch;
     RowSums<N::tokens> acc[L::row_tiles];
+    if constexpr (N::wide) {
+        fc2_tiles_wide<C>(p, ring, first_token, warp, lane, pick, acc);
+    } else {
 #pragma unroll 1
-    for (u32 part = 0; part < R::Fc2Share::parts; ++part) {
-        using Sh = typename R::Fc2Share;
-        const u32 from = Sh::part_begin(warp, part), count = Sh::part_size(warp, part);
-        Column column[columns_of<N::tokens, Sh::size>];
-        columns_fp4<N::tokens, Sh>(column, x, L::code_pitch, scales, L::code_scale_pitch, from, count, lane, pick);
-        row_tiles<L, Phase::fc2, Sh>(ring, column, count, Sh::before(warp, part), Sh::length(part), acc, pick);
+        for (u32 part = 0; part < R::Fc2Share::parts; ++part) {
+            using Sh = typename R::Fc2Share;
+            const u32 from = Sh::part_begin(warp, part), count = Sh::part_size(warp, part);
+            Column column[columns_of<N::tokens, Sh::size>];
+            columns_fp4<N::tokens, Sh>(column, x, L::code_pitch, scales, L::code_scale_pitch, from, count, lane, pick);
+            row_tiles<L, Phase::fc2, Sh>(ring, column, count, Sh::before(warp, part), Sh::length(part), acc, pick);
+        }
     }
     constexpr u32 stretch = L::row_tiles * 16u * N::tokens;
 #pragma unroll

@@ -21,6 +21,7 @@ struct Shared {
     u8* base;
     __device__ u8* x() const { return base + L::x_at; }
     __device__ float* sums() const { return reinterpret_cast<float*>(base + L::sums_at); }
+    __device__ float* phase_sums() const { return reinterpret_cast<float*>(base + L::phase_sums_at); }
     __device__ SmallArea<C>& small() const { return *reinterpret_cast<SmallArea<C>*>(base + L::small_at); }
     __device__ float* scratch() const { return small().reductions.scratch; }
     __device__ float* inv_scale() const { return small().reductions.inv_scale; }
@@ -32,7 +33,7 @@ template <typename C>
 __device__ __forceinline__ Shared<C> shared_memory() {
     extern __shared__ __align__(128) u8 shared[];
     static_assert(sizeof(SmallArea<C>) <= Layout<C>::small_bytes, "small_bytes is the size of SmallArea, rounded up");
-    static_assert(sizeof(Statistics<C>) <= 1024u && Dims<C>::warps <= 16u && Dims<C>::tokens <= 8u, "small areas");
+    static_assert(sizeof(Statistics<C>) <= 1024u && Dims<C>::warps <= 16u && Dims<C>::tokens <= 16u, "small areas");
     return Shared<C>{shared};
 }
 
@@ -82,13 +83,19 @@ __device__ __forceinline__ void wo_phase(const Params& p, const Shared<C>& s, R&
         const Residual<C> residual(p, first);
         if constexpr (L::mma) {
             float* inv_scale = s.inv_scale();
-            if constexpr (N::tokens == 1u) {
+            if constexpr (N::wide) {
+                load_rows_f16<C>(p.attn_rows, s.x(), inv_scale, s.scratch(), first, p.num_tokens);
+                const WoFirst<C> of_first(s.x());
+                block_sync<C>();
+                load_rows_f16<C>(p.attn_rows, s.x(), inv_scale + 8, s.scratch(), first + 8u, p.num_tokens);
+                wo_mma<C>(p, s.x(), inv_scale, s.phase_sums(), ring, global, of_first);
+            } else if constexpr (N::tokens == 1u) {
                 inv_scale += thread_index() / 32u;
                 load_pieces_f16<C>(p, s.x(), inv_scale, first);
             } else {
                 load_rows_f16<C>(p.attn_rows, s.x(), inv_scale, s.scratch(), first, p.num_tokens);
             }
-            wo_mma<C>(p, s.x(), inv_scale, s.sums(), ring, global);
+            if constexpr (!N::wide) wo_mma<C>(p, s.x(), inv_scale, s.sums(), ring, global, 0);
         } else {
             wo_exact<C>(p, s.x(), s.sums(), s.warp_ring(), global, first);
             // The ring is free once the last chain is done; what comes next may travel while sums are taken.
@@ -96,7 +103,7 @@ __device__ __forceinline__ void wo_phase(const Params& p, const Shared<C>& s, R&
         }
         timer.exit(region::phase1_wo_gemv{});
         timer.enter(region::phase1_gather_reduce{});
-        wo_finish<C>(p, s.sums(), first, residual);
+        wo_finish<C>(p, s.phase_sums(), first, residual);
         timer.exit(region::phase1_gather_reduce{});
     }
 }
@@ -109,9 +116,19 @@ __device__ __forceinline__ void fc1_phase(const Params& p, const Shared<C>& s, R
     for (u32 first = 0; first < p.num_tokens; first += N::tokens) {
         if (!entered || first != 0u) timer.enter(region::phase3_load_x{});
         norm_rows<C>(p, s.x(), s.inv_scale(), s.scratch(), first);
-        timer.exit(region::phase3_load_x{});
-        timer.enter(region::phase3_3a_fc1_silu{}, passes);
-        fc1<C>(p, s.x(), s.inv_scale(), reinterpret_cast<float*>(s.x() + Layout<C>::fc1_sums_at), ring, first);
+        float* sums = reinterpret_cast<float*>(s.x() + Layout<C>::fc1_sums_at);
+        if constexpr (N::wide) {
+            const Fc1First<C, R> of_first(s.x());
+            block_sync<C>();
+            norm_rows<C>(p, s.x(), s.inv_scale() + 8, s.scratch(), first + 8u);
+            timer.exit(region::phase3_load_x{});
+            timer.enter(region::phase3_3a_fc1_silu{}, passes);
+            fc1<C>(p, s.x(), s.inv_scale(), sums, ring, first, of_first);
+        } else {
+            timer.exit(region::phase3_load_x{});
+            timer.enter(region::phase3_3a_fc1_silu{}, passes);
+            fc1<C>(p, s.x(), s.inv_scale(), sums, ring, first, 0);
+        }
         timer.exit(region::phase3_3a_fc1_silu{}, passes);
     }
     timer.sum(region::phase3_3a_fc1_silu_per_call{}, passes);
@@ -127,8 +144,8 @@ __device__ __forceinline__ void fc2_phase(const Params& p, const Shared<C>& s, R
     for (u32 first = 0; first < p.num_tokens; first += N::tokens) {
         if (!entered || first != 0u) timer.enter(region::phase3_3c_fc2_atomic{});
         if (!entered || first != 0u) timer.enter(region::phase3_3c_fc2_last_iter{}, passes);
-        load_codes<C>(p, s.x(), first);
-        fc2<C>(p, s.x(), s.sums(), ring, first);
+        if constexpr (!N::wide) load_codes<C>(p, s.x(), first);
+        fc2<C>(p, s.x(), s.phase_sums(), ring, first);
         timer.exit(region::phase3_3c_fc2_last_iter{}, passes);
         timer.exit(region::phase3_3c_fc2_atomic{});
     }

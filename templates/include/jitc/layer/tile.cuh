@@ -192,6 +192,10 @@ struct RowSums<1u> {
     float low = 0.0f, high = 0.0f;
 };
 template <>
+struct RowSums<16u> {
+    float of[8] = {};  // of the first eight tokens, then of the others
+};
+template <>
 struct RowSums<2u> {
     float low[2] = {}, high[2] = {};  // of either token
 };
@@ -216,6 +220,13 @@ __device__ __forceinline__ void each_sum(const RowSums<2u>& s, u32 lane, F&& put
     for (u32 token = 0; token < 2; ++token) {
         each_sum(RowSums<1u>{s.low[token], s.high[token]}, lane,
                  [&](u32 row, u32, float value) { put(row, token, value); });
+    }
+}
+template <typename F>
+__device__ __forceinline__ void each_sum(const RowSums<16u>& s, u32 lane, F&& put) {
+#pragma unroll
+    for (u32 j = 0; j < 8; ++j) {
+        put((lane >> 2) + (j >> 1 & 1u) * 8u, j / 4u * 8u + 2u * (lane & 3u) + (j & 1u), s.of[j]);
     }
 }
 template <u32 tokens, typename F>

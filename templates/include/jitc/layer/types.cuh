@@ -33,6 +33,9 @@ struct Dims {
     static constexpr u32 threads = C::block_threads, warps = threads / 32u;
     static constexpr u32 ctas = C::num_ctas;
     static constexpr u32 tokens = C::tokens;
+    static constexpr bool wide = tokens > 8u;  // columns of eight tokens: layer/wide.cuh
+    static constexpr u32 sets = ceil_div(tokens, 8u);
+    static constexpr u32 loaded = wide ? 8u : tokens;  // tokens whose rows are in shared memory at a time
     // Warps that share 16 positions in attention, each with its part of D: registers are scarce in large blocks.
     static constexpr u32 share = threads >= 512u && D >= 128u ? 2u : 1u;
     static constexpr u32 teams = warps / share;
@@ -53,7 +56,7 @@ template <typename C, u32 pieces>
 struct TokenShare {
     using N = Dims<C>;
     __host__ __device__ static constexpr u32 of(u32 groups) { return ceil_div(pieces, N::threads / groups); }
-    static constexpr u32 groups = N::tokens >= 4u && of(4u) <= 6u ? 4u : N::tokens >= 2u && of(2u) <= 6u ? 2u : 1u;
+    static constexpr u32 groups = N::loaded >= 4u && of(4u) <= 6u ? 4u : N::loaded >= 2u && of(2u) <= 6u ? 2u : 1u;
     static constexpr u32 threads = N::threads / groups, warps = N::warps / groups, each = of(groups);
     static_assert(N::warps % groups == 0u, "whole warps");
 };
@@ -78,18 +81,22 @@ struct Layout {
     static constexpr u32 k_pitch = N::K * 2u + 16u, h_pitch = N::H * 2u + 16u;
     static constexpr u32 code_pitch = N::I / 2u + 16u, code_scale_pitch = N::I / 16u;
     static constexpr u32 attention_bytes = max(N::teams / 2u * N::frag * 4u, N::ctas * 32u + N::threads * 4u);
-    static constexpr u32 wo_bytes = mma ? N::tokens * k_pitch : exact_tokens * slots * slot_floats * 4u;
+    static constexpr u32 wo_bytes = mma ? N::loaded * k_pitch : exact_tokens * slots * slot_floats * 4u;
     // FC1 keeps the warps' sums of some tiles behind the activations and finishes these tiles together.
     static constexpr u32 fc1_most = ceil_div(N::I / 16u, N::ctas), fc1_room = N::tokens <= 4u ? 12u / N::tokens : 1u;
     static constexpr u32 fc1_batch = fc1_most < fc1_room ? fc1_most : fc1_room;
-    static constexpr u32 fc1_sums_at = N::tokens * h_pitch;
+    static constexpr u32 fc1_sums_at = N::loaded * h_pitch;
     static constexpr u32 fc1_bytes = fc1_sums_at + fc1_batch * N::warps * 32u * N::tokens * 4u;
     static constexpr u32 fc2_bytes = N::tokens * (code_pitch + code_scale_pitch);
-    static constexpr u32 x_bytes = round_up(max(max(attention_bytes, wo_bytes), max(fc1_bytes, fc2_bytes)), 128u);
-
     static constexpr u32 wo_sum_bytes = (mma ? pieces : slots) * rows * N::tokens * 4u;
     static constexpr u32 fc2_sum_bytes = N::warps * row_tiles * 16u * N::tokens * 4u;
-    static constexpr u32 sum_bytes = round_up(max(wo_sum_bytes, fc2_sum_bytes), 128u);
+    // With more than eight tokens sums take the activations' place, and FC2 has no codes in shared memory. Attention
+    // keeps 128 bytes where the sums are otherwise.
+    static constexpr u32 before_sums = round_up(attention_bytes, 128u);
+    static constexpr u32 wide_bytes = max(max(before_sums + 128u, wo_sum_bytes), fc2_sum_bytes);
+    static constexpr u32 x_bytes = round_up(
+        max(max(wo_bytes, fc1_bytes), N::wide ? wide_bytes : max(attention_bytes, fc2_bytes)), 128u);
+    static constexpr u32 sum_bytes = N::wide ? 0u : round_up(max(wo_sum_bytes, fc2_sum_bytes), 128u);
     // Softmax statistics (to 1024), then queries as fragments and what their scales leave, or block reductions and
     // scales of activations.
     static constexpr u32 small_bytes = 1024u + (N::D * 16u > 1024u ? N::D * 16u : 1024u) + 128u;
@@ -103,7 +110,8 @@ struct Layout {
     static constexpr u32 code_step = packed ? 256u : 32u, scale_step = packed ? 32u : 64u;  // from run to run
     static constexpr u32 warp_ring = C::stages * stage_bytes;
 
-    static constexpr u32 x_at = 0, sums_at = x_bytes, small_at = sums_at + sum_bytes;
+    static constexpr u32 x_at = 0, sums_at = N::wide ? before_sums : x_bytes, small_at = x_bytes + sum_bytes;
+    static constexpr u32 phase_sums_at = N::wide ? 0u : sums_at;  // W_O's and FC2's
     static constexpr u32 ring_at = small_at + small_bytes;
     static constexpr u32 ring_bytes = N::warps * warp_ring;
     static constexpr u32 bytes = ring_at + ring_bytes + (packed ? block_ring_state : 0u);

@@ -2,7 +2,7 @@
 // meet the tensor cores in ascending k. Activations are f16 after a power of two, whose inverse descales the sums.
 #pragma once
 
-#include <jitc/layer/tile.cuh>
+#include <jitc/layer/wide.cuh>
 #include <jitc/layer/wo.cuh>
 
 namespace jitc {
@@ -24,7 +24,7 @@ __device__ __forceinline__ float share_max(float x, float* scratch) {
     return x;
 }
 
-// Rows of bf16 to permuted f16, every token with a power of two of its own.
+// Rows of bf16 to permuted f16, of as many tokens as are loaded at a time, each with a power of two of its own.
 // \param rows         bf16 [num_tokens, K]
 // \param x            where they go to, k_pitch bytes a token
 // \param inv_scale    the inverse of each token's power of two, written
@@ -40,7 +40,7 @@ __device__ __forceinline__ void load_rows_f16(const u16* rows, u8* x, float* inv
     using Share = TokenShare<C, pieces>;
     const u32 group = thread_index() / Share::threads, thread = thread_index() % Share::threads;
 #pragma unroll 1
-    for (u32 t = group; t < N::tokens; t += Share::groups) {
+    for (u32 t = group; t < N::loaded; t += Share::groups) {
         uint4 v[Share::each];
         float peak = 0.0f;
         const bool live = first_token + t < num_tokens;
@@ -160,9 +160,10 @@ __device__ __forceinline__ void wo_units(const u8* x, R& ring, u32 lane, u32 pic
 // \param sums       [piece][row][token], written
 // \param ring       the ring of weights, at W_O's stages
 // \param global     the global scale
-template <typename C, typename R>
+// \param first      with more than eight tokens, the warp's runs of the first eight; x has the others
+template <typename C, typename R, typename First>
 __device__ __forceinline__ void wo_mma(const Params& p, const u8* x, const float* inv_scale, float* sums, R& ring,
-                                       float global) {
+                                       float global, const First& first) {
     using N = Dims<C>;
     using L = Layout<C>;
     using W = Walk<C>;
@@ -176,7 +177,10 @@ __device__ __forceinline__ void wo_mma(const Params& p, const u8* x, const float
             }
         });
     };
-    if constexpr (R::by_unit) {
+    if constexpr (N::wide) {
+        static_assert(R::by_unit, "more than eight tokens a pass take bulk copies: sm_90 and later");
+        wo_units_wide<C>(x, ring, lane, pick, first, put);
+    } else if constexpr (R::by_unit) {
         wo_units<C>(x, ring, lane, pick, put);
     } else {
 #pragma unroll 1
