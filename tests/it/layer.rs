@@ -72,6 +72,37 @@ fn every_preset_is_a_kernel_whose_shared_memory_fits_its_gpus() {
     }
 }
 
+/// What more than eight tokens a pass cannot be is said with what can.
+#[test]
+fn more_than_eight_tokens_a_pass_where_they_do_not_fit_are_refused_with_what_would() {
+    let registry = Registry::load(None).expect("registry");
+    let arch: Arch = "sm_90a".parse().expect("arch");
+    let refusal = |family: &str, set: &[(&str, &str)]| {
+        let family = registry.get(family).expect("family");
+        let error = KernelSpec::new(family, set.iter().copied(), arch).expect_err("refused");
+        error.to_string()
+    };
+    let sixteen = ("tokens_per_pass", "16");
+    let packed = [sixteen, ("accumulate", "mma"), ("weight_layout", "packed64")];
+    let chains = refusal(FAMILY, &[sixteen]);
+    assert!(chains.contains("take tokens_per_pass up to 8"), "{chains}");
+    let long = refusal(FAMILY, &packed);
+    assert!(long.contains("take stage_chunks = 2 and stages = 5"), "{long}");
+    let short = [packed.as_slice(), &[("stage_chunks", "2"), ("stages", "5")]].concat();
+    let large = refusal(FAMILY, &[short.as_slice(), &[("hidden", "8192")]].concat());
+    assert!(large.contains("up to 6144 elements a row"), "{large}");
+    KernelSpec::new(registry.get(FAMILY).expect("family"), short, arch).expect("legal");
+
+    let many = [("tokens_per_pass", "32"), ("accumulate", "mma")];
+    let rows = refusal("wo_gemv", &[many.as_slice(), &[("mma_rows", "56")]].concat());
+    assert!(rows.contains("48 at 32"), "{rows}");
+    let chains = refusal("wo_gemv", &[sixteen]);
+    assert!(chains.contains("on tensor cores alone"), "{chains}");
+    for refusal in [long, large, rows, chains] {
+        assert_eq!(refusal.lines().count(), 1, "{refusal}");
+    }
+}
+
 #[test]
 fn nvllms_presets_are_its_grids() {
     let registry = Registry::load(None).expect("registry");
