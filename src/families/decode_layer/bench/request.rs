@@ -204,7 +204,7 @@ pub(super) fn variants(
 }
 
 /// The variant for so many tokens: unless it was chosen, by itself or
-/// with a preset, `tokens` is what shares a pass by rule; up to sixteen on tensor cores
+/// with a preset, `tokens` is what shares a pass by rule; up to eight on tensor cores
 /// with packed weights, where they fit.
 fn with_tokens(spec: &KernelSpec, num_tokens: usize, chosen: bool) -> Result<KernelSpec, MeasureError> {
     let is_default = |name: &str| spec.constants()[name] == spec.family().constants[name].default;

@@ -26,11 +26,13 @@ pub const LAYER_GEOMETRY: [&str; 6] = [
     "num_threads",
 ];
 
-/// Tokens that share a pass at most: on tensor cores, of packed weights.
-const MOST_TOKENS: u32 = 16;
+/// Tokens that share a pass at most unless more are set: on tensor cores, of packed weights.
+/// Sixteen run and are verified; that they are faster than two passes of eight is not
+/// measured of the kernels as they are (docs/LAYER.md).
+const MOST_TOKENS: u32 = 8;
 
 impl Problem {
-    /// What a spec of a decode layer works out for so many tokens: of 1, 2, 4, 8 and 16
+    /// What a spec of a decode layer works out for so many tokens: of 1, 2, 4 and 8
     /// the least that is not less, as variants are made for these.
     #[must_use]
     pub fn of_layer(spec: &KernelSpec, tokens: u32) -> Self {
@@ -46,7 +48,7 @@ impl Problem {
 
 /// A decode layer, from measurements on one H200 (docs/LAYER.md): eight slots for
 /// chains, one for tensor cores, which cut the reduction themselves; a block a
-/// multiprocessor, up to four tokens to a pass, sixteen on tensor cores with packed
+/// multiprocessor, up to four tokens to a pass, eight on tensor cores with packed
 /// weights; and rings that shared memory holds.
 #[must_use]
 pub fn heuristic(gpu: &Gpu, problem: &Problem) -> Geometry {
@@ -114,7 +116,7 @@ impl Pass {
 }
 
 /// What so many tokens share: a pass of up to four, beyond which a pass for each four is
-/// faster, or of up to eight or sixteen where there is room for `most`.
+/// faster, or of up to eight where there is room for `most`.
 #[must_use]
 pub fn pass(tokens: u32, most: u32) -> Pass {
     Pass::of(tokens.min(most).next_power_of_two())
@@ -122,7 +124,7 @@ pub fn pass(tokens: u32, most: u32) -> Pass {
 
 /// The passes to try for so many tokens, the widest first.
 pub fn passes(tokens: u32) -> impl Iterator<Item = Pass> {
-    [MOST_TOKENS, 8, 4].map(|most| pass(tokens, most)).into_iter()
+    [MOST_TOKENS, 4].map(|most| pass(tokens, most)).into_iter()
 }
 
 /// What `jitc tune` tries of a decode layer: the splits, how many tokens share a
@@ -139,7 +141,7 @@ pub fn layer_space(gpu: &Gpu, problem: &Problem) -> Vec<Geometry> {
     let most = problem.tokens.next_power_of_two().min(MOST_TOKENS);
     let mut geometries = Vec::new();
     for split in [1, 2, 4, 8] {
-        for tokens in [1, 2, 4, 8, 16].into_iter().filter(|tokens| *tokens <= most) {
+        for tokens in [1, 2, 4, 8].into_iter().filter(|tokens| *tokens <= most) {
             for grid in &grids {
                 let own = Problem {
                     tokens,
@@ -185,6 +187,12 @@ pub fn lay_out(
     geometry = (geometry.into_iter())
         .map(|(name, value)| (asked.family().present_name(&name).to_owned(), value))
         .collect();
+    // More tokens than the rule takes have a ring of their own.
+    let tokens = asked.number("tokens_per_pass").unwrap_or(1);
+    if set.contains(&"tokens_per_pass") && tokens > MOST_TOKENS {
+        let ring = Pass::of(tokens).ring();
+        geometry.extend(ring.map(|(name, value)| (name.to_owned(), value.to_string())));
+    }
     geometry.retain(|name, _| !set.contains(&name.as_str()));
     loop {
         let laid = asked.with(geometry.iter().map(|(n, v)| (n.as_str(), v.as_str())));
@@ -231,7 +239,7 @@ pub fn dispatched(jit: &Jit, named: &NamedFamily, device: &Device) -> Result<Vec
             continue;
         }
         // Variants are laid out for these numbers of tokens: `Problem::of_layer`.
-        for num_tokens in [1, 2, 4, 8, 16] {
+        for num_tokens in [1, 2, 4, 8] {
             let (spec, _) = lay_out(&record, device, &asked, num_tokens, &set).map_err(Error::from)?;
             if specs.iter().all(|other| other.id() != spec.id()) {
                 specs.push(spec);
@@ -309,6 +317,7 @@ mod tests {
                 ("mma", 1),
                 ("mma", 8),
                 ("mma", 9),
+                ("mma", 64),
             ];
             for (layout, (mode, num_tokens)) in layouts.into_iter().flat_map(|l| cases.map(|c| (l, c))) {
                 let family = registry.get(FAMILY).expect("family");
@@ -322,7 +331,7 @@ mod tests {
                     "{name} {layout} {mode} {num_tokens}"
                 );
                 let tokens = if (layout, mode) == ("packed64", "mma") {
-                    num_tokens.next_power_of_two().max(4)
+                    num_tokens.next_power_of_two().clamp(4, 8)
                 } else {
                     4
                 };
@@ -332,6 +341,33 @@ mod tests {
                 assert_eq!(spec.number("num_ctas"), Some(device.sm_count));
             }
         }
+    }
+
+    #[test]
+    fn sixteen_tokens_share_a_pass_only_where_they_are_set_and_have_a_ring_that_fits() {
+        let registry = crate::engine::request::template::Registry::load(None).expect("families");
+        let device = crate::engine::run::occupancy::known_device("h200").expect("device");
+        let arch = crate::engine::request::target::Arch::of_device(device.major, device.minor);
+        let family = registry.get(FAMILY).expect("family");
+        let preset = (family.presets.iter()).find(|preset| preset.name == "h200-packed-batch16");
+        let constants = &preset.expect("preset").constants;
+        let texts: Vec<_> = constants.iter().map(|(n, v)| (n, v.to_string())).collect();
+        let set = texts.iter().map(|(name, text)| (name.as_str(), text.as_str()));
+        let asked = KernelSpec::new(family, set, arch).expect("legal");
+        let laid = |num_tokens: u32, set: &[&str]| {
+            let laid = lay_out(&Record::default(), &device, &asked, num_tokens, set);
+            let (spec, _) = laid.expect("laid out");
+            assert!(spec.shared_mem_bytes() <= device.shared_mem_per_block);
+            ["tokens_per_pass", "stages", "stage_chunks"].map(|name| spec.number(name))
+        };
+        let all: Vec<&str> = constants.keys().map(String::as_str).collect();
+        for num_tokens in [1, 16, 17] {
+            assert_eq!(laid(num_tokens, &all), [Some(16), Some(5), Some(2)]);
+            assert_eq!(laid(num_tokens, &["tokens_per_pass"]), laid(num_tokens, &all));
+        }
+        let tried = layer_space(&gpu(132), &Problem::of_layer(&asked, 32));
+        assert!(tried.iter().any(|geometry| geometry["tokens_per_pass"] == "8"));
+        assert!(tried.iter().all(|geometry| geometry["tokens_per_pass"] != "16"));
     }
 
     /// A record of before the constant was renamed: its split, and so the bits, must be found.
