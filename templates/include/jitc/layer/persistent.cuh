@@ -95,7 +95,7 @@ __device__ __forceinline__ void wo_phase(const Params& p, const Shared<C>& s, R&
             } else {
                 load_rows_f16<C>(p.attn_rows, s.x(), inv_scale, s.scratch(), first, p.num_tokens);
             }
-            if constexpr (!N::wide) wo_mma<C>(p, s.x(), inv_scale, s.sums(), ring, global, 0);
+            if constexpr (!N::wide) wo_mma<C>(p, s.x(), inv_scale, s.sums(), ring, global);
         } else {
             wo_exact<C>(p, s.x(), s.sums(), s.warp_ring(), global, first);
             // The ring is free once the last chain is done; what comes next may travel while sums are taken.

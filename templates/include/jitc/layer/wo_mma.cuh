@@ -160,10 +160,10 @@ __device__ __forceinline__ void wo_units(const u8* x, R& ring, u32 lane, u32 pic
 // \param sums       [piece][row][token], written
 // \param ring       the ring of weights, at W_O's stages
 // \param global     the global scale
-// \param first      with more than eight tokens, the warp's runs of the first eight; x has the others
-template <typename C, typename R, typename First>
+// \param first      with more than eight tokens, the warp's runs of the first eight, x has the others; else nothing
+template <typename C, typename R, typename... First>
 __device__ __forceinline__ void wo_mma(const Params& p, const u8* x, const float* inv_scale, float* sums, R& ring,
-                                       float global, const First& first) {
+                                       float global, const First&... first) {
     using N = Dims<C>;
     using L = Layout<C>;
     using W = Walk<C>;
@@ -179,7 +179,7 @@ __device__ __forceinline__ void wo_mma(const Params& p, const u8* x, const float
     };
     if constexpr (N::wide) {
         static_assert(R::by_unit, "more than eight tokens a pass take bulk copies: sm_90 and later");
-        wo_units_wide<C>(x, ring, lane, pick, first, put);
+        wo_units_wide<C>(x, ring, lane, pick, first..., put);
     } else if constexpr (R::by_unit) {
         wo_units<C>(x, ring, lane, pick, put);
     } else {
