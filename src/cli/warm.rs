@@ -85,6 +85,14 @@ pub(super) fn command(registry: &Registry) -> Command {
     args::constants(plan::args(warm), registry)
 }
 
+fn progress_bar(variants: usize, quiet: bool) -> ProgressBar {
+    if quiet || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:24} {pos} of {len}, about {eta} left");
+    ProgressBar::new(variants as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
 pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     let started = Instant::now();
     let (plan, skipped) = plan::make(jit, matches)?;
@@ -102,13 +110,7 @@ pub(super) fn run(jit: &Jit, matches: &ArgMatches, json: bool) -> Answer {
     };
     interrupt::leave_a_clean_cache();
     let specs: Vec<&KernelSpec> = plan.requests().iter().map(|planned| &planned.spec).collect();
-    let bar = if std::io::stderr().is_terminal() && !matches.get_flag("quiet") {
-        let style = ProgressStyle::with_template("{bar:24} {pos} of {len}, about {eta} left");
-        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-        ProgressBar::new(specs.len() as u64).with_style(style)
-    } else {
-        ProgressBar::hidden()
-    };
+    let bar = progress_bar(specs.len(), matches.get_flag("quiet"));
     // A script reads each object when its variant is done, not when all are.
     let done = |spec: &KernelSpec, result: &Result<Prepared, Error>| {
         if json {
