@@ -1,5 +1,6 @@
 //! Events and counters of the cache, for Python.
 
+use jitc::engine::build::key::CacheKey;
 use jitc::engine::cache::Event as Told;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -41,32 +42,38 @@ fn seconds(us: u64) -> f64 {
 }
 
 impl Event {
-    pub(crate) fn of(event: &Told) -> Self {
-        let bare = |kind| Self {
+    fn bare(kind: &'static str) -> Self {
+        Self {
             kind,
             key: None,
             tier: None,
             reason: None,
             seconds: None,
             compile_seconds: None,
-        };
-        let keyed = |kind, key: &jitc::engine::build::key::CacheKey| Self {
+        }
+    }
+
+    fn keyed(kind: &'static str, key: &CacheKey) -> Self {
+        Self {
             key: Some(key.to_string()),
-            ..bare(kind)
-        };
+            ..Self::bare(kind)
+        }
+    }
+
+    pub(crate) fn of(event: &Told) -> Self {
         match event {
-            Told::Lookup { key } => keyed("lookup", key),
-            Told::MemoryHit { key } => keyed("memory_hit", key),
+            Told::Lookup { key } => Self::keyed("lookup", key),
+            Told::MemoryHit { key } => Self::keyed("memory_hit", key),
             Told::Hit { key, tier, elapsed } => Self {
                 tier: Some(tier.to_string()),
                 seconds: Some(elapsed.as_secs_f64()),
-                ..keyed("hit", key)
+                ..Self::keyed("hit", key)
             },
             Told::Miss { key, elapsed } => Self {
                 seconds: Some(elapsed.as_secs_f64()),
-                ..keyed("miss", key)
+                ..Self::keyed("miss", key)
             },
-            Told::Building { key } => keyed("building", key),
+            Told::Building { key } => Self::keyed("building", key),
             Told::Built {
                 key,
                 elapsed,
@@ -75,45 +82,51 @@ impl Event {
             } => Self {
                 seconds: Some(elapsed.as_secs_f64()),
                 compile_seconds: Some(seconds(*compile_us)),
-                ..keyed("built", key)
+                ..Self::keyed("built", key)
             },
             Told::Published {
                 key, tier, elapsed, ..
             } => Self {
                 tier: Some(tier.to_string()),
                 seconds: Some(elapsed.as_secs_f64()),
-                ..keyed("published", key)
+                ..Self::keyed("published", key)
             },
             Told::NotPublished { key, reason } => Self {
                 reason: Some(reason.clone()),
-                ..keyed("not_published", key)
+                ..Self::keyed("not_published", key)
             },
             Told::Healed { key, tier, fault, .. } => Self {
                 tier: Some(tier.to_string()),
                 reason: Some(fault.to_string()),
-                ..keyed("healed", key)
+                ..Self::keyed("healed", key)
             },
             Told::TierUnavailable { tier, reason } => Self {
                 tier: Some(tier.to_string()),
                 reason: Some(reason.clone()),
-                ..bare("tier_unavailable")
+                ..Self::bare("tier_unavailable")
             },
             Told::LateCompile { key, compile_us } => Self {
                 compile_seconds: Some(seconds(*compile_us)),
-                ..keyed("late_compile", key)
+                ..Self::keyed("late_compile", key)
             },
             Told::Refused { key, reason } => Self {
                 reason: Some(reason.clone()),
-                ..keyed("refused", key)
+                ..Self::keyed("refused", key)
             },
             Told::LockTimedOut { key, waited } => Self {
                 seconds: Some(waited.as_secs_f64()),
-                ..keyed("lock_timed_out", key)
+                ..Self::keyed("lock_timed_out", key)
             },
             Told::Pruned { entries, .. } => Self {
                 reason: Some(format!("{entries} entries")),
-                ..bare("pruned")
+                ..Self::bare("pruned")
             },
+            of_a_store => Self::of_a_store(of_a_store),
+        }
+    }
+
+    fn of_a_store(event: &Told) -> Self {
+        match event {
             Told::Asked {
                 key,
                 tier,
@@ -124,37 +137,37 @@ impl Event {
                 tier: Some(tier.to_string()),
                 reason: Some(answer.label().to_owned()),
                 seconds: Some(elapsed.as_secs_f64()),
-                ..keyed("asked", key)
+                ..Self::keyed("asked", key)
             },
             Told::Promoted {
                 key, tier, elapsed, ..
             } => Self {
                 tier: Some(tier.to_string()),
                 seconds: Some(elapsed.as_secs_f64()),
-                ..keyed("promoted", key)
+                ..Self::keyed("promoted", key)
             },
             Told::Sent {
                 key, tier, elapsed, ..
             } => Self {
                 tier: Some(tier.to_string()),
                 seconds: Some(elapsed.as_secs_f64()),
-                ..keyed("sent", key)
+                ..Self::keyed("sent", key)
             },
             Told::NotSent { key, tier, reason } => Self {
                 tier: Some(tier.to_string()),
                 reason: Some(reason.clone()),
-                ..keyed("not_sent", key)
+                ..Self::keyed("not_sent", key)
             },
             Told::StoreLeftAlone { tier, reason } => Self {
                 tier: Some(tier.to_string()),
                 reason: Some(reason.clone()),
-                ..bare("store_left_alone")
+                ..Self::bare("store_left_alone")
             },
             Told::StoreAskedAgain { tier } => Self {
                 tier: Some(tier.to_string()),
-                ..bare("store_asked_again")
+                ..Self::bare("store_asked_again")
             },
-            _ => bare("other"),
+            _ => Self::bare("other"),
         }
     }
 }

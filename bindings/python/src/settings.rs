@@ -24,8 +24,8 @@ pub(crate) fn trusted_keys(py: Python<'_>, keys: &Bound<'_, PyAny>) -> PyResult<
 
 /// What must be signed.
 pub(crate) fn requirements(py: Python<'_>, text: &str) -> PyResult<Requirements> {
-    let parsed = text.parse();
-    parsed.map_err(|e: String| errors::config(py, format!("require: `{text}`: {e}")))
+    let parsed = text.parse::<Requirements>();
+    parsed.map_err(|e| errors::config(py, format!("require: `{text}`: {e}")))
 }
 
 /// The URLs of stores, one or several.
