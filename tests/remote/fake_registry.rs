@@ -9,7 +9,7 @@ use jitc::engine::config::remote::RemoteStore;
 use sha2::{Digest, Sha256};
 
 use crate::events::store;
-use crate::server::{Mood, Request, give, misbehave, read_request, say};
+use crate::server::{Mood, Request, accept, give, misbehave, read_request, say};
 
 /// What the registry holds, and how it behaves.
 #[derive(Default)]
@@ -45,13 +45,8 @@ impl Fake {
             held: Arc::default(),
             port,
         };
-        let accepting = fake.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let fake = accepting.clone();
-                std::thread::spawn(move || fake.serve(stream));
-            }
-        });
+        let serving = fake.clone();
+        accept(listener, move |stream| serving.serve(stream));
         fake
     }
 

@@ -59,6 +59,16 @@ pub(crate) struct Held {
     answered: u64,
 }
 
+/// Serves every connection on a thread of its own, to the end of the process.
+pub(crate) fn accept(listener: TcpListener, serve: impl Fn(TcpStream) + Clone + Send + 'static) {
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let serve = serve.clone();
+            std::thread::spawn(move || serve(stream));
+        }
+    });
+}
+
 /// A server on this machine; it ends with the process.
 #[derive(Clone)]
 pub(crate) struct Server {
@@ -74,13 +84,8 @@ impl Server {
             held: Arc::default(),
             port,
         };
-        let accepting = server.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let server = accepting.clone();
-                std::thread::spawn(move || server.serve(stream));
-            }
-        });
+        let serving = server.clone();
+        accept(listener, move |stream| serving.serve(stream));
         server
     }
 
