@@ -4,7 +4,7 @@
 use jitc::families::nvfp4::packed::Weight;
 use jitc::families::wo_gemv::reference::{WoInputs, WoShape, split_order};
 
-use crate::host_code::{DEVICE, built, run};
+use crate::host_code::{BYTE_PERM, DEVICE, built, run};
 
 /// Headers of instructions, as the host has them. Shared memory is an array.
 const INSTRUCTIONS: [(&str, &str); 3] = [
@@ -35,14 +35,6 @@ const INSTRUCTIONS: [(&str, &str); 3] = [
 const SHIM: &str = r"
 #define __shared__
 #define __align__(bytes)
-static unsigned __byte_perm(unsigned a, unsigned b, unsigned select) {
-    unsigned d = 0;
-    for (int i = 0; i < 4; ++i) {
-        const unsigned n = select >> (4 * i) & 7u;
-        d |= ((n < 4 ? a >> (8 * n) : b >> (8 * (n - 4))) & 255u) << (8 * i);
-    }
-    return d;
-}
 static size_t __cvta_generic_to_shared(const void*) { abort(); }
 static void __syncwarp() {}
 static void __syncthreads() {}
@@ -143,7 +135,7 @@ fn lanes_of_the_exact_fp8_kernel_run_the_references_chains_whatever_the_slots() 
     for (name, text) in INSTRUCTIONS {
         fs_err::write(own.join(name), text).expect("written");
     }
-    let Some(program) = built(dir.path(), &format!("{DEVICE}{SHIM}")) else {
+    let Some(program) = built(dir.path(), &format!("{DEVICE}{BYTE_PERM}{SHIM}")) else {
         return;
     };
     for (case, (num_kv_heads, wo_split, k, tokens, by_row, fused)) in CASES.into_iter().enumerate() {

@@ -35,6 +35,18 @@ static float __fadd_rn(float a, float b) { return a + b; }
 static float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
 ";
 
+/// Bytes of two words picked out, for code that decodes by it.
+pub(crate) const BYTE_PERM: &str = r"
+static unsigned __byte_perm(unsigned a, unsigned b, unsigned select) {
+    unsigned d = 0;
+    for (int i = 0; i < 4; ++i) {
+        const unsigned n = select >> (4 * i) & 7u;
+        d |= ((n < 4 ? a >> (8 * n) : b >> (8 * (n - 4))) & 255u) << (8 * i);
+    }
+    return d;
+}
+";
+
 /// The repository's headers.
 pub(crate) fn headers() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/include")

@@ -9,7 +9,7 @@ use jitc::families::nvfp4::packed::{PACKED, Weight};
 use jitc::families::nvfp4::swizzle;
 use jitc::measure::rng::Rng;
 
-use crate::host_code::{DEVICE, built, headers, run};
+use crate::host_code::{BYTE_PERM, DEVICE, built, headers, run};
 
 const ROWS: usize = 136;
 const K: usize = 1536;
@@ -18,14 +18,6 @@ const K: usize = 1536;
 /// does; what it decodes goes to its row and k. Cases are numbered; from the eighth on
 /// slots are 96, 48 and 24 weights.
 const SHIM: &str = r"
-static unsigned __byte_perm(unsigned a, unsigned b, unsigned select) {
-    unsigned d = 0;
-    for (int i = 0; i < 4; ++i) {
-        const unsigned n = select >> (4 * i) & 7u;
-        d |= ((n < 4 ? a >> (8 * n) : b >> (8 * (n - 4))) & 255u) << (8 * i);
-    }
-    return d;
-}
 static unsigned __funnelshift_r(unsigned low, unsigned high, unsigned by) {
     return unsigned((((unsigned long long)high << 32) | low) >> (by & 31u));
 }
@@ -205,7 +197,7 @@ fn a_thread_of_the_exact_modes_decodes_the_very_weights_of_its_slots_in_either_l
         "ptx/cp_async.cuh",
         &[("void cp_async_cg_16(", " memcpy(dst, src, 16);")],
     );
-    let Some(program) = built(dir.path(), &format!("{DEVICE}{SHIM}")) else {
+    let Some(program) = built(dir.path(), &format!("{DEVICE}{BYTE_PERM}{SHIM}")) else {
         return;
     };
 
