@@ -15,7 +15,6 @@ use cudarc::driver::{CudaStream, sys};
 use jitc::engine::config::{Config, Environment, Flags};
 use jitc::engine::jit::Jit;
 use jitc::engine::request::spec::KernelSpec;
-use jitc::engine::request::target::Arch;
 use jitc::engine::run::device::Context;
 use jitc::engine::run::launch::{Order, launch_grid};
 use jitc::engine::run::packet::Passed;
@@ -61,7 +60,7 @@ fn one(jit: &Jit, context: &Context, launch: &str) {
         ("page_size", "16"),
         ("num_ctas", "6"),
     ];
-    let arch = Arch::of_device(context.device().major, context.device().minor);
+    let arch = context.device().arch();
     let spec = KernelSpec::new(jit.registry().get(FAMILY).expect("family"), set, arch).expect("legal");
     let layer = Layer::new(&spec, jit.load(&spec, context).expect("loaded")).expect("a layer");
     let stream = context.cuda().new_stream().expect("stream");

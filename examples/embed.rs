@@ -12,7 +12,6 @@ use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DriverError};
 use jitc::engine::config::{Config, Environment, Flags};
 use jitc::engine::jit::Jit;
 use jitc::engine::request::spec::KernelSpec;
-use jitc::engine::request::target::Arch;
 use jitc::engine::run::device::Context;
 use jitc::engine::run::occupancy::capacity;
 use jitc::engine::run::occupancy::known_device;
@@ -33,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let context = Context::new(0).ok();
     let here = context.as_ref().map(|c| c.device().clone());
     let device = here.or_else(|| known_device("h200")).ok_or("no device")?;
-    let arch = Arch::of_device(device.major, device.minor);
+    let arch = device.arch();
 
     // Start: everything that may be launched is made now, or found in the cache.
     let jit = Jit::new(Config::load(Flags::default(), Environment::capture())?)?;

@@ -18,7 +18,6 @@ use cudarc::driver::{DriverError, sys};
 use jitc::engine::config::{Config, Environment, Flags};
 use jitc::engine::jit::Jit;
 use jitc::engine::request::spec::KernelSpec;
-use jitc::engine::request::target::Arch;
 use jitc::engine::run::device::Context;
 
 const REPEATS: u32 = 100_000;
@@ -33,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let context = Context::new(0)?;
     context.bind()?;
     let device = context.device();
-    let arch = Arch::of_device(device.major, device.minor);
+    let arch = device.arch();
     let flags = Flags {
         cache_dir: Some(folder.into()),
         ..Flags::default()

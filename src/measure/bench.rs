@@ -158,7 +158,7 @@ impl<'a> BenchSession<'a> {
     #[must_use]
     pub fn arch(&self) -> Arch {
         let device = self.context.device();
-        Arch::of_device(device.major, device.minor)
+        device.arch()
     }
 
     /// The kernel that only reads: every floor is its time.

@@ -94,7 +94,7 @@ fn spec(jit: &Jit, geometry: &str, arch: Arch) -> KernelSpec {
 }
 
 fn arch_of(context: &Context) -> Arch {
-    Arch::of_device(context.device().major, context.device().minor)
+    context.device().arch()
 }
 
 fn assert_right(jit: &Jit, context: &Context, spec: &KernelSpec) {

@@ -38,7 +38,7 @@ fn every_preset_is_a_kernel_whose_shared_memory_fits_its_gpus() {
         assert_eq!(declared, PRESETS.map(|(preset, ..)| preset), "{name}");
         for (preset, device, archs) in PRESETS {
             let device = known_device(device).expect("device");
-            let own = Arch::of_device(device.major, device.minor);
+            let own = device.arch();
             assert_eq!(own.shared_mem_per_block(), Some(device.shared_mem_per_block));
             let constants = &family.preset(preset).expect("preset").constants;
             let grid: u32 = constants["num_ctas"].to_string().parse().expect("number");

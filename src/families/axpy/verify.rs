@@ -6,7 +6,6 @@ use super::spec;
 use super::tune::GEOMETRY;
 use super::vectors::Vectors;
 use crate::engine::jit::Jit;
-use crate::engine::request::target::Arch;
 use crate::engine::run::device::Context;
 use crate::measure::MeasureError;
 use crate::measure::bench::{BenchOptions, SEED};
@@ -28,7 +27,7 @@ pub fn verify(jit: &Jit, options: &Options, sink: &mut Sink<'_>) -> Result<Verdi
     let seed = BenchOptions::read(options)?.seed;
     let context = Context::new(0)?;
     let device = context.device();
-    let arch = Arch::of_device(device.major, device.minor);
+    let arch = device.arch();
     let geometries = combinations(&GEOMETRY, &[]).into_iter();
     let specs: Result<Vec<_>, _> = geometries.map(|geometry| spec(jit, &geometry, arch)).collect();
     let specs = specs?;

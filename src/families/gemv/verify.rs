@@ -15,7 +15,6 @@ use super::FAMILY;
 use super::config::GemvConfig;
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
-use crate::engine::request::target::Arch;
 use crate::engine::run::device::Context;
 use crate::engine::run::load::LoadedKernel;
 use crate::engine::run::tensor::{Dtype, Tensor};
@@ -171,7 +170,7 @@ impl Sweep<'_> {
 /// Every variant of a shape; the first has an f32 output.
 fn specs(jit: &Jit, context: &Context, rows: usize, k: usize) -> Result<Vec<KernelSpec>, MeasureError> {
     let device = context.device();
-    let arch = Arch::of_device(device.major, device.minor);
+    let arch = device.arch();
     let (rows_text, k_text) = (rows.to_string(), k.to_string());
     let layouts = if rows.is_multiple_of(packed::BLOCK_ROWS) {
         &LAYOUTS[..]

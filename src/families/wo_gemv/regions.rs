@@ -10,7 +10,6 @@ use super::config::{Accumulate, LaunchGeometry, WoConfig, WoFormat};
 use super::device_buffers::WoBuffers;
 use super::reference::{WoInputs, WoShape, split_order};
 use crate::engine::jit::Jit;
-use crate::engine::request::target::Arch;
 use crate::engine::run::device::Context;
 use crate::measure::MeasureError;
 use crate::measure::compare::compare;
@@ -29,7 +28,7 @@ pub fn live(jit: &Jit, tokens: u32) -> Result<Vec<Run>, MeasureError> {
     requested_pairs(jit, FAMILY, None)?;
     let context = Context::new(0)?;
     let device = context.device();
-    let here = Arch::of_device(device.major, device.minor);
+    let here = device.arch();
     let stream = context.cuda().default_stream();
     let mut problem: Option<(WoShape, WoInputs, WoBuffers)> = None;
     let mut scratch: CudaSlice<u8> = stream.alloc_zeros(FLUSH_BYTES)?;

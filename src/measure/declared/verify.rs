@@ -10,7 +10,6 @@ use super::memory::Memory;
 use super::plan::Plan;
 use crate::engine::request::constant::split_values;
 use crate::engine::request::spec::KernelSpec;
-use crate::engine::request::target::Arch;
 use crate::engine::run::device::Context;
 use crate::measure::MeasureError;
 use crate::measure::bench::BenchOptions;
@@ -246,7 +245,7 @@ pub(super) fn verify(session: Session<'_>, sink: &mut Sink<'_>) -> Result<Verdic
     }
     let context = Context::new(0)?;
     let device = context.device();
-    let specs = asked.specs(Arch::of_device(device.major, device.minor))?;
+    let specs = asked.specs(device.arch())?;
     let mut others = Vec::new();
     for spec in &specs {
         for against in &all {

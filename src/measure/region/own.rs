@@ -14,7 +14,6 @@ use super::{Geometry, TickSource, Ticks};
 use crate::engine::jit::Jit;
 use crate::engine::request::dtype::Dtype;
 use crate::engine::request::signature::{Resolved, Signature};
-use crate::engine::request::target::Arch;
 use crate::engine::request::template::{Access, Parameter};
 use crate::engine::run::arguments::{Argument, Arguments};
 use crate::engine::run::bind::BoundKernel;
@@ -60,7 +59,7 @@ pub fn live(jit: &Jit, family: &str, given: &Given) -> Result<Vec<Run>, MeasureE
     }
     let context = Context::new(0)?;
     let device = context.device();
-    let here = Arch::of_device(device.major, device.minor);
+    let here = device.arch();
     let pairs = requested_pairs(jit, family, Some(here))?;
     make(jit, &pairs)?;
     let each = pairs.iter().map(|pair| run(jit, &context, pair, given));

@@ -13,7 +13,6 @@ use crate::engine::config::Config;
 use crate::engine::jit::Jit;
 use crate::engine::refused::Refused;
 use crate::engine::request::spec::KernelSpec;
-use crate::engine::request::target::Arch;
 use crate::engine::run::device::{Context, Device};
 use crate::engine::run::load::LoadedKernel;
 use crate::engine::run::occupancy::{KNOWN_DEVICES, capacity, known_device};
@@ -227,7 +226,7 @@ fn candidates(
     missing: Missing,
 ) -> Result<Vec<Candidate>, MeasureError> {
     let device = &target.device;
-    let arch = Arch::of_device(device.major, device.minor);
+    let arch = device.arch();
     let record = jit.tuned();
     let set = set_geometry(jit.config(), jit.registry().get(FAMILY)?);
     let mut all = Vec::new();

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use cudarc::driver::CudaStream;
 
 use crate::engine::jit::Jit;
-use crate::engine::request::target::Arch;
 use crate::engine::run::device::Context;
 use crate::families::decode_layer::config::{LayerConfig, LayerGeometry};
 use crate::families::decode_layer::copies::Copies;
@@ -31,7 +30,7 @@ pub fn live(jit: &Jit, family: &str, tokens: u32) -> Result<Vec<Run>, MeasureErr
     requested_pairs(jit, family, None)?;
     let context = Context::new(0)?;
     let device = context.device();
-    let here = Arch::of_device(device.major, device.minor);
+    let here = device.arch();
     let pairs = requested_pairs(jit, family, Some(here))?;
     let each = pairs.iter().map(|pair| one(jit, &context, pair, tokens));
     each.collect()

@@ -308,7 +308,7 @@ mod tests {
         let registry = crate::engine::request::template::Registry::load(None).expect("families");
         for name in crate::engine::run::occupancy::KNOWN_DEVICES {
             let device = crate::engine::run::occupancy::known_device(name).expect("device");
-            let arch = crate::engine::request::target::Arch::of_device(device.major, device.minor);
+            let arch = device.arch();
             let layouts = ["nvfp4", "packed64"];
             let cases = [
                 ("fma", 1),
@@ -347,7 +347,7 @@ mod tests {
     fn sixteen_tokens_share_a_pass_only_where_they_are_set_and_have_a_ring_that_fits() {
         let registry = crate::engine::request::template::Registry::load(None).expect("families");
         let device = crate::engine::run::occupancy::known_device("h200").expect("device");
-        let arch = crate::engine::request::target::Arch::of_device(device.major, device.minor);
+        let arch = device.arch();
         let family = registry.get(FAMILY).expect("family");
         let preset = (family.presets.iter()).find(|preset| preset.name == "h200-packed-batch16");
         let constants = &preset.expect("preset").constants;
@@ -375,7 +375,7 @@ mod tests {
     fn a_record_with_a_constants_former_name_is_used_as_it_was_meant() {
         let registry = crate::engine::request::template::Registry::load(None).expect("families");
         let device = crate::engine::run::occupancy::known_device("h200").expect("device");
-        let arch = crate::engine::request::target::Arch::of_device(device.major, device.minor);
+        let arch = device.arch();
         let asked = KernelSpec::new(registry.get(FAMILY).expect("family"), [], arch).expect("legal");
         let former = "tokens";
         let geometry = [("wo_split", "4"), (former, "2"), ("num_ctas", "120")];

@@ -13,7 +13,6 @@ use super::super::{Layer, LayerConfig};
 use super::{layer_space, set_geometry};
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
-use crate::engine::request::target::Arch;
 use crate::engine::run::device::{Context, Device};
 use crate::engine::run::occupancy::known_device;
 use crate::measure::MeasureError;
@@ -126,7 +125,7 @@ fn problems(
     TuneRequest { family, tokens, .. }: &TuneRequest<'_>,
 ) -> Result<Vec<(KernelSpec, Problem)>, MeasureError> {
     let family = jit.registry().named(family)?;
-    let arch = Arch::of_device(device.major, device.minor);
+    let arch = device.arch();
     let mut problems: Vec<(KernelSpec, Problem)> = Vec::new();
     for spec in KernelSpec::expand(&family, jit.config(), &[arch])? {
         for tokens in tokens.iter().copied() {

@@ -17,7 +17,6 @@ use super::reference::{self, Errors, LayerInputs, LayerShape, norm_f64};
 use super::{FAMILY, Launch, Layer, LayerConfig, LayerDims, Written, launches, with_launch};
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
-use crate::engine::request::target::Arch;
 use crate::engine::request::template::Registry;
 use crate::engine::run::device::Context;
 use crate::measure::MeasureError;
@@ -239,7 +238,7 @@ fn spec_of(jit: &Jit, context: &Context, launch: Launch, case: &Case) -> Result<
     let set = shape
         .chain(case.set.iter().copied())
         .chain([("launch", launch.name())]);
-    let arch = Arch::of_device(device.major, device.minor);
+    let arch = device.arch();
     Ok(KernelSpec::new(jit.registry().get(FAMILY)?, set, arch)?)
 }
 

@@ -115,7 +115,7 @@ fn say(
 
 fn layers(jit: &Jit, context: &Context, launch: Launch, quick: bool) -> Result<Vec<Layer>, MeasureError> {
     let device = context.device();
-    let arch = Arch::of_device(device.major, device.minor);
+    let arch = device.arch();
     let family = jit.registry().get(FAMILY)?;
     let specs = specs(family, launch, quick, device.sm_count, arch)?;
     jit.prepare_each(specs.iter())?;

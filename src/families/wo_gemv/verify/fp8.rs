@@ -6,15 +6,14 @@ use std::sync::Arc;
 use cudarc::driver::CudaStream;
 use half::bf16;
 
+use super::super::WoFormat;
 use super::super::device_buffers::WoBuffers;
 use super::super::reference::{WoInputs, WoShape, chained, matmul_f64, split_order};
-use super::super::{FAMILY, WoFormat};
 use super::case::{Case, Expected, Tally};
 use super::mma::{self, Judged, Sums};
-use super::{MODES, SPLITS, Set, spread, tell};
+use super::{MODES, SPLITS, Set, spread, tell, variant_of};
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
-use crate::engine::request::target::Arch;
 use crate::engine::run::device::Context;
 use crate::measure::MeasureError;
 use crate::measure::harness::Sink;
@@ -113,20 +112,8 @@ impl Fp8Sweep<'_> {
         mode: &str,
         set: Constants,
     ) -> Result<KernelSpec, MeasureError> {
-        let device = self.context.device();
-        let arch = Arch::of_device(device.major, device.minor);
-        let numbers = [
-            ("hidden", shape.hidden),
-            ("num_q_heads", q_heads),
-            ("head_dim", shape.k / q_heads),
-            ("num_kv_heads", shape.num_kv_heads),
-            ("wo_split", shape.wo_split),
-        ]
-        .map(|(name, n)| (name, n.to_string()));
-        let shape = numbers.iter().map(|(name, n)| (*name, n.as_str()));
         let own = [("accumulate", mode), ("wo_format", WoFormat::Fp8.name())];
-        let all = shape.chain(own).chain(set.iter().copied());
-        Ok(KernelSpec::new(self.jit.registry().get(FAMILY)?, all, arch)?)
+        variant_of(self.jit, self.context, shape, q_heads, &[&own, set].concat())
     }
 
     /// Every mode, number of slots, form and number of tokens of one shape.

@@ -7,14 +7,13 @@ use cudarc::driver::CudaStream;
 use half::bf16;
 use serde_json::json;
 
-use super::super::FAMILY;
 use super::super::config::WoConfig;
 use super::super::device_buffers::WoBuffers;
 use super::super::reference::mma::{Accuracy, quantize};
 use super::super::reference::{WoInputs, WoOutput, WoShape, matmul_f64, partials_f64, split_order};
+use super::{fits, variant_of};
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
-use crate::engine::request::target::Arch;
 use crate::engine::run::device::Context;
 use crate::engine::run::load::LoadedKernel;
 use crate::measure::MeasureError;
@@ -251,25 +250,9 @@ fn spec(
     layout: &str,
     geometry: &[(&str, &str)],
 ) -> Result<Option<KernelSpec>, MeasureError> {
-    let device = context.device();
-    let arch = Arch::of_device(device.major, device.minor);
-    let numbers = [
-        ("hidden", shape.hidden),
-        ("num_q_heads", q_heads),
-        ("head_dim", shape.k / q_heads),
-        ("num_kv_heads", shape.num_kv_heads),
-        ("wo_split", shape.wo_split),
-    ]
-    .map(|(name, n)| (name, n.to_string()));
-    let family = jit.registry().get(FAMILY)?;
-    let set = numbers
-        .iter()
-        .map(|(name, n)| (*name, n.as_str()))
-        .chain([("accumulate", "mma"), ("weight_layout", layout)])
-        .chain(geometry.iter().copied());
-    let spec = KernelSpec::new(family, set, arch)?;
-    let fits = WoConfig::try_from(&spec)?.shared_bytes <= device.shared_mem_per_block;
-    Ok(fits.then_some(spec))
+    let own = [("accumulate", "mma"), ("weight_layout", layout)];
+    let spec = variant_of(jit, context, shape, q_heads, &[&own, geometry].concat())?;
+    Ok(fits(&spec, context)?.then_some(spec))
 }
 
 /// A launch, as it is told.

@@ -19,7 +19,6 @@ use super::device_buffers::WoBuffers;
 use super::reference::{WoInputs, WoShape, chained, matmul_f64, split_order};
 use crate::engine::jit::Jit;
 use crate::engine::request::spec::KernelSpec;
-use crate::engine::request::target::Arch;
 use crate::engine::run::device::Context;
 use crate::families::nvfp4::packed::{BLOCK_ROWS, PACKED};
 use crate::measure::MeasureError;
@@ -265,9 +264,7 @@ impl Sweep<'_> {
     }
 
     fn specs(&self, shape: (usize, usize, usize), kv_heads: &[usize]) -> Result<Specs, MeasureError> {
-        let device = self.context.device();
-        let arch = Arch::of_device(device.major, device.minor);
-        let family = self.jit.registry().get(FAMILY)?;
+        let (hidden, q_heads, head_dim) = shape;
         let mut specs = BTreeMap::new();
         for kv in kv_heads {
             for split in SPLITS {
@@ -276,16 +273,16 @@ impl Sweep<'_> {
                         if takes_packed(set_by) && !packs(shape) {
                             continue;
                         }
-                        let numbers = [shape.0, shape.1, shape.2, *kv, split].map(|n| n.to_string());
-                        let names = ["hidden", "num_q_heads", "head_dim", "num_kv_heads", "wo_split"];
-                        let set = names
-                            .into_iter()
-                            .zip(numbers.iter().map(String::as_str))
-                            .chain([("accumulate", mode)])
-                            .chain(set_by.iter().copied());
-                        let spec = KernelSpec::new(family, set, arch)?;
+                        let of = WoShape {
+                            hidden,
+                            k: q_heads * head_dim,
+                            num_kv_heads: *kv,
+                            wo_split: split,
+                        };
+                        let set = [&[("accumulate", mode)], set_by].concat();
+                        let spec = variant_of(self.jit, self.context, &of, q_heads, &set)?;
                         // Tiles of forty rows are for GPUs that have room for them.
-                        if WoConfig::try_from(&spec)?.shared_bytes <= device.shared_mem_per_block {
+                        if fits(&spec, self.context)? {
                             specs.insert((*kv, split, mode, form), spec);
                         }
                     }
@@ -294,6 +291,33 @@ impl Sweep<'_> {
         }
         Ok(specs)
     }
+}
+
+/// A variant of a shape for this GPU, with further constants.
+fn variant_of(
+    jit: &Jit,
+    context: &Context,
+    shape: &WoShape,
+    q_heads: usize,
+    set: &[(&str, &str)],
+) -> Result<KernelSpec, MeasureError> {
+    let numbers = [
+        ("hidden", shape.hidden),
+        ("num_q_heads", q_heads),
+        ("head_dim", shape.k / q_heads),
+        ("num_kv_heads", shape.num_kv_heads),
+        ("wo_split", shape.wo_split),
+    ]
+    .map(|(name, n)| (name, n.to_string()));
+    let shape = numbers.iter().map(|(name, n)| (*name, n.as_str()));
+    let family = jit.registry().get(FAMILY)?;
+    let all = shape.chain(set.iter().copied());
+    Ok(KernelSpec::new(family, all, context.device().arch())?)
+}
+
+/// Whether a block of it has room on this GPU.
+fn fits(spec: &KernelSpec, context: &Context) -> Result<bool, MeasureError> {
+    Ok(WoConfig::try_from(spec)?.shared_bytes <= context.device().shared_mem_per_block)
 }
 
 /// Tells a launch, and what differs in it.
